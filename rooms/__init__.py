@@ -1,0 +1,55 @@
+"""Rooms: a real-time room server for Django.
+
+The public names, loaded when they are first used, because Django has to be set up before::
+
+    from rooms import Extension, Rejected, disconnect, history, members, message, publish, register
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rooms.api import (
+        adisconnect,
+        ahistory,
+        amembers,
+        apublish,
+        disconnect,
+        history,
+        members,
+        publish,
+    )
+    from rooms.errors import Rejected
+    from rooms.extensions import Extension, message, register
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Extension",
+    "Rejected",
+    "adisconnect",
+    "ahistory",
+    "amembers",
+    "apublish",
+    "disconnect",
+    "history",
+    "members",
+    "message",
+    "publish",
+    "register",
+]
+
+_HOMES = {
+    "Rejected": "rooms.errors",
+    "Extension": "rooms.extensions",
+    "message": "rooms.extensions",
+    "register": "rooms.extensions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'rooms' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "rooms.api")), name)

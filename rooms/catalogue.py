@@ -1,0 +1,270 @@
+"""Applications and rooms as plain, complete values.
+
+Rows of the database leave fields blank that are said elsewhere (room, application, settings);
+here they are resolved once, so that the engine and the policy read one value and never a model.
+The engine keeps what it loads and loads again when a row changes (``engine/directory.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.hashers import make_password
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
+from django.utils import timezone
+
+from rooms import names
+from rooms.conf import get_settings
+from rooms.errors import PermissionDenied, RoomExists
+from rooms.events import CreateRoom, Mode, RoomInfo, User
+from rooms.models import Application, Ban, HistoryPolicy, Mute, Room, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restricted:
+    """Who may not: a user's id or a guest's name, until a time or for good, and why."""
+
+    user: str
+    guest: str
+    until: datetime | None
+    reason: str
+
+    def concerns(self, user: User) -> bool:
+        if self.until is not None and self.until <= timezone.now():
+            return False
+        return names.user_key(user.name) == self.guest if user.guest else user.id == self.user
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplicationRecord:
+    """An application as the engine knows it. Rates of 0 are without limit."""
+
+    id: int
+    name: str
+    title: str
+    enabled: bool
+    entry: str
+    group: int | None
+    rooms_on_demand: bool
+    rooms_stay: bool
+    max_users: int | None
+    max_rooms: int | None
+    max_connections_per_address: int
+    logins_per_minute: int
+    max_message_bytes: int
+    request_rate: int
+    request_burst: int
+    history: str
+    history_count: int
+    history_seconds: int
+    grace_seconds: int
+    extension: str
+    extension_settings: dict[str, Any]
+    bans: tuple[Restricted, ...]
+    mutes: tuple[Restricted, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomRecord:
+    """A room as the engine knows it; ``request_rate`` None: the connection's own limit holds."""
+
+    id: int
+    application: ApplicationRecord
+    name: str
+    title: str
+    mode: Mode
+    owner_id: str
+    owner_name: str
+    owner_guest: bool
+    max_members: int | None
+    password: str
+    listed: bool
+    persistent: bool
+    history: str
+    history_count: int
+    history_seconds: int
+    grace_seconds: int
+    request_rate: int | None
+    request_burst: int
+    extension: str
+    extension_settings: dict[str, Any]
+    bans: tuple[Restricted, ...]
+    mutes: tuple[Restricted, ...]
+
+    def info(self, members: int) -> RoomInfo:
+        return RoomInfo(
+            name=self.name,
+            title=self.title,
+            members=members,
+            max_members=self.max_members,
+            mode=self.mode,
+        )
+
+    def is_owner(self, user: User) -> bool:
+        return bool(self.owner_id) and (self.owner_id, self.owner_guest) == (user.id, user.guest)
+
+
+def group_of(room: int) -> str:
+    """A room's group, in the hub, on the channel layer and in presence. Made of its primary key:
+    short, ASCII, and never the same for a later room of the same name."""
+    return f"room.{room}"
+
+
+def place_of(group: str) -> tuple[str, str] | None:
+    """The names of the application and the room whose group it is, if it is a room's and still there."""
+    kind, _, pk = group.partition(".")
+    if kind != "room":
+        return None
+    return Room.objects.filter(pk=pk).values_list("application__name", "name").first()
+
+
+def load_application(name: str) -> ApplicationRecord | None:
+    """The application of that name, disabled ones too."""
+    row = Application.objects.filter(name=name).first()
+    return None if row is None else _application(row)
+
+
+def load_room(application: ApplicationRecord, name: str) -> RoomRecord | None:
+    row = _rooms().filter(application_id=application.id, name=name).first()
+    return None if row is None else _room(application, row)
+
+
+def load_room_by_id(application: ApplicationRecord, pk: int) -> RoomRecord | None:
+    row = _rooms().filter(application_id=application.id, pk=pk).first()
+    return None if row is None else _room(application, row)
+
+
+def list_rooms(application: ApplicationRecord, prefix: str, limit: int) -> dict[int, RoomInfo]:
+    """Listed rooms whose names begin with ``prefix``, by name, with their ids; nobody counted yet."""
+    rows = Room.objects.filter(application_id=application.id, listed=True).order_by("name")
+    if prefix:
+        # Not ``startswith``: on SQLite that would ignore case.
+        rows = rows.alias(beginning=Left("name", len(prefix))).filter(beginning=prefix)
+    return {
+        pk: RoomInfo(name=name, title=title, members=0, max_members=max_members, mode=mode)
+        for pk, name, title, max_members, mode in rows.values_list(
+            "id", "name", "title", "max_members", "mode"
+        )[:limit]
+    }
+
+
+def create_room(application: ApplicationRecord, request: CreateRoom, user: User | None) -> None:
+    """Make a room on behalf of ``user``, who owns it, or of the server.
+
+    Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
+    """
+    with transaction.atomic():
+        if application.max_rooms is not None:
+            # The lock makes counting and making one step for everyone who makes a room here.
+            Application.objects.select_for_update().get(pk=application.id)
+            if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
+                raise PermissionDenied(f"This application may have {application.max_rooms} rooms, and has them.")
+        try:
+            with transaction.atomic():
+                row = Room.objects.create(
+                    application_id=application.id,
+                    name=request.room,
+                    title=request.title or "",
+                    mode=request.mode or Room.Mode.OPEN,
+                    max_members=request.max_members,
+                    password=make_password(request.password) if request.password else "",
+                    owner_id=user.id if user and not user.guest else None,
+                    guest_owner_id=user.id if user and user.guest else "",
+                    guest_owner_name=user.name if user and user.guest else "",
+                    persistent=application.rooms_stay,
+                )
+        except IntegrityError:
+            raise RoomExists(f"There is a room {request.room} already.") from None
+        Sequence.objects.create(room=row)
+
+
+def delete_room(pk: int) -> None:
+    for room in Room.objects.filter(pk=pk):
+        room.delete()
+
+
+def passing_rooms(before: datetime) -> list[int]:
+    """Ids of rooms that go with their last member and were made before a time."""
+    return list(Room.objects.filter(persistent=False, created__lt=before).values_list("id", flat=True))
+
+
+def _rooms() -> QuerySet[Room]:
+    return Room.objects.select_related("owner")
+
+
+def _application(row: Application) -> ApplicationRecord:
+    defaults = get_settings()
+    return ApplicationRecord(
+        id=row.pk,
+        name=row.name,
+        title=row.title,
+        enabled=row.enabled,
+        entry=row.entry,
+        group=row.group_id,
+        rooms_on_demand=row.rooms_on_demand,
+        rooms_stay=row.rooms_stay,
+        max_users=row.max_users,
+        max_rooms=row.max_rooms,
+        max_connections_per_address=_or(row.max_connections_per_address, defaults.max_connections_per_address),
+        logins_per_minute=_or(row.logins_per_minute, defaults.logins_per_minute),
+        max_message_bytes=_or(row.max_message_bytes, defaults.max_message_bytes),
+        request_rate=_or(row.request_rate, defaults.request_rate),
+        request_burst=_or(row.request_burst, defaults.request_burst),
+        history=HistoryPolicy(row.history).value,
+        history_count=_or(row.history_count, defaults.history_count),
+        history_seconds=_or(row.history_seconds, defaults.history_seconds),
+        grace_seconds=_or(row.grace_seconds, defaults.grace_seconds),
+        extension=row.extension,
+        extension_settings=row.extension_settings,
+        bans=_restricted(Ban, Q(application=row, room=None)),
+        mutes=_restricted(Mute, Q(application=row, room=None)),
+    )
+
+
+def _room(application: ApplicationRecord, row: Room) -> RoomRecord:
+    return RoomRecord(
+        id=row.pk,
+        application=application,
+        name=row.name,
+        title=row.title,
+        mode=Room.Mode(row.mode).value,
+        owner_id=row.guest_owner_id or ("" if row.owner_id is None else str(row.owner_id)),
+        owner_name=row.guest_owner_name or ("" if row.owner is None else row.owner.get_username()),
+        owner_guest=bool(row.guest_owner_id),
+        max_members=row.max_members,
+        password=row.password,
+        listed=row.listed,
+        persistent=row.persistent,
+        history=HistoryPolicy(row.history or application.history).value,
+        history_count=_or(row.history_count, application.history_count),
+        history_seconds=_or(row.history_seconds, application.history_seconds),
+        grace_seconds=_or(row.grace_seconds, application.grace_seconds),
+        request_rate=row.request_rate,
+        request_burst=_or(row.request_burst, application.request_burst),
+        extension=row.extension,
+        extension_settings=row.extension_settings,
+        bans=_restricted(Ban, Q(room=row)),
+        mutes=_restricted(Mute, Q(room=row)),
+    )
+
+
+def _or(*values: int | None) -> int:
+    """The first that is said."""
+    return next(value for value in values if value is not None)
+
+
+def _restricted(kind: type[Ban] | type[Mute], where: Q) -> tuple[Restricted, ...]:
+    rows = kind._default_manager.filter(where, Q(until__isnull=True) | Q(until__gt=timezone.now()))
+    return tuple(
+        Restricted(
+            user="" if row.user_id is None else str(row.user_id),
+            guest=names.user_key(row.guest) if row.guest else "",
+            until=row.until,
+            reason=row.reason,
+        )
+        for row in rows
+    )

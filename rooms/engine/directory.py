@@ -1,0 +1,203 @@
+"""The applications and rooms that are alive in this process: record, group, lane and extension.
+
+Loaded when somebody first asks, loaded again when a row changes, let go when nobody is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from rooms import catalogue
+from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
+from rooms.engine.hooks import Hooks
+from rooms.engine.lanes import Lane
+from rooms.errors import RoomNotFound
+from rooms.extensions import RoomContext
+from rooms.extensions.contexts import Services
+from rooms.threads import Pool
+
+# An application's row is read again after so long, for processes that no notice reaches.
+FRESH_SECONDS = 30
+# A room in which nobody of this process is stays loaded for so long.
+IDLE_SECONDS = 30
+
+
+class LiveApplication:
+    """An application in this process."""
+
+    def __init__(self, record: ApplicationRecord, hooks: Hooks) -> None:
+        self.record = record
+        self.hooks = hooks
+        self.loaded = time.monotonic()
+
+    @property
+    def group(self) -> str:
+        """Everybody connected to it, in hub and presence."""
+        return f"application.{self.record.id}"
+
+    @property
+    def watchers(self) -> str:
+        """Connections that have asked for its rooms."""
+        return f"watchers.{self.record.id}"
+
+
+class LiveRoom:
+    """A room in this process."""
+
+    def __init__(self, application: LiveApplication, record: RoomRecord, hooks: Hooks, context: RoomContext) -> None:
+        self.application = application
+        self.record = record
+        self.hooks = hooks
+        self.context = context
+        self.used = time.monotonic()
+        # Coming in and removing the empty room exclude each other.
+        self.admission = asyncio.Lock()
+        self.gone = False
+
+    @property
+    def group(self) -> str:
+        return group_of(self.record.id)
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+
+class Directory:
+    def __init__(self, pool: Pool, handlers: Pool, services: Services, handler_seconds: float) -> None:
+        self._pool = pool
+        self._handlers = handlers
+        self._services = services
+        self._seconds = handler_seconds
+        self._applications: dict[str, LiveApplication] = {}
+        self._rooms: dict[tuple[int, str], LiveRoom] = {}
+        self._loading: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
+
+    def applications(self) -> list[LiveApplication]:
+        return list(self._applications.values())
+
+    def known_application(self, name: str) -> LiveApplication | None:
+        """The application if it is loaded: never waits."""
+        return self._applications.get(name)
+
+    def known_room(self, application: str, name: str) -> LiveRoom | None:
+        """The room if it is loaded: never waits."""
+        live = self._applications.get(application)
+        return self._rooms.get((live.record.id, name)) if live else None
+
+    def room_by_id(self, pk: int) -> LiveRoom | None:
+        return next((room for room in self._rooms.values() if room.record.id == pk), None)
+
+    def room_by_group(self, group: str) -> LiveRoom | None:
+        return next((room for room in self._rooms.values() if room.group == group), None)
+
+    async def application(self, name: str) -> LiveApplication | None:
+        """The application of that name, if there is one and it is enabled."""
+        live = self._applications.get(name)
+        if live is None or time.monotonic() - live.loaded > FRESH_SECONDS:
+            live = await self.load_application(name)
+        return live if live and live.record.enabled else None
+
+    async def load_application(self, name: str) -> LiveApplication | None:
+        """Read the row again; what is alive takes over what it says."""
+        async with self._lock(name):
+            record = await self._pool.run(catalogue.load_application, name)
+            if record is None:
+                self._forget_application(name)
+                return None
+            live = self._applications.get(name)
+            if live is None or live.record.id != record.id:
+                live = LiveApplication(record, Hooks(self._lane()))
+            changed = live.record != record
+            live.record, live.loaded = record, time.monotonic()
+            await live.hooks.use(record.extension, record.extension_settings, record.name, None)
+            self._applications[name] = live
+            if changed:
+                # What its rooms leave blank is said by the application.
+                for room in self.rooms_of(live):
+                    await self.reload_room(room)
+            return live
+
+    async def find_room(self, application: LiveApplication, name: str) -> LiveRoom | None:
+        """The room of that name, if there is one."""
+        live = self._rooms.get((application.record.id, name))
+        if live is None:
+            async with self._lock((application.record.id, name)):
+                live = self._rooms.get((application.record.id, name))
+                if live is None:
+                    record = await self._pool.run(catalogue.load_room, application.record, name)
+                    live = None if record is None else await self._add_room(application, record)
+        if live is not None:
+            live.used = time.monotonic()
+        return live
+
+    async def room(self, application: LiveApplication, name: str) -> LiveRoom:
+        """As ``find_room``; raises RoomNotFound."""
+        live = await self.find_room(application, name)
+        if live is None:
+            raise RoomNotFound(f"There is no room {name}.")
+        return live
+
+    async def _add_room(self, application: LiveApplication, record: RoomRecord) -> LiveRoom:
+        """A room's record becomes, or renews, a live room."""
+        key = (application.record.id, record.name)
+        live = self._rooms.get(key)
+        if live is None or live.record.id != record.id:
+            context = RoomContext(self._services, application.record.name, record.name)
+            live = LiveRoom(application, record, Hooks(self._lane()), context)
+        live.record = record
+        await live.hooks.use(
+            record.extension, record.extension_settings, application.record.name, live.context
+        )
+        return self._rooms.setdefault(key, live)
+
+    async def reload_room(self, live: LiveRoom) -> RoomRecord | None:
+        """Read a room's row again, by its id: None when it is gone. A new name is not taken over."""
+        record = await self._pool.run(
+            catalogue.load_room_by_id, live.application.record, live.record.id
+        )
+        if record is not None and record.name == live.name:
+            await self._add_room(live.application, record)
+        return record
+
+    def remove_room(self, live: LiveRoom) -> None:
+        key = (live.application.record.id, live.name)
+        live.gone = True
+        if self._rooms.get(key) is live:
+            del self._rooms[key]
+        live.hooks.stop()
+
+    def sweep(self, in_use: Callable[[str], bool]) -> None:
+        """Let go of rooms that nobody here is in. One with an extension stays: it may hold state."""
+        oldest = time.monotonic() - IDLE_SECONDS
+        for live in list(self._rooms.values()):
+            if live.used < oldest and not live.hooks.active and not in_use(live.group):
+                self.remove_room(live)
+
+    def close(self) -> None:
+        for name in list(self._applications):
+            self._forget_application(name)
+
+    def _forget_application(self, name: str) -> None:
+        live = self._applications.pop(name, None)
+        if live is None:
+            return
+        live.hooks.stop()
+        for room in [room for room in self._rooms.values() if room.application is live]:
+            self.remove_room(room)
+
+    def rooms_of(self, application: LiveApplication) -> list[LiveRoom]:
+        return [room for room in self._rooms.values() if room.application is application]
+
+    def _lane(self) -> Lane:
+        return Lane(self._handlers, self._seconds)
+
+    def _lock(self, key: object) -> asyncio.Lock:
+        """One lock per thing being loaded, so that an extension begins once."""
+        lock = self._loading.get(key)
+        if lock is None:
+            lock = self._loading[key] = asyncio.Lock()
+        return lock

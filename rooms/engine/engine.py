@@ -1,0 +1,285 @@
+"""The engine of one process: puts the parts together, starts and stops them.
+
+The operations stand beside it, a file for each subject: ``logins``, ``membership``, ``messages``,
+``management``; ``notices`` is what changes from outside do. One engine belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from rooms import catalogue
+from rooms.conf import Settings, get_settings, load_backend
+from rooms.engine.bus import AnyNotice, Bus, Relay
+from rooms.engine.directory import Directory, LiveApplication
+from rooms.engine.heartbeat import Heartbeat
+from rooms.engine.logins import Logins
+from rooms.engine.management import Management
+from rooms.engine.membership import Membership
+from rooms.engine.messages import Messages
+from rooms.engine.notices import Notices
+from rooms.engine.parts import Parts, user_of
+from rooms.engine.throttle import Throttle
+from rooms.errors import CloseCode, RoomNotFound, RoomsError
+from rooms.events import Connected, Left, Logout, Message, Ping, Pong, User
+from rooms.extensions import ConnectionEvent
+from rooms.fanout import Connection, Hub
+from rooms.limits import Addresses
+from rooms.presence.base import BEAT_SECONDS
+from rooms.protocols.native import VERSION
+from rooms.threads import Pool
+
+SWEEP_SECONDS = 60
+
+_running: Engine | None = None
+
+
+class Engine:
+    """Made in a running event loop. ``start`` takes a seat on the channel layer and begins to listen;
+    an engine that was not started can still publish, which is what other processes do."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        settings = settings or get_settings()
+        self.loop = asyncio.get_running_loop()
+        self.node = uuid.uuid4().hex
+        self.connections: dict[Connection, Callable[[], None]] = {}
+        self._handlers = Pool(settings.threads, settings.thread_queue, "rooms-handlers")
+        pool = Pool(settings.threads, settings.thread_queue)
+        self.parts = Parts(
+            settings=settings,
+            hub=Hub(lambda group: self.messages.gap(group)),
+            bus=Bus(settings.channel_layer, self.node, self._relayed, self.notice),
+            directory=Directory(pool, self._handlers, self, settings.handler_seconds),
+            presence=load_backend(settings.presence),
+            histories={name: load_backend(backend) for name, backend in settings.history.items()},
+            pool=pool,
+        )
+        self.management = Management(self.parts)
+        self.membership = Membership(self.parts, self.management)
+        self.messages = Messages(self.parts)
+        self.logins = Logins(self.parts)
+        self.notices = Notices(self.parts, self.membership, self.management)
+        self.throttle = Throttle(self.parts.directory)
+        self._addresses = Addresses()
+        self._ticking: asyncio.Task[None] | None = None
+
+    # Life --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def running(cls) -> Engine | None:
+        """The engine that serves this process's sockets, if one does."""
+        return _running
+
+    @classmethod
+    async def serving(cls) -> Engine:
+        """The running engine of this event loop, started with the first connection."""
+        global _running
+        if _running is None or _running.loop is not asyncio.get_running_loop():
+            _running = cls()
+            _running._started = asyncio.ensure_future(_running.start())
+        await asyncio.shield(_running._started)
+        return _running
+
+    _started: asyncio.Future[None]
+
+    async def start(self) -> None:
+        await self.parts.bus.start()
+        heartbeat = Heartbeat(
+            self.parts.settings, self.connections, self.parts.departures, self.parts.tasks, self._abort
+        )
+        heartbeat.every(BEAT_SECONDS, self._beat)
+        heartbeat.every(SWEEP_SECONDS, self._sweep)
+        self._ticking = asyncio.create_task(heartbeat.run())
+
+    async def stop(self) -> None:
+        """Close what is open and let go of threads, tasks and connections to backends."""
+        global _running
+        if _running is self:
+            _running = None
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for connection in list(self.connections):
+            connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
+        await self.parts.tasks.settle()
+        await self.parts.bus.stop()
+        self.parts.directory.close()
+        await self.parts.presence.close()
+        for history in self.parts.histories.values():
+            await asyncio.to_thread(history.close)
+        await asyncio.to_thread(self.parts.pool.close)
+        await asyncio.to_thread(self._handlers.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # Events of a connection --------------------------------------------------------------------------
+
+    async def connect(self, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
+        """A socket was accepted; ``user`` is the handshake's Django user, ``abort`` ends it for good."""
+        connection.heard = time.monotonic()
+        self.connections[connection] = abort
+        application = await self.parts.directory.application(connection.application)
+        if application is None:
+            name = connection.application[:64]
+            connection.close(CloseCode.NO_SUCH_APPLICATION, f"There is no application {name}.")
+            return
+        most = application.record.max_connections_per_address
+        address = f"{application.record.id} {connection.address}"
+        if connection.address and not self._addresses.add(address, most):
+            connection.close(
+                CloseCode.TOO_MANY_CONNECTIONS, f"At most {most} connections come from one address."
+            )
+            return
+        connection.registered = True
+        connection.waiting_for_login = time.monotonic()
+        self.parts.hub.group_add(application.group, connection)
+        if user is not None and user.is_authenticated:
+            await self.logins.by_session(connection, application, user)
+        connection.send(
+            Connected(
+                connection=connection.id,
+                application=application.record.name,
+                user=connection.user,
+                ping=round(self.parts.settings.ping_seconds),
+                version=VERSION,
+            )
+        )
+        await application.hooks.tell("on_connect", _event(connection))
+
+    async def logout(self, connection: Connection, request: Logout) -> None:
+        user_of(connection)
+        connection.hold()
+        try:
+            await self.membership.leave_all(connection)
+            await self.logins.logout(connection, request)
+        finally:
+            connection.release()
+
+    async def ping(self, connection: Connection, request: Ping) -> None:
+        connection.send(Pong(id=request.id))
+
+    async def pong(self, connection: Connection, request: Pong) -> None:
+        """A sign of life, as any frame is."""
+
+    def disconnect(self, connection: Connection) -> None:
+        """The socket is gone, however it ended: everything it held is let go. Never waits."""
+        self.connections.pop(connection, None)
+        if not connection.registered:
+            return
+        user, event = connection.user, _event(connection)
+        self.membership.disconnected(connection)
+        application = self.parts.directory.known_application(connection.application)
+        if application is None:
+            return
+        self.parts.hub.group_discard(application.group, connection)
+        self.parts.hub.group_discard(application.watchers, connection)
+        if connection.address:
+            self._addresses.remove(f"{application.record.id} {connection.address}")
+        if user is not None:
+            self.logins.disconnected(connection, application, user)
+        if application.hooks.has("on_disconnect"):
+            self.parts.tasks.spawn(application.hooks.tell("on_disconnect", event))
+
+    # From outside ------------------------------------------------------------------------------------
+
+    def call(self, work: Any) -> Any:
+        """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
+        if asyncio.get_running_loop() is self.loop:
+            return work
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    async def publish(
+        self,
+        application: str,
+        room: str,
+        data: Any,
+        *,
+        event: str,
+        to: str | Sequence[str] | None,
+        state: bool,
+        volatile: bool,
+    ) -> Message:
+        """Say something in a room as the server; see ``rooms.api.publish``."""
+        message: Message = await self.call(
+            self._publish(application, room, data, event=event, to=to, state=state, volatile=volatile)
+        )
+        return message
+
+    async def members(self, application: str, room: str) -> list[User]:
+        users: list[User] = await self.call(self._members(application, room))
+        return users
+
+    async def history(self, application: str, room: str, limit: int) -> list[Message]:
+        messages: list[Message] = await self.call(self._history(application, room, limit))
+        return messages
+
+    def notice(self, notice: AnyNotice) -> None:
+        """Something changed, said by another process or by this one."""
+        self.parts.tasks.spawn(self.notices.handle(notice))
+
+    async def tell(self, notice: AnyNotice) -> None:
+        """Something changed: carry it out here and tell the other processes."""
+        if self._ticking is not None:
+            self.notice(notice)
+        self.parts.bus.tell(notice)
+
+    async def _publish(self, application: str, room: str, data: Any, **options: Any) -> Message:
+        live = await self.parts.directory.application(application)
+        if live is None:
+            raise RoomNotFound(f"There is no application {application}.")
+        return await self.messages.publish(
+            await self.management.room_on_demand(live, room, None), data, **options
+        )
+
+    async def _members(self, application: str, room: str) -> list[User]:
+        live = await self._application(application)
+        found = await self.parts.directory.room(live, room)
+        return (await self.parts.presence.members(found.group)).users
+
+    async def _history(self, application: str, room: str, limit: int) -> list[Message]:
+        live = await self._application(application)
+        found = await self.parts.directory.room(live, room)
+        history = self.parts.histories[found.record.history]
+        return (await history.page(found.record, before=None, after=None, limit=limit)).messages
+
+    async def _application(self, name: str) -> LiveApplication:
+        live = await self.parts.directory.application(name)
+        if live is None:
+            raise RoomNotFound(f"There is no application {name}.")
+        return live
+
+    # Inside ------------------------------------------------------------------------------------------
+
+    def _relayed(self, group: str, relay: Relay) -> None:
+        self.parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
+
+    def _abort(self, connection: Connection) -> None:
+        self.connections[connection]()
+
+    async def _beat(self) -> None:
+        await self.parts.bus.renew()
+        for departure in await self.parts.presence.beat():
+            place = await self.parts.pool.run(catalogue.place_of, departure.group)
+            application = await self.parts.directory.application(place[0]) if place else None
+            if place is not None and application is not None:
+                room = await self.parts.directory.room(application, place[1])
+                await self.membership.gone(room, departure.user, "dropped")
+
+    async def _sweep(self) -> None:
+        self.throttle.sweep()
+        self.logins.sweep()
+        self.parts.directory.sweep(self.parts.hub.__contains__)
+        await self.management.sweep()
+
+
+def _event(connection: Connection) -> ConnectionEvent:
+    return ConnectionEvent(
+        connection.application, connection.id, connection.address, connection.user
+    )

@@ -1,0 +1,95 @@
+"""One look a second at everything that waits for time to pass, for the whole process.
+
+Heartbeats, deadlines, grace periods, leases: no connection has a timer or a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Collection
+
+from rooms.conf import Settings
+from rooms.engine.parts import Departures, Tasks
+from rooms.errors import CloseCode, RoomsError
+from rooms.events import Ping
+from rooms.fanout import Connection
+
+logger = logging.getLogger("rooms.engine")
+
+TICK_SECONDS = 1.0
+# After the last word a connection gets so long to hear it; then its task is ended.
+CLOSE_SECONDS = 5.0
+
+
+class Heartbeat:
+    """``abort`` ends a connection that cannot even be closed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Collection[Connection],
+        departures: Departures,
+        tasks: Tasks,
+        abort: Callable[[Connection], None],
+    ) -> None:
+        self._settings = settings
+        self._connections = connections
+        self._departures = departures
+        self._tasks = tasks
+        self._abort = abort
+        self._regular: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self._next: list[float] = []
+
+    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        """Have something done again and again; a little earlier or later, so that processes spread."""
+        self._regular.append((seconds, action))
+        self._next.append(time.monotonic() + seconds * random.uniform(0.6, 1.4))  # noqa: S311
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            for connection in list(self._connections):
+                self._look_at(connection, now)
+            for action in self._departures.due():
+                self._tasks.spawn(_carried_out(action))
+            for place, (seconds, action) in enumerate(self._regular):
+                if self._next[place] <= now:
+                    self._next[place] = now + seconds * random.uniform(0.6, 1.4)  # noqa: S311
+                    self._tasks.spawn(_carried_out(action))
+
+    def _look_at(self, connection: Connection, now: float) -> None:
+        settings = self._settings
+        writing = connection.writing_since
+        if connection.close_code is not None:
+            if writing is not None and now - writing > CLOSE_SECONDS:
+                self._abort(connection)
+        elif writing is not None and now - writing > settings.write_seconds:
+            connection.close(CloseCode.SLOW_CONSUMER, "Nothing was read for too long.", discard=True)
+            self._abort(connection)
+        elif (
+            connection.waiting_for_login is not None
+            and now - connection.waiting_for_login > settings.login_seconds
+        ):
+            connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")
+        elif connection.busy:
+            # Its own request keeps it from being heard.
+            connection.heard = now
+        elif now - connection.heard > settings.ping_seconds + settings.pong_seconds:
+            connection.close(CloseCode.HEARTBEAT_TIMEOUT, "Nothing was heard for too long.")
+        elif not connection.pinged and now - connection.heard > settings.ping_seconds:
+            connection.pinged = True
+            connection.send(Ping())
+
+
+async def _carried_out(action: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await action()
+    except RoomsError as error:
+        logger.warning("Put off: %s", error.message)
+    except Exception:
+        logger.exception("Something that is done regularly failed; it is tried again in time.")

@@ -1,0 +1,88 @@
+"""Who may run when: the handlers of one room one after another, different rooms side by side.
+
+A handler gets a time limit. Whatever it does, it ends up in its own task: an exception, an exit, a
+cancellation or a sleep without end is the handler's own affair and an ``internal_error`` for the
+one who caused it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from rooms.errors import InternalError, RoomsError, Unavailable
+from rooms.threads import Pool
+
+logger = logging.getLogger("rooms.extensions")
+
+# Handlers that ran into their time limit but have not ended yet are kept from the garbage collector.
+_running: set[asyncio.Task[Any]] = set()
+
+
+class Lane:
+    """One handler at a time, in the order of the calls."""
+
+    def __init__(self, pool: Pool, seconds: float) -> None:
+        self._lock = asyncio.Lock()
+        self._pool = pool
+        self._seconds = seconds
+
+    async def run(self, handler: Callable[..., Any], *arguments: Any) -> None:
+        """Run a handler, a coroutine function in the loop, a plain one in a thread.
+
+        Raises what it raises if that is a RoomsError, Unavailable when it could not begin in time,
+        HandlerFailed for everything else.
+        """
+        try:
+            await asyncio.wait_for(self._lock.acquire(), self._seconds)
+        except TimeoutError:
+            raise Unavailable("This room is busy; try again in a moment.") from None
+        task = asyncio.create_task(_outcome(self._call(handler, arguments)))
+        _running.add(task)
+        # The lane opens when the handler has really ended, which may be after its time limit.
+        task.add_done_callback(self._ended)
+        done, _ = await asyncio.wait({task}, timeout=self._seconds)
+        if not done:
+            task.cancel()
+            raise HandlerFailed(TimeoutError(f"the handler took more than {self._seconds} s"))
+        error = task.result()
+        if isinstance(error, RoomsError):
+            raise error
+        if error is not None:
+            raise HandlerFailed(error)
+
+    async def _call(self, handler: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        if inspect.iscoroutinefunction(handler):
+            await handler(*arguments)
+            return
+        thread = asyncio.ensure_future(self._pool.run(handler, *arguments))
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: the lane waits for it, so that handlers never overlap.
+            await asyncio.wait({thread})
+            raise
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        _running.discard(task)
+        self._lock.release()
+
+
+class HandlerFailed(InternalError):
+    """A handler raised something that is not for clients; ``cause`` is for the log and ``on_error``."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("Something went wrong on the server.")
+        self.cause = cause
+
+
+async def _outcome(work: Any) -> BaseException | None:
+    """What the work raised, if anything: not even an exit gets out of the task."""
+    try:
+        await work
+    except BaseException as error:
+        return error
+    return None

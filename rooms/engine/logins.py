@@ -1,0 +1,216 @@
+"""Who somebody is: by Django session, by a guest's name, by a token after a reconnect.
+
+A token is signed, not stored: it works in every process and across restarts. All tokens that
+descend from one login share its id, and a logout revokes that id in the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core import signing
+from django.utils import timezone
+from django.utils.crypto import constant_time_compare
+
+from rooms import names, policy
+from rooms.engine.directory import LiveApplication
+from rooms.engine.parts import Parts, user_of
+from rooms.errors import (
+    ApplicationFull,
+    BadRequest,
+    BadToken,
+    LoginRefused,
+    NameTaken,
+    RateLimited,
+    RoomsError,
+)
+from rooms.events import Login, Logout, Reply, User
+from rooms.extensions import ConnectionEvent
+from rooms.fanout import Connection
+from rooms.limits import TokenBucket
+from rooms.models import RevokedLogin
+from rooms.presence.base import GroupFull, NameInUse
+
+SALT = "rooms.login"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """A user together with what the policy asks about them; ``login`` is the login it came by."""
+
+    user: User
+    groups: frozenset[int] = frozenset()
+    moderator: bool = False
+    stamp: str = ""
+    login: str | None = None
+
+
+class Logins:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._buckets: dict[tuple[int, str], TokenBucket] = {}
+
+    async def by_session(self, connection: Connection, application: LiveApplication, user: Any) -> None:
+        """Log the handshake's Django user in, where the application admits them; else nothing."""
+        identity = await self._parts.pool.run(_identity, user)
+        if identity is not None:
+            try:
+                await self._admit(connection, application, identity)
+            except RoomsError:
+                connection.login = None
+
+    async def login(self, connection: Connection, request: Login) -> None:
+        application = await self._parts.application_of(connection)
+        if request.name is not None and request.token is not None:
+            raise BadRequest("Log in with a name or with a token, not with both.")
+        if connection.user is None:
+            self._check_rate(connection, application)
+            identity = await self._identify(application, request)
+            await self._admit(connection, application, identity)
+        elif request.token is not None or not _same(request.name, connection.user):
+            raise LoginRefused(f"You are logged in as {connection.user.name} already; log out first.")
+        user = user_of(connection)
+        connection.login = connection.login or uuid.uuid4().hex
+        token = await self._parts.pool.run(_token, application.record.name, user, connection.login)
+        connection.send(Reply(id=request.id, data={"user": user, "token": token}))
+
+    async def logout(self, connection: Connection, request: Logout) -> None:
+        """After everything that a logout means for rooms has been carried out (``engine.py``)."""
+        user = user_of(connection)
+        application = await self._parts.application_of(connection)
+        if connection.login is not None:
+            await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_seconds)
+        connection.user, connection.login, connection.moderator = None, None, False
+        connection.waiting_for_login = time.monotonic()
+        await self._parts.presence.remove(application.group, connection.id, user)
+        connection.send(Reply(id=request.id, data={}))
+        await application.hooks.tell("on_logout", _event(connection, user))
+
+    def disconnected(self, connection: Connection, application: LiveApplication, user: User) -> None:
+        """A guest's name stays theirs for a while after the last connection is gone."""
+        presence = self._parts.presence
+        group, id = application.group, connection.id
+
+        async def remove() -> None:
+            await presence.remove(group, id, user)
+
+        self._parts.tasks.spawn(presence.fade(group, id, user))
+        self._parts.departures.add(self._parts.settings.guest_name_seconds, remove)
+
+    async def _identify(self, application: LiveApplication, request: Login) -> Identity:
+        if request.token is not None:
+            read = partial(_read_token, application.record.name, request.token)
+            return await self._parts.pool.run(read, self._parts.settings.token_seconds)
+        if request.name is None:
+            raise BadRequest("Log in with a name or with a token.")
+        name = names.user_name(request.name)
+        if await self._parts.pool.run(_is_registered, name):
+            raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
+        return Identity(user=User(name=name, id=f"guest-{uuid.uuid4().hex}", guest=True))
+
+    async def _admit(self, connection: Connection, application: LiveApplication, identity: Identity) -> None:
+        user, record = identity.user, application.record
+        policy.check_entry(record, user, identity.groups)
+        try:
+            await self._parts.presence.add(
+                application.group, connection.id, user, limit=record.max_users, unique=user.guest
+            )
+        except NameInUse:
+            raise NameTaken(f"The name {user.name} is taken.") from None
+        except GroupFull:
+            raise ApplicationFull(
+                f"The application is full ({record.max_users} of {record.max_users})."
+            ) from None
+        try:
+            await application.hooks.call("on_login", _event(connection, user))
+        except BaseException:
+            self._parts.tasks.spawn(self._parts.presence.remove(application.group, connection.id, user))
+            raise
+        connection.user, connection.login = user, identity.login
+        connection.moderator = identity.moderator
+        connection.waiting_for_login = None
+
+    def _check_rate(self, connection: Connection, application: LiveApplication) -> None:
+        per_minute = application.record.logins_per_minute
+        if not per_minute or not connection.address:
+            return
+        key = (application.record.id, connection.address)
+        bucket = self._buckets.setdefault(key, TokenBucket(per_minute / 60, per_minute))
+        if not bucket.take():
+            raise RateLimited(f"Too many logins: at most {per_minute} a minute from one address.")
+
+    def sweep(self) -> None:
+        """Forget addresses whose bucket is full again."""
+        for key in [key for key, bucket in self._buckets.items() if bucket.is_full()]:
+            del self._buckets[key]
+
+
+def _event(connection: Connection, user: User | None) -> ConnectionEvent:
+    return ConnectionEvent(connection.application, connection.id, connection.address, user)
+
+
+def _same(name: str | None, user: User) -> bool:
+    return name is None or names.user_key(name) == names.user_key(user.name)
+
+
+# What follows runs in threads ----------------------------------------------------------------------
+
+
+def _is_registered(name: str) -> bool:
+    model = get_user_model()
+    return model._default_manager.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).exists()
+
+
+def _identity(user: Any, login: str | None = None) -> Identity | None:
+    """The identity of a Django user; None for somebody anonymous or inactive."""
+    if user is None or not user.is_authenticated or not user.is_active:
+        return None
+    return Identity(
+        user=User(name=user.get_username(), id=str(user.pk), guest=False),
+        groups=frozenset(user.groups.values_list("pk", flat=True)) if hasattr(user, "groups") else frozenset(),
+        moderator=user.has_perm("rooms.moderate_room"),
+        stamp=_stamp(user),
+        login=login,
+    )
+
+
+def _stamp(user: Any) -> str:
+    """Changes with the password, so that a new password ends old tokens. Not the session's own hash:
+    a token can be read by whoever has it."""
+    return hashlib.sha256(f"{SALT}{user.get_session_auth_hash()}".encode()).hexdigest()[:16]
+
+
+def _token(application: str, user: User, login: str) -> str:
+    stamp = "" if user.guest else _stamp(get_user_model()._default_manager.get(pk=user.id))
+    content = {"a": application, "i": user.id, "n": user.name, "g": user.guest, "l": login, "s": stamp}
+    return signing.dumps(content, salt=SALT)
+
+
+def _read_token(application: str, token: str, seconds: int) -> Identity:
+    try:
+        content = signing.loads(token, salt=SALT, max_age=seconds)
+    except signing.BadSignature:
+        raise BadToken("This token is not valid, or not any more.") from None
+    login = content["l"]
+    if content["a"] != application or RevokedLogin.objects.filter(pk=login).exists():
+        raise BadToken("This token is not valid, or not any more.")
+    if content["g"]:
+        return Identity(user=User(name=content["n"], id=content["i"], guest=True), login=login)
+    user = get_user_model()._default_manager.filter(pk=content["i"]).first()
+    identity = _identity(user, login)
+    if identity is None or not constant_time_compare(identity.stamp, content["s"]):
+        raise BadToken("This token is not valid, or not any more.")
+    return identity
+
+
+def _revoke(login: str, seconds: int) -> None:
+    now = timezone.now()
+    RevokedLogin.objects.filter(expires__lt=now).delete()
+    RevokedLogin.objects.get_or_create(login=login, defaults={"expires": now + timedelta(seconds=seconds)})

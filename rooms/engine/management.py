@@ -1,0 +1,114 @@
+"""Making rooms, listing them and taking them away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+from django.utils import timezone
+
+from rooms import catalogue, policy
+from rooms.catalogue import group_of
+from rooms.engine.directory import LiveApplication, LiveRoom
+from rooms.engine.parts import Parts, user_of
+from rooms.errors import RoomExists, RoomNotFound
+from rooms.events import CloseRoom, CreateRoom, ListRooms, Reply, RoomInfo, User
+from rooms.fanout import Connection
+
+LIST_LIMIT = 100
+LONGEST_LIST = 1000
+
+
+class Management:
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def list(self, connection: Connection, request: ListRooms) -> None:
+        """Answer with the listed rooms; from now on the connection hears of new and removed ones."""
+        user_of(connection)
+        application = await self._parts.application_of(connection)
+        limit = min(LIST_LIMIT if request.limit is None else request.limit, LONGEST_LIST)
+        connection.hold()
+        try:
+            # First the group, then the list: a room that is made in between is told twice, not never.
+            self._parts.hub.group_add(application.watchers, connection)
+            rooms = await self._parts.pool.run(
+                catalogue.list_rooms, application.record, request.prefix or "", limit + 1
+            )
+            counts = await self._parts.presence.counts([group_of(pk) for pk in rooms])
+            listed = [
+                msgspec.structs.replace(info, members=count)
+                for info, count in zip(rooms.values(), counts, strict=True)
+            ]
+            connection.send(
+                Reply(id=request.id, data={"rooms": listed[:limit], "more": len(listed) > limit})
+            )
+        finally:
+            connection.release()
+
+    async def create(self, connection: Connection, request: CreateRoom) -> None:
+        """Make a room that the user owns, and still has to join."""
+        user = user_of(connection)
+        application = await self._parts.application_of(connection)
+        policy.check_create(application.record)
+        connection.hold()
+        try:
+            await self._parts.pool.run(catalogue.create_room, application.record, request, user)
+            room = await self._parts.directory.room(application, request.room)
+            details = policy.details(room.record, user, moderator=connection.moderator)
+            connection.send(Reply(id=request.id, data={"room": details}))
+        finally:
+            connection.release()
+
+    async def close(self, connection: Connection, request: CloseRoom) -> None:
+        """Remove a room; its members hear of it as of any removed room (``notices.py``)."""
+        user = user_of(connection)
+        application = await self._parts.application_of(connection)
+        room = await self._parts.directory.room(application, request.room)
+        policy.check_moderate(room.record, user, moderator=connection.moderator)
+        connection.hold()
+        try:
+            await self._parts.pool.run(catalogue.delete_room, room.record.id)
+            connection.send(Reply(id=request.id, data={}))
+        finally:
+            connection.release()
+
+    async def room_to_enter(self, connection: Connection, name: str, user: User) -> LiveRoom:
+        """The room of that name, made on demand where the application allows it."""
+        return await self.room_on_demand(await self._parts.application_of(connection), name, user)
+
+    async def room_on_demand(self, application: LiveApplication, name: str, user: User | None) -> LiveRoom:
+        """As above; ``user`` will own the room, None makes it the server's. Raises RoomNotFound."""
+        while (room := await self._parts.directory.find_room(application, name)) is None:
+            if not application.record.rooms_on_demand:
+                raise RoomNotFound(f"There is no room {name}.")
+            try:
+                await self._parts.pool.run(
+                    catalogue.create_room, application.record, CreateRoom(room=name), user
+                )
+            except RoomExists:
+                # Somebody else made it just now; look again.
+                continue
+        return room
+
+    async def remove_if_empty(self, room: LiveRoom) -> None:
+        """The last one is out of a room that goes with its last member."""
+        async with room.admission:
+            if room.gone or (await self._parts.presence.counts([room.group]))[0]:
+                return
+            self._parts.directory.remove_room(room)
+            await self._parts.pool.run(catalogue.delete_room, room.record.id)
+
+    async def sweep(self) -> None:
+        """Remove passing rooms that stayed empty, which nobody entered or a crash left behind."""
+        before = timezone.now() - timedelta(seconds=self._parts.settings.empty_room_seconds)
+        for pk in await self._parts.pool.run(catalogue.passing_rooms, before):
+            live = self._parts.directory.room_by_id(pk)
+            if live is not None:
+                await self.remove_if_empty(live)
+            elif not (await self._parts.presence.counts([group_of(pk)]))[0]:
+                await self._parts.pool.run(catalogue.delete_room, pk)
+
+    async def info(self, room: int, record: catalogue.RoomRecord) -> RoomInfo:
+        """The room as a list shows it, with its members counted."""
+        return record.info((await self._parts.presence.counts([group_of(room)]))[0])

@@ -1,0 +1,86 @@
+"""What the operations of the engine share."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rooms.conf import Settings
+from rooms.engine.bus import Bus
+from rooms.engine.directory import Directory, LiveApplication
+from rooms.errors import NotLoggedIn, RoomNotFound
+from rooms.events import User
+from rooms.fanout import Connection, Hub
+from rooms.histories import History
+from rooms.presence import Presence
+from rooms.threads import Pool
+
+
+class Tasks:
+    """Work that nobody waits for, kept until it is done."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def settle(self) -> None:
+        """Wait until all of it is done."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+class Departures:
+    """What is to happen after a grace period; one look a second serves the whole process."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
+        self._order = itertools.count()
+
+    def add(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+        heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), action))
+
+    def due(self) -> list[Callable[[], Awaitable[None]]]:
+        """Take out what is due."""
+        now = time.monotonic()
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything that an operation works with."""
+
+    settings: Settings
+    hub: Hub
+    bus: Bus
+    directory: Directory
+    presence: Presence
+    histories: Mapping[str, History]
+    pool: Pool
+    tasks: Tasks = field(default_factory=Tasks)
+    departures: Departures = field(default_factory=Departures)
+
+    async def application_of(self, connection: Connection) -> LiveApplication:
+        """The application that a connection is in. Raises RoomNotFound when it is gone."""
+        live = await self.directory.application(connection.application)
+        if live is None:
+            raise RoomNotFound("This application is not open any more.")
+        return live
+
+
+def user_of(connection: Connection) -> User:
+    """Who this is. Raises NotLoggedIn."""
+    if connection.user is None:
+        raise NotLoggedIn("Log in first.")
+    return connection.user

@@ -1,0 +1,65 @@
+"""Too many requests: first an error, then a close, then a close for good."""
+
+from __future__ import annotations
+
+from rooms.engine.directory import Directory
+from rooms.errors import CloseCode, RateLimited
+from rooms.events import Error, Request, Send
+from rooms.fanout import Connection
+from rooms.limits import Strikes, TokenBucket
+from rooms.protocols import error_answer
+
+# So many refused requests within so many seconds end the connection; whoever comes back and does it
+# again within that time is told not to come back (native protocol, section 10).
+MOST_STRIKES = 3
+STRIKE_SECONDS = 30
+
+
+class Throttle:
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._strikes = Strikes(STRIKE_SECONDS)
+        self._closed = Strikes(STRIKE_SECONDS)
+
+    def allows(self, connection: Connection, request: Request | Error) -> bool:
+        """Whether the request may be carried out; otherwise it has been answered here."""
+        if self._bucket(connection, request).take():
+            return True
+        error = RateLimited("Too many requests at once; try again in a moment.")
+        id = request.id if isinstance(request, Request) else None
+        connection.send(error_answer(id, error))
+        if self._strikes.add(connection.id) >= MOST_STRIKES:
+            self._close(connection)
+        return False
+
+    def sweep(self) -> None:
+        """Forget what lies too far back."""
+        self._strikes.sweep()
+        self._closed.sweep()
+
+    def _bucket(self, connection: Connection, request: Request | Error) -> TokenBucket:
+        """The connection's own bucket, or the one for messages to a room that has its own rate."""
+        if isinstance(request, Send) and request.room in connection.memberships:
+            room = self._directory.known_room(connection.application, request.room)
+            if room is not None and room.record.request_rate is not None:
+                rate, burst = room.record.request_rate, room.record.request_burst
+                return self._found(connection, f"room {room.record.id} {rate} {burst}", rate, burst)
+        live = self._directory.known_application(connection.application)
+        if live is None:
+            return TokenBucket(0, 0)
+        rate, burst = live.record.request_rate, live.record.request_burst
+        return self._found(connection, f"{rate} {burst}", rate, burst)
+
+    def _found(self, connection: Connection, name: str, rate: int, burst: int) -> TokenBucket:
+        # The rate is part of the name, so that a changed one begins at once.
+        bucket = connection.buckets.get(name)
+        if bucket is None:
+            bucket = connection.buckets[name] = TokenBucket(rate, burst)
+        return bucket
+
+    def _close(self, connection: Connection) -> None:
+        who = connection.user.id if connection.user else connection.address
+        if self._closed.add(f"{connection.application} {who}") > 1:
+            connection.close(CloseCode.FLOODING, "Too many requests, again.")
+        else:
+            connection.close(CloseCode.RATE_LIMITED, "Too many requests.", retry_in=STRIKE_SECONDS / 3)

@@ -1,0 +1,20 @@
+"""Code of a site that answers events of an application or a room.
+
+A site writes ``<app>/extensions.py``; it is found as ``admin.py`` is. ``base.py`` has the class to
+derive from, ``contexts.py`` what its handlers are given, ``registry.py`` how it gets its name.
+"""
+
+from rooms.extensions.base import Extension, message
+from rooms.extensions.contexts import ConnectionEvent, JoinEvent, LeaveEvent, MessageEvent, RoomContext
+from rooms.extensions.registry import register
+
+__all__ = [
+    "ConnectionEvent",
+    "Extension",
+    "JoinEvent",
+    "LeaveEvent",
+    "MessageEvent",
+    "RoomContext",
+    "message",
+    "register",
+]

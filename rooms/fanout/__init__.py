@@ -1,0 +1,6 @@
+"""The fan-out of one process: connections, groups of them, and the order of what they hear."""
+
+from rooms.fanout.connection import Connection, Membership, OutboxLimits
+from rooms.fanout.hub import Hub
+
+__all__ = ["Connection", "Hub", "Membership", "OutboxLimits"]

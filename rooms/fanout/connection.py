@@ -1,0 +1,205 @@
+"""One client: who it is, where it is, and the bounded outbox of what it has yet to be told.
+
+The consumer hands in ``wake`` and takes frames out; everybody else only puts frames in. Nothing
+here waits: a client that does not read fills its own outbox and is closed, nobody else notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rooms.errors import CloseCode
+from rooms.events import Closing, Push, Request, User
+from rooms.limits import TokenBucket
+from rooms.protocols import Protocol
+from msgspec import UNSET
+
+# Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
+LONGEST_JOINED_FRAME = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxLimits:
+    """How much may wait for a client before it counts as too slow."""
+
+    bytes: int = 1024 * 1024
+    frames: int = 512
+
+
+@dataclass(slots=True, kw_only=True)
+class Membership:
+    """A connection's place in a room; ``listens_only`` is that of a subscriber."""
+
+    room: str
+    room_id: int
+    group: str
+    listens_only: bool
+
+
+class Connection:
+    """Lives from the accepted handshake to the end of the socket. Not thread-safe: its event loop's own."""
+
+    __slots__ = (
+        "_bytes",
+        "_frames",
+        "_held",
+        "_limits",
+        "_wake",
+        "address",
+        "application",
+        "buckets",
+        "busy",
+        "close_code",
+        "close_reason",
+        "heard",
+        "id",
+        "login",
+        "memberships",
+        "moderator",
+        "pinged",
+        "protocol",
+        "registered",
+        "user",
+        "waiting_for_login",
+        "writing_since",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        protocol: Protocol,
+        *,
+        application: str = "",
+        address: str = "",
+        limits: OutboxLimits = OutboxLimits(),  # noqa: B008 (frozen)
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = id
+        self.protocol = protocol
+        self.application = application
+        self.address = address
+        self.user: User | None = None
+        self.moderator = False
+        # The login whose tokens end with a logout; see ``engine/logins.py``.
+        self.login: str | None = None
+        self.memberships: dict[str, Membership] = {}
+        # Counted among its application's connections.
+        self.registered = False
+        self.buckets: dict[str, TokenBucket] = {}
+        # Monotonic times that the heartbeat reads: last sign of life, since when something is so.
+        self.heard = 0.0
+        self.pinged = False
+        self.waiting_for_login: float | None = None
+        self.writing_since: float | None = None
+        # A request is being carried out, so the client need not give other signs of life.
+        self.busy = False
+        self.close_code: CloseCode | None = None
+        self.close_reason = ""
+        self._limits = limits
+        self._wake = wake
+        self._frames: list[bytes] = []
+        self._bytes = 0
+        self._held: list[tuple[bytes, str | None, int | None]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be written."""
+        return self._bytes
+
+    def send(self, event: Push | Request) -> None:
+        """Tell this client alone. Not held back: answers go before what they caused."""
+        frame = self.protocol.send(event)
+        if frame is not None:
+            self._put(frame)
+
+    def push(self, frame: bytes, group: str | None = None, seq: int | None = None) -> None:
+        """Queue a frame that was encoded for a whole group."""
+        if self._held is not None:
+            self._held.append((frame, group, seq))
+            self._bytes += len(frame)
+            self._check_bounds(len(self._held))
+        else:
+            self._put(frame)
+
+    def notify(self, event: Push) -> None:
+        """Tell this client alone of something that is no answer: held back like any push."""
+        frame = self.protocol.send(event)
+        if frame is not None:
+            self.push(frame)
+
+    def is_slow(self) -> bool:
+        """More than half of the outbox is taken: what may be dropped is dropped."""
+        return self._bytes * 2 > self._limits.bytes or len(self._frames) * 2 > self._limits.frames
+
+    def hold(self) -> None:
+        """Queue pushes aside until ``release``, so that an answer can go before them."""
+        if self._held is None:
+            self._held = []
+
+    def release(self, group: str | None = None, until: int = 0) -> None:
+        """Let held pushes follow, but for those of ``group`` up to the number ``until``, which the
+        answer has already told."""
+        held, self._held = self._held, None
+        for frame, of, seq in held or ():
+            self._bytes -= len(frame)
+            if of is None or of != group or seq is None or seq > until:
+                self._put(frame)
+
+    def take(self) -> list[bytes]:
+        """Everything to be written now, joined into as few frames as the protocol allows."""
+        frames, self._frames = self._frames, []
+        self._bytes -= sum(map(len, frames))
+        separator = self.protocol.separator
+        if separator is None or len(frames) < 2:
+            return frames
+        joined: list[bytes] = []
+        batch: list[bytes] = []
+        size = 0
+        for frame in frames:
+            if batch and size + len(frame) > LONGEST_JOINED_FRAME:
+                joined.append(separator.join(batch))
+                batch, size = [], 0
+            batch.append(frame)
+            size += len(frame) + 1
+        joined.append(separator.join(batch))
+        return joined
+
+    def close(
+        self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
+    ) -> None:
+        """Say a last word and end the connection; what is queued goes first unless ``discard``."""
+        if self.close_code is not None:
+            return
+        if discard:
+            self._frames, self._held, self._bytes = [], None, 0
+        elif self._held is not None:
+            self.release()
+        frame = self.protocol.send(
+            Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
+        )
+        if frame is not None:
+            self._frames.append(frame)
+            self._bytes += len(frame)
+        self.close_code, self.close_reason = code, message
+        self._wake()
+
+    def _put(self, frame: bytes) -> None:
+        if self.close_code is not None:
+            return
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        self._check_bounds(len(self._frames))
+        if len(self._frames) == 1:
+            self._wake()
+
+    def _check_bounds(self, frames: int) -> None:
+        # What piles up within one turn of the loop leaves with the next write, however much it is;
+        # only what waits behind a write that does not end says that the client is slow.
+        if self.writing_since is None or frames == 1:
+            return
+        if self._bytes > self._limits.bytes or frames > self._limits.frames:
+            self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)

@@ -1,0 +1,61 @@
+"""The order of one room's numbered events in one process.
+
+Hints from other processes may come late, twice or not at all. A sequencer lets through each number
+once and in order, keeps what came too early, and knows what is missing.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Sequencer(Generic[T]):
+    """``position`` is the last number let through; None until the room's history has been asked."""
+
+    __slots__ = ("_early", "position")
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+        self._early: dict[int, T] = {}
+
+    def start(self, position: int) -> list[T]:
+        """Everything up to ``position`` has been told. Returns what may follow at once.
+
+        Once started it only moves forward.
+        """
+        if self.position is None or position > self.position:
+            self.position = position
+            for seq in [seq for seq in self._early if seq <= position]:
+                del self._early[seq]
+        return self._ready()
+
+    def offer(self, seq: int, item: T) -> list[T]:
+        """What may be told now that ``item`` is there, in order; empty if it is early or a double."""
+        if self.position is not None:
+            if seq == self.position + 1 and not self._early:
+                self.position = seq
+                return [item]
+            if seq <= self.position:
+                return []
+        self._early.setdefault(seq, item)
+        return self._ready() if self.position is not None else []
+
+    @property
+    def has_gap(self) -> bool:
+        """Something is kept that something missing has to precede."""
+        return self.position is not None and bool(self._early)
+
+    @property
+    def earliest(self) -> int | None:
+        """The first number that is kept behind a gap."""
+        return min(self._early, default=None)
+
+    def _ready(self) -> list[T]:
+        assert self.position is not None
+        ready: list[T] = []
+        while (item := self._early.pop(self.position + 1, None)) is not None:
+            self.position += 1
+            ready.append(item)
+        return ready

@@ -1,0 +1,69 @@
+"""The seam between the engine and the stores of messages.
+
+A store gives each message of a room the next number (1, 2, 3 … without holes, in one *epoch*),
+keeps what the room's retention allows, and remembers state messages. When ``append`` returns, the
+message is kept: only then is it acknowledged.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from rooms.catalogue import RoomRecord
+from rooms.events import Message, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The message as it is kept; ``again`` when its key had been used, and nothing was added."""
+
+    message: Message
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one who joins is told of the past. ``position`` is None where nothing is kept."""
+
+    position: Position | None = None
+    messages: list[Message] = field(default_factory=list)
+    recovered: bool = False
+    state: list[Message] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Messages, oldest first; ``more`` lie beyond in the direction that was asked for."""
+
+    messages: list[Message]
+    more: bool
+
+
+class History(ABC):
+    """Every method raises Unavailable when the store does not answer, RoomNotFound when the room is gone."""
+
+    @abstractmethod
+    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+        """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it)."""
+
+    @abstractmethod
+    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+        """All that came after ``since`` where that can be told completely, else the newest ``limit``."""
+
+    @abstractmethod
+    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+        """At most ``limit`` messages between two numbers, neither included: the oldest where
+        ``after`` is given, else the newest."""
+
+    @abstractmethod
+    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+        """Messages after a number, oldest first, no more than a recovery hands over. Those that
+        this process appended are told to their appender before they are told here."""
+
+    @abstractmethod
+    async def forget(self, room: int) -> None:
+        """The room with this id is gone."""
+
+    def close(self) -> None:
+        """Let go of threads and connections."""

@@ -1,0 +1,119 @@
+"""``manage.py demo``: the first minute with Rooms.
+
+Prepares the database, fills an empty one with something to look at, and serves it with Daphne.
+Demo passwords come into being only here: never in a database that has users, never with DEBUG off.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import transaction
+
+from rooms.models import Application, HistoryPolicy, Room
+
+DEMO_USERS = ("admin", "ann")
+
+
+class Command(BaseCommand):
+    help = "Prepares a demo site (only in an empty database, only with DEBUG on) and serves it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--addr", default="127.0.0.1:8000", help="host:port to serve on")
+        parser.add_argument("--no-serve", action="store_true", help="only prepare the database")
+        parser.add_argument(
+            "--bench",
+            action="store_true",
+            help="also make the applications bench and durable, without limits, for load generators and tests",
+        )
+
+    def handle(self, *args: Any, addr: str, no_serve: bool, bench: bool, **options: Any) -> None:
+        if not settings.DEBUG:
+            raise CommandError("The demo has public passwords and needs DEBUG on; this site has it off.")
+        host, port = _address(addr)
+        call_command("migrate", verbosity=0)
+        with transaction.atomic():
+            made = self._make_demo()
+            if bench:
+                _make_bench()
+        if not no_serve:
+            self._greet(host, port, made)
+            _serve(host, port)
+
+    def _make_demo(self) -> bool:
+        """Users and applications to begin with; False, and nothing made, where there are any."""
+        users = get_user_model()._default_manager
+        if users.exists() or Application.objects.exists():
+            return False
+        users.create_superuser("admin", "admin@example.com", "admin")  # type: ignore[attr-defined]
+        users.create_user("ann", "ann@example.com", "ann")  # type: ignore[attr-defined]
+        chat = Application.objects.create(
+            name="chat", title="Chat", rooms_on_demand=True, extension="roomsite.WordFilter"
+        )
+        Room.objects.create(application=chat, name="lobby", title="Lobby")
+        Room.objects.create(application=chat, name="help", title="Help")
+        quiz = Application.objects.create(name="quiz", title="Quiz")
+        Room.objects.create(application=quiz, name="lobby", title="Quiz lobby", extension="roomsite.Quiz")
+        Room.objects.create(application=quiz, name="help", title="Help")
+        return True
+
+    def _greet(self, host: str, port: int, made: bool) -> None:
+        name = f"[{host}]" if ":" in host else host
+        lines = [
+            "",
+            f"  Chat        http://{name}:{port}/rooms/chat/     enter any name, in as many windows as you like",
+            f"  Quiz        http://{name}:{port}/rooms/quiz/     the room lobby has an extension",
+            f"  Admin       http://{name}:{port}/admin/",
+            f"  Your code   ws://{name}:{port}/ws/rooms/chat/",
+            "",
+        ]
+        if made:
+            lines += [f"  Sign in as {' or '.join(DEMO_USERS)}; the password is the name.", ""]
+        else:
+            lines += ["  The database had data already; nothing was added to it.", ""]
+        self.stdout.write("\n".join(lines))
+        self.stdout.flush()
+
+
+def _make_bench() -> None:
+    """For load generators and black-box tests: nothing is limited, guests make rooms as they go."""
+    for name, history, stay in (
+        ("bench", HistoryPolicy.NONE, False),
+        ("durable", HistoryPolicy.DATABASE, True),
+    ):
+        Application.objects.get_or_create(
+            name=name,
+            defaults={
+                "title": name.capitalize(),
+                "rooms_on_demand": True,
+                "rooms_stay": stay,
+                "history": history,
+                "request_rate": 0,
+                "logins_per_minute": 0,
+                "max_connections_per_address": 0,
+            },
+        )
+
+
+def _address(addr: str) -> tuple[str, int]:
+    host, _, port = addr.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise CommandError(f"--addr is host:port, for example 127.0.0.1:8000; got {addr}.")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _serve(host: str, port: int) -> None:
+    # Daphne installs Twisted's event loop when it is imported, so only a server imports it.
+    from channels.routing import get_default_application
+    from daphne.endpoints import build_endpoint_description_strings
+    from daphne.server import Server
+
+    Server(
+        application=get_default_application(),
+        endpoints=build_endpoint_description_strings(host=host, port=port),
+        signal_handlers=True,
+    ).run()

@@ -1,0 +1,58 @@
+"""Lawful names of users and rooms (native protocol, section 10).
+
+A user's name is normalised (NFKC) and unique case-insensitively in its application; a room's name
+is compared exactly as it was sent.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rooms.errors import BadRequest
+
+LONGEST_NAME = 64
+
+_USER_CATEGORIES = frozenset("LMNPS")
+_FORBIDDEN_IN_ROOMS = frozenset({"Cc", "Cf", "Cs", "Co"})
+
+
+def user_name(name: str) -> str:
+    """The name as it is kept and shown: NFKC of what was sent.
+
+    Raises BadRequest, with a sentence that says what is lawful.
+    """
+    name = unicodedata.normalize("NFKC", name)
+    _check_length("A user name", name)
+    if name != name.strip(" ") or "  " in name:
+        raise BadRequest("A user name has no spaces at its ends and only single ones inside.")
+    for character in name:
+        if character != " " and unicodedata.category(character)[0] not in _USER_CATEGORIES:
+            raise BadRequest(
+                f"A user name holds letters, digits, punctuation and symbols, not {_shown(character)}."
+            )
+    return name
+
+
+def user_key(name: str) -> str:
+    """What two spellings of one user name have in common."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def room_name(name: str) -> str:
+    """The name unchanged. Raises BadRequest where it is not lawful."""
+    _check_length("A room name", name)
+    if name[0].isspace() or name[-1].isspace():
+        raise BadRequest("A room name has no blanks at its ends.")
+    for character in name:
+        if unicodedata.category(character) in _FORBIDDEN_IN_ROOMS:
+            raise BadRequest(f"A room name holds no control or invisible characters, got {_shown(character)}.")
+    return name
+
+
+def _check_length(what: str, name: str) -> None:
+    if not 1 <= len(name) <= LONGEST_NAME:
+        raise BadRequest(f"{what} has 1 to {LONGEST_NAME} characters, got {len(name)}.")
+
+
+def _shown(character: str) -> str:
+    return f"U+{ord(character):04X}"

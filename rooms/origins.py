@@ -1,0 +1,65 @@
+"""Which pages may open a socket, and where a socket comes from.
+
+Browsers send cookies along with WebSocket handshakes from any page, so the page's origin decides:
+the site's own, or one of ``CSRF_TRUSTED_ORIGINS``. Programs send no Origin; they may connect, and
+their cookies are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http.request import validate_host
+
+LOCAL_HOSTS = (".localhost", "127.0.0.1", "[::1]")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def header(headers: Headers, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)
+
+
+def is_allowed(headers: Headers) -> bool:
+    """Whether a handshake with these headers may be accepted."""
+    origin = header(headers, b"origin")
+    if origin is None:
+        return True
+    if origin.rstrip("/").lower() in _trusted() or _matches_wildcard(origin):
+        return True
+    host = (header(headers, b"host") or "").lower()
+    try:
+        parts = urlsplit(origin.lower())
+        hostname = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    allowed = settings.ALLOWED_HOSTS or (LOCAL_HOSTS if settings.DEBUG else ())
+    if ":" in hostname:
+        hostname = f"[{hostname}]"
+    return parts.scheme in ("http", "https") and parts.netloc == host and validate_host(hostname, allowed)
+
+
+def address(headers: Headers, peer: str, proxies: int) -> str:
+    """The client's address: the peer's, or, behind ``proxies`` trusted ones, what the outermost of
+    them wrote into ``X-Forwarded-For``. Empty where the peer has none (a Unix socket)."""
+    forwarded = header(headers, b"x-forwarded-for")
+    if not proxies or forwarded is None:
+        return peer
+    hops = [hop.strip() for hop in forwarded.split(",")]
+    return hops[-proxies] if len(hops) >= proxies else hops[0]
+
+
+def _trusted() -> set[str]:
+    return {origin.rstrip("/").lower() for origin in settings.CSRF_TRUSTED_ORIGINS}
+
+
+def _matches_wildcard(origin: str) -> bool:
+    """``https://*.example.com`` trusts every subdomain, as Django's CSRF protection does."""
+    scheme, _, host = origin.lower().partition("://")
+    return any(
+        trusted.startswith(f"{scheme}://*.") and host.endswith(trusted.partition("*")[2])
+        for trusted in _trusted()
+    )

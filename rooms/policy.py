@@ -1,0 +1,93 @@
+"""Who may do what. Pure decisions over records: every rule of the house on one screen.
+
+A function returns when the answer is yes and raises the error that a client gets when it is no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.contrib.auth.hashers import check_password
+
+from rooms.catalogue import ApplicationRecord, Restricted, RoomRecord
+from rooms.errors import (
+    BadPassword,
+    Banned,
+    LoginRefused,
+    Muted,
+    NotSender,
+    PermissionDenied,
+)
+from rooms.events import RoomDetails, User, You
+
+
+def check_entry(application: ApplicationRecord, user: User, groups: frozenset[int]) -> None:
+    """May this user be in the application at all?"""
+    if application.entry != "anyone" and user.guest:
+        raise LoginRefused("Only signed-in users may enter here.")
+    if application.entry == "group" and application.group not in groups:
+        raise LoginRefused("Only members of a certain group may enter here.")
+    _check(application.bans, user, Banned, "You are banned here")
+
+
+def check_join(room: RoomRecord, user: User, *, moderator: bool) -> None:
+    """May this user come into the room? The password is asked separately, because that is slow."""
+    if not moderator:
+        _check(room.bans, user, Banned, f"You are banned from {room.name}")
+
+
+def needs_password(room: RoomRecord, user: User, *, moderator: bool) -> bool:
+    return bool(room.password) and not moderator and not room.is_owner(user)
+
+
+def check_room_password(room: RoomRecord, password: str | None) -> None:
+    """Slow on purpose: to be called in a thread."""
+    if password is None or not check_password(password, room.password):
+        raise BadPassword(f"Room {room.name} needs its password.")
+
+
+def check_send(room: RoomRecord, user: User) -> None:
+    """May this member speak?"""
+    if room.mode == "broadcast" and not room.is_owner(user):
+        raise NotSender(f"Only its owner speaks in {room.name}.")
+    if room.mutes or room.application.mutes:
+        _check((*room.application.mutes, *room.mutes), user, Muted, "You are muted here")
+
+
+def check_create(application: ApplicationRecord) -> None:
+    if not application.rooms_on_demand:
+        raise PermissionDenied("Rooms are made by the staff here.")
+
+
+def check_moderate(room: RoomRecord, user: User, *, moderator: bool) -> None:
+    if not may_moderate(room, user, moderator=moderator):
+        raise PermissionDenied(f"Only the owner of {room.name} and moderators may do that.")
+
+
+def may_moderate(room: RoomRecord, user: User, *, moderator: bool) -> bool:
+    return moderator or room.is_owner(user)
+
+
+def details(room: RoomRecord, user: User, *, moderator: bool, listens_only: bool = False) -> RoomDetails:
+    """The room as this user sees it."""
+    return RoomDetails(
+        name=room.name,
+        title=room.title,
+        mode=room.mode,
+        owner=room.owner_name or None,
+        max_members=room.max_members,
+        you=You(
+            send=not listens_only and (room.mode == "open" or room.is_owner(user)),
+            moderate=may_moderate(room, user, moderator=moderator),
+        ),
+    )
+
+
+def _check(
+    restrictions: Iterable[Restricted], user: User, error: type[Banned] | type[Muted], what: str
+) -> None:
+    for restriction in restrictions:
+        if restriction.concerns(user):
+            until = f" until {restriction.until:%Y-%m-%d %H:%M} UTC" if restriction.until else ""
+            reason = f": {restriction.reason}" if restriction.reason else ""
+            raise error(f"{what}{until}{reason}.")

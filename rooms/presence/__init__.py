@@ -1,0 +1,5 @@
+"""Who is where: users, not connections, and for how long they may be away before they count as gone."""
+
+from rooms.presence.base import Departure, MemberPage, Presence
+
+__all__ = ["Departure", "MemberPage", "Presence"]

@@ -1,0 +1,106 @@
+"""The seam between the engine and the stores of presence.
+
+A group (a room, or all of an application) has users; a user is in it as long as one of their
+connections is. A connection that dropped *fades*: it still counts, until the engine removes it
+after the grace period or the user comes back, whichever is first. Presence is a lease: whatever a
+process said ends with the process, because nothing runs in a process that was killed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rooms import names
+from rooms.events import User
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """A user who is out of a group because the process of their last connection is gone."""
+
+    group: str
+    user: User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberPage:
+    """Some of a group's users by name, and how many there are in all."""
+
+    users: list[User]
+    count: int
+    more: bool
+
+
+class GroupFull(Exception):
+    """The group has as many users as it may have."""
+
+
+class NameInUse(Exception):
+    """Another user of the group has this name."""
+
+
+class Presence(ABC):
+    """Every method raises Unavailable when the store does not answer."""
+
+    @abstractmethod
+    async def add(
+        self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
+    ) -> bool:
+        """Put a user's connection into a group. True when the user was not in it before.
+
+        A user who comes back takes the place of their own fading connections. Raises GroupFull when
+        ``limit`` others are in it, NameInUse when ``unique`` and another user has the name.
+        """
+
+    @abstractmethod
+    async def fade(self, group: str, connection: str, user: User) -> None:
+        """The connection dropped; it counts until it is removed or its user comes back."""
+
+    @abstractmethod
+    async def remove(self, group: str, connection: str, user: User) -> bool:
+        """Take a connection out. True when the user is out of the group with it."""
+
+    @abstractmethod
+    async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
+        """The group's users by name, beginning after the name ``after``."""
+
+    @abstractmethod
+    async def counts(self, groups: Sequence[str]) -> list[int]:
+        """How many users each group has."""
+
+    @abstractmethod
+    async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
+        """Those of the named users who are in the group, by the names as given."""
+
+    @abstractmethod
+    async def clear(self, group: str) -> None:
+        """The group is gone, with everybody in it."""
+
+    @abstractmethod
+    async def beat(self) -> list[Departure]:
+        """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
+        died left behind: each is returned once, to one process."""
+
+    async def close(self) -> None:
+        """Let go of connections. What this process said ends with its lease."""
+
+
+BEAT_SECONDS = 25
+LEASE_SECONDS = 60
+
+
+def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberPage:
+    """The page of ``users`` (sorted by ``sort_key``) that begins after a name."""
+    every = list(users)
+    rest = every
+    if after is not None:
+        rest = [user for user in every if names.user_key(user.name) > names.user_key(after)]
+    chosen = rest if limit is None else rest[:limit]
+    return MemberPage(users=chosen, count=len(every), more=len(chosen) < len(rest))
+
+
+def sort_key(user: User) -> tuple[str, str]:
+    """The stable order of members."""
+    return names.user_key(user.name), user.id

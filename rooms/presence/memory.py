@@ -1,0 +1,107 @@
+"""Presence in this process's memory: for one process, without a lease, since it ends with it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+
+from rooms import names
+from rooms.events import User
+from rooms.presence.base import (
+    Departure,
+    GroupFull,
+    MemberPage,
+    NameInUse,
+    Presence,
+    page,
+    sort_key,
+)
+
+
+class _Group:
+    __slots__ = ("connections", "order", "users")
+
+    def __init__(self) -> None:
+        self.users: dict[str, User] = {}
+        # Of each user: connection → whether it is fading.
+        self.connections: dict[str, dict[str, bool]] = {}
+        # Sort keys of the users; the first part is the name's key.
+        self.order: list[tuple[str, str]] = []
+
+    def holders(self, name: str) -> list[User]:
+        """Users with this name, in whatever case."""
+        key = names.user_key(name)
+        found: list[User] = []
+        for place in range(bisect_left(self.order, (key, "")), len(self.order)):
+            if self.order[place][0] != key:
+                break
+            found.append(self.users[self.order[place][1]])
+        return found
+
+
+class MemoryPresence(Presence):
+    """The default."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+
+    async def add(
+        self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
+    ) -> bool:
+        found = self._groups.get(group) or _Group()
+        first = user.id not in found.users
+        if first:
+            if unique and found.holders(user.name):
+                raise NameInUse
+            if limit is not None and len(found.users) >= limit:
+                raise GroupFull
+            found.users[user.id] = user
+            insort(found.order, sort_key(user))
+        present = found.connections.setdefault(user.id, {})
+        for faded in [each for each, fading in present.items() if fading]:
+            del present[faded]
+        present[connection] = False
+        self._groups[group] = found
+        return first
+
+    async def fade(self, group: str, connection: str, user: User) -> None:
+        found = self._groups.get(group)
+        if found and connection in found.connections.get(user.id, {}):
+            found.connections[user.id][connection] = True
+
+    async def remove(self, group: str, connection: str, user: User) -> bool:
+        found = self._groups.get(group)
+        if found is None or found.connections.get(user.id, {}).pop(connection, None) is None:
+            return False
+        if found.connections[user.id]:
+            return False
+        del found.connections[user.id]
+        key = sort_key(found.users.pop(user.id))
+        del found.order[bisect_left(found.order, key)]
+        if not found.users:
+            del self._groups[group]
+        return True
+
+    async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
+        found = self._groups.get(group)
+        if found is None:
+            return MemberPage(users=[], count=0, more=False)
+        if after is None and limit is not None:
+            users = [found.users[id] for _, id in found.order[:limit]]
+            return MemberPage(users=users, count=len(found.order), more=len(users) < len(found.order))
+        return page((found.users[id] for _, id in found.order), after, limit)
+
+    async def counts(self, groups: Sequence[str]) -> list[int]:
+        return [len(found.users) if (found := self._groups.get(group)) else 0 for group in groups]
+
+    async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
+        found = self._groups.get(group)
+        if found is None:
+            return {}
+        return {name: holders[0] for name in user_names if (holders := found.holders(name))}
+
+    async def clear(self, group: str) -> None:
+        self._groups.pop(group, None)
+
+    async def beat(self) -> list[Departure]:
+        return []

@@ -1,0 +1,223 @@
+"""Presence in Redis: for any number of processes that share one.
+
+Keys, all below one prefix: ``u:<group>`` the users of a group, ``n:<group>`` who holds which name,
+``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a
+process has said, ``nodes`` until when each process's lease runs. The scripts change them in one
+step, so that two processes never both see somebody as the first one in or the last one out.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from rooms import names
+from rooms.errors import Unavailable
+from rooms.events import User
+from rooms.presence.base import (
+    LEASE_SECONDS,
+    Departure,
+    GroupFull,
+    MemberPage,
+    NameInUse,
+    Presence,
+    page,
+    sort_key,
+)
+
+_ADD = """
+local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, user, key, connection, owner, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local limit, unique = tonumber(ARGV[7]), ARGV[8] == '1'
+local first = redis.call('HEXISTS', users, id) == 0
+if first then
+  local holder = redis.call('HGET', holders, key)
+  if unique and holder and holder ~= id then return 'taken' end
+  if limit >= 0 and redis.call('HLEN', users) >= limit then return 'full' end
+  redis.call('HSET', users, id, user)
+  if not holder then redis.call('HSET', holders, key, id) end
+end
+local present = redis.call('HGETALL', connections)
+for place = 1, #present, 2 do
+  if string.sub(present[place + 1], 1, 1) == '~' then redis.call('HDEL', connections, present[place]) end
+end
+redis.call('HSET', connections, connection, owner)
+redis.call('SADD', node, entry)
+return first and 'first' or 'again'
+"""
+
+_FADE = """
+local owner = redis.call('HGET', KEYS[1], ARGV[1])
+if owner and string.sub(owner, 1, 1) ~= '~' then redis.call('HSET', KEYS[1], ARGV[1], '~' .. owner) end
+"""
+
+_REMOVE = """
+local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, key, connection, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+redis.call('SREM', node, entry)
+if redis.call('HDEL', connections, connection) == 0 then return 0 end
+if redis.call('HLEN', connections) > 0 then return 0 end
+if redis.call('HGET', holders, key) == id then redis.call('HDEL', holders, key) end
+return redis.call('HDEL', users, id)
+"""
+
+# The clock of leases is Redis's own, so that the processes' clocks do not matter.
+_BEAT = """
+local now = tonumber(redis.call('TIME')[1])
+local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
+redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
+for _, node in ipairs(ended) do redis.call('ZREM', KEYS[1], node) end
+table.insert(ended, 1, renewed and '1' or '0')
+return ended
+"""
+
+
+class RedisPresence(Presence):
+    """``url``: of the Redis; ``prefix``: of its keys."""
+
+    def __init__(self, *, url: str, prefix: str = "rooms") -> None:
+        self._node = uuid.uuid4().hex
+        self._prefix = prefix
+        self._redis: Redis = Redis.from_url(
+            url, decode_responses=True, socket_timeout=5, socket_connect_timeout=2, socket_keepalive=True
+        )
+        self._add = self._redis.register_script(_ADD)
+        self._fade = self._redis.register_script(_FADE)
+        self._remove = self._redis.register_script(_REMOVE)
+        self._beat = self._redis.register_script(_BEAT)
+        # What this process has said, to say it again to a Redis that has forgotten.
+        self._said: dict[tuple[str, str], User] = {}
+        self._leased = False
+
+    async def add(
+        self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
+    ) -> bool:
+        if not self._leased:
+            await self.beat()
+        answer = await _answered(self._call_add(group, connection, user, limit, unique))
+        if answer == "taken":
+            raise NameInUse
+        if answer == "full":
+            raise GroupFull
+        self._said[group, connection] = user
+        return bool(answer == "first")
+
+    async def fade(self, group: str, connection: str, user: User) -> None:
+        await _answered(self._fade(keys=[self._key("c", group, user.id)], args=[connection]))
+
+    async def remove(self, group: str, connection: str, user: User) -> bool:
+        self._said.pop((group, connection), None)
+        return await self._call_remove(self._node, group, connection, user)
+
+    async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
+        return page(sorted(await self._users(group), key=sort_key), after, limit)
+
+    async def counts(self, groups: Sequence[str]) -> list[int]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for group in groups:
+            pipeline.hlen(self._key("u", group))
+        return cast("list[int]", await _answered(pipeline.execute()))
+
+    async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
+        wanted = list(user_names)
+        if not wanted:
+            return {}
+        keys = [names.user_key(name) for name in wanted]
+        ids = await _answered(cast("Any", self._redis.hmget(self._key("n", group), keys)))
+        present = {name: id for name, id in zip(wanted, ids, strict=True) if id is not None}
+        if not present:
+            return {}
+        users = await _answered(
+            cast("Any", self._redis.hmget(self._key("u", group), list(present.values())))
+        )
+        return {
+            name: _decode(user) for name, user in zip(present, users, strict=True) if user is not None
+        }
+
+    async def clear(self, group: str) -> None:
+        gone = [self._key("c", group, user.id) for user in await self._users(group)]
+        await _answered(self._redis.delete(self._key("u", group), self._key("n", group), *gone))
+        for said in [said for said in self._said if said[0] == group]:
+            del self._said[said]
+
+    async def beat(self) -> list[Departure]:
+        renewed, *ended = await _answered(
+            self._beat(keys=[self._key("nodes")], args=[self._node, LEASE_SECONDS])
+        )
+        if self._leased and renewed == "0":
+            # Redis lost its data, or others took this process for dead: say everything again.
+            for (group, connection), user in list(self._said.items()):
+                await _answered(self._call_add(group, connection, user, None, False))
+        self._leased = True
+        return [departure for node in ended for departure in await self._sweep(node)]
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _sweep(self, node: str) -> list[Departure]:
+        """Take out everybody whom a dead process left behind."""
+        departures: list[Departure] = []
+        for entry in await _answered(cast("Any", self._redis.smembers(self._key("node", node)))):
+            group, connection, user = msgspec.json.decode(entry, type=tuple[str, str, User])
+            if await self._call_remove(node, group, connection, user):
+                departures.append(Departure(group, user))
+        return departures
+
+    async def _users(self, group: str) -> list[User]:
+        users = await _answered(cast("Any", self._redis.hvals(self._key("u", group))))
+        return [_decode(user) for user in users]
+
+    def _call_add(
+        self, group: str, connection: str, user: User, limit: int | None, unique: bool
+    ) -> Awaitable[Any]:
+        return self._add(
+            keys=self._keys(group, user, self._node),
+            args=[
+                user.id,
+                msgspec.json.encode(user),
+                names.user_key(user.name),
+                connection,
+                self._node,
+                msgspec.json.encode((group, connection, user)),
+                -1 if limit is None else limit,
+                "1" if unique else "0",
+            ],
+        )
+
+    async def _call_remove(self, node: str, group: str, connection: str, user: User) -> bool:
+        entry = msgspec.json.encode((group, connection, user))
+        gone = await _answered(
+            self._remove(
+                keys=self._keys(group, user, node),
+                args=[user.id, names.user_key(user.name), connection, entry],
+            )
+        )
+        return bool(gone)
+
+    def _keys(self, group: str, user: User, node: str) -> list[str]:
+        return [
+            self._key("u", group),
+            self._key("n", group),
+            self._key("c", group, user.id),
+            self._key("node", node),
+        ]
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+
+def _decode(user: str) -> User:
+    return msgspec.json.decode(user, type=User)
+
+
+async def _answered(answer: Awaitable[Any]) -> Any:
+    try:
+        return await answer
+    except (RedisError, OSError) as error:
+        raise Unavailable("Presence is not available; try again in a moment.") from error

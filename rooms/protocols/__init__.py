@@ -1,0 +1,6 @@
+"""Wire formats: one file each, no IO, no Django."""
+
+from rooms.protocols.base import Protocol, error_answer
+from rooms.protocols.native import Native
+
+__all__ = ["Native", "Protocol", "error_answer"]

@@ -1,0 +1,46 @@
+// One message as an element. What a message says decides its form: people's words are bubbles, the
+// server's words a notice, and events that the page does not know a compact line. Next: messages.js.
+
+import { avatar } from "./avatar.js";
+import { element, linked } from "./dom.js";
+import { clockTime, dayName, fullTime } from "./time.js";
+
+/** The words of a message, or null where it carries something else. */
+export function wordsOf({ event, data }) {
+  if (event !== "message") {
+    return null;
+  }
+  if (typeof data === "string") {
+    return data;
+  }
+  return typeof data?.text === "string" ? data.text : null;
+}
+
+function content(message) {
+  const words = wordsOf(message);
+  if (words !== null) {
+    return element("div", { class: "words", dir: "auto" }, ...linked(words));
+  }
+  const json = element("code", { dir: "ltr" }, JSON.stringify(message.data));
+  return element("div", { class: "event-line" }, element("strong", {}, message.event), " ", json);
+}
+
+function meta(message, date) {
+  const name = message.from ? element("bdi", { class: "name" }, message.from.name) : null;
+  const time = element("time", { datetime: date.toISOString(), title: fullTime(date) }, clockTime(date));
+  const only = message.to ? element("span", { class: "only" }, "only to you") : null;
+  return element("div", { class: "meta" }, name, " ", time, only && " ", only);
+}
+
+/** `own` puts it on the writer's side of the page. */
+export function bubble(message, own) {
+  const date = new Date(message.time);
+  const kind = wordsOf(message) === null ? "event" : message.from ? "said" : "notice";
+  return element(
+    "li",
+    { class: `message ${kind}${own ? " own" : ""}`, "data-seq": message.seq },
+    element("div", { class: "day" }, element("span", {}, dayName(date))),
+    kind === "said" ? avatar(message.from.name) : null,
+    element("div", { class: "bubble" }, meta(message, date), content(message)),
+  );
+}

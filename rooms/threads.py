@@ -1,0 +1,82 @@
+"""Threads for what must not run in the event loop: the ORM and synchronous handlers.
+
+Channels gives all its database work one thread per process, so that one slow query stalls every
+socket. This pool has several and a bounded queue: when that is full, the caller is told to come
+back rather than kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any, TypeVar
+
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
+
+from rooms.errors import Unavailable
+
+logger = logging.getLogger("rooms")
+T = TypeVar("T")
+
+
+class Pool:
+    """At most ``threads`` jobs at a time, ``queue`` more waiting."""
+
+    def __init__(self, threads: int, queue: int, name: str = "rooms") -> None:
+        self._threads = threads
+        self._most = threads + queue
+        self._name = name
+        self._jobs = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def run(self, job: Callable[..., T], *arguments: Any) -> T:
+        """The job's result, computed in a thread with a usable database connection.
+
+        Raises Unavailable when the queue is full or the database is down, else what the job raises.
+        """
+        if self._jobs >= self._most:
+            raise Unavailable("The server is busy; try again in a moment.")
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self._threads, self._name)
+        # Counted until the job ends, even when the caller stops waiting for it.
+        self._jobs += 1
+        future = asyncio.get_running_loop().run_in_executor(self._executor, _with_database, job, arguments)
+        future.add_done_callback(self._done)
+        try:
+            return await asyncio.shield(future)
+        except (OperationalError, InterfaceError) as error:
+            logger.warning("The database did not answer: %s", error)
+            raise Unavailable("The database does not answer; try again in a moment.") from error
+
+    def close(self) -> None:
+        """End the threads and their database connections."""
+        if self._executor is None:
+            return
+        executor, self._executor = self._executor, None
+        # Every thread has a connection of its own: the barrier keeps each for one closing job.
+        barrier = Barrier(len(executor._threads))
+        for _ in range(barrier.parties):
+            executor.submit(_close_connections, barrier)
+        executor.shutdown(wait=True)
+
+    def _done(self, future: asyncio.Future[Any]) -> None:
+        self._jobs -= 1
+        if not future.cancelled():
+            # Somebody may have stopped waiting; the error is then seen by nobody else.
+            future.exception()
+
+
+def _with_database(job: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+    close_old_connections()
+    try:
+        return job(*arguments)
+    finally:
+        close_old_connections()
+
+
+def _close_connections(barrier: Barrier) -> None:
+    barrier.wait(timeout=5)
+    connections.close_all()

@@ -1,0 +1,117 @@
+"""Two example extensions: a word filter with settings, and a quiz with its own messages and state.
+
+They are put on an application or a room in the admin, and show most of what an extension can do.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Any
+
+from django import forms
+
+from rooms import Extension, Rejected, message, register
+from rooms.extensions import JoinEvent, MessageEvent
+
+
+@register
+class WordFilter(Extension):
+    """Keeps unwanted words out of messages: hides them, or refuses the message."""
+
+    class Settings(forms.Form):
+        words = forms.CharField(
+            initial="darn\nheck",
+            required=False,
+            widget=forms.Textarea(attrs={"rows": 4}),
+            help_text="One a line, in any case.",
+        )
+        refuse = forms.BooleanField(
+            initial=False, required=False, help_text="Refuse such messages instead of hiding the words."
+        )
+
+    async def on_message(self, event: MessageEvent) -> None:
+        words = [word for line in self.settings["words"].splitlines() if (word := line.strip())]
+        if not words:
+            return
+        unwanted = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b", re.IGNORECASE)
+        if self.settings["refuse"] and _mentions(event.data, unwanted):
+            raise Rejected("Please mind your language.")
+        event.data = _hidden(event.data, unwanted)
+
+
+def _mentions(data: Any, unwanted: re.Pattern[str]) -> bool:
+    """Whether any text in JSON data has an unwanted word in it."""
+    return _hidden(data, unwanted) != data
+
+
+def _hidden(data: Any, unwanted: re.Pattern[str]) -> Any:
+    """The data with every unwanted word starred out, wherever in it text stands."""
+    if isinstance(data, str):
+        return unwanted.sub(lambda found: "*" * len(found.group()), data)
+    if isinstance(data, list):
+        return [_hidden(each, unwanted) for each in data]
+    if isinstance(data, dict):
+        return {key: _hidden(each, unwanted) for key, each in data.items()}
+    return data
+
+
+QUESTIONS = [
+    ("What is the capital of Australia?", "Canberra"),
+    ("How many bits are in a byte?", "8"),
+    ("Which planet is closest to the sun?", "Mercury"),
+    ("Who wrote the play Hamlet?", "Shakespeare"),
+    ("What is the chemical symbol of gold?", "Au"),
+    ("Which language is Django written in?", "Python"),
+]
+
+
+@register
+class Quiz(Extension):
+    """Asks questions; the first right answer scores, and so on for a number of rounds.
+
+    Members send ``start`` to begin and ``answer`` with their guess. The room gets ``question``,
+    ``score`` and ``finished``; question and score are state, so that late comers see them too.
+    """
+
+    class Settings(forms.Form):
+        rounds = forms.IntegerField(initial=3, min_value=1, max_value=len(QUESTIONS))
+        points = forms.IntegerField(initial=1, min_value=1, help_text="For each right answer.")
+
+    async def init(self) -> None:
+        self.scores: dict[str, int] = {}
+        self.questions: list[tuple[str, str]] = []
+
+    async def on_join(self, event: JoinEvent) -> None:
+        self.scores.setdefault(event.user.name, 0)
+
+    @message("start")
+    async def start(self, event: MessageEvent) -> None:
+        if self.questions:
+            raise Rejected("A quiz is under way.")
+        self.scores = dict.fromkeys(self.scores, 0)
+        self.questions = random.sample(QUESTIONS, self.settings["rounds"])  # noqa: S311 (a game)
+        event.reply({"rounds": len(self.questions)})
+        await event.room.publish("score", self.scores, state=True)
+        await self.ask(event)
+
+    @message("answer")
+    async def answer(self, event: MessageEvent) -> None:
+        if not self.questions:
+            raise Rejected("No question is open; send start.")
+        right = str(event.data).strip().casefold() == self.questions[0][1].casefold()
+        event.reply({"right": right})
+        if right:
+            name = event.user.name
+            self.scores[name] = self.scores.get(name, 0) + self.settings["points"]
+            await event.room.publish("score", self.scores, state=True)
+            self.questions.pop(0)
+            await self.ask(event)
+
+    async def ask(self, event: MessageEvent) -> None:
+        """Put the next question to the room, or end the quiz."""
+        if self.questions:
+            await event.room.publish("question", self.questions[0][0], state=True)
+        else:
+            await event.room.publish("question", None, state=True)
+            await event.room.publish("finished", self.scores)

@@ -1,0 +1,17 @@
+"""The site's addresses: its own pages, the chat pages of rooms, the admin."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+
+from roomsite.views import HomeView
+
+urlpatterns = [
+    path("", HomeView.as_view(), name="home"),
+    path("login/", LoginView.as_view(redirect_authenticated_user=True), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("rooms/", include("rooms.urls")),
+    path("admin/", admin.site.urls),
+]

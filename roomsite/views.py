@@ -1,0 +1,19 @@
+"""The site's own page: what this is and where to go from here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.views.generic import TemplateView
+
+
+class HomeView(TemplateView):
+    """The first page."""
+
+    template_name = "home.html"
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        # By name, because the models of rooms are not among the names that it offers to import.
+        applications = apps.get_model("rooms", "Application").objects.filter(enabled=True)
+        return super().get_context_data(**kwargs, applications=applications.order_by("title", "name"))
