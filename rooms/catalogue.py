@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django.contrib.auth.hashers import make_password
 from django.db import IntegrityError, transaction
@@ -145,7 +145,7 @@ def list_rooms(application: ApplicationRecord, prefix: str, limit: int) -> dict[
         # Not ``startswith``: on SQLite that would ignore case.
         rows = rows.alias(beginning=Left("name", len(prefix))).filter(beginning=prefix)
     return {
-        pk: RoomInfo(name=name, title=title, members=0, max_members=max_members, mode=mode)
+        pk: RoomInfo(name=name, title=title, members=0, max_members=max_members, mode=cast(Mode, mode))
         for pk, name, title, max_members, mode in rows.values_list(
             "id", "name", "title", "max_members", "mode"
         )[:limit]
@@ -162,7 +162,9 @@ def create_room(application: ApplicationRecord, request: CreateRoom, user: User 
             # The lock makes counting and making one step for everyone who makes a room here.
             Application.objects.select_for_update().get(pk=application.id)
             if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
-                raise PermissionDenied(f"This application may have {application.max_rooms} rooms, and has them.")
+                raise PermissionDenied(
+                    f"This application may have {application.max_rooms} rooms, and has them."
+                )
         try:
             with transaction.atomic():
                 row = Room.objects.create(
@@ -209,7 +211,9 @@ def _application(row: Application) -> ApplicationRecord:
         rooms_stay=row.rooms_stay,
         max_users=row.max_users,
         max_rooms=row.max_rooms,
-        max_connections_per_address=_or(row.max_connections_per_address, defaults.max_connections_per_address),
+        max_connections_per_address=_or(
+            row.max_connections_per_address, defaults.max_connections_per_address
+        ),
         logins_per_minute=_or(row.logins_per_minute, defaults.logins_per_minute),
         max_message_bytes=_or(row.max_message_bytes, defaults.max_message_bytes),
         request_rate=_or(row.request_rate, defaults.request_rate),
@@ -231,7 +235,7 @@ def _room(application: ApplicationRecord, row: Room) -> RoomRecord:
         application=application,
         name=row.name,
         title=row.title,
-        mode=Room.Mode(row.mode).value,
+        mode=cast(Mode, row.mode),
         owner_id=row.guest_owner_id or ("" if row.owner_id is None else str(row.owner_id)),
         owner_name=row.guest_owner_name or ("" if row.owner is None else row.owner.get_username()),
         owner_guest=bool(row.guest_owner_id),

@@ -63,7 +63,7 @@ class RoomConsumer(AsyncConsumer):
     """One socket. Has its own receive loop: Channels' dispatch costs a thread hop per message, and
     its channel layer membership is not needed, because the process is the member (``engine/bus.py``)."""
 
-    channel_layer_alias = None  # type: ignore[assignment]
+    channel_layer_alias = None
     protocol_class: ClassVar[type[Protocol]] = Native
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
@@ -107,28 +107,35 @@ class RoomConsumer(AsyncConsumer):
             writing.cancel()
 
     async def _listen(self, engine: Engine, connection: Connection, receive: Any) -> None:
+        """Take frames until the socket ends; one request after the other, in order."""
         carry_out = operations(engine)
         largest = engine.parts.settings.max_frame_bytes
-        carried_out = 0
         while (message := await receive())["type"] == "websocket.receive":
-            if connection.close_code is not None:
-                continue
             connection.heard, connection.pinged = time.monotonic(), False
             text = message.get("text")
             frame: str | bytes = text if text is not None else message["bytes"]
             if _size(frame, largest) > largest:
                 connection.close(CloseCode.FRAME_TOO_LARGE, f"A frame has at most {largest} bytes.")
-                continue
-            try:
-                for request in connection.protocol.receive(frame):
-                    if connection.close_code is not None:
-                        break
-                    await self._carry_out(engine, carry_out, connection, request)
-                    carried_out += 1
-                    if carried_out % REQUESTS_A_TURN == 0:
-                        await asyncio.sleep(0)
-            except ProtocolError as error:
-                connection.close(error.close_code, error.message)
+            else:
+                await self._read(engine, carry_out, connection, frame)
+
+    async def _read(
+        self,
+        engine: Engine,
+        carry_out: dict[type[Request], Operation],
+        connection: Connection,
+        frame: str | bytes,
+    ) -> None:
+        try:
+            for request in connection.protocol.receive(frame):
+                if connection.close_code is not None:
+                    return
+                await self._carry_out(engine, carry_out, connection, request)
+                connection.requests += 1
+                if connection.requests % REQUESTS_A_TURN == 0:
+                    await asyncio.sleep(0)
+        except ProtocolError as error:
+            connection.close(error.close_code, error.message)
 
     async def _carry_out(
         self,
@@ -193,9 +200,7 @@ class _Writer:
         connection.writing_since = None
 
 
-def _connection(
-    scope: Any, protocol: Protocol, engine: Engine, send: Send
-) -> tuple[Connection, _Writer]:
+def _connection(scope: Any, protocol: Protocol, engine: Engine, send: Send) -> tuple[Connection, _Writer]:
     settings = engine.parts.settings
     peer = (scope.get("client") or ("",))[0]
     writer = _Writer(send)

@@ -30,7 +30,7 @@ class Value(Struct, frozen=True, kw_only=True):
     """A part of an event."""
 
 
-class User(Value, kw_only=True):
+class User(Value, frozen=True, kw_only=True):
     """Somebody as others see them. ``id`` is a Django primary key, or a random one for a guest."""
 
     name: str
@@ -38,7 +38,7 @@ class User(Value, kw_only=True):
     guest: bool
 
 
-class Position(Value, kw_only=True):
+class Position(Value, frozen=True, kw_only=True):
     """A place in a room's history: ``seq`` counts from 1 within one ``epoch``."""
 
     epoch: str
@@ -54,21 +54,21 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     id: RequestId | None = None
 
 
-class Login(Request, kw_only=True, tag="login"):
+class Login(Request, frozen=True, kw_only=True, tag="login"):
     name: str | None = None
     token: str | None = None
 
 
-class Logout(Request, kw_only=True, tag="logout"):
+class Logout(Request, frozen=True, kw_only=True, tag="logout"):
     pass
 
 
-class ListRooms(Request, kw_only=True, tag="rooms"):
+class ListRooms(Request, frozen=True, kw_only=True, tag="rooms"):
     prefix: str | None = None
     limit: Count | None = None
 
 
-class CreateRoom(Request, kw_only=True, tag="create"):
+class CreateRoom(Request, frozen=True, kw_only=True, tag="create"):
     room: str
     title: Annotated[str, Meta(max_length=200)] | None = None
     mode: Mode | None = None
@@ -76,22 +76,22 @@ class CreateRoom(Request, kw_only=True, tag="create"):
     password: Annotated[str, Meta(max_length=128)] | None = None
 
 
-class CloseRoom(Request, kw_only=True, tag="close"):
+class CloseRoom(Request, frozen=True, kw_only=True, tag="close"):
     room: str
 
 
-class Join(Request, kw_only=True, tag="join"):
+class Join(Request, frozen=True, kw_only=True, tag="join"):
     room: str
     password: str | None = None
     since: Position | None = None
     limit: Count | None = None
 
 
-class Leave(Request, kw_only=True, tag="leave"):
+class Leave(Request, frozen=True, kw_only=True, tag="leave"):
     room: str
 
 
-class Subscribe(Request, kw_only=True, tag="subscribe"):
+class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
     """As ``Join``, but the connection only listens: no member, and it may not send."""
 
     room: str
@@ -100,11 +100,11 @@ class Subscribe(Request, kw_only=True, tag="subscribe"):
     limit: Count | None = None
 
 
-class Unsubscribe(Request, kw_only=True, tag="unsubscribe"):
+class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
     room: str
 
 
-class Send(Request, kw_only=True, tag="message"):
+class Send(Request, frozen=True, kw_only=True, tag="message"):
     """Say something in a room; what the room hears is a ``Message``."""
 
     room: str
@@ -117,24 +117,24 @@ class Send(Request, kw_only=True, tag="message"):
     echo: bool | None = None
 
 
-class ReadHistory(Request, kw_only=True, tag="history"):
+class ReadHistory(Request, frozen=True, kw_only=True, tag="history"):
     room: str
     before: Integer | None = None
     after: Integer | None = None
     limit: Count | None = None
 
 
-class ListMembers(Request, kw_only=True, tag="members"):
+class ListMembers(Request, frozen=True, kw_only=True, tag="members"):
     room: str
     after: str | None = None
     limit: Count | None = None
 
 
-class Ping(Request, kw_only=True, tag="ping"):
+class Ping(Request, frozen=True, kw_only=True, tag="ping"):
     """Asked by either side; the other answers ``Pong``."""
 
 
-class Pong(Request, kw_only=True, tag="pong"):
+class Pong(Request, frozen=True, kw_only=True, tag="pong"):
     pass
 
 
@@ -145,7 +145,7 @@ class Push(Struct, frozen=True, kw_only=True, tag_field="type"):
     """Anything the server sends."""
 
 
-class Connected(Push, kw_only=True, tag="connected"):
+class Connected(Push, frozen=True, kw_only=True, tag="connected"):
     connection: str
     application: str
     user: User | None
@@ -153,14 +153,14 @@ class Connected(Push, kw_only=True, tag="connected"):
     version: int
 
 
-class Reply(Push, kw_only=True, tag="reply"):
+class Reply(Push, frozen=True, kw_only=True, tag="reply"):
     """Yes. ``data`` is anything that encodes to a JSON object."""
 
     id: RequestId | None
     data: object
 
 
-class Error(Push, kw_only=True, tag="error"):
+class Error(Push, frozen=True, kw_only=True, tag="error"):
     """No. Also what a codec yields for a request that it could not read."""
 
     id: RequestId | UnsetType = UNSET
@@ -169,7 +169,7 @@ class Error(Push, kw_only=True, tag="error"):
     retry: bool = False
 
 
-class Message(Push, kw_only=True, tag="message", rename={"sender": "from"}):
+class Message(Push, frozen=True, kw_only=True, tag="message", rename={"sender": "from"}):
     """Something said in a room. ``sender`` is None for what the server itself says, ``seq`` is None
     where no history keeps it, ``time`` is RFC 3339 UTC with milliseconds."""
 
@@ -183,18 +183,18 @@ class Message(Push, kw_only=True, tag="message", rename={"sender": "from"}):
     state: bool | UnsetType = UNSET
 
 
-class Joined(Push, kw_only=True, tag="joined"):
+class Joined(Push, frozen=True, kw_only=True, tag="joined"):
     room: str
     user: User
 
 
-class Left(Push, kw_only=True, tag="left"):
+class Left(Push, frozen=True, kw_only=True, tag="left"):
     room: str
     user: User
     reason: LeftReason
 
 
-class RoomInfo(Value, kw_only=True):
+class RoomInfo(Value, frozen=True, kw_only=True):
     """A room as a list of rooms shows it."""
 
     name: str
@@ -204,15 +204,15 @@ class RoomInfo(Value, kw_only=True):
     mode: Mode
 
 
-class RoomAdded(Push, kw_only=True, tag="room_added"):
+class RoomAdded(Push, frozen=True, kw_only=True, tag="room_added"):
     room: RoomInfo
 
 
-class RoomRemoved(Push, kw_only=True, tag="room_removed"):
+class RoomRemoved(Push, frozen=True, kw_only=True, tag="room_removed"):
     room: str
 
 
-class Removed(Push, kw_only=True, tag="removed"):
+class Removed(Push, frozen=True, kw_only=True, tag="removed"):
     """The receiving connection is out of this room."""
 
     room: str
@@ -220,7 +220,7 @@ class Removed(Push, kw_only=True, tag="removed"):
     message: str | UnsetType = UNSET
 
 
-class Closing(Push, kw_only=True, tag="closing"):
+class Closing(Push, frozen=True, kw_only=True, tag="closing"):
     """The last word before a close; ``retry_in`` (seconds) is already jittered."""
 
     code: int
@@ -231,14 +231,14 @@ class Closing(Push, kw_only=True, tag="closing"):
 # What replies hold -------------------------------------------------------------------------------
 
 
-class You(Value, kw_only=True):
+class You(Value, frozen=True, kw_only=True):
     """What the receiver may do in a room."""
 
     send: bool
     moderate: bool
 
 
-class RoomDetails(Value, kw_only=True):
+class RoomDetails(Value, frozen=True, kw_only=True):
     """A room as one who is in it, or made it, sees it."""
 
     name: str
@@ -249,7 +249,7 @@ class RoomDetails(Value, kw_only=True):
     you: You
 
 
-class JoinData(Value, kw_only=True):
+class JoinData(Value, frozen=True, kw_only=True):
     room: RoomDetails
     members: list[User]
     count: int
@@ -259,7 +259,7 @@ class JoinData(Value, kw_only=True):
     position: Position | None
 
 
-class SentData(Value, kw_only=True):
+class SentData(Value, frozen=True, kw_only=True):
     seq: int | None
     time: str
 
@@ -271,14 +271,14 @@ class Notice(Struct, frozen=True, kw_only=True, tag_field="type"):
     """A word between processes; never sent to a client."""
 
 
-class ApplicationChanged(Notice, kw_only=True, tag="application_changed"):
+class ApplicationChanged(Notice, frozen=True, kw_only=True, tag="application_changed"):
     """A row of an application, or what hangs on it (bans), was saved or deleted. ``application`` is
     the name that clients know so far."""
 
     application: str
 
 
-class RoomChanged(Notice, kw_only=True, tag="room_changed"):
+class RoomChanged(Notice, frozen=True, kw_only=True, tag="room_changed"):
     """A room was made, changed or removed. ``name`` is the one that clients know so far, ``listed``
     whether they saw it in a list."""
 
@@ -289,7 +289,7 @@ class RoomChanged(Notice, kw_only=True, tag="room_changed"):
     deleted: bool = False
 
 
-class UserDisconnected(Notice, kw_only=True, tag="user_disconnected"):
+class UserDisconnected(Notice, frozen=True, kw_only=True, tag="user_disconnected"):
     """Every connection of a user is to be closed, in one application or in all (None)."""
 
     application: str | None

@@ -296,9 +296,7 @@ class StateMessage(Said):
         verbose_name = _("state")
         verbose_name_plural = _("state")
         ordering: ClassVar = ["id"]
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["room", "event"], name="rooms_state_event")
-        ]
+        constraints: ClassVar = [models.UniqueConstraint(fields=["room", "event"], name="rooms_state_event")]
 
     def __str__(self) -> str:
         return self.event
@@ -328,7 +326,10 @@ class Restriction(models.Model):
         verbose_name=_("user"),
     )
     guest = models.CharField(
-        _("guest's name"), max_length=names.LONGEST_NAME, blank=True, help_text=_("For those without an account.")
+        _("guest's name"),
+        max_length=names.LONGEST_NAME,
+        blank=True,
+        help_text=_("For those without an account."),
     )
     until = models.DateTimeField(_("until"), null=True, blank=True, help_text=_("Blank: for good."))
     reason = models.CharField(_("reason"), max_length=200, blank=True)
@@ -354,7 +355,7 @@ class Restriction(models.Model):
         super().clean()
         if (self.user_id is None) == (self.guest == ""):
             raise ValidationError(_("Name either a user or a guest."))
-        if self.room_id is not None and self.room.application_id != self.application_id:
+        if self.room is not None and self.room.application_id != self.application_id:
             raise ValidationError({"room": _("This room belongs to another application.")})
 
 
@@ -397,4 +398,3 @@ class RevokedLogin(models.Model):
 
     def __str__(self) -> str:
         return self.login
-

@@ -45,7 +45,9 @@ def room_name(name: str) -> str:
         raise BadRequest("A room name has no blanks at its ends.")
     for character in name:
         if unicodedata.category(character) in _FORBIDDEN_IN_ROOMS:
-            raise BadRequest(f"A room name holds no control or invisible characters, got {_shown(character)}.")
+            raise BadRequest(
+                f"A room name holds no control or invisible characters, got {_shown(character)}."
+            )
     return name
 
 

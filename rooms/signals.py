@@ -21,15 +21,19 @@ def connect() -> None:
         pre_save.connect(_remember, model, dispatch_uid="rooms.before")
     for signal in (post_save, post_delete):
         deleted = signal is post_delete
-        signal.connect(_application_deleted if deleted else _application_saved, Application, dispatch_uid="rooms")
+        signal.connect(
+            _application_deleted if deleted else _application_saved, Application, dispatch_uid="rooms"
+        )
         signal.connect(_room_deleted if deleted else _room_saved, Room, dispatch_uid="rooms")
-        for model in (Ban, Mute):
-            signal.connect(_restriction_changed, model, dispatch_uid="rooms")
+        for restriction in (Ban, Mute):
+            signal.connect(_restriction_changed, restriction, dispatch_uid="rooms")
 
 
 def _remember(sender: type[Application | Room], instance: Any, raw: bool = False, **_: Any) -> None:
     """What clients know of the row so far: it is under its old name that they know it."""
-    instance._rooms_before = None if raw or instance._state.adding else sender.objects.filter(pk=instance.pk).first()
+    instance._rooms_before = (
+        None if raw or instance._state.adding else sender.objects.filter(pk=instance.pk).first()
+    )
 
 
 def _application_saved(instance: Application, **_: Any) -> None:

@@ -90,7 +90,7 @@ class Quiz(Extension):
         if self.questions:
             raise Rejected("A quiz is under way.")
         self.scores = dict.fromkeys(self.scores, 0)
-        self.questions = random.sample(QUESTIONS, self.settings["rounds"])  # noqa: S311 (a game)
+        self.questions = random.sample(QUESTIONS, self.settings["rounds"])
         event.reply({"rounds": len(self.questions)})
         await event.room.publish("score", self.scores, state=True)
         await self.ask(event)

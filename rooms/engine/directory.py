@@ -47,7 +47,9 @@ class LiveApplication:
 class LiveRoom:
     """A room in this process."""
 
-    def __init__(self, application: LiveApplication, record: RoomRecord, hooks: Hooks, context: RoomContext) -> None:
+    def __init__(
+        self, application: LiveApplication, record: RoomRecord, hooks: Hooks, context: RoomContext
+    ) -> None:
         self.application = application
         self.record = record
         self.hooks = hooks
@@ -156,9 +158,7 @@ class Directory:
 
     async def reload_room(self, live: LiveRoom) -> RoomRecord | None:
         """Read a room's row again, by its id: None when it is gone. A new name is not taken over."""
-        record = await self._pool.run(
-            catalogue.load_room_by_id, live.application.record, live.record.id
-        )
+        record = await self._pool.run(catalogue.load_room_by_id, live.application.record, live.record.id)
         if record is not None and record.name == live.name:
             await self._add_room(live.application, record)
         return record

@@ -24,8 +24,8 @@ from rooms.engine.messages import Messages
 from rooms.engine.notices import Notices
 from rooms.engine.parts import Parts, user_of
 from rooms.engine.throttle import Throttle
-from rooms.errors import CloseCode, RoomNotFound, RoomsError
-from rooms.events import Connected, Left, Logout, Message, Ping, Pong, User
+from rooms.errors import CloseCode, RoomNotFound
+from rooms.events import Connected, Logout, Message, Ping, Pong, User
 from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection, Hub
 from rooms.limits import Addresses
@@ -280,6 +280,4 @@ class Engine:
 
 
 def _event(connection: Connection) -> ConnectionEvent:
-    return ConnectionEvent(
-        connection.application, connection.id, connection.address, connection.user
-    )
+    return ConnectionEvent(connection.application, connection.id, connection.address, connection.user)

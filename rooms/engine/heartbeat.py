@@ -46,7 +46,7 @@ class Heartbeat:
     def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         """Have something done again and again; a little earlier or later, so that processes spread."""
         self._regular.append((seconds, action))
-        self._next.append(time.monotonic() + seconds * random.uniform(0.6, 1.4))  # noqa: S311
+        self._next.append(time.monotonic() + seconds * random.uniform(0.6, 1.4))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -59,7 +59,7 @@ class Heartbeat:
                 self._tasks.spawn(_carried_out(action))
             for place, (seconds, action) in enumerate(self._regular):
                 if self._next[place] <= now:
-                    self._next[place] = now + seconds * random.uniform(0.6, 1.4)  # noqa: S311
+                    self._next[place] = now + seconds * random.uniform(0.6, 1.4)
                     self._tasks.spawn(_carried_out(action))
 
     def _look_at(self, connection: Connection, now: float) -> None:

@@ -98,7 +98,9 @@ class Hooks:
         if self._timer is not None:
             self._timer.cancel()
 
-    async def _failed(self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException) -> None:
+    async def _failed(
+        self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException
+    ) -> None:
         where = getattr(event[0], "connection", "") if event else ""
         logger.error(
             "%s of extension %s failed (connection %s)", handler.__name__, self._name, where, exc_info=cause

@@ -174,7 +174,9 @@ def _identity(user: Any, login: str | None = None) -> Identity | None:
         return None
     return Identity(
         user=User(name=user.get_username(), id=str(user.pk), guest=False),
-        groups=frozenset(user.groups.values_list("pk", flat=True)) if hasattr(user, "groups") else frozenset(),
+        groups=frozenset(user.groups.values_list("pk", flat=True))
+        if hasattr(user, "groups")
+        else frozenset(),
         moderator=user.has_perm("rooms.moderate_room"),
         stamp=_stamp(user),
         login=login,

@@ -40,9 +40,7 @@ class Management:
                 msgspec.structs.replace(info, members=count)
                 for info, count in zip(rooms.values(), counts, strict=True)
             ]
-            connection.send(
-                Reply(id=request.id, data={"rooms": listed[:limit], "more": len(listed) > limit})
-            )
+            connection.send(Reply(id=request.id, data={"rooms": listed[:limit], "more": len(listed) > limit}))
         finally:
             connection.release()
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from msgspec import UNSET
+
 from rooms import policy
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
@@ -34,7 +36,6 @@ from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
 from rooms.histories import Snapshot
 from rooms.presence.base import GroupFull
-from msgspec import UNSET
 
 logger = logging.getLogger("rooms.engine")
 
@@ -149,9 +150,7 @@ class Membership:
         if known is not None and (listens_only or not known.listens_only):
             return False
         await self._check(connection, request, room, user)
-        place = Place(
-            room=room.name, room_id=room.record.id, group=room.group, listens_only=listens_only
-        )
+        place = Place(room=room.name, room_id=room.record.id, group=room.group, listens_only=listens_only)
         # Noted first: however this ends, the end of the connection finds it and cleans up.
         connection.memberships[room.name] = place
         first = False
@@ -227,7 +226,9 @@ class Membership:
 
     # Going out ---------------------------------------------------------------------------------------
 
-    async def _leave(self, connection: Connection, request: Leave | Unsubscribe, *, listens_only: bool) -> None:
+    async def _leave(
+        self, connection: Connection, request: Leave | Unsubscribe, *, listens_only: bool
+    ) -> None:
         user = user_of(connection)
         place = connection.memberships.get(request.room)
         if place is None or place.listens_only is not listens_only:

@@ -4,6 +4,8 @@ A site writes ``<app>/extensions.py``; it is found as ``admin.py`` is. ``base.py
 derive from, ``contexts.py`` what its handlers are given, ``registry.py`` how it gets its name.
 """
 
+from __future__ import annotations
+
 from rooms.extensions.base import Extension, message
 from rooms.extensions.contexts import ConnectionEvent, JoinEvent, LeaveEvent, MessageEvent, RoomContext
 from rooms.extensions.registry import register

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from rooms.errors import CloseCode
 from rooms.events import Closing, Push, Request, User
 from rooms.limits import TokenBucket
 from rooms.protocols import Protocol
-from msgspec import UNSET
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
 LONGEST_JOINED_FRAME = 64 * 1024
@@ -60,6 +61,7 @@ class Connection:
         "pinged",
         "protocol",
         "registered",
+        "requests",
         "user",
         "waiting_for_login",
         "writing_since",
@@ -72,7 +74,7 @@ class Connection:
         *,
         application: str = "",
         address: str = "",
-        limits: OutboxLimits = OutboxLimits(),  # noqa: B008 (frozen)
+        limits: OutboxLimits = OutboxLimits(),
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = id
@@ -84,6 +86,7 @@ class Connection:
         # The login whose tokens end with a logout; see ``engine/logins.py``.
         self.login: str | None = None
         self.memberships: dict[str, Membership] = {}
+        self.requests = 0
         # Counted among its application's connections.
         self.registered = False
         self.buckets: dict[str, TokenBucket] = {}

@@ -65,5 +65,5 @@ class History(ABC):
     async def forget(self, room: int) -> None:
         """The room with this id is gone."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of threads and connections."""

@@ -113,7 +113,7 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
             continue
         sequence.seq += 1
         kept = msgspec.structs.replace(each.message, seq=sequence.seq)
-        rows.append(models.Message(room_id=room.id, seq=kept.seq, key=each.key, **_said(kept)))
+        rows.append(models.Message(room_id=room.id, seq=sequence.seq, key=each.key, **_said(kept)))
         rows[-1].state = kept.state is True
         known[used] = kept
         results.append(Appended(kept))

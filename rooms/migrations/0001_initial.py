@@ -8,244 +8,692 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('auth', '0012_alter_user_first_name_max_length'),
+        ("auth", "0012_alter_user_first_name_max_length"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='RevokedLogin',
+            name="RevokedLogin",
             fields=[
-                ('login', models.CharField(max_length=32, primary_key=True, serialize=False, verbose_name='login')),
-                ('expires', models.DateTimeField(db_index=True, verbose_name='expires')),
+                (
+                    "login",
+                    models.CharField(max_length=32, primary_key=True, serialize=False, verbose_name="login"),
+                ),
+                ("expires", models.DateTimeField(db_index=True, verbose_name="expires")),
             ],
             options={
-                'verbose_name': 'revoked login',
-                'verbose_name_plural': 'revoked logins',
+                "verbose_name": "revoked login",
+                "verbose_name_plural": "revoked logins",
             },
         ),
         migrations.CreateModel(
-            name='Room',
+            name="Room",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('history_count', models.PositiveIntegerField(blank=True, help_text='The newest so many messages of a room.', null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='messages kept')),
-                ('history_seconds', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='kept for (seconds)')),
-                ('grace_seconds', models.PositiveIntegerField(blank=True, help_text='How long a dropped connection still counts as a member.', null=True, verbose_name='grace period (seconds)')),
-                ('request_rate', models.PositiveIntegerField(blank=True, help_text='Of one connection; 0 is without limit.', null=True, verbose_name='requests per second')),
-                ('request_burst', models.PositiveIntegerField(blank=True, null=True, verbose_name='burst of requests')),
-                ('extension', models.CharField(blank=True, help_text='Code of this site that answers events here. Its settings appear after saving.', max_length=100, verbose_name='extension')),
-                ('extension_settings', models.JSONField(blank=True, default=dict, verbose_name='settings of the extension')),
-                ('name', models.CharField(max_length=128, validators=[rooms.models.check_room_name], verbose_name='name')),
-                ('title', models.CharField(blank=True, max_length=200, verbose_name='title')),
-                ('mode', models.CharField(choices=[('open', 'Every member speaks'), ('broadcast', 'Only the owner speaks')], default='open', max_length=10, verbose_name='mode')),
-                ('guest_owner_id', models.CharField(blank=True, editable=False, max_length=64)),
-                ('guest_owner_name', models.CharField(blank=True, editable=False, max_length=64, verbose_name='owner (guest)')),
-                ('max_members', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='most members')),
-                ('password', models.CharField(blank=True, editable=False, max_length=200, verbose_name='password')),
-                ('listed', models.BooleanField(default=True, help_text='Hidden rooms are entered by those who know the name.', verbose_name='listed')),
-                ('persistent', models.BooleanField(default=True, help_text='Otherwise the room goes with its last member.', verbose_name='persistent')),
-                ('history', models.CharField(blank=True, choices=[('database', 'In the database'), ('memory', 'In memory, until the process ends'), ('none', 'Nowhere')], max_length=10, verbose_name='history')),
-                ('created', models.DateTimeField(auto_now_add=True, verbose_name='created')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "history_count",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="The newest so many messages of a room.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="messages kept",
+                    ),
+                ),
+                (
+                    "history_seconds",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="kept for (seconds)",
+                    ),
+                ),
+                (
+                    "grace_seconds",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="How long a dropped connection still counts as a member.",
+                        null=True,
+                        verbose_name="grace period (seconds)",
+                    ),
+                ),
+                (
+                    "request_rate",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Of one connection; 0 is without limit.",
+                        null=True,
+                        verbose_name="requests per second",
+                    ),
+                ),
+                (
+                    "request_burst",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="burst of requests"),
+                ),
+                (
+                    "extension",
+                    models.CharField(
+                        blank=True,
+                        help_text="Code of this site that answers events here. Its settings appear after saving.",
+                        max_length=100,
+                        verbose_name="extension",
+                    ),
+                ),
+                (
+                    "extension_settings",
+                    models.JSONField(blank=True, default=dict, verbose_name="settings of the extension"),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        max_length=128, validators=[rooms.models.check_room_name], verbose_name="name"
+                    ),
+                ),
+                ("title", models.CharField(blank=True, max_length=200, verbose_name="title")),
+                (
+                    "mode",
+                    models.CharField(
+                        choices=[("open", "Every member speaks"), ("broadcast", "Only the owner speaks")],
+                        default="open",
+                        max_length=10,
+                        verbose_name="mode",
+                    ),
+                ),
+                ("guest_owner_id", models.CharField(blank=True, editable=False, max_length=64)),
+                (
+                    "guest_owner_name",
+                    models.CharField(blank=True, editable=False, max_length=64, verbose_name="owner (guest)"),
+                ),
+                (
+                    "max_members",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="most members",
+                    ),
+                ),
+                (
+                    "password",
+                    models.CharField(blank=True, editable=False, max_length=200, verbose_name="password"),
+                ),
+                (
+                    "listed",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Hidden rooms are entered by those who know the name.",
+                        verbose_name="listed",
+                    ),
+                ),
+                (
+                    "persistent",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Otherwise the room goes with its last member.",
+                        verbose_name="persistent",
+                    ),
+                ),
+                (
+                    "history",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("database", "In the database"),
+                            ("memory", "In memory, until the process ends"),
+                            ("none", "Nowhere"),
+                        ],
+                        max_length=10,
+                        verbose_name="history",
+                    ),
+                ),
+                ("created", models.DateTimeField(auto_now_add=True, verbose_name="created")),
             ],
             options={
-                'verbose_name': 'room',
-                'verbose_name_plural': 'rooms',
-                'ordering': ['application', 'name'],
-                'permissions': [('moderate_room', 'Can moderate rooms')],
+                "verbose_name": "room",
+                "verbose_name_plural": "rooms",
+                "ordering": ["application", "name"],
+                "permissions": [("moderate_room", "Can moderate rooms")],
             },
         ),
         migrations.CreateModel(
-            name='Application',
+            name="Application",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('history_count', models.PositiveIntegerField(blank=True, help_text='The newest so many messages of a room.', null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='messages kept')),
-                ('history_seconds', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='kept for (seconds)')),
-                ('grace_seconds', models.PositiveIntegerField(blank=True, help_text='How long a dropped connection still counts as a member.', null=True, verbose_name='grace period (seconds)')),
-                ('request_rate', models.PositiveIntegerField(blank=True, help_text='Of one connection; 0 is without limit.', null=True, verbose_name='requests per second')),
-                ('request_burst', models.PositiveIntegerField(blank=True, null=True, verbose_name='burst of requests')),
-                ('extension', models.CharField(blank=True, help_text='Code of this site that answers events here. Its settings appear after saving.', max_length=100, verbose_name='extension')),
-                ('extension_settings', models.JSONField(blank=True, default=dict, verbose_name='settings of the extension')),
-                ('name', models.CharField(help_text="Part of the socket's address.", max_length=64, unique=True, validators=[django.core.validators.RegexValidator('^[-a-zA-Z0-9_]+\\Z', 'Letters, digits, hyphens and underscores.')], verbose_name='name')),
-                ('title', models.CharField(blank=True, max_length=200, verbose_name='title')),
-                ('enabled', models.BooleanField(default=True, verbose_name='enabled')),
-                ('entry', models.CharField(choices=[('anyone', 'Anyone with a name'), ('users', 'Signed-in users'), ('group', 'Members of a group')], default='anyone', max_length=10, verbose_name='who may enter')),
-                ('rooms_on_demand', models.BooleanField(default=False, help_text='Users may make rooms, by joining or creating them.', verbose_name='rooms on demand')),
-                ('rooms_stay', models.BooleanField(default=False, help_text='Otherwise they go with their last member.', verbose_name='rooms on demand stay')),
-                ('max_users', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)], verbose_name='most users')),
-                ('max_rooms', models.PositiveIntegerField(blank=True, null=True, verbose_name='most rooms')),
-                ('max_connections_per_address', models.PositiveIntegerField(blank=True, help_text='0 is without limit.', null=True, verbose_name='connections per address')),
-                ('logins_per_minute', models.PositiveIntegerField(blank=True, help_text='From one address; 0 is without limit.', null=True, verbose_name='logins per minute')),
-                ('max_message_bytes', models.PositiveIntegerField(blank=True, null=True, verbose_name='largest message (bytes)')),
-                ('history', models.CharField(choices=[('database', 'In the database'), ('memory', 'In memory, until the process ends'), ('none', 'Nowhere')], default='database', max_length=10, verbose_name='history')),
-                ('created', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('group', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='auth.group', verbose_name='group')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "history_count",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="The newest so many messages of a room.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="messages kept",
+                    ),
+                ),
+                (
+                    "history_seconds",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="kept for (seconds)",
+                    ),
+                ),
+                (
+                    "grace_seconds",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="How long a dropped connection still counts as a member.",
+                        null=True,
+                        verbose_name="grace period (seconds)",
+                    ),
+                ),
+                (
+                    "request_rate",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Of one connection; 0 is without limit.",
+                        null=True,
+                        verbose_name="requests per second",
+                    ),
+                ),
+                (
+                    "request_burst",
+                    models.PositiveIntegerField(blank=True, null=True, verbose_name="burst of requests"),
+                ),
+                (
+                    "extension",
+                    models.CharField(
+                        blank=True,
+                        help_text="Code of this site that answers events here. Its settings appear after saving.",
+                        max_length=100,
+                        verbose_name="extension",
+                    ),
+                ),
+                (
+                    "extension_settings",
+                    models.JSONField(blank=True, default=dict, verbose_name="settings of the extension"),
+                ),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="Part of the socket's address.",
+                        max_length=64,
+                        unique=True,
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                "^[-a-zA-Z0-9_]+\\Z", "Letters, digits, hyphens and underscores."
+                            )
+                        ],
+                        verbose_name="name",
+                    ),
+                ),
+                ("title", models.CharField(blank=True, max_length=200, verbose_name="title")),
+                ("enabled", models.BooleanField(default=True, verbose_name="enabled")),
+                (
+                    "entry",
+                    models.CharField(
+                        choices=[
+                            ("anyone", "Anyone with a name"),
+                            ("users", "Signed-in users"),
+                            ("group", "Members of a group"),
+                        ],
+                        default="anyone",
+                        max_length=10,
+                        verbose_name="who may enter",
+                    ),
+                ),
+                (
+                    "rooms_on_demand",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Users may make rooms, by joining or creating them.",
+                        verbose_name="rooms on demand",
+                    ),
+                ),
+                (
+                    "rooms_stay",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Otherwise they go with their last member.",
+                        verbose_name="rooms on demand stay",
+                    ),
+                ),
+                (
+                    "max_users",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="most users",
+                    ),
+                ),
+                ("max_rooms", models.PositiveIntegerField(blank=True, null=True, verbose_name="most rooms")),
+                (
+                    "max_connections_per_address",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="0 is without limit.",
+                        null=True,
+                        verbose_name="connections per address",
+                    ),
+                ),
+                (
+                    "logins_per_minute",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="From one address; 0 is without limit.",
+                        null=True,
+                        verbose_name="logins per minute",
+                    ),
+                ),
+                (
+                    "max_message_bytes",
+                    models.PositiveIntegerField(
+                        blank=True, null=True, verbose_name="largest message (bytes)"
+                    ),
+                ),
+                (
+                    "history",
+                    models.CharField(
+                        choices=[
+                            ("database", "In the database"),
+                            ("memory", "In memory, until the process ends"),
+                            ("none", "Nowhere"),
+                        ],
+                        default="database",
+                        max_length=10,
+                        verbose_name="history",
+                    ),
+                ),
+                ("created", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "group",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="auth.group",
+                        verbose_name="group",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'application',
-                'verbose_name_plural': 'applications',
-                'ordering': ['name'],
+                "verbose_name": "application",
+                "verbose_name_plural": "applications",
+                "ordering": ["name"],
             },
         ),
         migrations.CreateModel(
-            name='Sequence',
+            name="Sequence",
             fields=[
-                ('room', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='sequence', serialize=False, to='rooms.room')),
-                ('epoch', models.CharField(default=rooms.models.new_epoch, max_length=32)),
-                ('seq', models.BigIntegerField(default=0)),
+                (
+                    "room",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="sequence",
+                        serialize=False,
+                        to="rooms.room",
+                    ),
+                ),
+                ("epoch", models.CharField(default=rooms.models.new_epoch, max_length=32)),
+                ("seq", models.BigIntegerField(default=0)),
             ],
             options={
-                'verbose_name': 'sequence',
-                'verbose_name_plural': 'sequences',
+                "verbose_name": "sequence",
+                "verbose_name_plural": "sequences",
             },
         ),
         migrations.AddField(
-            model_name='room',
-            name='application',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rooms', to='rooms.application', verbose_name='application'),
+            model_name="room",
+            name="application",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="rooms",
+                to="rooms.application",
+                verbose_name="application",
+            ),
         ),
         migrations.AddField(
-            model_name='room',
-            name='owner',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='owner'),
+            model_name="room",
+            name="owner",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.SET_NULL,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+                verbose_name="owner",
+            ),
         ),
         migrations.CreateModel(
-            name='Mute',
+            name="Mute",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('guest', models.CharField(blank=True, help_text='For those without an account.', max_length=64, verbose_name="guest's name")),
-                ('until', models.DateTimeField(blank=True, help_text='Blank: for good.', null=True, verbose_name='until')),
-                ('reason', models.CharField(blank=True, max_length=200, verbose_name='reason')),
-                ('created', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('application', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='rooms.application', verbose_name='application')),
-                ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='by')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
-                ('room', models.ForeignKey(blank=True, help_text='Blank: the whole application.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='rooms.room', verbose_name='room')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "guest",
+                    models.CharField(
+                        blank=True,
+                        help_text="For those without an account.",
+                        max_length=64,
+                        verbose_name="guest's name",
+                    ),
+                ),
+                (
+                    "until",
+                    models.DateTimeField(
+                        blank=True, help_text="Blank: for good.", null=True, verbose_name="until"
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=200, verbose_name="reason")),
+                ("created", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "application",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="rooms.application",
+                        verbose_name="application",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="by",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "room",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Blank: the whole application.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="rooms.room",
+                        verbose_name="room",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'mute',
-                'verbose_name_plural': 'mutes',
-                'ordering': ['-created'],
-                'abstract': False,
+                "verbose_name": "mute",
+                "verbose_name_plural": "mutes",
+                "ordering": ["-created"],
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='Message',
+            name="Message",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event', models.CharField(max_length=64, verbose_name='event')),
-                ('data', models.TextField(verbose_name='data')),
-                ('sender_id', models.CharField(blank=True, max_length=64, verbose_name="sender's id")),
-                ('sender_name', models.CharField(blank=True, max_length=150, verbose_name='sender')),
-                ('sender_guest', models.BooleanField(default=False, verbose_name='guest')),
-                ('time', models.DateTimeField(verbose_name='time')),
-                ('seq', models.BigIntegerField(verbose_name='number')),
-                ('key', models.CharField(blank=True, max_length=64, null=True, verbose_name='key')),
-                ('state', models.BooleanField(default=False, verbose_name='state')),
-                ('room', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='messages', to='rooms.room', verbose_name='room')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("event", models.CharField(max_length=64, verbose_name="event")),
+                ("data", models.TextField(verbose_name="data")),
+                ("sender_id", models.CharField(blank=True, max_length=64, verbose_name="sender's id")),
+                ("sender_name", models.CharField(blank=True, max_length=150, verbose_name="sender")),
+                ("sender_guest", models.BooleanField(default=False, verbose_name="guest")),
+                ("time", models.DateTimeField(verbose_name="time")),
+                ("seq", models.BigIntegerField(verbose_name="number")),
+                ("key", models.CharField(blank=True, max_length=64, null=True, verbose_name="key")),
+                ("state", models.BooleanField(default=False, verbose_name="state")),
+                (
+                    "room",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="messages",
+                        to="rooms.room",
+                        verbose_name="room",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'message',
-                'verbose_name_plural': 'messages',
-                'ordering': ['-id'],
+                "verbose_name": "message",
+                "verbose_name_plural": "messages",
+                "ordering": ["-id"],
             },
         ),
         migrations.CreateModel(
-            name='Ban',
+            name="Ban",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('guest', models.CharField(blank=True, help_text='For those without an account.', max_length=64, verbose_name="guest's name")),
-                ('until', models.DateTimeField(blank=True, help_text='Blank: for good.', null=True, verbose_name='until')),
-                ('reason', models.CharField(blank=True, max_length=200, verbose_name='reason')),
-                ('created', models.DateTimeField(auto_now_add=True, verbose_name='created')),
-                ('application', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='rooms.application', verbose_name='application')),
-                ('created_by', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='by')),
-                ('user', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.CASCADE, related_name='+', to=settings.AUTH_USER_MODEL, verbose_name='user')),
-                ('room', models.ForeignKey(blank=True, help_text='Blank: the whole application.', null=True, on_delete=django.db.models.deletion.CASCADE, related_name='%(class)ss', to='rooms.room', verbose_name='room')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "guest",
+                    models.CharField(
+                        blank=True,
+                        help_text="For those without an account.",
+                        max_length=64,
+                        verbose_name="guest's name",
+                    ),
+                ),
+                (
+                    "until",
+                    models.DateTimeField(
+                        blank=True, help_text="Blank: for good.", null=True, verbose_name="until"
+                    ),
+                ),
+                ("reason", models.CharField(blank=True, max_length=200, verbose_name="reason")),
+                ("created", models.DateTimeField(auto_now_add=True, verbose_name="created")),
+                (
+                    "application",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="rooms.application",
+                        verbose_name="application",
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="by",
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+                (
+                    "room",
+                    models.ForeignKey(
+                        blank=True,
+                        help_text="Blank: the whole application.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(class)ss",
+                        to="rooms.room",
+                        verbose_name="room",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'ban',
-                'verbose_name_plural': 'bans',
-                'ordering': ['-created'],
-                'abstract': False,
+                "verbose_name": "ban",
+                "verbose_name_plural": "bans",
+                "ordering": ["-created"],
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='StateMessage',
+            name="StateMessage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('event', models.CharField(max_length=64, verbose_name='event')),
-                ('data', models.TextField(verbose_name='data')),
-                ('sender_id', models.CharField(blank=True, max_length=64, verbose_name="sender's id")),
-                ('sender_name', models.CharField(blank=True, max_length=150, verbose_name='sender')),
-                ('sender_guest', models.BooleanField(default=False, verbose_name='guest')),
-                ('time', models.DateTimeField(verbose_name='time')),
-                ('seq', models.BigIntegerField(blank=True, null=True, verbose_name='number')),
-                ('room', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='state', to='rooms.room', verbose_name='room')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("event", models.CharField(max_length=64, verbose_name="event")),
+                ("data", models.TextField(verbose_name="data")),
+                ("sender_id", models.CharField(blank=True, max_length=64, verbose_name="sender's id")),
+                ("sender_name", models.CharField(blank=True, max_length=150, verbose_name="sender")),
+                ("sender_guest", models.BooleanField(default=False, verbose_name="guest")),
+                ("time", models.DateTimeField(verbose_name="time")),
+                ("seq", models.BigIntegerField(blank=True, null=True, verbose_name="number")),
+                (
+                    "room",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="state",
+                        to="rooms.room",
+                        verbose_name="room",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'state',
-                'verbose_name_plural': 'state',
-                'ordering': ['id'],
+                "verbose_name": "state",
+                "verbose_name_plural": "state",
+                "ordering": ["id"],
             },
         ),
         migrations.AddConstraint(
-            model_name='application',
-            constraint=models.CheckConstraint(condition=models.Q(('entry__in', ['anyone', 'users', 'group'])), name='rooms_application_entry'),
+            model_name="application",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("entry__in", ["anyone", "users", "group"])),
+                name="rooms_application_entry",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='application',
-            constraint=models.CheckConstraint(condition=models.Q(('history__in', ['database', 'memory', 'none'])), name='rooms_application_history'),
+            model_name="application",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("history__in", ["database", "memory", "none"])),
+                name="rooms_application_history",
+            ),
         ),
         migrations.AddIndex(
-            model_name='room',
-            index=models.Index(condition=models.Q(('persistent', False)), fields=['created'], name='rooms_room_passing'),
+            model_name="room",
+            index=models.Index(
+                condition=models.Q(("persistent", False)), fields=["created"], name="rooms_room_passing"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='room',
-            constraint=models.UniqueConstraint(fields=('application', 'name'), name='rooms_room_name'),
+            model_name="room",
+            constraint=models.UniqueConstraint(fields=("application", "name"), name="rooms_room_name"),
         ),
         migrations.AddConstraint(
-            model_name='room',
-            constraint=models.CheckConstraint(condition=models.Q(('mode__in', ['open', 'broadcast'])), name='rooms_room_mode'),
+            model_name="room",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("mode__in", ["open", "broadcast"])), name="rooms_room_mode"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='room',
-            constraint=models.CheckConstraint(condition=models.Q(('history__in', ['', 'database', 'memory', 'none'])), name='rooms_room_history'),
+            model_name="room",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("history__in", ["", "database", "memory", "none"])),
+                name="rooms_room_history",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='room',
-            constraint=models.CheckConstraint(condition=models.Q(('max_members__gte', 1)), name='rooms_room_max_members'),
+            model_name="room",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("max_members__gte", 1)), name="rooms_room_max_members"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='room',
-            constraint=models.CheckConstraint(condition=models.Q(('owner__isnull', True), ('guest_owner_id', ''), _connector='OR'), name='rooms_room_one_owner'),
+            model_name="room",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("owner__isnull", True), ("guest_owner_id", ""), _connector="OR"),
+                name="rooms_room_one_owner",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='mute',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('guest', ''), ('user__isnull', False)), models.Q(('user__isnull', True), models.Q(('guest', ''), _negated=True)), _connector='OR'), name='rooms_mute_target'),
+            model_name="mute",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("guest", ""), ("user__isnull", False)),
+                    models.Q(("user__isnull", True), models.Q(("guest", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="rooms_mute_target",
+            ),
         ),
         migrations.AddIndex(
-            model_name='message',
-            index=models.Index(fields=['room', 'time'], name='rooms_message_time'),
+            model_name="message",
+            index=models.Index(fields=["room", "time"], name="rooms_message_time"),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(fields=('room', 'seq'), name='rooms_message_seq'),
+            model_name="message",
+            constraint=models.UniqueConstraint(fields=("room", "seq"), name="rooms_message_seq"),
         ),
         migrations.AddConstraint(
-            model_name='message',
-            constraint=models.UniqueConstraint(condition=models.Q(('key__isnull', False)), fields=('room', 'sender_id', 'key'), name='rooms_message_key'),
+            model_name="message",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("key__isnull", False)),
+                fields=("room", "sender_id", "key"),
+                name="rooms_message_key",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='ban',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('guest', ''), ('user__isnull', False)), models.Q(('user__isnull', True), models.Q(('guest', ''), _negated=True)), _connector='OR'), name='rooms_ban_target'),
+            model_name="ban",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("guest", ""), ("user__isnull", False)),
+                    models.Q(("user__isnull", True), models.Q(("guest", ""), _negated=True)),
+                    _connector="OR",
+                ),
+                name="rooms_ban_target",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='statemessage',
-            constraint=models.UniqueConstraint(fields=('room', 'event'), name='rooms_state_event'),
+            model_name="statemessage",
+            constraint=models.UniqueConstraint(fields=("room", "event"), name="rooms_state_event"),
         ),
     ]

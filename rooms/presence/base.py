@@ -83,7 +83,7 @@ class Presence(ABC):
         """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
         died left behind: each is returned once, to one process."""
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of connections. What this process said ends with its lease."""
 
 

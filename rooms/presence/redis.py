@@ -133,12 +133,8 @@ class RedisPresence(Presence):
         present = {name: id for name, id in zip(wanted, ids, strict=True) if id is not None}
         if not present:
             return {}
-        users = await _answered(
-            cast("Any", self._redis.hmget(self._key("u", group), list(present.values())))
-        )
-        return {
-            name: _decode(user) for name, user in zip(present, users, strict=True) if user is not None
-        }
+        users = await _answered(cast("Any", self._redis.hmget(self._key("u", group), list(present.values()))))
+        return {name: _decode(user) for name, user in zip(present, users, strict=True) if user is not None}
 
     async def clear(self, group: str) -> None:
         gone = [self._key("c", group, user.id) for user in await self._users(group)]

@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
 
+from msgspec import UNSET
+
 from rooms.errors import RoomsError
 from rooms.events import Error, Push, Request, RequestId
-from msgspec import UNSET
 
 
 class Protocol(ABC):
@@ -44,6 +45,4 @@ class Protocol(ABC):
 
 def error_answer(id: RequestId | None, error: RoomsError) -> Error:
     """The answer to a request that failed."""
-    return Error(
-        id=UNSET if id is None else id, code=error.code, message=error.message, retry=error.retry
-    )
+    return Error(id=UNSET if id is None else id, code=error.code, message=error.message, retry=error.retry)

@@ -44,6 +44,7 @@ RESERVED = frozenset(_TYPES) | {
 }
 RESERVED -= {"message"}
 
+_RequestId: Any = RequestId | None
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Union[_REQUESTS])  # noqa: UP007
 _encoder = msgspec.json.Encoder()
 
@@ -118,9 +119,10 @@ class _Typed(msgspec.Struct):
 
 def _id(value: dict[str, Any]) -> RequestId | None:
     try:
-        return msgspec.convert(value.get("id"), RequestId | None)  # type: ignore[arg-type]
+        id: RequestId | None = msgspec.convert(value.get("id"), _RequestId)
     except msgspec.ValidationError:
         return None
+    return id
 
 
 def _in_plain_words(error: msgspec.ValidationError) -> str:

@@ -28,7 +28,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--bench",
             action="store_true",
-            help="also make the applications bench and durable, without limits, for load generators and tests",
+            help="also make the applications bench and durable, without limits, for benchmarks and tests",
         )
 
     def handle(self, *args: Any, addr: str, no_serve: bool, bench: bool, **options: Any) -> None:
@@ -49,8 +49,8 @@ class Command(BaseCommand):
         users = get_user_model()._default_manager
         if users.exists() or Application.objects.exists():
             return False
-        users.create_superuser("admin", "admin@example.com", "admin")  # type: ignore[attr-defined]
-        users.create_user("ann", "ann@example.com", "ann")  # type: ignore[attr-defined]
+        users.create_superuser("admin", "admin@example.com", "admin")
+        users.create_user("ann", "ann@example.com", "ann")
         chat = Application.objects.create(
             name="chat", title="Chat", rooms_on_demand=True, extension="roomsite.WordFilter"
         )
@@ -65,7 +65,7 @@ class Command(BaseCommand):
         name = f"[{host}]" if ":" in host else host
         lines = [
             "",
-            f"  Chat        http://{name}:{port}/rooms/chat/     enter any name, in as many windows as you like",
+            f"  Chat        http://{name}:{port}/rooms/chat/     enter any name, in several windows",
             f"  Quiz        http://{name}:{port}/rooms/quiz/     the room lobby has an extension",
             f"  Admin       http://{name}:{port}/admin/",
             f"  Your code   ws://{name}:{port}/ws/rooms/chat/",

@@ -1,0 +1,67 @@
+# Two commands: `make run` serves the demo site, `make test` runs the suite. The first call of each
+# sets up what it needs in .venv; later calls start at once.
+#
+#   make run ADDR=127.0.0.1:8000
+#   make test ARGS="-k presence"      on SQLite, then on PostgreSQL
+#   make lint                         what CI checks besides the tests
+#   make lock                         requirements/*.in -> hash-locked requirements/*.txt
+
+ADDR ?= 127.0.0.1:8000
+ARGS ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+# uv where there is one, else what every Python brings along.
+UV := $(or $(shell command -v uv),$(wildcard .venv/bin/uv))
+export UV_PYTHON_DOWNLOADS := never
+ifneq ($(UV),)
+PYTHON ?= >=3.11
+CREATE = $(UV) venv --quiet --allow-existing --python "$(PYTHON)" $(VENV)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python --require-hashes
+else
+PYTHON ?= python3
+CREATE = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Rooms needs Python 3.11 or newer')" \
+	&& $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+endif
+
+.PHONY: run test test-sqlite test-postgres lint lock clean
+
+run: $(VENV)/.base
+	@$(BIN)/python manage.py demo --addr $(ADDR)
+
+test: test-sqlite test-postgres
+
+test-sqlite: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-postgres: $(VENV)/.test
+	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest $(ARGS)
+
+# makemigrations looks at a database; not at the one of `make run`.
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	DATABASE_URL=sqlite:///$(VENV)/lint.sqlite3 $(BIN)/python manage.py makemigrations --check --dry-run
+
+lock:
+	@test -n "$(UV)" || { echo "make lock needs uv: pip install uv"; exit 1; }
+	for name in base test; do (cd requirements && $(abspath $(UV)) pip compile --quiet --upgrade --universal \
+		--python-version 3.11 --generate-hashes --no-header --no-annotate $$name.in -o $$name.txt) || exit 1; done
+
+clean:
+	rm -rf .venv .venv-* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(CREATE)
+
+$(VENV)/.base: requirements/base.txt | $(BIN)/python
+	$(INSTALL) -r $<
+	@touch $@
+
+# The test requirements contain the base ones.
+$(VENV)/.test: requirements/test.txt | $(BIN)/python
+	$(INSTALL) -r $<
+	@touch $@ $(VENV)/.base

@@ -1,0 +1,55 @@
+"""Takes the pictures of the chat page for the README: `python docs/screenshots.py` from the checkout.
+
+It starts a server with the demo data, lets three people talk in two browsers' windows each time, and writes
+docs/images/chat-light.png, chat-dark.png and chat-phone.png.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from playwright.sync_api import expect
+
+from tests.integration.browser import Person, chromium
+from tests.servers import Server, running
+
+IMAGES = Path(__file__).parent / "images"
+ROOM = "Garden party"
+TALK = [
+    ("Ann Archer", "Good morning! Who brings what on Saturday?"),
+    ("Ann Archer", "The list so far: https://example.org/party"),
+    ("Ben", "I make the lemonade, and I have the long table."),
+    ("Célestine", "Cake!\nOne with plums, one without."),
+    ("Ben", "Shall we say four o’clock? Then the sun is behind the house."),
+]
+MINE = "Four is good. I will hang up the lights the evening before."
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    server = Server.start("uvicorn")
+    with running(server), chromium() as browser:
+        people = {name: Person(browser, server.port) for name, _ in TALK}
+        for name, person in people.items():
+            person.enter(name, room=ROOM)
+        for number, (name, text) in enumerate(TALK, start=1):
+            people[name].says(text)
+            for person in people.values():
+                expect(person.words).to_have_count(number)
+        dora = Person(browser, server.port, width=1100, height=700).enter("Dora", room=ROOM).says(MINE)
+        expect(dora.page.locator(".pending")).to_have_count(0)
+        for scheme in ("light", "dark"):
+            dora.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            dora.page.screenshot(path=IMAGES / f"chat-{scheme}.png")
+        dora.page.set_viewport_size({"width": 360, "height": 640})
+        dora.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        dora.page.screenshot(path=IMAGES / "chat-phone.png")
+        for person in (*people.values(), dora):
+            person.goes()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The suite's ground: its own environment, its database, Redis, and no connection left behind.
+
+`ROOMS_TEST_DATABASE=postgres pytest` runs the same suite on a real PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import AsyncIterator
+
+import django
+import hypothesis
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connections
+
+from tests import services
+from tests.servers import SITE_VARIABLES, on_postgres
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose settings and database, and only then set Django up."""
+    for name in SITE_VARIABLES:
+        os.environ.pop(name, None)
+    os.environ["DJANGO_SETTINGS_MODULE"] = "roomsite.settings"
+    if on_postgres():
+        try:
+            os.environ["DATABASE_URL"] = services.postgres().create()
+        except pytest.skip.Exception as reason:
+            pytest.exit(f"THE SUITE ON POSTGRESQL IS SKIPPED: {reason}", returncode=0)
+        except pytest.fail.Exception as reason:
+            pytest.exit(str(reason), returncode=1)
+    django.setup()
+    # The real hashers are slow on purpose.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    # A busy machine is no fault; on CI the same examples every time.
+    hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+    hypothesis.settings.load_profile("suite")
+
+
+def pytest_report_header() -> str:
+    """Which database the run is on."""
+    return f"rooms: on {'PostgreSQL' if on_postgres() else 'SQLite'}"
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left(request: pytest.FixtureRequest) -> None:
+    """After an asynchronous test, close the database connections of the thread that asgiref kept for it."""
+    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+        request.getfixturevalue("close_connections_of_the_thread")
+
+
+@pytest.fixture
+async def close_connections_of_the_thread() -> AsyncIterator[None]:
+    """Left open, they would keep the test database from being removed."""
+    yield
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The address of a real, empty Redis."""
+    redis = services.redis()
+    redis.flush()
+    return redis.url

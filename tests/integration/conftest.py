@@ -1,0 +1,39 @@
+"""Live servers for the black-box tests, shared by them since starting one takes seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests import services
+from tests.servers import Server, fresh_database, running
+
+
+@pytest.fixture(scope="session", params=["daphne", "uvicorn"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server of each kind, one process, without Redis. Shared: use names that no other test uses."""
+    server = Server.start(request.param)
+    with running(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_pair() -> Iterator[tuple[Server, Server]]:
+    """One site with two processes, which hear each other through Redis. Shared, too."""
+    redis_url = services.redis("pair").url
+    database_url = fresh_database()
+    first = Server.start("uvicorn", database_url, redis_url)
+    second = Server.start("uvicorn", database_url, redis_url)
+    with running(first, second):
+        yield first, second
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show the servers' logs under a test that failed."""
+    report: pytest.TestReport = yield
+    if report.failed:
+        for server in Server.running:
+            report.sections.append((f"log of {server.kind} on port {server.port}", server.tail()))
+    return report

@@ -1,0 +1,111 @@
+"""What the server does by its own clock: login deadlines, heartbeats, grace periods.
+
+Each of these takes as long as the default that it is about, so they run side by side. Where something must
+*not* have happened yet, or must be over, another of the server's own clocks tells so: a connection that never
+logs in lives 10 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.integration import native
+from tests.integration.native import unique
+
+if TYPE_CHECKING:
+    from tests.integration.native import Visitors
+
+visitors = native.visitors
+
+
+async def login_deadline(visitors: Visitors) -> None:
+    """Without a login the server closes; it is also our clock of 10 s."""
+    client = await visitors.connect()
+    assert await client.closed() == 4502
+
+
+async def login_deadline_starts_over_after_a_logout(visitors: Visitors) -> None:
+    client = await visitors.guest()
+    await login_deadline(visitors)
+    await client.request("logout")
+    assert await client.closed() == 4502
+
+
+async def who_has_logged_in_stays(visitors: Visitors) -> None:
+    client = await visitors.guest()
+    await login_deadline(visitors)
+    await login_deadline(visitors)
+    assert await client.before_pong() == []
+
+
+async def who_never_answers_a_ping_is_closed(visitors: Visitors) -> None:
+    client = await visitors.guest()
+    heard = len(client.log)
+    assert await client.closed() == 4002
+    assert [message["type"] for message in client.log[heard:]] == ["ping", "closing"]
+
+
+async def who_answers_stays(visitors: Visitors) -> None:
+    """Any frame is a sign of life, a pong and one that is an error alike."""
+    polite, rude = await visitors.guest(), await visitors.guest()
+    for client, sign in ((polite, "pong"), (rude, "nonsense")):
+        assert (await client.receive())["type"] == "ping"
+        await client.send(sign)
+    await login_deadline(visitors)
+    for client in (polite, rude):
+        assert (await client.ask("ping"))["type"] == "pong"
+
+
+async def who_drops_leaves_after_the_grace_period(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.members(room, 2)
+    client.drop()
+    await login_deadline(visitors)
+    assert (await witness.request("members", room=room))["count"] == 2
+    assert not witness.pushes, "nothing is told within the grace period"
+    assert await witness.push() == {"type": "left", "room": room, "user": client.user, "reason": "dropped"}
+    assert (await witness.request("members", room=room))["members"] == [witness.user]
+
+
+async def a_returned_member_stays_when_the_grace_period_ends(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.members(room, 2)
+    client.drop()
+    back = await visitors.again(client)
+    await back.join(room)
+    await login_deadline(visitors)
+    await login_deadline(visitors)
+    await back.say(room, "marker")
+    assert (await witness.push())["data"] == "marker"
+    assert (await witness.request("members", room=room))["count"] == 2
+
+
+async def the_name_of_a_dropped_guest_is_free_again(visitors: Visitors, with_room: bool) -> None:
+    first = await visitors.guest()
+    if with_room:
+        await first.join(unique("room"))
+    first.drop()
+    await login_deadline(visitors)
+    second = await visitors.connect()
+    assert await second.refused("login", name=first.user["name"]) == "name_taken"
+    await login_deadline(visitors)
+    third = await visitors.connect()
+    await third.login(name=first.user["name"])
+    assert third.user["id"] != first.user["id"]
+
+
+async def test_the_clocks(visitors: Visitors) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for story in (
+            login_deadline,
+            login_deadline_starts_over_after_a_logout,
+            who_has_logged_in_stays,
+            who_never_answers_a_ping_is_closed,
+            who_answers_stays,
+            who_drops_leaves_after_the_grace_period,
+            a_returned_member_stays_when_the_grace_period_ends,
+        ):
+            tasks.create_task(story(visitors), name=story.__name__)
+        for with_room in (True, False):
+            tasks.create_task(the_name_of_a_dropped_guest_is_free_again(visitors, with_room))

@@ -1,0 +1,70 @@
+"""Rates and queues (section 10). The rates are those of the demo application `chat`: the defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from websockets.exceptions import ConnectionClosed
+
+from tests.integration import native
+from tests.integration.native import unique
+
+if TYPE_CHECKING:
+    from tests.integration.native import Visitors
+
+visitors = native.visitors
+
+
+async def test_too_many_requests_are_refused_and_then_the_connection_is_closed(visitors: Visitors) -> None:
+    client = await visitors.guest(application="chat")
+    room = unique("room")
+    lines = [f'{{"type":"leave","id":{number},"room":"{room}"}}' for number in range(500)]
+    await client.send_text("\n".join(lines))
+    assert await client.closed() == 4006
+    answers = [message for message in client.pushes if message["type"] == "error"]
+    refused = [message for message in answers if message["code"] == "rate_limited"]
+    assert answers.index(refused[0]) >= 59, "a burst of 60 is lawful, the login was one of them"
+    assert all(message["retry"] is True for message in refused)
+    assert {message["code"] for message in answers} == {"not_member", "rate_limited"}
+
+
+async def test_a_refused_message_was_not_sent(visitors: Visitors) -> None:
+    room = unique("room")
+    witness = await visitors.guest(application="chat")
+    await witness.join(room)
+    client = await visitors.guest(application="chat")
+    await client.join(room)
+    for number in range(60):
+        await client.send("message", id=f"n{number}", room=room, data=number)
+    answers = [await client.answer(f"n{number}") for number in range(60)]
+    granted = [number for number, answer in enumerate(answers) if answer["type"] == "reply"]
+    assert {answer["code"] for answer in answers if answer["type"] == "error"} <= {"rate_limited"}
+    heard = [message["data"] for message in await witness.messages(len(granted))]
+    assert heard == granted
+    assert await witness.before_pong() == []
+
+
+async def test_bench_and_durable_know_no_rates(visitors: Visitors) -> None:
+    for application in ("bench", "durable"):
+        client = await visitors.guest(application=application)
+        await client.send_text("\n".join(f'{{"type":"ping","id":{number}}}' for number in range(1000)))
+        assert (await client.answer(999))["type"] == "pong"
+
+
+async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(visitors: Visitors) -> None:
+    room, large = unique("room"), "x" * 50_000
+    speaker, reader = await visitors.members(room, 2, application="bench")
+    stalled = await visitors.connect("bench", max_queue=1)
+    await stalled.login(name=unique("stalled"))
+    await stalled.join(room)
+    for number in range(400):
+        await speaker.say(room, [number, large], echo=False)
+        assert (await reader.messages(1))[0]["data"][0] == number
+    heard = []
+    try:
+        while len(heard) < 400:
+            heard.append((await stalled.messages(1))[0]["data"][0])
+    except ConnectionClosed:
+        assert stalled.socket.close_code in (4001, 1006), "1006: a close frame did not get through either"
+    assert len(heard) < 400
+    assert heard == [*range(len(heard))]

@@ -1,0 +1,107 @@
+"""Who is there (section 6): `joined` and `left` speak of users, not of their connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.integration import native
+from tests.integration.native import unique
+
+if TYPE_CHECKING:
+    from tests.integration.native import Visitors
+
+visitors = native.visitors
+
+
+async def test_joined_and_left(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.guest(), await visitors.guest()
+    await witness.join(room)
+    await client.join(room)
+    assert await witness.push() == {"type": "joined", "room": room, "user": client.user}
+    assert await client.request("leave", room=room) == {}
+    assert await witness.push() == {"type": "left", "room": room, "user": client.user, "reason": "left"}
+    assert (await witness.request("members", room=room))["members"] == [witness.user]
+    await client.join(room)
+    assert (await witness.push())["type"] == "joined"
+
+
+async def test_leaving_a_room_that_one_is_not_in(visitors: Visitors) -> None:
+    room = unique("room")
+    await visitors.members(room, 1)
+    client = await visitors.guest()
+    assert await client.refused("leave", room=room) == "not_member"
+    await client.join(room)
+    await client.request("leave", room=room)
+    assert await client.refused("leave", room=room) == "not_member"
+
+
+async def test_the_first_connection_in_and_the_last_one_out(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, laptop = await visitors.members(room, 2)
+    phone = await visitors.again(laptop)
+    assert (await phone.join(room))["count"] == 2
+    await laptop.request("leave", room=room)
+    await phone.say(room, "still here")
+    assert (await witness.push())["data"] == "still here"
+    assert (await witness.request("members", room=room))["count"] == 2
+    await phone.request("leave", room=room)
+    assert (await witness.push())["type"] == "left"
+    assert (await witness.request("members", room=room))["count"] == 1
+
+
+async def test_a_drop_of_one_of_two_connections_is_silent(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, laptop = await visitors.members(room, 2)
+    phone = await visitors.again(laptop)
+    await phone.join(room)
+    laptop.drop()
+    await phone.request("leave", room=room)
+    await phone.join(room)
+    await phone.say(room, "marker")
+    assert (await witness.push())["data"] == "marker"
+
+
+async def test_coming_back_within_the_grace_period_is_silent(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.members(room, 2)
+    for number in range(3):
+        client.drop()
+        client = await visitors.again(client)
+        assert (await witness.request("members", room=room))["count"] == 2
+        data = await client.join(room)
+        assert (data["count"], len(data["members"])) == (2, 2)
+        await client.say(room, number)
+        assert (await witness.push())["data"] == number
+
+
+async def test_leaving_after_coming_back_is_told_once(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.members(room, 2)
+    client.drop()
+    back = await visitors.again(client)
+    await back.join(room)
+    await back.request("leave", room=room)
+    assert await witness.push() == {"type": "left", "room": room, "user": client.user, "reason": "left"}
+    await witness.say(room, "marker")
+    assert (await witness.push())["type"] == "message"
+
+
+async def test_subscribers_come_and_go_unseen(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, subscriber = await visitors.guest(), await visitors.guest()
+    await witness.join(room)
+    await subscriber.request("subscribe", room=room)
+    await subscriber.request("unsubscribe", room=room)
+    await witness.say(room, "marker")
+    assert (await witness.push())["type"] == "message"
+
+
+async def test_presence_is_told_in_rooms_without_history_too(visitors: Visitors) -> None:
+    room = unique("room")
+    witness, client = await visitors.members(room, 2, application="bench")
+    client.drop()
+    back = await visitors.again(client, application="bench")
+    await back.join(room)
+    await back.request("leave", room=room)
+    assert await witness.push() == {"type": "left", "room": room, "user": client.user, "reason": "left"}

@@ -1,0 +1,78 @@
+"""What was acknowledged survives `kill -9`: history, its epoch and numbers, state, keys, and who one is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from tests.integration.native import Visitors, unique
+
+if TYPE_CHECKING:
+    from tests.servers import Server
+
+
+async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
+    room = unique("room")
+    async with Visitors(server) as visitors:
+        speaker, listener = await visitors.members(room, 2)
+        for number in range(1, 21):
+            reply = await speaker.say(room, number, key=f"key-{number}")
+        await speaker.say(room, "red", event="colour", state=True)
+        await listener.messages(10)
+        before = await speaker.join(room)
+        await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.restart)
+
+    async with Visitors(server) as visitors:
+        back = await visitors.again(speaker)
+        assert back.user == speaker.user
+        after = await back.join(room)
+        for part in ("messages", "state", "position"):
+            assert after[part] == before[part]
+        assert (after["members"], after["count"]) == ([back.user], 1)
+
+        assert await back.say(room, 20, key="key-20") == reply
+        assert (await back.say(room, "next"))["seq"] == 22
+        assert (await back.messages(1))[0]["seq"] == 22
+
+        other = await visitors.again(listener)
+        data = await other.join(room, since={"epoch": before["position"]["epoch"], "seq": 10})
+        assert data["recovered"] is True
+        assert [message["seq"] for message in data["messages"]] == [*range(11, 23)]
+
+
+async def test_rooms_that_were_made_survive_kill_9(server: Server) -> None:
+    room = unique("room")
+    async with Visitors(server) as visitors:
+        owner = await visitors.guest()
+        made = await owner.request(
+            "create", room=room, title="Kept", mode="broadcast", max_members=5, password="secret"
+        )
+        await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.restart)
+
+    async with Visitors(server) as visitors:
+        guest = await visitors.guest()
+        assert await guest.refused("join", room=room) == "bad_password"
+        joined = (await guest.join(room, password="secret"))["room"]
+        for field in ("name", "title", "mode", "owner", "max_members"):
+            assert joined[field] == made["room"][field]
+        assert await guest.refused("message", room=room, data=1) == "not_sender"
+        back = await visitors.again(owner)
+        await back.join(room, password="secret")
+        await back.say(room, "still mine")
+        assert (await guest.push("message"))["data"] == "still mine"
+
+
+async def test_an_orderly_restart_keeps_everything_too(server: Server) -> None:
+    room = unique("room")
+    async with Visitors(server) as visitors:
+        (client,) = await visitors.members(room, 1)
+        await client.say(room, "kept")
+        before = await client.join(room)
+        await asyncio.to_thread(server.restart)
+
+    async with Visitors(server) as visitors:
+        after = await (await visitors.again(client)).join(room)
+        for part in ("messages", "position"):
+            assert after[part] == before[part]

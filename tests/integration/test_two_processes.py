@@ -1,0 +1,243 @@
+"""Two processes on one Redis and one database are one site: rooms, users and lists are shared."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.integration.native import Visitors, unique
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.integration.native import Client
+    from tests.servers import Server
+
+Pair = tuple[Visitors, Visitors]
+
+
+@pytest.fixture
+async def pair(redis_pair: tuple[Server, Server]) -> AsyncIterator[Pair]:
+    """Visitors of the one process and of the other."""
+    async with Visitors(redis_pair[0]) as here, Visitors(redis_pair[1]) as there:
+        yield here, there
+
+
+async def two_members(pair: Pair, room: str, application: str = "durable") -> tuple[Client, Client]:
+    """A member on each process, who know of each other."""
+    here, there = pair
+    first, second = await here.guest(application=application), await there.guest(application=application)
+    await first.join(room)
+    await second.join(room)
+    assert (await first.push("joined"))["user"] == second.user
+    return first, second
+
+
+@pytest.mark.parametrize("application", ["durable", "bench"])
+async def test_messages_go_both_ways_in_order(pair: Pair, application: str) -> None:
+    room = unique("room")
+    first, second = await two_members(pair, room, application)
+    for speaker, listener in ((first, second), (second, first)):
+        for number in range(50):
+            await speaker.say(room, [speaker.user["name"], number], echo=False)
+        messages = await listener.messages(50)
+        assert [message["data"] for message in messages] == [
+            [speaker.user["name"], number] for number in range(50)
+        ]
+        assert messages[0]["from"] == speaker.user
+
+
+async def test_both_at_once_are_heard_in_one_order(pair: Pair) -> None:
+    room = unique("room")
+    clients = await two_members(pair, room)
+
+    async def speaks(client: Client) -> list[int]:
+        return [(await client.say(room, client.user["name"]))["seq"] for _ in range(50)]
+
+    replies = await asyncio.gather(*[speaks(client) for client in clients])
+    heard = [await client.messages(100) for client in clients]
+    assert [message["seq"] for message in heard[0]] == [*range(1, 101)]
+    assert heard[0] == heard[1]
+    for client, seqs in zip(clients, replies, strict=True):
+        assert [message["seq"] for message in heard[0] if message["data"] == client.user["name"]] == seqs
+
+
+async def test_a_burst_reaches_the_other_process_whole(pair: Pair) -> None:
+    room = unique("room")
+    speaker, listener = await two_members(pair, room)
+    for number in range(500):
+        await speaker.send("message", room=room, data=number, echo=False)
+    messages = await listener.messages(500)
+    assert [message["data"] for message in messages] == [*range(500)]
+    assert [message["seq"] for message in messages] == [*range(1, 501)]
+
+
+async def test_who_joins_there_in_the_middle_of_traffic_here_misses_nothing(pair: Pair) -> None:
+    room = unique("room")
+    here, there = pair
+    speaker, joiners = await here.guest(), [await there.guest() for _ in range(5)]
+    await speaker.join(room)
+
+    async def speaks() -> None:
+        for number in range(100):
+            await speaker.say(room, number)
+
+    async def comes(client: Client, earlier: int) -> None:
+        for _ in range(earlier):
+            await client.before_pong()
+        data = await client.join(room, limit=300)
+        seqs = [message["seq"] for message in data["messages"]]
+        assert data["position"]["seq"] == len(seqs)
+        while len(seqs) < 100:
+            seqs.append((await client.push("message"))["seq"])
+        assert seqs == [*range(1, 101)]
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(speaks())
+        for number, joiner in enumerate(joiners):
+            tasks.create_task(comes(joiner, number * 10))
+
+
+async def test_members_of_both_are_listed_by_both(pair: Pair) -> None:
+    room = unique("room")
+    first, second = await two_members(pair, room)
+    lists = [await client.request("members", room=room) for client in (first, second)]
+    assert lists[0] == lists[1]
+    assert lists[0]["count"] == 2
+    assert {member["id"] for member in lists[0]["members"]} == {first.user["id"], second.user["id"]}
+    third = await pair[0].guest()
+    assert (await third.join(room))["count"] == 3
+
+
+async def test_joined_and_left_cross_over(pair: Pair) -> None:
+    room = unique("room")
+    first, second = await two_members(pair, room)
+    await second.request("leave", room=room)
+    assert await first.push() == {"type": "left", "room": room, "user": second.user, "reason": "left"}
+    await second.join(room)
+    assert await first.push() == {"type": "joined", "room": room, "user": second.user}
+    await first.request("leave", room=room)
+    assert (await second.push("left"))["user"] == first.user
+
+
+async def test_a_user_on_both_comes_once_and_goes_once(pair: Pair) -> None:
+    room = unique("room")
+    witness, laptop = await two_members(pair, room)
+    phone = await pair[0].again(laptop)
+    assert phone.user == laptop.user
+    assert (await phone.join(room))["count"] == 2
+    await laptop.request("leave", room=room)
+    await phone.say(room, "still here")
+    assert (await witness.push())["data"] == "still here"
+    await phone.request("leave", room=room)
+    assert (await witness.push())["type"] == "left"
+
+
+async def test_who_drops_here_and_returns_there_was_never_gone(pair: Pair) -> None:
+    room = unique("room")
+    witness, client = await two_members(pair, room)
+    client.drop()
+    back = await pair[0].again(client)
+    assert (await back.join(room))["count"] == 2
+    await back.say(room, "back")
+    assert (await witness.push())["data"] == "back"
+
+
+async def test_a_logout_there_is_a_leaving_here_and_ends_the_token_everywhere(pair: Pair) -> None:
+    room = unique("room")
+    witness, client = await two_members(pair, room)
+    await client.request("logout")
+    assert (await witness.push("left"))["user"] == client.user
+    other = await pair[0].connect()
+    assert await other.refused("login", token=client.token) == "bad_token"
+
+
+@pytest.mark.parametrize("application", ["durable", "bench"])
+async def test_to_crosses_over(pair: Pair, application: str) -> None:
+    room = unique("room")
+    first, second = await two_members(pair, room, application)
+    third = await pair[1].guest(application=application)
+    await third.join(room)
+    await first.say(room, "secret", to=second.user["name"])
+    await first.say(room, "open")
+    assert [message["data"] for message in await second.messages(2)] == ["secret", "open"]
+    assert [message["data"] for message in await third.messages(1)] == ["open"]
+    assert await first.refused("message", room=room, data=1, to=unique("nobody")) == "user_not_found"
+
+
+@pytest.mark.parametrize("application", ["durable", "bench"])
+async def test_state_and_volatile_cross_over(pair: Pair, application: str) -> None:
+    room = unique("room")
+    first, second = await two_members(pair, room, application)
+    await first.say(room, 1, event="slide", state=True)
+    await first.say(room, "typing", volatile=True)
+    assert [message["data"] for message in await second.messages(2)] == [1, "typing"]
+    joined = await (await pair[1].guest(application=application)).join(room)
+    assert [(message["event"], message["data"]) for message in joined["state"]] == [("slide", 1)]
+
+
+async def test_a_key_sends_once_whichever_process_it_reaches(pair: Pair) -> None:
+    room = unique("room")
+    witness, client = await two_members(pair, room)
+    phone = await pair[0].again(client)
+    await phone.join(room)
+    first = await client.say(room, "once", key="same")
+    assert await phone.say(room, "once", key="same") == first
+    await client.say(room, "marker")
+    assert [message["data"] for message in await witness.messages(2)] == ["once", "marker"]
+
+
+async def test_a_name_that_is_taken_here_is_taken_there(pair: Pair) -> None:
+    holder, other = await pair[0].guest(), await pair[1].connect()
+    assert await other.refused("login", name=holder.user["name"].upper()) == "name_taken"
+    await other.login(token=holder.token)
+    assert other.user == holder.user
+
+
+async def test_the_list_of_rooms_is_one(pair: Pair) -> None:
+    room = unique("room")
+    asked, owner = await pair[0].guest(), await pair[1].guest()
+    await asked.request("rooms")
+    await owner.request("create", room=room, title="New")
+    while (added := await asked.push("room_added"))["room"]["name"] != room:
+        pass
+    assert added["room"]["title"] == "New"
+    await asked.join(room)
+    await owner.join(room)
+    listed = (await owner.request("rooms", prefix=room))["rooms"]
+    assert [(entry["name"], entry["members"]) for entry in listed] == [(room, 2)]
+    await owner.request("close", room=room)
+    assert (await asked.push("removed"))["reason"] == "closed"
+    while (await asked.push("room_removed"))["room"] != room:
+        pass
+
+
+async def test_a_room_is_made_once_and_its_capacity_is_shared(pair: Pair) -> None:
+    room = unique("room")
+    first, second = await pair[0].guest(), await pair[1].guest()
+    await first.request("create", room=room, max_members=1)
+    assert await second.refused("create", room=room) == "room_exists"
+    await first.join(room)
+    assert await second.refused("join", room=room) == "room_full"
+    await first.request("leave", room=room)
+    assert (await second.join(room))["count"] == 1
+
+
+async def test_publishing_from_a_command_reaches_both(pair: Pair) -> None:
+    room = unique("room")
+    clients = await two_members(pair, room)
+    await clients[0].say(room, "before", echo=False)
+    script = f"import rooms; rooms.publish('durable', {room!r}, {{'a': 1}})"
+    await asyncio.to_thread(pair[0].server.manage, "shell", "-c", script)
+    await clients[0].say(room, "after")
+    assert [message["data"] for message in await clients[0].messages(2)] == [{"a": 1}, "after"]
+    messages = await clients[1].messages(3)
+    assert [(message["data"], message["seq"]) for message in messages] == [
+        ("before", 1),
+        ({"a": 1}, 2),
+        ("after", 3),
+    ]
+    assert messages[1]["from"] is None
+    assert messages[1]["event"] == "message"

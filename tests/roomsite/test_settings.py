@@ -1,0 +1,137 @@
+"""The settings follow the environment, and a malformed value stops the start with a clear message."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from tests.servers import SITE_VARIABLES, manage, site_environment
+
+SETTINGS = Path(__file__).resolve().parent.parent.parent / "roomsite" / "settings.py"
+
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "5Vq0Wl-only-for-this-test-2mX9sKzR7uBfT1cYpH8nGdJ4aE6",
+    "ALLOWED_HOSTS": "rooms.example.org, .example.net",
+    "CSRF_TRUSTED_ORIGINS": "https://rooms.example.org",
+    "DATABASE_URL": "postgres://ann:secret@db.example.org:5433/rooms",
+    "REDIS_URL": "redis://cache.example.org:6379/2",
+    "BEHIND_PROXY": "yes",
+}
+
+
+@pytest.fixture
+def settings_for(monkeypatch: pytest.MonkeyPatch):
+    """What the settings are in an environment."""
+
+    def load(**environment: str) -> dict[str, Any]:
+        for name in SITE_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return runpy.run_path(str(SETTINGS))
+
+    return load
+
+
+def test_nothing_set(settings_for) -> None:
+    found = settings_for()
+    database = found["DATABASES"]["default"]
+    assert found["DEBUG"] is True
+    assert found["SECURE_SSL_REDIRECT"] is found["SESSION_COOKIE_SECURE"] is False
+    assert database["ENGINE"] == "django.db.backends.sqlite3"
+    assert database["NAME"] == str(SETTINGS.parent.parent / "db.sqlite3")
+    assert database["OPTIONS"]["transaction_mode"] == "IMMEDIATE"
+    assert database["CONN_MAX_AGE"] == 60
+    assert str(os.getpid()) in database["TEST"]["NAME"]
+    assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == "channels.layers.InMemoryChannelLayer"
+    assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["capacity"] == 10_000
+    assert found["ROOMS"] == {}
+
+
+def test_an_empty_variable_counts_as_absent(settings_for) -> None:
+    assert settings_for(DEBUG="", REDIS_URL="", DATABASE_URL=" ")["DEBUG"] is True
+
+
+def test_production(settings_for) -> None:
+    found = settings_for(**PRODUCTION)
+    database = found["DATABASES"]["default"]
+    layer = found["CHANNEL_LAYERS"]["default"]
+    assert found["DEBUG"] is False
+    assert found["ALLOWED_HOSTS"] == ["rooms.example.org", ".example.net"]
+    assert (
+        found["SECURE_SSL_REDIRECT"] is found["SESSION_COOKIE_SECURE"] is found["CSRF_COOKIE_SECURE"] is True
+    )
+    assert found["SECURE_PROXY_SSL_HEADER"] == ("HTTP_X_FORWARDED_PROTO", "https")
+    assert (database["HOST"], database["PORT"], database["NAME"]) == ("db.example.org", 5433, "rooms")
+    assert layer["BACKEND"] == "channels_redis.pubsub.RedisPubSubChannelLayer"
+    assert (
+        layer["CONFIG"]["hosts"][0]["address"]
+        == found["ROOMS"]["PRESENCE"]["OPTIONS"]["url"]
+        == PRODUCTION["REDIS_URL"]
+    )
+
+
+def test_a_secret_key_alone_turns_debug_off(settings_for) -> None:
+    assert settings_for(SECRET_KEY=PRODUCTION["SECRET_KEY"])["DEBUG"] is False
+
+
+def test_https_may_be_someone_elses_work(settings_for) -> None:
+    found = settings_for(**PRODUCTION, HTTPS="off")
+    assert found["SECURE_SSL_REDIRECT"] is found["SESSION_COOKIE_SECURE"] is False
+    assert found["SECURE_HSTS_SECONDS"] == 0
+
+
+def test_the_hour_of_hsts(settings_for) -> None:
+    assert settings_for(**PRODUCTION)["SECURE_HSTS_SECONDS"] == 31_536_000
+    assert settings_for(**PRODUCTION, HSTS_SECONDS="3600")["SECURE_HSTS_SECONDS"] == 3600
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("DEBUG", "maybe", "'maybe'"),
+        ("HTTPS", "2", "'2'"),
+        ("HSTS_SECONDS", "-1", "'-1'"),
+        ("HSTS_SECONDS", "a year", "'a year'"),
+        ("ALLOWED_HOSTS", "https://example.org", "'https://example.org'"),
+        ("CSRF_TRUSTED_ORIGINS", "example.org", "'example.org'"),
+        ("CSRF_TRUSTED_ORIGINS", "https://example.org/chat", "'https://example.org/chat'"),
+        ("DATABASE_URL", "db.sqlite3", "'db.sqlite3'"),
+        ("DATABASE_URL", "sqlite://:memory:", ":memory:"),
+        ("DATABASE_URL", "sqlite:///:memory:", ":memory:"),
+        ("DATABASE_URL", "mysql://ann:hidden@db.example.org/rooms", "'mysql:…'"),
+        ("DATABASE_URL", "postgres://ann:hidden@db.example.org", "'postgres:…'"),
+        ("DATABASE_URL", "postgres://ann:hidden@db.example.org:port/rooms", "'postgres:…'"),
+        ("DATABASE_URL", "postgres://ann:hidden@[db/rooms", "'postgres:…'"),
+        ("REDIS_URL", "localhost:6379", "'localhost:6379'"),
+        ("REDIS_URL", "redis://:hidden@[cache/0", "'redis:…'"),
+        ("REDIS_URL", "redis://:hidden@cache:port/0", "'redis:…'"),
+        ("LOG_LEVEL", "loud", "'LOUD'"),
+    ],
+)
+def test_a_malformed_value_is_named_and_the_lawful_ones_too(
+    settings_for, name: str, value: str, shown: str
+) -> None:
+    with pytest.raises(ImproperlyConfigured) as raised:
+        settings_for(**{name: value})
+    message = str(raised.value)
+    assert name in message
+    assert shown in message
+    assert "Lawful: " in message
+    assert "hidden" not in message
+
+
+def test_no_start_without_a_secret(settings_for) -> None:
+    with pytest.raises(ImproperlyConfigured, match="SECRET_KEY is missing"):
+        settings_for(DEBUG="0")
+
+
+def test_check_deploy_is_clean_with_production_values() -> None:
+    environment = site_environment("", more=PRODUCTION)
+    assert "no issues" in manage(environment, "check", "--deploy", "--fail-level", "WARNING")

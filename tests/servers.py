@@ -1,0 +1,250 @@
+"""A live server for black-box tests: a real ASGI server in a process of its own.
+
+    server = Server.start("uvicorn")
+    server.url, server.ws          http://127.0.0.1:… and ws://127.0.0.1:…
+    server.kill(); server.restart()
+    server.manage("shell", "-c", "…")
+
+Each server has a fresh database with the demo data in it, unless it is given the database of
+another: two servers with one database and one Redis are one site with two processes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import http.client
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from tests import services
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+START_SECONDS = 60
+
+Kind = Literal["daphne", "uvicorn"]
+
+#: What the site reads from the environment: a server gets only what its test says.
+SITE_VARIABLES = frozenset(
+    {
+        *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS"),
+        *("HTTPS", "HSTS_SECONDS", "BEHIND_PROXY", "STATIC_ROOT", "LOG_LEVEL"),
+    }
+)
+
+
+class Server:
+    """One server process, its database and its log."""
+
+    running: ClassVar[list[Server]] = []
+
+    def __init__(
+        self, kind: Kind, database_url: str, redis_url: str | None, environment: Mapping[str, str]
+    ) -> None:
+        self.kind = kind
+        self.database_url = database_url
+        self.redis_url = redis_url
+        self.environment = site_environment(database_url, redis_url, environment)
+        self.port = services.free_port()
+        self.log = folder() / f"{kind}-{self.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def start(
+        cls,
+        kind: Kind = "uvicorn",
+        database_url: str | None = None,
+        redis_url: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        bench: bool = True,
+    ) -> Self:
+        """A server that answers. `bench` adds the applications without limits to the demo data."""
+        server = cls(kind, database_url or fresh_database(bench), redis_url, environment or {})
+        server.restart()
+        return server
+
+    @property
+    def url(self) -> str:
+        """The address for HTTP."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws(self) -> str:
+        """The address for WebSockets."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        if self.process is None:
+            raise RuntimeError(f"the server on port {self.port} does not run")
+        return self.process.pid
+
+    def restart(self) -> None:
+        """Stop it if it runs, start it on the same port and database, and wait until it answers."""
+        self.stop()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdout=log,
+                stderr=log,
+                cwd=BASE_DIR,
+                env=self.environment,
+                start_new_session=True,
+            )
+        Server.running.append(self)
+        for _ in range(START_SECONDS * 20):
+            # It lives and answers: an answer alone may come from another process that took the port.
+            if self.process.poll() is None and self.answers():
+                return
+            try:
+                self.process.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        self.kill()
+        raise AssertionError(f"{self.kind} did not start:\n{self.tail()}")
+
+    def command(self) -> list[str]:
+        """The command line of the server."""
+        python = [sys.executable, "-m", self.kind]
+        if self.kind == "daphne":
+            return [*python, "-b", "127.0.0.1", "-p", str(self.port), "roomsite.asgi:application"]
+        plain = ["--ws", "websockets-sansio", "--ws-per-message-deflate", "false"]
+        return [*python, "--host", "127.0.0.1", "--port", str(self.port), *plain, "roomsite.asgi:application"]
+
+    def answers(self) -> bool:
+        """Whether it answers a request at all."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
+
+    def stop(self) -> None:
+        """End it as a deploy does, with SIGTERM."""
+        self.end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a crash does, with SIGKILL."""
+        self.end(signal.SIGKILL)
+
+    def end(self, with_signal: signal.Signals) -> None:
+        """Send the signal and wait for the end."""
+        if self.process is None:
+            return
+        self.process.send_signal(with_signal)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+        Server.running.remove(self)
+
+    def tail(self, characters: int = 6000) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-characters:]
+
+    def manage(self, *arguments: str) -> str:
+        """Run a management command beside it, on its database and Redis; what the command printed."""
+        return manage(self.environment, *arguments)
+
+
+def site_environment(
+    database_url: str, redis_url: str | None = None, more: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of a process of the site; what the caller's own says about sites is left out."""
+    environment = {name: value for name, value in os.environ.items() if name not in SITE_VARIABLES}
+    environment |= {"DATABASE_URL": database_url, "DEBUG": "1", "PYTHONUNBUFFERED": "1"}
+    if redis_url is not None:
+        environment["REDIS_URL"] = redis_url
+    return environment | dict(more or {})
+
+
+def manage(environment: Mapping[str, str], *arguments: str) -> str:
+    """Run a management command in a process of its own."""
+    command = [sys.executable, "manage.py", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=BASE_DIR, env=environment, timeout=START_SECONDS
+    )
+    if done.returncode:
+        raise AssertionError(f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@functools.cache
+def folder() -> Path:
+    """Where databases and logs lie; removed at the end of the run."""
+    made = Path(tempfile.mkdtemp(prefix="rooms-test-servers-"))
+    atexit.register(end_all)
+    return made
+
+
+def end_all() -> None:
+    """Kill what still runs and remove databases and logs."""
+    for server in list(Server.running):
+        server.kill()
+    shutil.rmtree(folder(), ignore_errors=True)
+
+
+def on_postgres() -> bool:
+    """Whether this run is the one on PostgreSQL."""
+    wanted = os.environ.get("ROOMS_TEST_DATABASE") or "sqlite"
+    if wanted not in {"sqlite", "postgres"}:
+        raise ValueError(
+            f"The environment variable ROOMS_TEST_DATABASE is {wanted!r}. Lawful: sqlite, postgres."
+        )
+    return wanted == "postgres"
+
+
+@functools.cache
+def prepared_database(bench: bool) -> str:
+    """A database with the demo data, made once; every server gets a copy of it."""
+    url = (
+        services.postgres().create()
+        if on_postgres()
+        else f"sqlite:///{folder() / f'prepared-{bench}.sqlite3'}"
+    )
+    manage(site_environment(url), "demo", "--no-serve", *(["--bench"] if bench else []))
+    return url
+
+
+def fresh_database(bench: bool = True) -> str:
+    """The address of a database of its own with the demo data in it."""
+    prepared = prepared_database(bench)
+    if on_postgres():
+        return services.postgres().create(template=prepared)
+    path = folder() / f"{uuid4().hex}.sqlite3"
+    # SQLite's own copy: the latest pages may still lie in the write-ahead log.
+    with (
+        contextlib.closing(sqlite3.connect(urlsplit(prepared).path)) as source,
+        contextlib.closing(sqlite3.connect(path)) as copy,
+    ):
+        source.backup(copy)
+    return f"sqlite:///{path}"
+
+
+@contextlib.contextmanager
+def running(*servers: Server) -> Iterator[None]:
+    """Stop these servers at the end of the block."""
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.stop()

@@ -1,0 +1,52 @@
+"""The suite's own ground: services start, stop and start again, and a missing one is spoken of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests import services
+
+
+def test_redis_keeps_its_address_when_it_starts_again() -> None:
+    redis = services.redis("restarted")
+    if redis.process is None:
+        pytest.skip("this Redis is not ours to stop")
+    redis.stop()
+    assert not redis.answers()
+    redis.launch()
+    assert redis.answers()
+
+
+def test_a_service_is_started_once() -> None:
+    assert services.redis() is services.redis()
+
+
+def test_a_copied_database_has_the_rows_of_its_template() -> None:
+    postgres = services.postgres()
+    template = postgres.create()
+    with psycopg.connect(template) as connection:
+        connection.execute("CREATE TABLE word AS SELECT 'hello' AS text")
+    with psycopg.connect(postgres.create(template)) as connection:
+        assert connection.execute("SELECT text FROM word").fetchall() == [("hello",)]
+
+
+def test_a_file_that_is_no_program_does_not_run(tmp_path: Path) -> None:
+    shim = tmp_path / "postgres"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    assert not services.runs(shim)
+    assert not services.runs(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(("on_ci", "outcome"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)])
+def test_a_missing_part_skips_and_on_ci_fails(monkeypatch, on_ci: str, outcome: type[BaseException]) -> None:
+    @services.real_part
+    def find() -> None:
+        raise services.Unavailable("the moon")
+
+    monkeypatch.setenv("CI", on_ci)
+    with pytest.raises(outcome, match="the moon"):
+        find()
