@@ -17,10 +17,10 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from rooms.engine.bus import AnyNotice
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import Message, User, UserDisconnected
+from rooms.events import Message, User
+from rooms.notices import AnyNotice, UserDisconnected
 
 T = TypeVar("T")
 

@@ -67,12 +67,11 @@ class RoomConsumer(AsyncConsumer):
     protocol_class: ClassVar[type[Protocol]] = Native
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
-        await receive()
         headers = scope["headers"]
         if not origins.is_allowed(headers):
-            # Closed before it was accepted: the handshake is answered with 403.
-            await send({"type": "websocket.close"})
+            await refuse(scope, receive, send)
             return
+        await receive()
         offered = self.protocol_class.subprotocol
         accept = {"type": "websocket.accept"}
         await send({**accept, "subprotocol": offered} if offered in scope["subprotocols"] else accept)
@@ -159,6 +158,13 @@ class RoomConsumer(AsyncConsumer):
             connection.send(error_answer(request.id, InternalError("Something went wrong on the server.")))
         finally:
             connection.busy = False
+
+
+async def refuse(scope: Any, receive: Any, send: Send) -> None:
+    """The ASGI application for any other address: closed before it was accepted, so that the
+    handshake is answered with 403 rather than with a server error."""
+    await receive()
+    await send({"type": "websocket.close"})
 
 
 class _Writer:

@@ -1,4 +1,4 @@
-"""The words of the house: what clients ask, what the server says, what processes tell each other.
+"""The words of the house: what clients ask and what the server says.
 
 All are frozen, slotted values. The same class is used by every protocol, on the bus and in the
 engine. Their fields carry the native protocol's names, so that its codec is a plain encoding of
@@ -262,40 +262,6 @@ class JoinData(Value, frozen=True, kw_only=True):
 class SentData(Value, frozen=True, kw_only=True):
     seq: int | None
     time: str
-
-
-# What processes tell each other ------------------------------------------------------------------
-
-
-class Notice(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """A word between processes; never sent to a client."""
-
-
-class ApplicationChanged(Notice, frozen=True, kw_only=True, tag="application_changed"):
-    """A row of an application, or what hangs on it (bans), was saved or deleted. ``application`` is
-    the name that clients know so far."""
-
-    application: str
-
-
-class RoomChanged(Notice, frozen=True, kw_only=True, tag="room_changed"):
-    """A room was made, changed or removed. ``name`` is the one that clients know so far, ``listed``
-    whether they saw it in a list."""
-
-    application: str
-    room: int
-    name: str
-    listed: bool = False
-    deleted: bool = False
-
-
-class UserDisconnected(Notice, frozen=True, kw_only=True, tag="user_disconnected"):
-    """Every connection of a user is to be closed, in one application or in all (None)."""
-
-    application: str | None
-    user: str
-    code: int
-    message: str
 
 
 RoomEvent: TypeAlias = Message | Joined | Left

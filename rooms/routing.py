@@ -15,21 +15,15 @@ from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
-from rooms.consumers import RoomConsumer
+from rooms.consumers import RoomConsumer, refuse
 
 websocket_urlpatterns = [path("ws/rooms/<str:application>/", RoomConsumer.as_asgi())]
 
 
-async def _refused(scope: Any, receive: Any, send: Any) -> None:
-    """Any other address: the handshake is answered with 403 rather than with a server error."""
-    await receive()
-    await send({"type": "websocket.close"})
-
-
 # ``re_path`` is declared for HTTP views; Channels routes ASGI applications with it.
-_refuse: Any = _refused
+_refused: Any = refuse
 
 
 def websocket_application() -> Any:
     """The ASGI application for sockets: Django's session and user, then the addresses of rooms."""
-    return AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, re_path("", _refuse)]))
+    return AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, re_path("", _refused)]))

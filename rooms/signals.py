@@ -11,8 +11,8 @@ from typing import Any
 from django.db.models.signals import post_delete, post_save, pre_save
 
 from rooms.api import notify
-from rooms.events import ApplicationChanged, RoomChanged
 from rooms.models import Application, Ban, Mute, Restriction, Room
+from rooms.notices import ApplicationChanged, RoomChanged
 
 
 def connect() -> None:

@@ -22,11 +22,11 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 CLIENTS = 6
 STOREYS = {
-    **dict.fromkeys(["clock", "errors", "events", "names"], 0),
+    **dict.fromkeys(["clock", "errors", "events", "names", "notices"], 0),
     **dict.fromkeys(["protocols"], 1),
     **dict.fromkeys(["fanout", "limits"], 2),
     **dict.fromkeys(["conf", "models", "catalogue", "policy", "metrics", "threads"], 3),
-    **dict.fromkeys(["history", "presence", "extensions", "migrations"], 3),
+    **dict.fromkeys(["histories", "presence", "extensions", "migrations"], 3),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
         ["consumers", "routing", "urls", "views", "admin", "checks", "apps", "signals", "origins"], 5
@@ -39,6 +39,7 @@ STOREYS = {
 PUBLIC_MODULES: dict[str, set[str] | None] = {
     "rooms.events": None,
     "rooms.errors": None,
+    "rooms.extensions": None,
     "rooms.protocols": {"Protocol"},
     "rooms.histories": {"History"},
     "rooms.presence": {"Presence"},

@@ -13,13 +13,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from channels.layers import get_channel_layer
 
 from rooms.errors import Unavailable
-from rooms.events import ApplicationChanged, Notice, RoomChanged, RoomEvent, UserDisconnected
+from rooms.events import RoomEvent
+from rooms.notices import AnyNotice
 
 logger = logging.getLogger("rooms.bus")
 
@@ -29,8 +30,6 @@ PUBLISH_SECONDS = 2
 MOST_WAITING = 10_000
 # Layers forget memberships after a day.
 RENEW_SECONDS = 6 * 3600
-
-AnyNotice: TypeAlias = ApplicationChanged | RoomChanged | UserDisconnected
 
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,7 +41,7 @@ class Relay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _decode_relay = msgspec.json.Decoder(Relay)
-_decode_notice = msgspec.json.Decoder(AnyNotice)
+_decode_notice: msgspec.json.Decoder[AnyNotice] = msgspec.json.Decoder(AnyNotice)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -121,7 +120,7 @@ class Bus:
         relay = Relay(event=event, only=None if only is None else list(only), volatile=volatile)
         self._put(group, _encode(relay))
 
-    def tell(self, notice: Notice) -> None:
+    def tell(self, notice: AnyNotice) -> None:
         """Tell every other process something; returns at once."""
         self._put(CONTROL, _encode(notice))
 

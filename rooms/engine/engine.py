@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from rooms import catalogue
 from rooms.conf import Settings, get_settings, load_backend
-from rooms.engine.bus import AnyNotice, Bus, Relay
+from rooms.engine.bus import Bus, Relay
 from rooms.engine.directory import Directory, LiveApplication
 from rooms.engine.heartbeat import Heartbeat
 from rooms.engine.logins import Logins
@@ -29,6 +29,7 @@ from rooms.events import Connected, Logout, Message, Ping, Pong, User
 from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection, Hub
 from rooms.limits import Addresses
+from rooms.notices import AnyNotice
 from rooms.presence.base import BEAT_SECONDS
 from rooms.protocols.native import VERSION
 from rooms.threads import Pool

@@ -6,20 +6,14 @@ import logging
 
 from rooms import catalogue
 from rooms.catalogue import Restricted, group_of
-from rooms.engine.bus import AnyNotice
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.membership import Membership
 from rooms.engine.parts import Parts
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import (
-    ApplicationChanged,
-    RoomAdded,
-    RoomChanged,
-    RoomRemoved,
-    UserDisconnected,
-)
+from rooms.events import RoomAdded, RoomRemoved
 from rooms.fanout import Connection
+from rooms.notices import AnyNotice, ApplicationChanged, RoomChanged, UserDisconnected
 
 logger = logging.getLogger("rooms.engine")
 

@@ -96,7 +96,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        max_length=128, validators=[rooms.models.check_room_name], verbose_name="name"
+                        max_length=128, validators=[rooms.models.room.check_room_name], verbose_name="name"
                     ),
                 ),
                 ("title", models.CharField(blank=True, max_length=200, verbose_name="title")),
@@ -352,7 +352,7 @@ class Migration(migrations.Migration):
                         to="rooms.room",
                     ),
                 ),
-                ("epoch", models.CharField(default=rooms.models.new_epoch, max_length=32)),
+                ("epoch", models.CharField(default=rooms.models.message.new_epoch, max_length=32)),
                 ("seq", models.BigIntegerField(default=0)),
             ],
             options={

@@ -36,24 +36,20 @@ FIELDS = [
 ]
 FIELDS += ["data", "event", "key", "to", "state", "volatile", "echo", "before", "after", "user", "type"]
 
+texts = some.text(some.characters(), max_size=20)  # lone surrogates included: JSON escapes them
 values = some.recursive(
-    some.none()
-    | some.booleans()
-    | some.integers()
-    | some.floats()
-    | some.text(max_size=20)
-    | some.just(ROOM),
-    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(some.text(max_size=5), inner, max_size=3),
+    some.none() | some.booleans() | some.integers() | some.floats() | texts | some.just(ROOM),
+    lambda inner: some.lists(inner, max_size=3) | some.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
 requests = some.builds(
     lambda kind, room, fields: json.dumps({**room, **fields, "type": kind}),
-    some.sampled_from(TYPES) | some.text(max_size=20),
+    some.sampled_from(TYPES) | texts,
     some.sampled_from([{"room": ROOM}, {}]),
     some.dictionaries(some.sampled_from(FIELDS), values, max_size=5),
 )
 lines = requests | some.text(some.characters(exclude_categories=["Cs"]), max_size=50)
-frames = some.lists(lines, max_size=5).map("\n".join) | some.binary(max_size=50)
+frames = some.lists(lines, max_size=5).map("\n".join)
 
 
 @pytest.fixture
@@ -77,7 +73,7 @@ async def test_arbitrary_frames_disturb_nobody(
             await client.send_text(frame)
         await client.before_pong()
     except ConnectionClosed:
-        assert client.socket.close_code in (1007, 4500, 4510)
+        assert client.socket.close_code == 4500
     marker = native.unique("marker")
     await witness.say(ROOM, marker)
     while (await witness.push("message"))["data"] != marker:

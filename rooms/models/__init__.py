@@ -1,0 +1,26 @@
+"""What outlives a process: applications, rooms, their messages, and who may not come in.
+
+A blank field of a room means "as its application says"; a blank limit of an application means "as
+``settings.ROOMS`` says". ``catalogue.py`` resolves these into plain values for the engine; nothing
+on the way of a message reads a model.
+"""
+from __future__ import annotations
+
+from rooms.models.application import Application
+from rooms.models.common import HistoryPolicy
+from rooms.models.message import Message, Sequence, StateMessage
+from rooms.models.restriction import Ban, Mute, Restriction, RevokedLogin
+from rooms.models.room import Room
+
+__all__ = [
+    "Application",
+    "Ban",
+    "HistoryPolicy",
+    "Message",
+    "Mute",
+    "Restriction",
+    "RevokedLogin",
+    "Room",
+    "Sequence",
+    "StateMessage",
+]

@@ -1,0 +1,82 @@
+"""Applications: namespaces of rooms and of the users connected to them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from rooms.models.common import Extended, HistoryPolicy, Limits
+
+
+class Application(Limits, Extended):
+    """A namespace of rooms and of the users connected to it."""
+
+    class Entry(models.TextChoices):
+        ANYONE = "anyone", _("Anyone with a name")
+        USERS = "users", _("Signed-in users")
+        GROUP = "group", _("Members of a group")
+
+    name = models.CharField(
+        _("name"),
+        max_length=64,
+        unique=True,
+        validators=[RegexValidator(r"^[-a-zA-Z0-9_]+\Z", _("Letters, digits, hyphens and underscores."))],
+        help_text=_("Part of the socket's address."),
+    )
+    title = models.CharField(_("title"), max_length=200, blank=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    entry = models.CharField(_("who may enter"), max_length=10, choices=Entry, default=Entry.ANYONE)
+    group = models.ForeignKey(
+        Group, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("group")
+    )
+    rooms_on_demand = models.BooleanField(
+        _("rooms on demand"), default=False, help_text=_("Users may make rooms, by joining or creating them.")
+    )
+    rooms_stay = models.BooleanField(
+        _("rooms on demand stay"), default=False, help_text=_("Otherwise they go with their last member.")
+    )
+    max_users = models.PositiveIntegerField(
+        _("most users"), null=True, blank=True, validators=[MinValueValidator(1)]
+    )
+    max_rooms = models.PositiveIntegerField(_("most rooms"), null=True, blank=True)
+    max_connections_per_address = models.PositiveIntegerField(
+        _("connections per address"), null=True, blank=True, help_text=_("0 is without limit.")
+    )
+    logins_per_minute = models.PositiveIntegerField(
+        _("logins per minute"),
+        null=True,
+        blank=True,
+        help_text=_("From one address; 0 is without limit."),
+    )
+    max_message_bytes = models.PositiveIntegerField(_("largest message (bytes)"), null=True, blank=True)
+    history = models.CharField(
+        _("history"), max_length=10, choices=HistoryPolicy, default=HistoryPolicy.DATABASE
+    )
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("application")
+        verbose_name_plural = _("applications")
+        ordering: ClassVar = ["name"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                name="rooms_application_entry", condition=Q(entry__in=["anyone", "users", "group"])
+            ),
+            models.CheckConstraint(
+                name="rooms_application_history", condition=Q(history__in=["database", "memory", "none"])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or self.name
+
+    def clean(self) -> None:
+        super().clean()
+        if self.entry == self.Entry.GROUP and self.group_id is None:
+            raise ValidationError({"group": _("Choose the group whose members may enter.")})
