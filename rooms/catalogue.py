@@ -157,6 +157,8 @@ def create_room(application: ApplicationRecord, request: CreateRoom, user: User 
 
     Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
     """
+    # Hashing is slow on purpose: not while the database is locked.
+    password = make_password(request.password) if request.password else ""
     with transaction.atomic():
         if application.max_rooms is not None:
             # The lock makes counting and making one step for everyone who makes a room here.
@@ -173,7 +175,7 @@ def create_room(application: ApplicationRecord, request: CreateRoom, user: User 
                     title=request.title or "",
                     mode=request.mode or Room.Mode.OPEN,
                     max_members=request.max_members,
-                    password=make_password(request.password) if request.password else "",
+                    password=password,
                     owner_id=user.id if user and not user.guest else None,
                     guest_owner_id=user.id if user and user.guest else "",
                     guest_owner_name=user.name if user and user.guest else "",

@@ -60,6 +60,8 @@ class Bus:
         self._on_relay = on_relay
         self._on_notice = on_notice
         self._channel = ""
+        # What is to be heard, and what the layer has been told of that.
+        self._wanted: set[str] = set()
         self._subscribed: set[str] = set()
         self._changing = asyncio.Lock()
         self._waiting: dict[str, list[bytes]] = {}
@@ -84,34 +86,42 @@ class Bus:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.flush()
-        for group in list(self._subscribed):
+        for group in list(self._wanted):
             await self.unsubscribe(group)
 
     async def subscribe(self, group: str) -> None:
-        """Hear what other processes say to a group. Raises Unavailable when the layer does not answer."""
-        if not self._channel or group in self._subscribed:
+        """Hear what other processes say to a group; as soon as the layer answers, if it does not now."""
+        if not self._channel or group in self._wanted:
             return
-        async with self._changing:
-            if group not in self._subscribed:
-                await _in_time(self._layer.group_add(group, self._channel))
-                self._subscribed.add(group)
+        self._wanted.add(group)
+        await self._follow(group)
 
     async def unsubscribe(self, group: str, still_wanted: Callable[[], bool] = lambda: False) -> None:
         """Stop hearing a group, unless it is wanted again by the time this is carried out."""
-        async with self._changing:
-            if group in self._subscribed and not still_wanted():
-                self._subscribed.discard(group)
-                try:
-                    await _in_time(self._layer.group_discard(group, self._channel))
-                except Unavailable:
-                    logger.warning("The channel layer did not let go of a group; its hints are ignored.")
+        if group in self._wanted and not still_wanted():
+            self._wanted.discard(group)
+            await self._follow(group)
 
-    async def renew(self) -> None:
-        """Renew the memberships now and then."""
+    async def repair(self) -> None:
+        """Do what the layer did not answer to before, and renew the memberships now and then."""
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
-            for group in list(self._subscribed):
-                await _in_time(self._layer.group_add(group, self._channel))
+            self._subscribed.clear()
+        for group in self._wanted ^ self._subscribed:
+            await self._follow(group)
+
+    async def _follow(self, group: str) -> None:
+        """Make the layer's membership what is wanted; changes are made one after the other."""
+        async with self._changing:
+            try:
+                if group in self._wanted and group not in self._subscribed:
+                    await _in_time(self._layer.group_add(group, self._channel))
+                    self._subscribed.add(group)
+                elif group in self._subscribed and group not in self._wanted:
+                    await _in_time(self._layer.group_discard(group, self._channel))
+                    self._subscribed.discard(group)
+            except Unavailable:
+                logger.warning("The membership of %s in the channel layer is put off.", group)
 
     def publish(
         self, group: str, event: RoomEvent, *, only: Collection[str] | None = None, volatile: bool = False

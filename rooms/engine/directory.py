@@ -19,8 +19,6 @@ from rooms.extensions import RoomContext
 from rooms.extensions.contexts import Services
 from rooms.threads import Pool
 
-# An application's row is read again after so long, for processes that no notice reaches.
-FRESH_SECONDS = 30
 # A room in which nobody of this process is stays loaded for so long.
 IDLE_SECONDS = 30
 
@@ -31,7 +29,6 @@ class LiveApplication:
     def __init__(self, record: ApplicationRecord, hooks: Hooks) -> None:
         self.record = record
         self.hooks = hooks
-        self.loaded = time.monotonic()
 
     @property
     def group(self) -> str:
@@ -98,10 +95,13 @@ class Directory:
 
     async def application(self, name: str) -> LiveApplication | None:
         """The application of that name, if there is one and it is enabled."""
-        live = self._applications.get(name)
-        if live is None or time.monotonic() - live.loaded > FRESH_SECONDS:
-            live = await self.load_application(name)
+        live = self._applications.get(name) or await self.load_application(name)
         return live if live and live.record.enabled else None
+
+    async def refresh(self) -> None:
+        """Read every live application again, for a process that no notice reaches."""
+        for name in list(self._applications):
+            await self.load_application(name)
 
     async def load_application(self, name: str) -> LiveApplication | None:
         """Read the row again; what is alive takes over what it says."""
@@ -114,7 +114,7 @@ class Directory:
             if live is None or live.record.id != record.id:
                 live = LiveApplication(record, Hooks(self._lane()))
             changed = live.record != record
-            live.record, live.loaded = record, time.monotonic()
+            live.record = record
             await live.hooks.use(record.extension, record.extension_settings, record.name, None)
             self._applications[name] = live
             if changed:

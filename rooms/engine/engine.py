@@ -35,6 +35,8 @@ from rooms.protocols.native import VERSION
 from rooms.threads import Pool
 
 SWEEP_SECONDS = 60
+REFRESH_SECONDS = 30
+REPAIR_SECONDS = 2
 
 _running: Engine | None = None
 
@@ -82,8 +84,15 @@ class Engine:
         if _running is None or _running.loop is not asyncio.get_running_loop():
             _running = cls()
             _running._started = asyncio.ensure_future(_running.start())
-        await asyncio.shield(_running._started)
-        return _running
+        engine = _running
+        try:
+            await asyncio.shield(engine._started)
+        except Exception:
+            # The next connection tries again.
+            if _running is engine:
+                _running = None
+            raise
+        return engine
 
     _started: asyncio.Future[None]
 
@@ -94,6 +103,8 @@ class Engine:
         )
         heartbeat.every(BEAT_SECONDS, self._beat)
         heartbeat.every(SWEEP_SECONDS, self._sweep)
+        heartbeat.every(REFRESH_SECONDS, self.parts.directory.refresh)
+        heartbeat.every(REPAIR_SECONDS, self.parts.bus.repair)
         self._ticking = asyncio.create_task(heartbeat.run())
 
     async def stop(self) -> None:
@@ -265,7 +276,6 @@ class Engine:
         self.connections[connection]()
 
     async def _beat(self) -> None:
-        await self.parts.bus.renew()
         for departure in await self.parts.presence.beat():
             place = await self.parts.pool.run(catalogue.place_of, departure.group)
             application = await self.parts.directory.application(place[0]) if place else None

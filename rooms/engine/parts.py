@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from typing import Any
 from rooms.conf import Settings
 from rooms.engine.bus import Bus
 from rooms.engine.directory import Directory, LiveApplication
-from rooms.errors import NotLoggedIn, RoomNotFound
+from rooms.errors import NotLoggedIn, RoomNotFound, RoomsError
 from rooms.events import User
 from rooms.fanout import Connection, Hub
 from rooms.histories import History
 from rooms.presence import Presence
 from rooms.threads import Pool
+
+logger = logging.getLogger("rooms.engine")
 
 
 class Tasks:
@@ -30,7 +33,16 @@ class Tasks:
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, RoomsError):
+            logger.warning("Work in the background was put off: %s", error.message)
+        else:
+            logger.error("Work in the background failed", exc_info=error)
 
     async def settle(self) -> None:
         """Wait until all of it is done."""

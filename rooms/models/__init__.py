@@ -4,6 +4,7 @@ A blank field of a room means "as its application says"; a blank limit of an app
 ``settings.ROOMS`` says". ``catalogue.py`` resolves these into plain values for the engine; nothing
 on the way of a message reads a model.
 """
+
 from __future__ import annotations
 
 from rooms.models.application import Application

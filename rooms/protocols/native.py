@@ -78,7 +78,7 @@ def _read(line: str) -> Request | Error:
                 return _explain(line)
         request = _decoder.decode(line)
         _check(request)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
         return _explain(line)
     except RoomsError as error:
         if isinstance(error, ProtocolError):
@@ -120,7 +120,9 @@ class _Typed(msgspec.Struct):
 def _id(value: dict[str, Any]) -> RequestId | None:
     try:
         id: RequestId | None = msgspec.convert(value.get("id"), _RequestId)
-    except msgspec.ValidationError:
+        # One that holds a lone surrogate could not be written again.
+        msgspec.json.encode(id)
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return None
     return id
 

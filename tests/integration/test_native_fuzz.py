@@ -21,20 +21,8 @@ ROOM = native.unique("fuzzed")
 
 TYPES = ["login", "logout", "rooms", "create", "join", "leave", "message", "history", "members", "subscribe"]
 TYPES += ["unsubscribe", "ping", "pong"]
-FIELDS = [
-    "id",
-    "name",
-    "token",
-    "room",
-    "title",
-    "mode",
-    "max_members",
-    "password",
-    "since",
-    "limit",
-    "prefix",
-]
-FIELDS += ["data", "event", "key", "to", "state", "volatile", "echo", "before", "after", "user", "type"]
+FIELDS = ["id", "name", "token", "room", "title", "mode", "max_members", "password", "since", "limit"]
+FIELDS += ["prefix", "data", "event", "key", "to", "state", "volatile", "echo", "before", "after", "type"]
 
 texts = some.text(some.characters(), max_size=20)  # lone surrogates included: JSON escapes them
 values = some.recursive(

@@ -173,7 +173,8 @@ async def test_invalid_utf8_closes(visitors: Visitors) -> None:
     client = await visitors.connect()
     await client.send_text(b'{"type":"ping","x":"\xff\xfe"}')
     await client.socket.wait_closed()
-    assert client.socket.close_code in (1007, 4500)
+    # Daphne's WebSocket layer drops the connection without a close frame.
+    assert client.socket.close_code in ((1006,) if visitors.server.kind == "daphne" else (1007, 4500))
 
 
 @pytest.mark.parametrize("letter", ["x", "ë", "😀"])
