@@ -59,7 +59,8 @@ async def test_arbitrary_frames_disturb_nobody(
             await client.join(ROOM)
         for frame in several:
             await client.send_text(frame)
-        await client.before_pong()
+        await client.send("ping", id="the end of it")
+        assert (await client.answer("the end of it"))["type"] == "pong"
     except ConnectionClosed:
         assert client.socket.close_code == 4500
     marker = native.unique("marker")

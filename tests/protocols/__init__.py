@@ -1,0 +1,1 @@
+"""Tests of the wire formats: no IO, no database."""

@@ -1,0 +1,62 @@
+"""Events are frozen, slotted values that carry the wire's names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from rooms import events
+from rooms.events import Joined, Message, Ping, Position, Push, Request, User, Value
+
+ANN = User(name="ann", id="1", guest=False)
+
+
+def descendants(kind: type) -> list[type]:
+    return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
+
+
+CLASSES: list[Any] = [each for base in (Value, Request, Push) for each in descendants(base)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_event_is_a_frozen_slotted_keyword_only_value(kind: Any) -> None:
+    if kind.__module__ != events.__name__:
+        pytest.skip("of another test")
+    config = kind.__struct_config__
+    assert config.frozen
+    assert not hasattr(kind, "__dict__") or "__dict__" not in vars(kind)
+    with pytest.raises(TypeError):
+        kind("positional")
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        ANN.name = "bob"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        Ping().other = 1  # type: ignore[attr-defined]
+
+
+def test_tags_are_unique_among_what_travels_one_way() -> None:
+    for base in (Request, Push):
+        tags = [each.__struct_config__.tag for each in descendants(base) if each.__module__ == "rooms.events"]
+        assert len(tags) == len(set(tags))
+
+
+def test_the_sender_is_called_from_on_the_wire() -> None:
+    message = Message(room="lobby", event="message", data=msgspec.Raw(b'"hi"'), sender=ANN, seq=1, time="t")
+    assert msgspec.json.decode(msgspec.json.encode(message)) == {
+        "type": "message",
+        "room": "lobby",
+        "event": "message",
+        "data": "hi",
+        "from": {"name": "ann", "id": "1", "guest": False},
+        "seq": 1,
+        "time": "t",
+    }
+
+
+def test_an_event_with_equal_fields_is_equal() -> None:
+    assert Joined(room="a", user=ANN) == Joined(room="a", user=User(name="ann", id="1", guest=False))
+    assert Position(epoch="e", seq=1) != Position(epoch="e", seq=2)

@@ -1,0 +1,80 @@
+"""Lawful names: native protocol, section 10."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rooms import names
+from rooms.errors import BadRequest
+
+
+@pytest.mark.parametrize("name", ["ann", "Ann Lee", "Анна", "小林", "o'neil_7", "🦊", "e\u0301", "x" * 64])
+def test_lawful_user_names(name: str) -> None:
+    assert names.user_name(name) == unicodedata.normalize("NFKC", name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "x" * 65, " ann", "ann ", "ann  lee", "a\tb", "a\nb", "a\x00", "a\u200bb", "\ue000"),
+        # NFKC: one character becomes eighteen.
+        *("\u2028", "\ufdfa" * 4, "\u00a0ann", "\u3000"),
+    ],
+)
+def test_unlawful_user_names(name: str) -> None:
+    with pytest.raises(BadRequest):
+        names.user_name(name)
+
+
+def test_a_lone_surrogate_is_no_name() -> None:
+    for check in (names.user_name, names.room_name):
+        with pytest.raises(BadRequest, match=r"U\+D800"):
+            check("a\ud800")
+
+
+def test_a_user_name_is_normalised() -> None:
+    assert names.user_name("ａｎｎ") == "ann"
+
+
+@pytest.mark.parametrize(("one", "other"), [("Ann", "aNN"), ("STRASSE", "straße"), ("ａｎｎ", "Ann")])
+def test_spellings_of_one_name(one: str, other: str) -> None:
+    assert names.user_key(one) == names.user_key(other)
+
+
+def test_different_names_have_different_keys() -> None:
+    assert names.user_key("ann") != names.user_key("anne")
+
+
+@given(st.text())
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    try:
+        name = names.user_name(text)
+    except BadRequest:
+        return
+    assert names.user_name(name) == name
+    assert names.user_key(name) == names.user_key(text)
+
+
+@pytest.mark.parametrize("name", ["lobby", "Lobby", "a  b", "a/b", "🦊", "ａｎｎ", "x" * 64])
+def test_a_lawful_room_name_stays_as_it_is(name: str) -> None:
+    assert names.room_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, " a", "a ", "\u3000a", "a\u00a0", "a\x00", "a\nb", "a\u200b", "\ue000", "\x85"]
+)
+def test_unlawful_room_names(name: str) -> None:
+    with pytest.raises(BadRequest):
+        names.room_name(name)
+
+
+@given(st.text())
+def test_a_room_name_is_never_changed(text: str) -> None:
+    try:
+        assert names.room_name(text) == text
+    except BadRequest as error:
+        assert error.message.isprintable()

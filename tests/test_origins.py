@@ -1,0 +1,106 @@
+"""Which pages may open a socket, and where a socket comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rooms import origins
+
+
+def headers(**values: str) -> list[tuple[bytes, bytes]]:
+    return [(name.replace("_", "-").encode(), value.encode()) for name, value in values.items()]
+
+
+@pytest.fixture(autouse=True)
+def site(settings: Any) -> None:
+    settings.DEBUG = False
+    settings.ALLOWED_HOSTS = ["rooms.example", "[2001:db8::1]"]
+    settings.CSRF_TRUSTED_ORIGINS = ["https://friend.example", "https://*.family.example"]
+
+
+def test_programs_send_no_origin() -> None:
+    assert origins.is_allowed(headers(host="rooms.example"))
+    assert origins.is_allowed([])
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://rooms.example", "rooms.example"),
+        ("http://rooms.example:8000", "rooms.example:8000"),
+        ("https://ROOMS.example", "rooms.Example"),
+        ("http://[2001:db8::1]:8000", "[2001:db8::1]:8000"),
+        ("https://friend.example", "rooms.example"),
+        ("https://FRIEND.example/", "rooms.example"),
+        ("https://a.family.example", "rooms.example"),
+        ("https://a.b.family.example", "rooms.example"),
+    ],
+)
+def test_the_sites_own_pages_and_trusted_ones(origin: str, host: str) -> None:
+    assert origins.is_allowed(headers(origin=origin, host=host))
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://evil.example", "rooms.example"),
+        ("null", "rooms.example"),
+        ("", "rooms.example"),
+        ("https://rooms.example:444", "rooms.example"),
+        # Same origin, but a host that the site does not have: DNS rebinding.
+        ("https://evil.example", "evil.example"),
+        ("file://rooms.example", "rooms.example"),
+        ("https://rooms.example.evil.example", "rooms.example"),
+        ("http://friend.example", "rooms.example"),
+        ("https://family.example", "rooms.example"),
+        ("https://evilfamily.example", "rooms.example"),
+        ("http://a.family.example", "rooms.example"),
+        ("https://[", "rooms.example"),
+        ("https://[rooms.example", "[rooms.example"),
+    ],
+)
+def test_other_pages(origin: str, host: str) -> None:
+    assert not origins.is_allowed(headers(origin=origin, host=host))
+
+
+def test_without_a_host_only_trusted_pages() -> None:
+    assert not origins.is_allowed(headers(origin="https://rooms.example"))
+    assert origins.is_allowed(headers(origin="https://friend.example"))
+
+
+def test_while_developing_this_machine_is_allowed(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = []
+    here = headers(origin="http://localhost:8000", host="localhost:8000")
+    assert not origins.is_allowed(here)
+    settings.DEBUG = True
+    assert origins.is_allowed(here)
+    assert origins.is_allowed(headers(origin="http://[::1]:8000", host="[::1]:8000"))
+
+
+def test_the_first_header_of_a_name() -> None:
+    assert origins.header([(b"a", b"1"), (b"a", b"2")], b"a") == "1"
+    assert origins.header([], b"a") is None
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "address"),
+    [
+        (None, 0, "10.0.0.1"),
+        (None, 2, "10.0.0.1"),
+        # Nobody is trusted to have written it.
+        ("203.0.113.9", 0, "10.0.0.1"),
+        ("203.0.113.9", 1, "203.0.113.9"),
+        ("6.6.6.6, 203.0.113.9", 1, "203.0.113.9"),
+        ("6.6.6.6, 203.0.113.9, 10.0.0.2", 2, "203.0.113.9"),
+        ("203.0.113.9", 2, "203.0.113.9"),
+    ],
+)
+def test_the_clients_address(forwarded: str | None, proxies: int, address: str) -> None:
+    given = [] if forwarded is None else headers(x_forwarded_for=forwarded)
+    assert origins.address(given, "10.0.0.1", proxies) == address
+
+
+def test_a_unix_socket_has_no_address() -> None:
+    assert origins.address([], "", 0) == ""

@@ -1,0 +1,156 @@
+"""The bounded pool: what it runs, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+from django.db import InterfaceError, OperationalError
+
+from rooms import threads
+from rooms.errors import Unavailable
+from rooms.threads import Pool
+
+
+@pytest.fixture
+def gate() -> Iterator[threading.Event]:
+    """Opens at the latest when the test is over, so that no job waits for ever."""
+    gate = threading.Event()
+    yield gate
+    gate.set()
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    pool = Pool(2, 1, "test")
+    yield pool
+    pool.close()
+
+
+async def test_a_job_runs_in_a_thread_and_its_result_comes_back(pool: Pool) -> None:
+    def job(number: int) -> tuple[int, int]:
+        return number * 2, threading.get_ident()
+
+    result, thread = await pool.run(job, 21)
+    assert result == 42
+    assert thread != threading.get_ident()
+
+
+async def test_what_a_job_raises_comes_back(pool: Pool) -> None:
+    def job() -> None:
+        raise LookupError("no")
+
+    with pytest.raises(LookupError, match="no"):
+        await pool.run(job)
+
+
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+async def test_a_database_that_is_down_is_unavailable(pool: Pool, error: type[Exception]) -> None:
+    def job() -> None:
+        raise error("connection refused to 10.0.0.1")
+
+    with pytest.raises(Unavailable) as raised:
+        await pool.run(job)
+    assert raised.value.retry
+    assert "10.0.0.1" not in raised.value.message
+
+
+async def test_a_full_queue_refuses_at_once_and_takes_jobs_again_when_there_is_room(
+    pool: Pool, gate: threading.Event
+) -> None:
+    waiting = [asyncio.ensure_future(pool.run(gate.wait)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await pool.run(int)
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert await pool.run(int) == 0
+
+
+async def test_a_job_counts_until_it_ends_even_when_nobody_waits_for_it(gate: threading.Event) -> None:
+    pool = Pool(1, 0)
+    waiting = asyncio.ensure_future(pool.run(gate.wait))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(Unavailable):
+        await pool.run(int)
+    gate.set()
+    await asyncio.to_thread(pool.close)
+
+
+async def test_the_error_of_an_abandoned_job_is_seen_by_nobody(gate: threading.Event) -> None:
+    pool = Pool(1, 0)
+
+    def job() -> None:
+        gate.wait()
+        raise LookupError
+
+    seen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: seen.append(context))
+    waiting = asyncio.ensure_future(pool.run(job))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    gate.set()
+    await asyncio.to_thread(pool.close)
+    await asyncio.sleep(0)
+    assert seen == []
+
+
+async def test_no_more_threads_than_it_may_have(gate: threading.Event) -> None:
+    pool = Pool(2, 8)
+    running: list[int] = []
+    both = threading.Barrier(3)
+
+    def job() -> None:
+        running.append(threading.get_ident())
+        if len(running) <= 2:
+            both.wait(timeout=10)
+        gate.wait()
+
+    waiting = [asyncio.ensure_future(pool.run(job)) for _ in range(6)]
+    await asyncio.to_thread(both.wait, 10)
+    assert len(running) == 2
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert len(set(running)) == 2
+    await asyncio.to_thread(pool.close)
+
+
+async def test_a_job_has_a_usable_connection_and_leaves_no_stale_one(pool: Pool) -> None:
+    called: list[str] = []
+    with mock.patch.object(threads, "close_old_connections", lambda: called.append("close")):
+        await pool.run(called.append, "job")
+    assert called == ["close", "job", "close"]
+
+
+async def test_closing_ends_every_thread_and_its_connections() -> None:
+    pool = Pool(3, 8)
+    barrier = threading.Barrier(3)
+    closed: list[int] = []
+    threads_used = set(
+        await asyncio.gather(
+            *(pool.run(lambda: (barrier.wait(timeout=10), threading.get_ident())[1]) for _ in range(3))
+        )
+    )
+    with mock.patch.object(
+        threads.connections, "close_all", lambda: closed.append(threading.get_ident())
+    ):
+        await asyncio.to_thread(pool.close)
+    assert set(closed) == threads_used
+    assert len(closed) == 3
+
+
+def test_a_pool_that_was_never_used_has_nothing_to_close() -> None:
+    Pool(1, 1).close()
+
+
+async def test_a_closed_pool_may_be_used_again(pool: Pool) -> None:
+    await pool.run(int)
+    await asyncio.to_thread(pool.close)
+    assert await pool.run(int) == 0
