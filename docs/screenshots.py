@@ -1,7 +1,7 @@
 """Takes the pictures of the chat page for the README: `python docs/screenshots.py` from the checkout.
 
-It starts a server with the demo data, lets three people talk in two browsers' windows each time, and writes
-docs/images/chat-light.png, chat-dark.png and chat-phone.png.
+It starts a server with the demo data, lets four people talk, and writes chat-light.png, chat-dark.png and
+chat-phone.png to docs/images.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     server = Server.start("uvicorn")
     with running(server), chromium() as browser:
-        people = {name: Person(browser, server.port) for name, _ in TALK}
+        people = {name: Person(browser, server.port) for name in dict(TALK)}
         for name, person in people.items():
-            person.enter(name, room=ROOM)
+            person.enter(name, "chat", room=ROOM)
         for number, (name, text) in enumerate(TALK, start=1):
             people[name].says(text)
             for person in people.values():
                 expect(person.words).to_have_count(number)
-        dora = Person(browser, server.port, width=1100, height=700).enter("Dora", room=ROOM).says(MINE)
+        dora = Person(browser, server.port, width=1100, height=700).enter("Dora", "chat", room=ROOM)
+        dora.says(MINE)
         expect(dora.page.locator(".pending")).to_have_count(0)
         for scheme in ("light", "dark"):
             dora.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")

@@ -87,7 +87,7 @@ async def amembers(application: str, room: str) -> list[User]:
 
 
 def history(application: str, room: str, limit: int = 50) -> list[Message]:
-    """The newest messages of a room, oldest first. ``data`` of each is raw JSON. Raises RoomNotFound."""
+    """The newest messages of a room, oldest first; ``value`` is what was said. Raises RoomNotFound."""
     return _wait_for(lambda engine: engine.history(application, room, limit))
 
 

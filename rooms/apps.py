@@ -12,8 +12,11 @@ class RoomsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from rooms import signals
+        from django.core.checks import register
+
+        from rooms import checks, signals
         from rooms.extensions import registry
 
         registry.autodiscover()
         signals.connect()
+        register(checks.check_rooms, "rooms")

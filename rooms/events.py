@@ -10,9 +10,9 @@ Next in the flow: ``protocols/native.py`` turns frames into requests.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, json
 
 Mode: TypeAlias = Literal["open", "broadcast"]
 LeftReason: TypeAlias = Literal["left", "dropped", "kicked", "closed"]
@@ -181,6 +181,11 @@ class Message(Push, frozen=True, kw_only=True, tag="message", rename={"sender": 
     time: str
     to: list[str] | UnsetType = UNSET
     state: bool | UnsetType = UNSET
+
+    @property
+    def value(self) -> Any:
+        """``data`` as Python values."""
+        return json.decode(self.data)
 
 
 class Joined(Push, frozen=True, kw_only=True, tag="joined"):

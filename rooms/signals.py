@@ -70,10 +70,10 @@ def _room_deleted(instance: Room, **_: Any) -> None:
 
 
 def _restriction_changed(instance: Restriction, **_: Any) -> None:
-    if instance.room is None:
+    if instance.room_id is None:
         notify(ApplicationChanged(application=instance.application.name))
-    else:
-        room = instance.room
+    # When the room goes too, its row may be gone by now; that is said of the room itself.
+    elif room := Room.objects.filter(pk=instance.room_id).first():
         notify(
             RoomChanged(
                 application=instance.application.name, room=room.pk, name=room.name, listed=room.listed

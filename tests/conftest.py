@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from collections.abc import AsyncIterator
 
 import django
@@ -33,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
         except pytest.fail.Exception as reason:
             pytest.exit(str(reason), returncode=1)
     django.setup()
+    # A run that is told to end ends as with Ctrl-C, and takes its servers along.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The real hashers are slow on purpose.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     # A busy machine is no fault; on CI the same examples every time.

@@ -21,9 +21,7 @@ CLOSE_CODES = {
     **{"frame_too_large": 4507, "flooding": 4508, "no_such_application": 4509, "logged_out": 4510},
 }
 
-CLASSES = [
-    each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RoomsError)
-]
+CLASSES = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RoomsError)]
 
 
 def test_the_codes_are_those_of_the_protocol() -> None:

@@ -138,9 +138,7 @@ async def test_closing_ends_every_thread_and_its_connections() -> None:
             *(pool.run(lambda: (barrier.wait(timeout=10), threading.get_ident())[1]) for _ in range(3))
         )
     )
-    with mock.patch.object(
-        threads.connections, "close_all", lambda: closed.append(threading.get_ident())
-    ):
+    with mock.patch.object(threads.connections, "close_all", lambda: closed.append(threading.get_ident())):
         await asyncio.to_thread(pool.close)
     assert set(closed) == threads_used
     assert len(closed) == 3

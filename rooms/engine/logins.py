@@ -21,7 +21,7 @@ from django.utils.crypto import constant_time_compare
 
 from rooms import names, policy
 from rooms.engine.directory import LiveApplication
-from rooms.engine.parts import Parts, user_of
+from rooms.engine.parts import Parts, quietly, user_of
 from rooms.errors import (
     ApplicationFull,
     BadRequest,
@@ -89,7 +89,7 @@ class Logins:
             await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_seconds)
         connection.user, connection.login, connection.moderator = None, None, False
         connection.waiting_for_login = time.monotonic()
-        await self._parts.presence.remove(application.group, connection.id, user)
+        await quietly(self._parts.presence.remove(application.group, connection.id, user))
         connection.send(Reply(id=request.id, data={}))
         await application.hooks.tell("on_logout", _event(connection, user))
 

@@ -15,8 +15,8 @@ from msgspec import UNSET
 from rooms import policy
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
-from rooms.engine.parts import Parts, user_of
-from rooms.errors import NotMember, RoomFull, RoomsError, TooManyRooms
+from rooms.engine.parts import Parts, quietly, user_of
+from rooms.errors import NotMember, RoomFull, TooManyRooms
 from rooms.events import (
     Join,
     JoinData,
@@ -78,7 +78,7 @@ class Membership:
         if removed is not None:
             connection.notify(Removed(room=place.room, reason=removed, message=message or UNSET))
         if not place.listens_only:
-            await self._depart(connection.application, place, connection.id, user, reason)
+            await quietly(self._depart(connection.application, place, connection.id, user, reason))
 
     async def dissolve(self, room: LiveRoom, message: str) -> None:
         """The room is no more: everybody in it here is told so and is out."""
@@ -222,7 +222,7 @@ class Membership:
             self._discard(connection, place)
             if not place.listens_only:
                 presence = self._parts.presence
-                self._parts.tasks.spawn(_quietly(presence.remove(room.group, connection.id, user)))
+                self._parts.tasks.spawn(quietly(presence.remove(room.group, connection.id, user)))
 
     # Going out ---------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Membership:
         self._discard(connection, place)
         connection.send(Reply(id=request.id, data={}))
         if not listens_only:
-            await self._depart(connection.application, place, connection.id, user, "left")
+            await quietly(self._depart(connection.application, place, connection.id, user, "left"))
 
     def _discard(self, connection: Connection, place: Place) -> None:
         connection.memberships.pop(place.room, None)
@@ -251,7 +251,7 @@ class Membership:
         room = await self._parts.directory.find_room(live, place.room) if live else None
         if room is None or room.record.id != place.room_id:
             return
-        await _quietly(self._parts.presence.fade(place.group, id, user))
+        await quietly(self._parts.presence.fade(place.group, id, user))
         self._parts.departures.add(
             room.record.grace_seconds, partial(self._depart, application, place, id, user, "dropped")
         )
@@ -283,11 +283,3 @@ class Membership:
     def _tell(self, room: LiveRoom, event: Joined | Left, exclude: Connection | None = None) -> None:
         self._parts.hub.group_send(room.group, event, exclude=exclude)
         self._parts.bus.publish(room.group, event)
-
-
-async def _quietly(work: object) -> None:
-    """Clean up as far as the backends answer; leases take care of the rest."""
-    try:
-        await work  # type: ignore[misc]
-    except RoomsError as error:
-        logger.warning("Could not clean up: %s", error.message)

@@ -37,10 +37,7 @@ class Notices:
             logger.warning("A notice could not be carried out: %s", error.message)
 
     async def _application_changed(self, notice: ApplicationChanged) -> None:
-        known = next(
-            (each for each in self._parts.directory.applications() if each.record.name == notice.application),
-            None,
-        )
+        known = self._parts.directory.known_application(notice.application)
         if known is None:
             return
         live = await self._parts.directory.load_application(notice.application)
@@ -54,7 +51,7 @@ class Notices:
                 connection.close(CloseCode.BANNED, "You are banned here.")
 
     async def _room_changed(self, notice: RoomChanged) -> None:
-        application = await self._parts.directory.application(notice.application)
+        application = self._parts.directory.known_application(notice.application)
         if application is None:
             return
         live = self._parts.directory.room_by_id(notice.room)
@@ -86,9 +83,10 @@ class Notices:
     ) -> None:
         if live is not None:
             await self._remove(live, "The room was closed.")
-            await self._parts.histories[live.record.history].forget(notice.room)
         else:
             await self._parts.presence.clear(group_of(notice.room))
+        for history in self._parts.histories.values():
+            await history.forget(notice.room)
         if notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
 

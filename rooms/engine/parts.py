@@ -91,6 +91,14 @@ class Parts:
         return live
 
 
+async def quietly(work: Awaitable[object]) -> None:
+    """Clean up as far as the backends answer; leases and sweeps take care of the rest."""
+    try:
+        await work
+    except RoomsError as error:
+        logger.warning("Could not clean up: %s", error.message)
+
+
 def user_of(connection: Connection) -> User:
     """Who this is. Raises NotLoggedIn."""
     if connection.user is None:

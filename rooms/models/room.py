@@ -89,4 +89,5 @@ class Room(Limits, Extended):
         ]
 
     def __str__(self) -> str:
-        return self.title or self.name
+        # Most applications have a lobby.
+        return f"{self.application} / {self.title or self.name}"

@@ -237,6 +237,19 @@ def test_a_message_that_is_refused_can_be_tried_again(meet: Meet, room: str) -> 
     ann.sees("may I?")
 
 
+def test_events_of_an_extension(meet: Meet) -> None:
+    ann = meet().enter(name("ann"), "quiz")
+    ann.page.get_by_role("button", name="Quiz lobby").click()
+    ann.sees_room("Quiz lobby").says("/start")
+    state = ann.page.get_by_role("list", name="Current values of this room")
+    expect(state).to_contain_text("question")
+    expect(ann.page.locator(".message.event")).to_contain_text(["score", "question"])
+    ann.says("/answer nobody knows")
+    expect(ann.page.locator(".toast").last).to_contain_text('answer: {"right":false}')
+    ann.says("/start")
+    expect(ann.page.locator(".toast").last).to_contain_text("A quiz is under way.")
+
+
 def test_news_of_other_rooms_is_counted(meet: Meet, room: str) -> None:
     other = f"{room} annex"
     ann = meet().enter(name("ann"), room=room).says("stay here")

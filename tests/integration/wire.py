@@ -40,7 +40,7 @@ class Wire:
             thread.join()
 
     def _start(self, work: Callable[..., None], *arguments: socket.socket) -> threading.Thread:
-        thread = threading.Thread(target=work, args=arguments)
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
         self._threads.append(thread)
         thread.start()
         return thread

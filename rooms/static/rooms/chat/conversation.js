@@ -4,6 +4,7 @@ import { newKey } from "../client/key.js";
 import { toast } from "./notices.js";
 import { errorText } from "./words.js";
 
+const COMMAND = /^\/([\w.-]{1,64})(?:\s+([^]*))?$/;
 const OLDER = 50; // messages fetched at once when scrolling up
 
 export class Conversation {
@@ -15,12 +16,30 @@ export class Conversation {
     this.#stage = stage;
   }
 
+  /** Says something; a line such as "/answer 42" is an event of that name with the rest as its data. */
   send(text) {
     const { room } = this.#stage;
+    const [, event, data = null] = text.match(COMMAND) ?? [];
+    if (event) {
+      this.#command(room, event, data);
+      return;
+    }
     const key = newKey();
     const message = { event: "message", data: { text }, from: this.#client.user, time: new Date().toISOString() };
     this.#stage.appending(room, () => room.log.addPending(key, message), { own: true });
     this.#deliver(room, key, message.data);
+  }
+
+  async #command(room, event, data) {
+    try {
+      // What no extension takes goes to the room, and comes from there; what one answers is for us alone.
+      const { seq, time, ...answer } = await this.#client.send(room.name, data, { event });
+      if (Object.keys(answer).length > 0) {
+        toast(`${event}: ${JSON.stringify(answer)}`);
+      }
+    } catch (error) {
+      toast(errorText(error));
+    }
   }
 
   async #deliver(room, key, data) {

@@ -57,7 +57,8 @@ export class MessageLog {
   confirm(key, { seq, time }) {
     const entry = this.#pending.get(key);
     this.#remove(entry);
-    // Without a number the server's own copy takes its place; with one it may be here already.
+    // Without a number the server's own copy takes its place, or there is none, because an extension took
+    // the message for itself. With a number it may be here already.
     if (seq !== null && !this.#numbered.has(seq)) {
       const message = { ...entry.message, seq, time };
       this.#insert({ message, node: this.#draw(message) });

@@ -1,0 +1,106 @@
+"""Applications in the admin."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from rooms.admin.deletion import CountedDeletion
+from rooms.admin.extended import ExtendedAdmin, ExtendedForm
+from rooms.conf import get_settings
+from rooms.models import Application, Ban, Message, Mute, Room, StateMessage
+
+
+class ApplicationForm(ExtendedForm):
+    """An application; what it leaves blank is said by ``settings.ROOMS``."""
+
+    inherited = (
+        *ExtendedForm.inherited,
+        *("max_connections_per_address", "logins_per_minute", "max_message_bytes"),
+    )
+
+    def inherit(self, name: str) -> Any:
+        return getattr(get_settings(), name)
+
+
+@admin.register(Application)
+class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
+    """Applications with their rooms counted."""
+
+    form = ApplicationForm
+    list_display = ("name", "title", "enabled", "entry", "rooms", "rooms_on_demand", "history", "extension")
+    list_filter = ("enabled", "entry", "rooms_on_demand", "history", "extension")
+    search_fields = ("name", "title")
+    actions = ("enable", "disable")
+    readonly_fields = ("created",)
+    fieldsets = (
+        (None, {"fields": ("name", "title", "enabled", "created")}),
+        (_("Who may enter"), {"fields": ("entry", "group", "max_users")}),
+        (_("Rooms"), {"fields": ("rooms_on_demand", "rooms_stay", "max_rooms")}),
+        (_("History"), {"fields": ("history", "history_count", "history_seconds")}),
+        (
+            _("Limits"),
+            {
+                "fields": (
+                    *("max_message_bytes", "request_rate", "request_burst", "grace_seconds"),
+                    *("logins_per_minute", "max_connections_per_address"),
+                ),
+                "description": _("A blank field is as this site's settings say; they are shown in it."),
+            },
+        ),
+        (_("Extension"), {"fields": ("extension",)}),
+    )
+    deleted_with: ClassVar = [
+        (Room, "application"),
+        (Message, "room__application"),
+        (StateMessage, "room__application"),
+        (Ban, "application"),
+        (Mute, "application"),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Application]:
+        rooms = Room.objects.filter(application=OuterRef("pk")).order_by().values("application")
+        count = Subquery(rooms.annotate(count=Count("pk")).values("count"))
+        applications: QuerySet[Application] = super().get_queryset(request)
+        return applications.annotate(count_of_rooms=Coalesce(count, 0))
+
+    @admin.display(description=_("rooms"), ordering="count_of_rooms")
+    def rooms(self, application: Any) -> SafeString:
+        address = reverse(f"{self.admin_site.name}:rooms_room_changelist")
+        return format_html(
+            '<a href="{}?application__id__exact={}">{}</a>',
+            address,
+            application.pk,
+            application.count_of_rooms,
+        )
+
+    @admin.action(description=_("Enable selected %(verbose_name_plural)s"), permissions=["change"])
+    def enable(self, request: HttpRequest, applications: QuerySet[Application]) -> None:
+        self._set_enabled(request, applications.filter(enabled=False), True)
+
+    @admin.action(description=_("Disable selected %(verbose_name_plural)s"), permissions=["change"])
+    def disable(self, request: HttpRequest, applications: QuerySet[Application]) -> None:
+        self._set_enabled(request, applications.filter(enabled=True), False)
+
+    def _set_enabled(self, request: HttpRequest, applications: QuerySet[Application], enabled: bool) -> None:
+        changed = list(applications)
+        for application in changed:
+            # Each by itself: an update of the queryset sends no signals, and no socket would hear of it.
+            application.enabled = enabled
+            application.save(update_fields=["enabled"])
+            self.log_change(request, application, [{"changed": {"fields": ["enabled"]}}])
+        text = (
+            ngettext("%d application was enabled.", "%d applications were enabled.", len(changed))
+            if enabled
+            else ngettext("%d application was disabled.", "%d applications were disabled.", len(changed))
+        )
+        self.message_user(request, text % len(changed), messages.SUCCESS)

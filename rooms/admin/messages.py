@@ -1,0 +1,67 @@
+"""Messages and state in the admin: to be read and deleted, never to be written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest
+from django.utils.text import Truncator
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from rooms.models import Message, StateMessage
+
+EXCERPT = 80
+
+
+class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """What messages and state have in common."""
+
+    # No date hierarchy, and one count a page: no index leads by time through the messages of all rooms.
+    show_full_result_count = False
+    search_fields = ("event", "data", "sender_name", "room__name", "room__title")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        # A list of long messages would be a long page: their beginnings do.
+        rows: QuerySet[Any] = super().get_queryset(request).select_related("room__application").defer("data")
+        shortened: QuerySet[Any] = rows.annotate(beginning=Left("data", EXCERPT + 1))
+        return shortened
+
+    @admin.display(description=_("data"))
+    def excerpt(self, said: Any) -> str:
+        return Truncator(said.beginning).chars(EXCERPT)
+
+    @admin.display(description=_("sender"), ordering="sender_name")
+    def sender(self, said: Any) -> str:
+        if not said.sender_name:
+            return gettext("the server")
+        return gettext("%s (guest)") % said.sender_name if said.sender_guest else str(said.sender_name)
+
+
+@admin.register(Message)
+class MessageAdmin(SaidAdmin):
+    """The histories that are kept in the database."""
+
+    list_display = ("time", "room", "seq", "sender", "event", "excerpt", "state")
+    list_filter = ("room__application", "time", "state", "sender_guest")
+    fields = ("room", "seq", "time", "sender", "sender_id", "event", "data", "state", "key")
+    readonly_fields = ("sender",)
+
+
+@admin.register(StateMessage)
+class StateMessageAdmin(SaidAdmin):
+    """The state that rooms keep in the database."""
+
+    list_display = ("event", "room", "excerpt", "sender", "time")
+    list_filter = ("room__application", "time", "sender_guest")
+    fields = ("room", "event", "data", "time", "sender", "sender_id", "seq")
+    readonly_fields = ("sender",)

@@ -1,0 +1,81 @@
+"""Bans and mutes in the admin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from rooms.admin.people import PeopleAdmin
+from rooms.models import Ban, Mute, Restriction
+
+
+class InForce(admin.SimpleListFilter):
+    """Those that hold now, or those that have run out."""
+
+    title = _("in force")
+    parameter_name = "in_force"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, Any]]:
+        return [("yes", _("Yes")), ("no", _("No"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        ended = Q(until__lte=timezone.now())
+        if self.value() == "yes":
+            return queryset.exclude(ended)
+        return queryset.filter(ended) if self.value() == "no" else queryset
+
+
+class RestrictionAdmin(PeopleAdmin):
+    """Who may not, where, until when, why, and who said so."""
+
+    list_display = ("__str__", "application", "where", "until", "in_force", "reason", "created", "created_by")
+    list_filter = (InForce, "application", "created")
+    search_fields = (
+        *("guest", "reason", "room__name", "room__title", "application__name", "application__title"),
+        f"user__{get_user_model().USERNAME_FIELD}",
+    )
+    date_hierarchy = "created"
+    autocomplete_fields = ("application", "room")
+    raw_id_fields = ("user",)
+    readonly_fields = ("created", "created_by")
+    fields = ("application", "room", "user", "guest", "until", "reason", "created", "created_by")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        related = ("application", "room__application", "user", "created_by")
+        return super().get_queryset(request).select_related(*related)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        # Whom it concerns and where stays: for somebody else there is another ban.
+        fixed = () if obj is None else ("application", "room", "user", "guest")
+        return (*fixed, *self.readonly_fields)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        if not change:
+            obj.created_by = request.user
+        super().save_model(request, obj, form, change)
+
+    @admin.display(description=_("room"), ordering="room__name")
+    def where(self, restriction: Restriction) -> str:
+        return restriction.room.title or restriction.room.name if restriction.room else gettext("all rooms")
+
+    @admin.display(description=_("in force"), boolean=True)
+    def in_force(self, restriction: Restriction) -> bool:
+        return restriction.until is None or restriction.until > timezone.now()
+
+
+@admin.register(Ban)
+class BanAdmin(RestrictionAdmin):
+    """Who may not come in."""
+
+
+@admin.register(Mute)
+class MuteAdmin(RestrictionAdmin):
+    """Who may listen, but not speak."""

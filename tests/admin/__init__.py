@@ -1,0 +1,1 @@
+"""Tests of the Django admin, through Django's own test client."""

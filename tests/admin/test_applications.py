@@ -1,0 +1,76 @@
+"""Applications in the admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from pytest_django import DjangoAssertNumQueries
+
+from rooms.models import Application, Room
+from rooms.notices import ApplicationChanged
+from tests.admin.pages import act, address, form_of
+
+
+def test_the_list_counts_rooms(client: Client, application: Application) -> None:
+    other = Application.objects.create(name="other")
+    for number in range(3):
+        Room.objects.create(application=other, name=f"room {number}")
+    response = client.get(address(Application, "changelist"), {"o": "5"})
+    counts = {row.name: row.count_of_rooms for row in response.context["cl"].result_list}
+    assert counts == {"tea": 0, "other": 3}
+    assert list(counts) == ["tea", "other"]
+    assert f'href="{address(Room, "changelist")}?application__id__exact={other.pk}">3<' in response.text
+
+
+def test_the_list_asks_as_much_for_many_as_for_few(
+    client: Client, application: Application, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(6, exact=False) as few:
+        client.get(address(Application, "changelist"))
+    for number in range(20):
+        added = Application.objects.create(name=f"application-{number}")
+        Room.objects.create(application=added, name="room")
+    with django_assert_num_queries(len(few)):
+        client.get(address(Application, "changelist"))
+
+
+@pytest.mark.parametrize(("searched", "found"), [("tea", 1), ("cake", 1), ("coffee", 0)])
+def test_search(client: Client, application: Application, searched: str, found: int) -> None:
+    response = client.get(address(Application, "changelist"), {"q": searched})
+    assert response.context["cl"].result_count == found
+
+
+@pytest.mark.parametrize(("action", "enabled"), [("disable", False), ("enable", True)])
+def test_the_actions_reach_the_sockets_of_what_they_change(
+    client: Client, application: Application, notices: list[Any], action: str, enabled: bool
+) -> None:
+    others = [
+        Application.objects.create(name=name, enabled=not enabled, title="As it was") for name in ("a", "b")
+    ]
+    Application.objects.filter(pk=application.pk).update(enabled=enabled)
+    notices.clear()
+    response = act(client, action, application, *others)
+    assert response.status_code == 302
+    assert set(Application.objects.values_list("enabled", flat=True)) == {enabled}
+    assert notices == [ApplicationChanged(application="a"), ApplicationChanged(application="b")]
+    assert LogEntry.objects.count() == 2
+    assert f"2 applications were {action}d." in client.get(response["Location"]).text
+
+
+def test_an_onlooker_has_no_actions(onlooker: Client, application: Application) -> None:
+    act(onlooker, "disable", application)
+    application.refresh_from_db()
+    assert application.enabled
+
+
+def test_blank_limits_show_what_holds_instead(
+    client: Client, application: Application, settings: Any
+) -> None:
+    settings.ROOMS = {"GRACE_SECONDS": 4321}
+    form = form_of(client.get(address(Application, "change", application.pk)))
+    assert form.fields["grace_seconds"].widget.attrs["placeholder"] == 4321
+    assert form["grace_seconds"].value() is None
+    assert 'placeholder="65536"' in str(form["max_message_bytes"])

@@ -1,0 +1,191 @@
+"""Rooms in the admin: the list, the password that nobody can read, the one owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.hashers import check_password
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from rooms.models import Application, Message, Room
+from rooms.notices import RoomChanged
+from tests.admin.pages import add, address, form_of, save
+
+
+def say(room: Room, count: int) -> None:
+    Message.objects.bulk_create(
+        Message(room=room, seq=seq, event="message", data="1", time=timezone.now())
+        for seq in range(1, count + 1)
+    )
+
+
+# The list ----------------------------------------------------------------------------------------------
+
+
+def test_the_list_counts_messages_and_tells_the_last(client: Client, room: Room) -> None:
+    quiet = Room.objects.create(application=room.application, name="quiet")
+    say(room, 3)
+    response = client.get(address(Room, "changelist"))
+    rows = {row.name: (row.count_of_messages, row.time_of_last) for row in response.context["cl"].result_list}
+    assert rows == {"lobby": (3, Message.objects.get(seq=3).time), "quiet": (0, None)}
+    assert f"room__id__exact={quiet.pk}" in response.text
+
+
+def test_the_list_tells_whose_and_where_and_how(client: Client, application: Application) -> None:
+    ann = User.objects.create_user("ann")
+    Room.objects.create(application=application, name="one", owner=ann, history="memory")
+    Room.objects.create(application=application, name="two", guest_owner_id="7", guest_owner_name="Visitor")
+    text = client.get(address(Room, "changelist")).text
+    for words in ("ann", "Visitor", "In memory, until the process ends<", "In the database (application)"):
+        assert words in text
+
+
+def test_the_list_asks_as_much_for_many_as_for_few(
+    client: Client, room: Room, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(10, exact=False) as few:
+        client.get(address(Room, "changelist"))
+    for number in range(20):
+        application = Application.objects.create(name=f"application-{number}")
+        owner = User.objects.create_user(f"owner-{number}")
+        say(Room.objects.create(application=application, name="room", owner=owner), 2)
+    with django_assert_num_queries(len(few)):
+        client.get(address(Room, "changelist"))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        *[({"q": words}, ["lobby"]) for words in ("lob", "tea cake", "ann")],
+        ({"q": "Visitor"}, ["other"]),
+        ({"q": "nothing"}, []),
+        ({"mode__exact": "broadcast"}, ["other"]),
+        ({"listed__exact": "0"}, ["other"]),
+        ({"password__isempty": "0"}, ["other"]),
+    ],
+)
+def test_search_and_filters(client: Client, room: Room, query: dict[str, str], found: list[str]) -> None:
+    room.owner = User.objects.create_user("ann")
+    room.save()
+    Room.objects.create(
+        application=Application.objects.create(name="chess"),
+        name="other",
+        mode="broadcast",
+        listed=False,
+        password="!",
+        guest_owner_id="7",
+        guest_owner_name="Visitor",
+    )
+    rows = client.get(address(Room, "changelist"), query).context["cl"].result_list
+    assert [row.name for row in rows] == found
+
+
+def test_the_autocomplete_tells_rooms_of_one_name_apart(client: Client, room: Room) -> None:
+    Room.objects.create(application=Application.objects.create(name="chess"), name="lobby")
+    query = {"app_label": "rooms", "model_name": "ban", "field_name": "room", "term": "lobby"}
+    results = client.get("/admin/autocomplete/", query).json()["results"]
+    assert {result["text"] for result in results} == {"Tea & cake / lobby", "chess / lobby"}
+
+
+# The page ----------------------------------------------------------------------------------------------
+
+
+def test_a_password_is_hashed_kept_changed_and_removed(client: Client, room: Room) -> None:
+    for changes, password in (
+        ({"new_password": " first "}, " first "),
+        ({}, " first "),
+        ({"title": "Still kept"}, " first "),
+        ({"new_password": "second"}, "second"),
+    ):
+        assert save(client, room, changes).status_code == 302
+        room.refresh_from_db()
+        assert password not in room.password
+        assert check_password(password, room.password)
+        page = client.get(address(Room, "change", room.pk)).text
+        assert password.strip() not in page
+        assert room.password not in page
+    assert save(client, room, {"remove_password": "on"}).status_code == 302
+    room.refresh_from_db()
+    assert room.password == ""
+
+
+def test_a_new_password_and_none_contradict_each_other(client: Client, room: Room) -> None:
+    save(client, room, {"new_password": "first"})
+    response = save(client, room, {"new_password": "second", "remove_password": "on"})
+    assert list(form_of(response).errors) == ["remove_password"]
+    room.refresh_from_db()
+    assert check_password("first", room.password)
+
+
+def test_there_is_nothing_to_remove_from_a_room_without_password(client: Client, room: Room) -> None:
+    assert form_of(client.get(address(Room, "change", room.pk))).fields["remove_password"].disabled
+
+
+def test_a_new_room(client: Client, application: Application, notices: list[Any]) -> None:
+    fields = {"application": application.pk, "name": "new", "new_password": "sesame"}
+    assert add(client, Room, fields).status_code == 302
+    room = Room.objects.get(name="new")
+    assert check_password("sesame", room.password)
+    assert room.extension_settings == {}
+    assert notices == [RoomChanged(application="tea", room=room.pk, name="new", listed=False)]
+
+
+@pytest.mark.parametrize(("name", "where"), [("", "name"), ("lob\u200bby", "name"), ("lobby", "__all__")])
+def test_an_unlawful_name_is_an_error(client: Client, room: Room, name: str, where: str) -> None:
+    response = add(client, Room, {"application": room.application_id, "name": name})
+    assert list(form_of(response).errors) == [where]
+
+
+def test_a_user_takes_a_room_over_from_a_guest(client: Client, room: Room, boss: User) -> None:
+    Room.objects.filter(pk=room.pk).update(guest_owner_id="7", guest_owner_name="Visitor")
+    assert "Visitor" in client.get(address(Room, "change", room.pk)).text
+    save(client, room, {"title": "Still the guest's"})
+    room.refresh_from_db()
+    assert room.guest_owner_id == "7"
+    assert save(client, room, {"owner": boss.pk}).status_code == 302
+    room.refresh_from_db()
+    assert (room.owner, room.guest_owner_id, room.guest_owner_name) == (boss, "", "")
+
+
+def test_a_room_stays_in_its_application(client: Client, room: Room) -> None:
+    other = Application.objects.create(name="other")
+    save(client, room, {"application": other.pk})
+    room.refresh_from_db()
+    assert room.application.name == "tea"
+
+
+def test_blank_fields_show_what_the_application_says(client: Client, room: Room) -> None:
+    Application.objects.filter(pk=room.application_id).update(grace_seconds=0, history_count=77)
+    form = form_of(client.get(address(Room, "change", room.pk)))
+    shown = {name: form.fields[name].widget.attrs["placeholder"] for name in form.inherited}
+    assert shown["grace_seconds"] == 0
+    assert shown["history_count"] == 77
+    assert shown["request_rate"] == 20
+    assert dict(form.fields["history"].choices)[""] == "As the application says"
+
+
+def test_users_are_given_by_id_where_the_admin_has_none(client: Client, room: Room, boss: User) -> None:
+    where = address(Room, "change", room.pk)
+    assert "admin-autocomplete" in str(form_of(client.get(where))["owner"])
+    users = admin.site.get_model_admin(User)
+    admin.site.unregister(User)
+    try:
+        assert "admin-autocomplete" not in str(form_of(client.get(where))["owner"])
+        assert save(client, room, {"owner": boss.pk}).status_code == 302
+    finally:
+        admin.site.register(User, type(users))
+    room.refresh_from_db()
+    assert room.owner == boss
+
+
+def test_an_onlooker_sees_all_but_the_password(onlooker: Client, room: Room) -> None:
+    Room.objects.filter(pk=room.pk).update(password="md5$secret")
+    page = onlooker.get(address(Room, "change", room.pk))
+    assert page.status_code == 200
+    assert "password" not in page.text.replace("/password_change/", "").replace("Change password", "")
+    assert onlooker.get(address(Room, "changelist")).status_code == 200

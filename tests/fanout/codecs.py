@@ -1,0 +1,83 @@
+"""Protocols for the fan-out's tests: what they encode can be read at a glance, and is counted."""
+
+from __future__ import annotations
+
+import itertools
+from typing import ClassVar
+
+from msgspec import Raw
+
+from rooms.events import Closing, Error, Message, Push, Request, User
+from rooms.fanout import Connection
+from rooms.protocols import Protocol
+
+_ids = itertools.count(1)
+
+
+class Plain(Protocol):
+    """Writes a message as its event's name, anything else as its tag; counts what it encodes."""
+
+    encoded: ClassVar[int] = 0
+
+    def receive(self, frame: str | bytes) -> list[Request | Error]:
+        return []
+
+    def send(self, event: Push | Request) -> bytes | None:
+        return self._text(event)
+
+    @classmethod
+    def broadcast(cls, event: Push) -> bytes | None:
+        cls.encoded += 1
+        return cls._text(event)
+
+    @classmethod
+    def _text(cls, event: Push | Request) -> bytes:
+        if isinstance(event, Closing):
+            return f"closing {event.code}".encode()
+        return (event.event if isinstance(event, Message) else str(event.__struct_config__.tag)).encode()
+
+
+class Shouting(Plain):
+    """Another protocol in the same room."""
+
+    encoded: ClassVar[int] = 0
+
+    @classmethod
+    def _text(cls, event: Push | Request) -> bytes:
+        return super()._text(event).upper()
+
+
+class Silent(Plain):
+    """Has no word for anything."""
+
+    encoded: ClassVar[int] = 0
+
+    def send(self, event: Push | Request) -> bytes | None:
+        return None
+
+    @classmethod
+    def broadcast(cls, event: Push) -> bytes | None:
+        cls.encoded += 1
+        return None
+
+
+class Lines(Plain):
+    """Frames that leave together are one frame of several lines."""
+
+    separator: ClassVar[bytes | None] = b"\n"
+
+
+def message(event: str, seq: int | None = None) -> Message:
+    return Message(room="lobby", event=event, data=Raw(b"null"), sender=None, seq=seq, time="t")
+
+
+def connection(protocol: Protocol | None = None, user: str | None = None) -> Connection:
+    """A connection; ``user`` is id and name of whom it belongs to."""
+    made = Connection(f"c{next(_ids)}", protocol or Plain())
+    made.user = User(name=user, id=user, guest=True) if user else None
+    return made
+
+
+def told(connection: Connection) -> list[str]:
+    """What has been queued for it since the last look."""
+    return [frame.decode() for frame in connection.take()]

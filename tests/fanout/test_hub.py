@@ -1,0 +1,321 @@
+"""The fan-out: encoded once per protocol, no task per member, in order, nobody told twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from rooms.events import RoomRemoved
+from rooms.fanout import Connection, Hub
+from rooms.fanout.connection import OutboxLimits
+from rooms.fanout.hub import _Delivery, _Group
+from tests.fanout.codecs import Lines, Plain, Shouting, Silent, connection, message, told
+
+
+@pytest.fixture(autouse=True)
+def counted_afresh() -> None:
+    for protocol in (Plain, Shouting, Silent, Lines):
+        protocol.encoded = 0
+
+
+def joined(hub: Hub, count: int = 1, protocol: type[Plain] = Plain, group: str = "g") -> list[Connection]:
+    members = [connection(protocol()) for _ in range(count)]
+    for member in members:
+        hub.group_add(group, member)
+    return members
+
+
+def test_every_member_is_told_and_nobody_else() -> None:
+    hub = Hub()
+    ann, bob = joined(hub, 2)
+    (eve,) = joined(hub, group="other")
+    hub.group_send("g", message("hi"))
+    assert (told(ann), told(bob), told(eve)) == (["hi"], ["hi"], [])
+
+
+def test_a_group_is_there_as_long_as_it_has_members() -> None:
+    hub = Hub()
+    ann, bob = joined(hub, 2)
+    assert "g" in hub
+    assert hub.groups() == ["g"]
+    assert hub.members("g") == [ann, bob]
+    assert hub.group_discard("g", ann) is False
+    assert hub.group_discard("g", ann) is False
+    assert hub.group_discard("g", bob) is True
+    assert "g" not in hub
+    assert hub.members("g") == []
+    assert hub.group_discard("g", bob) is False
+
+
+def test_nobody_hears_what_is_said_to_a_group_that_is_not_there() -> None:
+    Hub().group_send("g", message("hi", 1))
+    assert Plain.encoded == 0
+
+
+def test_coming_in_twice_is_being_in_once() -> None:
+    hub = Hub()
+    (ann,) = joined(hub)
+    hub.group_add("g", ann)
+    hub.group_send("g", message("hi"))
+    assert told(ann) == ["hi"]
+
+
+def test_one_may_be_left_out() -> None:
+    hub = Hub()
+    ann, bob = joined(hub, 2)
+    hub.group_send("g", message("hi"), exclude=ann)
+    assert (told(ann), told(bob)) == ([], ["hi"])
+
+
+def test_only_some_users_on_all_their_connections() -> None:
+    hub = Hub()
+    phone, desk, bob, nobody = (
+        connection(user="ann"),
+        connection(user="ann"),
+        connection(user="bob"),
+        connection(),
+    )
+    for each in (phone, desk, bob, nobody):
+        hub.group_add("g", each)
+    hub.group_send("g", message("psst"), only={"ann"})
+    assert [told(each) for each in (phone, desk, bob, nobody)] == [["psst"], ["psst"], [], []]
+    hub.group_send("g", message("psst"), only=set())
+    assert [told(each) for each in (phone, desk, bob, nobody)] == [[], [], [], []]
+
+
+# Encoded once per protocol -----------------------------------------------------------------------
+
+
+class EncodesForEach(Hub):
+    """Broken: encodes for every member."""
+
+    def _deliver(
+        self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
+    ) -> None:
+        for member in found.members:
+            frame = type(member.protocol).broadcast(delivery.event)
+            if frame is not None:
+                member.push(frame, group, seq)
+
+
+class SpawnsForEach(Hub):
+    """Broken: a task per member."""
+
+    def _deliver(
+        self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
+    ) -> None:
+        async def deliver() -> None:
+            super(SpawnsForEach, self)._deliver(group, found, delivery, seq, volatile)
+
+        self.task = asyncio.ensure_future(deliver())
+
+
+def check_encodings(hub: Hub) -> None:
+    plain, shouting, silent = joined(hub, 50), joined(hub, 50, Shouting), joined(hub, 50, Silent)
+    hub.group_send("g", message("hi", None))
+    assert {protocol.__name__: protocol.encoded for protocol in (Plain, Shouting, Silent, Lines)} == {
+        **{"Plain": 1, "Shouting": 1, "Silent": 1, "Lines": 0}
+    }
+    assert Counter(word for each in (*plain, *shouting, *silent) for word in told(each)) == {
+        "hi": 50,
+        "HI": 50,
+    }
+
+
+def check_that_no_task_is_made(hub: Hub) -> None:
+    members = joined(hub, 50)
+    before = asyncio.all_tasks()
+    hub.group_send("g", message("hi"))
+    assert asyncio.all_tasks() == before
+    assert all(told(each) == ["hi"] for each in members)
+
+
+def test_an_event_is_encoded_once_for_each_protocol_present() -> None:
+    check_encodings(Hub())
+    with pytest.raises(AssertionError):
+        check_encodings(EncodesForEach())
+
+
+async def test_no_task_is_made() -> None:
+    check_that_no_task_is_made(Hub())
+    broken = SpawnsForEach()
+    with pytest.raises(AssertionError):
+        check_that_no_task_is_made(broken)
+    await broken.task
+
+
+def test_nothing_is_encoded_when_nobody_is_to_hear_it() -> None:
+    hub = Hub()
+    (ann,) = joined(hub)
+    hub.group_send("g", message("hi"), exclude=ann)
+    hub.group_send("g", message("hi"), only={"bob"})
+    assert Plain.encoded == 0
+
+
+# Numbered events ---------------------------------------------------------------------------------
+
+
+def started(*, gaps: list[str] | None = None, position: int = 0) -> tuple[Hub, Connection]:
+    hub = Hub(gaps.append if gaps is not None else lambda group: None)
+    (ann,) = joined(hub)
+    hub.start("g", position)
+    return hub, ann
+
+
+def test_numbered_events_are_told_once_and_in_order() -> None:
+    gaps: list[str] = []
+    hub, ann = started(gaps=gaps)
+    for seq in (1, 3, 2, 3, 1, 4):
+        hub.group_send("g", message(str(seq), seq))
+    assert told(ann) == ["1", "2", "3", "4"]
+    assert gaps == ["g"]
+    assert (hub.position("g"), hub.missing_after("g")) == (4, None)
+
+
+def test_a_gap_is_reported_and_can_be_passed_over() -> None:
+    gaps: list[str] = []
+    hub, ann = started(gaps=gaps)
+    hub.group_send("g", message("3", 3))
+    assert (told(ann), gaps, hub.missing_after("g")) == ([], ["g"], 0)
+    hub.skip_gap("g")
+    assert (told(ann), hub.missing_after("g"), hub.position("g")) == (["3"], None, 3)
+
+
+def test_what_the_history_lost_is_skipped() -> None:
+    hub, ann = started()
+    hub.group_send("g", message("5", 5))
+    hub.skip("g", 3)
+    assert (told(ann), hub.missing_after("g")) == ([], 3)
+    hub.group_send("g", message("4", 4))
+    assert told(ann) == ["4", "5"]
+
+
+def test_before_the_start_numbered_events_wait_and_others_do_not() -> None:
+    gaps: list[str] = []
+    hub = Hub(gaps.append)
+    (ann,) = joined(hub)
+    hub.group_send("g", message("6", 6))
+    hub.group_send("g", RoomRemoved(room="x"))
+    assert (told(ann), gaps, hub.position("g")) == (["room_removed"], [], None)
+    hub.start("g", 5)
+    assert told(ann) == ["6"]
+    hub.start("g", 9)
+    assert hub.position("g") == 6
+
+
+def test_a_kept_event_keeps_to_whom_it_is_told() -> None:
+    hub = Hub()
+    ann, bob = joined(hub, 2)
+    hub.start("g", 0)
+    hub.group_send("g", message("2", 2), exclude=ann)
+    hub.group_send("g", message("1", 1))
+    assert (told(ann), told(bob)) == (["1"], ["1", "2"])
+
+
+def test_groups_that_are_not_there_have_no_place() -> None:
+    hub = Hub()
+    hub.start("g", 3)
+    hub.skip("g", 3)
+    hub.skip_gap("g")
+    assert (hub.position("g"), hub.missing_after("g")) == (None, None)
+
+
+def test_a_group_that_ended_begins_anew() -> None:
+    hub, ann = started(position=7)
+    hub.group_discard("g", ann)
+    hub.group_add("g", ann)
+    assert hub.position("g") is None
+
+
+# One who comes in --------------------------------------------------------------------------------
+
+
+def test_one_who_was_told_more_than_the_group_is_not_told_again() -> None:
+    hub, ann = started()
+    bob = connection()
+    bob.hold()
+    hub.group_add("g", bob)
+    # The answer to the join holds 1 and 2, which the group has yet to be told.
+    hub.settle("g", bob, 2)
+    for seq in (1, 2, 3):
+        hub.group_send("g", message(str(seq), seq))
+    assert (told(ann), told(bob)) == (["1", "2", "3"], ["3"])
+    hub.group_send("g", message("4", 4))
+    assert told(bob) == ["4"]
+
+
+def test_what_was_held_follows_the_answer_without_what_the_answer_told() -> None:
+    hub, ann = started()
+    bob = connection()
+    bob.hold()
+    hub.group_add("g", bob)
+    for seq in (1, 2, 3):
+        hub.group_send("g", message(str(seq), seq))
+    assert told(bob) == []
+    hub.settle("g", bob, 2)
+    assert told(bob) == ["3"]
+    assert told(ann) == ["1", "2", "3"]
+
+
+def test_what_was_held_of_other_rooms_is_not_left_out() -> None:
+    hub = Hub()
+    ann = connection()
+    for group in ("g", "other"):
+        hub.group_add(group, ann)
+        hub.start(group, 0)
+    ann.hold()
+    hub.group_send("other", message("elsewhere", 1))
+    hub.group_send("g", message("here", 1))
+    hub.settle("g", ann, 5)
+    assert told(ann) == ["elsewhere"]
+
+
+def test_one_who_left_meanwhile_is_not_settled() -> None:
+    hub, _ = started()
+    bob = connection()
+    bob.hold()
+    hub.settle("g", bob, 5)
+    hub.settle("nowhere", bob, 5)
+    hub.group_add("g", bob)
+    hub.group_send("g", message("1", 1))
+    assert told(bob) == ["1"]
+
+
+def test_leaving_forgets_what_the_answer_told() -> None:
+    hub, _ = started()
+    bob = connection()
+    hub.group_add("g", bob)
+    hub.settle("g", bob, 5)
+    hub.group_discard("g", bob)
+    hub.group_add("g", bob)
+    hub.group_send("g", message("1", 1))
+    assert told(bob) == ["1"]
+
+
+# Volatile ----------------------------------------------------------------------------------------
+
+
+def test_volatile_events_are_dropped_for_the_slow_alone_and_counted() -> None:
+    hub = Hub()
+    (ann,) = joined(hub)
+    bob = Connection("b", Plain(), limits=OutboxLimits(frames=2))
+    hub.group_add("g", bob)
+    for word in ("one", "two", "three"):
+        hub.group_send("g", message(word), volatile=True)
+    assert told(ann) == ["one", "two", "three"]
+    assert told(bob) == ["one", "two"]
+    assert hub.dropped == {"volatile": 1}
+    hub.group_send("g", message("four"), volatile=True)
+    assert told(bob) == ["four"]
+
+
+def test_what_is_not_volatile_is_never_dropped() -> None:
+    hub = Hub()
+    bob = Connection("b", Plain(), limits=OutboxLimits(frames=1))
+    hub.group_add("g", bob)
+    for word in ("one", "two", "three"):
+        hub.group_send("g", message(word))
+    assert told(bob) == ["one", "two", "three"]
+    assert not hub.dropped

@@ -1,0 +1,283 @@
+"""What every history promises, held against each of them that keeps messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from msgspec import UNSET
+
+from rooms import clock
+from rooms.catalogue import RoomRecord
+from rooms.events import Message, Position, User
+from rooms.histories import History
+from rooms.histories.database import DatabaseHistory
+from rooms.histories.memory import MemoryHistory
+from tests.histories.said import ANN, message
+
+BOB = User(name="bob", id="7", guest=False)
+
+
+@pytest.fixture(params=[MemoryHistory, DatabaseHistory])
+async def history(request: pytest.FixtureRequest, transactional_db: None) -> AsyncIterator[History]:
+    history = request.param()
+    yield history
+    await asyncio.to_thread(history.close)
+
+
+async def said(history: History, room: RoomRecord, count: int) -> list[Message]:
+    return [(await history.append(room, message(b"%d" % number))).message for number in range(1, count + 1)]
+
+
+def numbers(messages: list[Message]) -> list[int | None]:
+    return [each.seq for each in messages]
+
+
+async def position(history: History, room: RoomRecord) -> Position:
+    found = (await history.snapshot(room, None, 0)).position
+    assert found is not None
+    return found
+
+
+async def test_an_empty_room(history: History, room: RoomRecord) -> None:
+    snapshot = await history.snapshot(room, None, 50)
+    assert (snapshot.messages, snapshot.state, snapshot.recovered) == ([], [], False)
+    assert snapshot.position is not None
+    assert snapshot.position.seq == 0
+    assert snapshot.position.epoch
+    assert (await history.page(room, before=None, after=None, limit=10)).messages == []
+    assert await history.after(room, 0) == []
+
+
+async def test_numbers_count_from_one_in_each_room(
+    history: History, make_room: Callable[..., RoomRecord]
+) -> None:
+    one, other = make_room(), make_room("other")
+    assert numbers(await said(history, one, 3)) == [1, 2, 3]
+    assert numbers(await said(history, other, 2)) == [1, 2]
+    assert (await position(history, one)).epoch != (await position(history, other)).epoch
+
+
+async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomRecord) -> None:
+    data = b'{"b" : 1.0, "a": "\\u0000 \\ud83d\\ude00 \xc3\xa9"}'
+    kept = [
+        (await history.append(room, message(data, event="score", sender=BOB))).message,
+        (await history.append(room, message(sender=None))).message,
+        (await history.append(room, message(state=True))).message,
+    ]
+    assert (await history.snapshot(room, None, 50)).messages == kept
+    assert (await history.page(room, before=None, after=None, limit=50)).messages == kept
+    assert await history.after(room, 0) == kept
+    assert bytes(kept[0].data) == data
+    assert (kept[0].sender, kept[0].event, kept[0].state) == (BOB, "score", UNSET)
+    assert (kept[1].sender, kept[2].state) == (None, True)
+
+
+async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
+    history: History, room: RoomRecord
+) -> None:
+    kept = await asyncio.gather(*(history.append(room, message(b"%d" % number)) for number in range(60)))
+    assert [each.message.seq for each in kept] == list(range(1, 61))
+    assert [int(bytes(each.data)) for each in (await history.snapshot(room, None, 99)).messages] == list(
+        range(60)
+    )
+
+
+# Keys --------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_was_used_returns_the_first_message(history: History, room: RoomRecord) -> None:
+    first = await history.append(room, message(b"1"), "k")
+    again = await history.append(room, message(b"2"), "k")
+    assert (first.again, again.again) == (False, True)
+    assert again.message == first.message
+    assert (await position(history, room)).seq == 1
+
+
+async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: Callable[..., RoomRecord]) -> None:
+    one, other = make_room(), make_room("other")
+    for room, sender in ((one, ANN), (one, BOB), (one, None), (other, ANN)):
+        assert not (await history.append(room, message(sender=sender), "k")).again
+    assert (await position(history, one)).seq == 3
+
+
+async def test_without_a_key_the_same_is_said_again(history: History, room: RoomRecord) -> None:
+    for _ in range(2):
+        assert not (await history.append(room, message(b"1"))).again
+
+
+async def test_one_key_twice_at_the_same_time_is_one_message(history: History, room: RoomRecord) -> None:
+    kept = await asyncio.gather(*(history.append(room, message(b"%d" % n), "k") for n in range(5)))
+    assert [each.again for each in kept] == [False, True, True, True, True]
+    assert {each.message.seq for each in kept} == {1}
+    assert len({bytes(each.message.data) for each in kept}) == 1
+
+
+async def test_a_key_ends_with_its_message(history: History, make_room: Callable[..., RoomRecord]) -> None:
+    room = make_room(history_count=2)
+    await history.append(room, message(), "k")
+    await said(history, room, 70)
+    assert not (await history.append(room, message(), "k")).again
+
+
+# State -------------------------------------------------------------------------------------------
+
+
+async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
+    history: History, room: RoomRecord
+) -> None:
+    for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
+        await history.append(room, message(value, event=event, state=True))
+    await history.append(room, message(b"4", event="score"))
+    state = (await history.snapshot(room, None, 0)).state
+    assert [(each.event, bytes(each.data), each.seq, each.state) for each in state] == [
+        ("topic", b"3", 3, True),
+        ("score", b"2", 2, True),
+    ]
+
+
+async def test_null_removes_state_and_is_a_message_all_the_same(history: History, room: RoomRecord) -> None:
+    await history.append(room, message(b"1", event="topic", state=True))
+    kept = (await history.append(room, message(b"null", event="topic", state=True))).message
+    snapshot = await history.snapshot(room, None, 50)
+    assert snapshot.state == []
+    assert snapshot.messages[-1] == kept
+    await history.append(room, message(b"null", event="never", state=True))
+
+
+async def test_a_repeated_key_does_not_set_state_again(history: History, room: RoomRecord) -> None:
+    await history.append(room, message(b"1", event="topic", state=True), "k")
+    await history.append(room, message(b"2", event="topic", state=True))
+    await history.append(room, message(b"1", event="topic", state=True), "k")
+    assert [bytes(each.data) for each in (await history.snapshot(room, None, 0)).state] == [b"2"]
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+async def test_the_newest_so_many(history: History, room: RoomRecord) -> None:
+    await said(history, room, 5)
+    snapshot = await history.snapshot(room, None, 2)
+    assert (numbers(snapshot.messages), snapshot.recovered) == ([4, 5], False)
+    assert snapshot.position is not None
+    assert snapshot.position.seq == 5
+    assert (await history.snapshot(room, None, 0)).messages == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "limit", "found", "more"),
+    [
+        (None, None, 3, [7, 8, 9], True),
+        (None, None, 9, [1, 2, 3, 4, 5, 6, 7, 8, 9], False),
+        (7, None, 3, [4, 5, 6], True),
+        (3, None, 3, [1, 2], False),
+        (1, None, 3, [], False),
+        (None, 4, 3, [5, 6, 7], True),
+        (None, 6, 3, [7, 8, 9], False),
+        (None, 9, 3, [], False),
+        (7, 4, 5, [5, 6], False),
+        (9, 2, 3, [3, 4, 5], True),
+        (None, None, 0, [], True),
+        (-5, None, 3, [], False),
+        (None, -5, 2, [1, 2], True),
+        (2**63 - 1, -(2**63), 9, [1, 2, 3, 4, 5, 6, 7, 8, 9], False),
+    ],
+)
+async def test_pages(
+    history: History,
+    room: RoomRecord,
+    before: int | None,
+    after: int | None,
+    limit: int,
+    found: list[int],
+    more: bool,
+) -> None:
+    await said(history, room, 9)
+    page = await history.page(room, before=before, after=after, limit=limit)
+    assert (numbers(page.messages), page.more) == (found, more)
+
+
+async def test_what_came_after_a_number(history: History, room: RoomRecord) -> None:
+    await said(history, room, 5)
+    assert numbers(await history.after(room, 3)) == [4, 5]
+    assert numbers(await history.after(room, 5)) == []
+    with override_settings(ROOMS={"RECOVERY_LIMIT": 2}):
+        assert numbers(await history.after(room, 1)) == [2, 3]
+
+
+# Resuming ----------------------------------------------------------------------------------------
+
+
+async def resumed(history: History, room: RoomRecord, seq: int, epoch: str | None = None) -> Any:
+    here = await position(history, room)
+    snapshot = await history.snapshot(room, Position(epoch=epoch or here.epoch, seq=seq), 2)
+    assert snapshot.position == here
+    return numbers(snapshot.messages), snapshot.recovered
+
+
+async def test_resuming_tells_exactly_what_came_after(history: History, room: RoomRecord) -> None:
+    await said(history, room, 5)
+    assert await resumed(history, room, 1) == ([2, 3, 4, 5], True)
+    assert await resumed(history, room, 5) == ([], True)
+    assert await resumed(history, room, 0) == ([1, 2, 3, 4, 5], True)
+
+
+async def test_resuming_from_elsewhere_is_a_first_join(history: History, room: RoomRecord) -> None:
+    await said(history, room, 5)
+    assert await resumed(history, room, 3, epoch="another") == ([4, 5], False)
+    assert await resumed(history, room, 6) == ([4, 5], False)
+    assert await resumed(history, room, 2**63 - 1) == ([4, 5], False)
+
+
+@override_settings(ROOMS={"RECOVERY_LIMIT": 3})
+async def test_too_much_is_not_handed_over(history: History, room: RoomRecord) -> None:
+    await said(history, room, 5)
+    assert await resumed(history, room, 2) == ([3, 4, 5], True)
+    assert await resumed(history, room, 1) == ([4, 5], False)
+
+
+async def test_what_is_kept_no_longer_cannot_be_recovered(
+    history: History, make_room: Callable[..., RoomRecord]
+) -> None:
+    room = make_room(history_count=3)
+    await said(history, room, 5)
+    assert await resumed(history, room, 2) == ([3, 4, 5], True)
+    assert await resumed(history, room, 1) == ([4, 5], False)
+
+
+# Retention ---------------------------------------------------------------------------------------
+
+
+async def test_no_more_than_so_many_are_told(history: History, make_room: Callable[..., RoomRecord]) -> None:
+    room = make_room(history_count=3)
+    await said(history, room, 5)
+    assert numbers((await history.snapshot(room, None, 50)).messages) == [3, 4, 5]
+    page = await history.page(room, before=None, after=None, limit=50)
+    assert (numbers(page.messages), page.more) == ([3, 4, 5], False)
+    assert numbers(await history.after(room, 0)) == [3, 4, 5]
+
+
+async def test_no_older_ones_are_told(history: History, make_room: Callable[..., RoomRecord]) -> None:
+    room = make_room(history_seconds=60)
+    old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
+    await history.append(room, message(time=old))
+    await said(history, room, 1)
+    assert numbers((await history.snapshot(room, None, 50)).messages) == [2]
+    assert (await position(history, room)).seq == 2
+    assert await resumed(history, room, 0) == ([2], False)
+
+
+async def test_numbers_go_on_when_everything_has_expired(
+    history: History, make_room: Callable[..., RoomRecord]
+) -> None:
+    room = make_room(history_seconds=60)
+    old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
+    before = await position(history, room)
+    for _ in range(3):
+        await history.append(room, message(time=old))
+    assert (await history.append(room, message())).message.seq == 4
+    assert (await position(history, room)).epoch == before.epoch

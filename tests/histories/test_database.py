@@ -1,0 +1,259 @@
+"""The history in the database: what is its own beyond what every history promises."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from rooms import models
+from rooms.catalogue import RoomRecord
+from rooms.errors import RoomNotFound, Unavailable
+from rooms.events import Position
+from rooms.histories import database
+from rooms.histories.database import DatabaseHistory
+from tests.histories.said import message
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+async def histories() -> AsyncIterator[tuple[DatabaseHistory, DatabaseHistory]]:
+    """Those of two processes."""
+    both = DatabaseHistory(), DatabaseHistory()
+    yield both
+    for history in both:
+        await asyncio.to_thread(history.close)
+
+
+@pytest.fixture
+def history(histories: tuple[DatabaseHistory, DatabaseHistory]) -> DatabaseHistory:
+    return histories[0]
+
+
+class Commits:
+    """Counts the transactions of the ledger, and can hold up the next one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.entered = threading.Event()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def write(self, appends: Any) -> Any:
+        self.entered.set()
+        self.gate.wait(timeout=10)
+        self.count += 1
+        return database._append_all(appends)
+
+
+@pytest.fixture
+def commits(history: DatabaseHistory) -> Commits:
+    commits = Commits()
+    history._ledger._write = commits.write
+    return commits
+
+
+async def held_up(history: DatabaseHistory, room: RoomRecord, commits: Commits) -> asyncio.Task[Any]:
+    """One append under way, which holds up those that follow."""
+    commits.gate.clear()
+    first = asyncio.ensure_future(history.append(room, message()))
+    await asyncio.to_thread(commits.entered.wait, 10)
+    return first
+
+
+class OneByOne(Commits):
+    """Broken: a transaction for each message."""
+
+    def write(self, appends: Any) -> Any:
+        self.entered.set()
+        self.gate.wait(timeout=10)
+        self.count += len(appends)
+        return [result for each in appends for result in database._append_all([each])]
+
+
+async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomRecord, commits: Commits) -> None:
+    first = await held_up(history, room, commits)
+    others = [asyncio.ensure_future(history.append(room, message())) for _ in range(40)]
+    await asyncio.sleep(0)
+    commits.gate.set()
+    await asyncio.gather(first, *others)
+    assert commits.count == 2
+
+
+async def test_many_messages_share_a_transaction(
+    history: DatabaseHistory, room: RoomRecord, commits: Commits
+) -> None:
+    await check_that_a_commit_is_shared(history, room, commits)
+    broken = OneByOne()
+    history._ledger._write = broken.write
+    with pytest.raises(AssertionError):
+        await check_that_a_commit_is_shared(history, room, broken)
+
+
+def test_a_batch_costs_few_queries_however_many_messages(room: RoomRecord) -> None:
+    def queries(count: int) -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            database._append_all([database._Append(room, message(), None) for _ in range(count)])
+        return len(captured)
+
+    queries(1)
+    assert queries(20) == queries(5)
+
+
+async def test_a_poisonous_message_fails_alone_and_takes_no_number(
+    history: DatabaseHistory, room: RoomRecord, commits: Commits
+) -> None:
+    first = await held_up(history, room, commits)
+    good, bad, also_good = (
+        asyncio.ensure_future(history.append(room, each))
+        for each in (message(b"1"), message(time="not a time"), message(b"2"))
+    )
+    await asyncio.sleep(0)
+    commits.gate.set()
+    await first
+    with pytest.raises(ValueError, match="not a time"):
+        await bad
+    assert [(await good).message.seq, (await also_good).message.seq] == [2, 3]
+    assert [each.seq for each in await history.after(room, 0)] == [1, 2, 3]
+
+
+async def test_a_room_that_is_gone_fails_alone(
+    history: DatabaseHistory, make_room: Callable[..., RoomRecord], commits: Commits
+) -> None:
+    room, gone = await asyncio.to_thread(make_room), await asyncio.to_thread(make_room, "gone")
+    await models.Room.objects.filter(pk=gone.id).adelete()
+    first = await held_up(history, room, commits)
+    bad = asyncio.ensure_future(history.append(gone, message()))
+    good = asyncio.ensure_future(history.append(room, message()))
+    await asyncio.sleep(0)
+    commits.gate.set()
+    await first
+    with pytest.raises(RoomNotFound):
+        await bad
+    assert (await good).message.seq == 2
+    for reading in (history.snapshot(gone, None, 9), history.after(gone, 0)):
+        with pytest.raises(RoomNotFound):
+            await reading
+
+
+async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
+    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: Callable[..., RoomRecord]
+) -> None:
+    made = [await asyncio.to_thread(make_room, name) for name in ("one", "two")]
+    kept = await asyncio.gather(
+        *(histories[n % 2].append(made[n // 2 % 2], message(b"%d" % n)) for n in range(120))
+    )
+    for place, room in enumerate(made):
+        numbers = [each.message.seq for n, each in enumerate(kept) if n // 2 % 2 == place]
+        assert sorted(number or 0 for number in numbers) == list(range(1, 61))
+        # What each process was told is what everybody reads.
+        stored = await histories[0].after(room, 0)
+        told = sorted((kept[n].message for n in range(120) if n // 2 % 2 == place), key=lambda m: m.seq or 0)
+        assert stored == told
+        # First come, first served within a process.
+        for process in (0, 1):
+            own = [
+                each.message.seq or 0
+                for n, each in enumerate(kept)
+                if n // 2 % 2 == place and n % 2 == process
+            ]
+            assert own == sorted(own)
+
+
+async def test_a_key_is_known_in_every_process(
+    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomRecord
+) -> None:
+    kept = await asyncio.gather(*(histories[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
+    assert sorted(each.again for each in kept) == [False] + [True] * 7
+    assert {(each.message.seq, bytes(each.message.data)) for each in kept} == {
+        (1, bytes(kept[0].message.data))
+    }
+
+
+async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
+    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: Callable[..., RoomRecord]
+) -> None:
+    room = await asyncio.to_thread(make_room)
+    await histories[0].append(room, message())
+    before = (await histories[0].snapshot(room, None, 0)).position
+    assert (await histories[1].snapshot(room, None, 0)).position == before
+    assert before is not None
+    resumed = await histories[1].snapshot(room, Position(epoch=before.epoch, seq=0), 9)
+    assert resumed.recovered
+    await models.Room.objects.all().adelete()
+    after = await histories[1].snapshot(await asyncio.to_thread(make_room), before, 9)
+    assert after.position is not None
+    assert after.position.epoch != before.epoch
+    assert not after.recovered
+
+
+def test_a_rolled_back_batch_leaves_nothing(room: RoomRecord) -> None:
+    with pytest.raises(ValueError, match="later"), transaction.atomic():
+        database._append_all([database._Append(room, message(), None)])
+        raise ValueError("later")
+    assert not models.Message.objects.exists()
+    assert (database._append_all([database._Append(room, message(), None)]))[0].message.seq == 1
+
+
+async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room: RoomRecord) -> None:
+    await models.Sequence.objects.all().adelete()
+    assert (await history.snapshot(room, None, 9)).position is not None
+    await models.Sequence.objects.all().adelete()
+    assert (await history.append(room, message())).message.seq == 1
+
+
+async def test_expired_messages_are_deleted_in_time(
+    history: DatabaseHistory, make_room: Callable[..., RoomRecord]
+) -> None:
+    room = await asyncio.to_thread(make_room, history_count=3)
+    await asyncio.gather(*(history.append(room, message()) for _ in range(database.PRUNE_EVERY + 1)))
+    assert await models.Message.objects.acount() < database.PRUNE_EVERY // 2
+
+
+async def test_a_database_that_is_down_is_unavailable_and_comes_back(
+    history: DatabaseHistory, room: RoomRecord
+) -> None:
+    def down(*_: Any, **__: Any) -> None:
+        raise OperationalError("no connection to 10.0.0.1")
+
+    with mock.patch.object(database, "_sequence", down):
+        for asking in (
+            history.append(room, message()),
+            history.snapshot(room, None, 9),
+            history.page(room, before=None, after=None, limit=9),
+            history.after(room, 0),
+        ):
+            with pytest.raises(Unavailable) as raised:
+                await asking
+            assert raised.value.retry
+            assert "10.0.0.1" not in raised.value.message
+    assert (await history.append(room, message())).message.seq == 1
+
+
+async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
+    history: DatabaseHistory, room: RoomRecord, commits: Commits
+) -> None:
+    """What this process appends is told to its appender before it can be fetched as missing."""
+    order: list[str] = []
+
+    async def noted(name: str, work: Any) -> Any:
+        result = await work
+        order.append(name)
+        return result
+
+    first = asyncio.ensure_future(noted("append", await held_up(history, room, commits)))
+    after = asyncio.ensure_future(noted("read", history.after(room, 0)))
+    await asyncio.sleep(0)
+    commits.gate.set()
+    await asyncio.gather(first, after)
+    assert order == ["append", "read"]
+    assert [each.seq for each in after.result()] == [1]

@@ -1,0 +1,55 @@
+"""Rooms that keep no messages, but state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rooms.catalogue import RoomRecord
+from rooms.events import Position
+from rooms.histories.none import NoHistory
+from rooms.models import Message, StateMessage
+from tests.histories.said import message
+
+
+@pytest.fixture
+async def history(transactional_db: None) -> AsyncIterator[NoHistory]:
+    history = NoHistory()
+    yield history
+    await asyncio.to_thread(history.close)
+
+
+async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room: RoomRecord) -> None:
+    said = message()
+    for _ in range(2):
+        kept = await history.append(room, said, "k")
+        assert (kept.message, kept.again) == (said, False)
+    assert await history.after(room, 0) == []
+    page = await history.page(room, before=None, after=None, limit=9)
+    assert (page.messages, page.more) == ([], False)
+    assert not await Message.objects.aexists()
+
+
+async def test_there_is_no_position_and_nothing_to_recover(history: NoHistory, room: RoomRecord) -> None:
+    snapshot = await history.snapshot(room, Position(epoch="e", seq=1), 9)
+    assert (snapshot.position, snapshot.messages, snapshot.recovered) == (None, [], False)
+
+
+async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomRecord) -> None:
+    for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
+        await history.append(room, message(value, event=event, state=True))
+    state = (await history.snapshot(room, None, 0)).state
+    assert [(each.event, bytes(each.data), each.seq) for each in state] == [
+        ("topic", b"3", None),
+        ("score", b"2", None),
+    ]
+    await history.append(room, message(b"null", event="topic", state=True))
+    assert [each.event for each in (await history.snapshot(room, None, 0)).state] == ["score"]
+
+
+async def test_state_goes_with_the_room(history: NoHistory, room: RoomRecord) -> None:
+    await history.append(room, message(state=True))
+    await history.forget(room.id)
+    assert await StateMessage.objects.acount() == 1

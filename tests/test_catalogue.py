@@ -1,0 +1,223 @@
+"""Rows become complete values: what a room leaves blank its application says, then the settings."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.hashers import check_password, identify_hasher
+from django.contrib.auth.models import Group
+from django.contrib.auth.models import User as Account
+from django.db import connections
+from django.test import override_settings
+from django.utils import timezone
+
+from rooms import catalogue
+from rooms.catalogue import ApplicationRecord, RoomRecord
+from rooms.errors import PermissionDenied, RoomExists
+from rooms.events import CreateRoom, User
+from rooms.models import Application, Ban, Mute, Room, Sequence
+
+GUEST = User(name="bob", id="guest-1", guest=True)
+
+
+def application(**fields: Any) -> ApplicationRecord:
+    Application.objects.create(**{"name": "chat", **fields})
+    found = catalogue.load_application(fields.get("name", "chat"))
+    assert found is not None
+    return found
+
+
+def room(of: ApplicationRecord, **fields: Any) -> RoomRecord:
+    Room.objects.create(**{"application_id": of.id, "name": "lobby", **fields})
+    found = catalogue.load_room(of, fields.get("name", "lobby"))
+    assert found is not None
+    return found
+
+
+@pytest.mark.django_db
+class TestLoading:
+    @override_settings(ROOMS={"HISTORY_COUNT": 11, "REQUEST_RATE": 12, "MAX_MESSAGE_BYTES": 13})
+    def test_what_nobody_says_the_settings_say(self) -> None:
+        chat = application()
+        assert (chat.history_count, chat.request_rate, chat.max_message_bytes) == (11, 12, 13)
+        assert chat.history_seconds == 7 * 24 * 3600
+        assert room(chat).history_count == 11
+
+    def test_what_the_application_says_holds_in_its_rooms(self) -> None:
+        chat = application(history="memory", history_count=5, grace_seconds=0, request_burst=9)
+        lobby = room(chat)
+        assert (lobby.history, lobby.history_count, lobby.grace_seconds) == ("memory", 5, 0)
+        assert (lobby.request_rate, lobby.request_burst) == (None, 9)
+        assert lobby.application is chat
+
+    def test_what_the_room_says_holds(self) -> None:
+        chat = application(history_count=5, grace_seconds=20)
+        lobby = room(chat, history="none", history_count=7, grace_seconds=0, request_rate=0)
+        assert (lobby.history, lobby.history_count) == ("none", 7)
+        assert (lobby.grace_seconds, lobby.request_rate) == (0, 0)
+
+    def test_disabled_ones_are_found_and_others_are_not(self) -> None:
+        assert application(enabled=False).enabled is False
+        assert catalogue.load_application("other") is None
+        assert catalogue.load_application("Chat") is None
+
+    def test_a_room_is_found_in_its_application_by_name_or_id(self) -> None:
+        chat, other = application(), application(name="other")
+        lobby = room(chat)
+        assert catalogue.load_room(other, "lobby") is None
+        assert catalogue.load_room(chat, "Lobby") is None
+        assert catalogue.load_room_by_id(chat, lobby.id) == lobby
+        assert catalogue.load_room_by_id(other, lobby.id) is None
+
+    def test_the_owner_is_a_user_a_guest_or_nobody(self) -> None:
+        chat, ann = application(), Account.objects.create_user("ann")
+        hers = room(chat, owner=ann)
+        his = room(chat, name="his", guest_owner_id="guest-1", guest_owner_name="bob")
+        nobodys = room(chat, name="nobodys")
+        assert (hers.owner_id, hers.owner_name, hers.owner_guest) == (str(ann.pk), "ann", False)
+        assert (his.owner_id, his.owner_name, his.owner_guest) == ("guest-1", "bob", True)
+        assert (nobodys.owner_id, nobodys.owner_name) == ("", "")
+        assert his.is_owner(GUEST)
+        assert not hers.is_owner(GUEST)
+        assert not nobodys.is_owner(User(name="", id="", guest=False))
+
+    def test_restrictions_that_are_over_are_left_out(self) -> None:
+        chat = application()
+        row = Application.objects.get()
+        now = timezone.now()
+        Ban.objects.create(application=row, guest="BOB", reason="spam")
+        Ban.objects.create(application=row, guest="eve", until=now - timedelta(seconds=1))
+        lobby_row = Room.objects.create(application=row, name="lobby")
+        Mute.objects.create(application=row, room=lobby_row, guest="bob", until=now + timedelta(hours=1))
+        found = catalogue.load_application("chat")
+        assert found is not None
+        assert [(each.guest, each.reason) for each in found.bans] == [("bob", "spam")]
+        assert found.mutes == ()
+        assert found.bans[0].concerns(GUEST)
+        lobby = catalogue.load_room(chat, "lobby")
+        assert lobby is not None
+        assert (len(lobby.bans), len(lobby.mutes)) == (0, 1)
+
+    def test_the_group_whose_members_may_enter(self) -> None:
+        group = Group.objects.create(name="staff")
+        assert application(entry="group", group=group).group == group.pk
+
+    def test_a_group_leads_back_to_its_room(self) -> None:
+        lobby = room(application())
+        assert catalogue.place_of(catalogue.group_of(lobby.id)) == ("chat", "lobby")
+        Room.objects.all().delete()
+        assert catalogue.place_of(catalogue.group_of(lobby.id)) is None
+        assert catalogue.place_of("application.1") is None
+
+
+@pytest.mark.django_db
+class TestListing:
+    @pytest.fixture
+    def chat(self) -> ApplicationRecord:
+        chat = application()
+        for name in ("beta", "alpha", "Alto", "al_", "hidden"):
+            room(chat, name=name, listed=name != "hidden", title=name.upper())
+        room(application(name="other"), name="elsewhere")
+        return chat
+
+    def listed(self, chat: ApplicationRecord, prefix: str = "", limit: int = 100) -> list[str]:
+        return [info.name for info in catalogue.list_rooms(chat, prefix, limit).values()]
+
+    def test_listed_rooms_of_the_application(self, chat: ApplicationRecord) -> None:
+        assert sorted(self.listed(chat)) == sorted(["Alto", "al_", "alpha", "beta"])
+        assert len(self.listed(chat, limit=2)) == 2
+        assert self.listed(chat, limit=0) == []
+
+    def test_the_prefix_is_compared_exactly(self, chat: ApplicationRecord) -> None:
+        assert sorted(self.listed(chat, "al")) == ["al_", "alpha"]
+        assert self.listed(chat, "al_") == ["al_"]
+        assert self.listed(chat, "%") == []
+
+    def test_it_shows_what_the_room_is(self, chat: ApplicationRecord) -> None:
+        ((pk, info),) = catalogue.list_rooms(chat, "beta", 1).items()
+        assert pk == Room.objects.get(name="beta").pk
+        assert (info.title, info.members, info.max_members, info.mode) == ("BETA", 0, None, "open")
+
+    def test_one_query_however_many_rooms(
+        self, chat: ApplicationRecord, django_assert_num_queries: Any
+    ) -> None:
+        with django_assert_num_queries(1):
+            catalogue.list_rooms(chat, "", 100)
+
+
+@pytest.mark.django_db
+class TestMaking:
+    def test_the_maker_owns_it(self) -> None:
+        chat, ann = application(), Account.objects.create_user("ann")
+        catalogue.create_room(chat, CreateRoom(room="hers"), User(name="ann", id=str(ann.pk), guest=False))
+        catalogue.create_room(chat, CreateRoom(room="his"), GUEST)
+        catalogue.create_room(chat, CreateRoom(room="ours"), None)
+        hers, his, ours = (catalogue.load_room(chat, name) for name in ("hers", "his", "ours"))
+        assert hers is not None
+        assert (hers.owner_id, hers.persistent) == (str(ann.pk), False)
+        assert his is not None
+        assert (his.owner_id, his.owner_name, his.owner_guest) == ("guest-1", "bob", True)
+        assert ours is not None
+        assert ours.owner_id == ""
+        assert Sequence.objects.count() == 3
+
+    def test_what_was_asked_for(self) -> None:
+        chat = application(rooms_stay=True)
+        wish = CreateRoom(room="x", title="T", mode="broadcast", max_members=3, password="sesame")
+        catalogue.create_room(chat, wish, GUEST)
+        made = catalogue.load_room(chat, "x")
+        assert made is not None
+        assert (made.title, made.mode, made.max_members, made.persistent) == ("T", "broadcast", 3, True)
+        assert check_password("sesame", made.password)
+        assert identify_hasher(made.password)
+
+    def test_a_name_that_is_taken_leaves_the_transaction_usable(self) -> None:
+        chat = application()
+        catalogue.create_room(chat, CreateRoom(room="x"), None)
+        with pytest.raises(RoomExists):
+            catalogue.create_room(chat, CreateRoom(room="x"), GUEST)
+        assert Room.objects.count() == 1
+
+    def test_no_more_rooms_than_the_application_may_have(self) -> None:
+        chat = application(max_rooms=1)
+        catalogue.create_room(chat, CreateRoom(room="x"), None)
+        with pytest.raises(PermissionDenied):
+            catalogue.create_room(chat, CreateRoom(room="y"), None)
+
+    def test_deleting(self) -> None:
+        lobby = room(application())
+        catalogue.delete_room(lobby.id)
+        catalogue.delete_room(lobby.id)
+        assert not Room.objects.exists()
+
+    def test_rooms_that_pass(self) -> None:
+        chat = application()
+        room(chat, name="stays")
+        passing = room(chat, name="passes", persistent=False)
+        now = timezone.now()
+        assert catalogue.passing_rooms(now + timedelta(seconds=1)) == [passing.id]
+        assert catalogue.passing_rooms(now - timedelta(hours=1)) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_those_who_make_rooms_at_the_same_time_keep_to_the_limit() -> None:
+    chat = application(max_rooms=3)
+    together = threading.Barrier(6)
+
+    def make(number: int) -> bool:
+        together.wait(timeout=10)
+        try:
+            catalogue.create_room(chat, CreateRoom(room=f"room {number}"), None)
+        except PermissionDenied:
+            return False
+        finally:
+            connections.close_all()
+        return True
+
+    with ThreadPoolExecutor(6) as threads:
+        made = list(threads.map(make, range(6)))
+    assert sum(made) == Room.objects.count() == 3
