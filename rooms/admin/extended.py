@@ -113,8 +113,9 @@ class ExtendedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     form = ExtendedForm
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        fields = kwargs.get("fields") or flatten_fieldsets(self.get_fieldsets(request, obj))
         # The settings are fields of a form's instance, and not of its class.
-        kwargs.setdefault("fields", flatten_fieldsets(super().get_fieldsets(request, obj)))
+        kwargs["fields"] = [name for name in fields if not name.startswith(f"{PREFIX}-")]
         return super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:

@@ -1,34 +1,40 @@
-"""Somebody who may do everything, and somebody who may only look."""
+"""Somebody who may do everything, and somebody who may only look.
+
+What needs Django set up is imported late: pytest may read this file before it configures the suite.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.test import Client
 
-from rooms import signals
-from rooms.models import Application, Room
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+    from django.test import Client
 
-
-@pytest.fixture
-def boss(db: None) -> User:
-    return User.objects.create_superuser("boss")
+    from rooms.models import Application, Room
 
 
 @pytest.fixture
-def client(boss: User) -> Client:
+def boss(django_user_model: type[User], db: None) -> User:
+    return django_user_model.objects.create_superuser("boss")
+
+
+@pytest.fixture
+def client(client: Client, boss: User) -> Client:
     """A browser in which the superuser is signed in."""
-    client = Client()
     client.force_login(boss)
     return client
 
 
 @pytest.fixture
-def onlooker(db: None) -> Client:
+def onlooker(django_user_model: type[User], db: None) -> Client:
     """A browser of somebody who may see everything of this app and change nothing."""
-    user = User.objects.create_user("onlooker", is_staff=True)
+    from django.contrib.auth.models import Permission
+    from django.test import Client
+
+    user = django_user_model.objects.create_user("onlooker", is_staff=True)
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="rooms", codename__startswith="view")
     )
@@ -39,17 +45,19 @@ def onlooker(db: None) -> Client:
 
 @pytest.fixture
 def application(db: None) -> Application:
+    from rooms.models import Application
+
     return Application.objects.create(name="tea", title="Tea & cake")
 
 
 @pytest.fixture
 def room(application: Application) -> Room:
-    return Room.objects.create(application=application, name="lobby")
+    return application.rooms.create(name="lobby")
 
 
 @pytest.fixture
 def notices(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the engine of every process is told from now on."""
     told: list[Any] = []
-    monkeypatch.setattr(signals, "notify", told.append)
+    monkeypatch.setattr("rooms.signals.notify", told.append)
     return told

@@ -66,9 +66,7 @@ def test_an_onlooker_has_no_actions(onlooker: Client, application: Application) 
     assert application.enabled
 
 
-def test_blank_limits_show_what_holds_instead(
-    client: Client, application: Application, settings: Any
-) -> None:
+def test_blank_limits_show_what_holds(client: Client, application: Application, settings: Any) -> None:
     settings.ROOMS = {"GRACE_SECONDS": 4321}
     form = form_of(client.get(address(Application, "change", application.pk)))
     assert form.fields["grace_seconds"].widget.attrs["placeholder"] == 4321

@@ -159,9 +159,7 @@ def test_without_settings_there_is_no_place_for_them(
 def test_a_choice_beside_an_error_comes_back_with_the_settings_that_were_there(
     client: Client, extended: Application | Room
 ) -> None:
-    response = save(
-        client, extended, {"extension": "roomsite.WordFilter", "max_users": "x", "max_members": "x"}
-    )
+    response = save(client, extended, {"extension": "roomsite.WordFilter", "history_count": "x"})
     assert response.status_code == 200
     form = form_of(response)
     assert form["extension"].value() == "roomsite.WordFilter"
@@ -176,9 +174,7 @@ def test_a_new_row_leads_to_its_settings(client: Client, db: None) -> None:
     assert add(client, Application, {"name": "newer"})["Location"] == address(Application, "changelist")
 
 
-def test_the_choice_names_every_extension_and_what_it_is_for(
-    client: Client, application: Application
-) -> None:
+def test_the_choice_says_what_extensions_are_for(client: Client, application: Application) -> None:
     form = form_of(client.get(address(Application, "change", application.pk)))
     choices = dict(form.fields["extension"].choices)
     assert {"", NAME, PLAIN, "roomsite.WordFilter", "roomsite.Quiz"} <= set(choices)
@@ -190,9 +186,7 @@ def test_an_unknown_extension_cannot_be_chosen(client: Client, application: Appl
     assert "extension" in form_of(response).errors
 
 
-def test_a_stored_extension_that_is_gone_is_told_and_kept(
-    client: Client, extended: Application | Room
-) -> None:
+def test_an_extension_that_is_gone_is_told_and_kept(client: Client, extended: Application | Room) -> None:
     extended.extension, extended.extension_settings = "gone.<Gone>", {"left": "over"}
     extended.save()
     page = client.get(address(type(extended), "change", extended.pk))

@@ -75,11 +75,15 @@ def test_the_list_asks_as_much_for_many_as_for_few(
         ({"q": "lobby"}, 2),
         ({"q": "nothing"}, 0),
         ({"state__exact": "1"}, 1),
-        ({"room__application__id__exact": "0"}, 0),
         ({"room__id__exact": "0"}, 0),
+        ({"application": "elsewhere"}, 1),
     ],
 )
 def test_search_and_filters(client: Client, room: Room, query: dict[str, str], found: int) -> None:
     say(room)
     say(room, seq=2, data="2", state=True)
+    elsewhere = Application.objects.create(name="elsewhere")
+    say(Room.objects.create(application=elsewhere, name="room"), data="3")
+    if "application" in query:
+        query = {"room__application__id__exact": str(elsewhere.pk)}
     assert client.get(address(Message, "changelist"), query).context["cl"].result_count == found

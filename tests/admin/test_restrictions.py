@@ -80,9 +80,7 @@ def test_the_filter_for_those_in_force(client: Client, application: Application)
         assert {ban.guest for ban in response.context["cl"].result_list} == found
 
 
-@pytest.mark.parametrize(
-    ("searched", "found"), [("Bob", 1), ("ann", 1), ("noise", 1), ("lobby", 1), ("x", 0)]
-)
+@pytest.mark.parametrize(("searched", "found"), [("Bob", 1), ("ann", 1), ("noise", 1), ("lobby", 1)])
 def test_search(client: Client, room: Room, searched: str, found: int) -> None:
     Ban.objects.create(application=room.application, room=room, guest="Bob", reason="Noise")
     Ban.objects.create(application=room.application, user=User.objects.create_user("ann"))

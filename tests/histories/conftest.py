@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from asgiref.sync import sync_to_async
 
 if TYPE_CHECKING:
     from rooms.catalogue import RoomRecord
 
 
 @pytest.fixture
-def make_room(transactional_db: None) -> Callable[..., RoomRecord]:
+def make_room(transactional_db: None) -> Callable[..., Awaitable[RoomRecord]]:
     """Makes a row, with these fields, and the record of it."""
     from tests.histories.said import made_room
 
-    return made_room
+    return sync_to_async(made_room)
 
 
 @pytest.fixture
-def room(make_room: Callable[..., RoomRecord]) -> RoomRecord:
-    return make_room()
+def room(transactional_db: None) -> RoomRecord:
+    from tests.histories.said import made_room
+
+    return made_room()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 from msgspec import UNSET, Raw
 
@@ -10,6 +11,8 @@ from rooms import catalogue, clock
 from rooms.catalogue import RoomRecord
 from rooms.events import Message, User
 from rooms.models import Application, Room
+
+RoomMaker: TypeAlias = Callable[..., Awaitable[RoomRecord]]
 
 ANN = User(name="ann", id="guest-1", guest=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from rooms.events import Message, Position, User
 from rooms.histories import History
 from rooms.histories.database import DatabaseHistory
 from rooms.histories.memory import MemoryHistory
-from tests.histories.said import ANN, message
+from tests.histories.said import RoomMaker, ANN, message
 
 BOB = User(name="bob", id="7", guest=False)
 
@@ -53,10 +53,8 @@ async def test_an_empty_room(history: History, room: RoomRecord) -> None:
     assert await history.after(room, 0) == []
 
 
-async def test_numbers_count_from_one_in_each_room(
-    history: History, make_room: Callable[..., RoomRecord]
-) -> None:
-    one, other = make_room(), make_room("other")
+async def test_numbers_count_from_one_in_each_room(history: History, make_room: RoomMaker) -> None:
+    one, other = await make_room(), await make_room("other")
     assert numbers(await said(history, one, 3)) == [1, 2, 3]
     assert numbers(await said(history, other, 2)) == [1, 2]
     assert (await position(history, one)).epoch != (await position(history, other)).epoch
@@ -98,8 +96,8 @@ async def test_a_key_that_was_used_returns_the_first_message(history: History, r
     assert (await position(history, room)).seq == 1
 
 
-async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: Callable[..., RoomRecord]) -> None:
-    one, other = make_room(), make_room("other")
+async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: RoomMaker) -> None:
+    one, other = await make_room(), await make_room("other")
     for room, sender in ((one, ANN), (one, BOB), (one, None), (other, ANN)):
         assert not (await history.append(room, message(sender=sender), "k")).again
     assert (await position(history, one)).seq == 3
@@ -117,8 +115,8 @@ async def test_one_key_twice_at_the_same_time_is_one_message(history: History, r
     assert len({bytes(each.message.data) for each in kept}) == 1
 
 
-async def test_a_key_ends_with_its_message(history: History, make_room: Callable[..., RoomRecord]) -> None:
-    room = make_room(history_count=2)
+async def test_a_key_ends_with_its_message(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_count=2)
     await history.append(room, message(), "k")
     await said(history, room, 70)
     assert not (await history.append(room, message(), "k")).again
@@ -240,10 +238,8 @@ async def test_too_much_is_not_handed_over(history: History, room: RoomRecord) -
     assert await resumed(history, room, 1) == ([4, 5], False)
 
 
-async def test_what_is_kept_no_longer_cannot_be_recovered(
-    history: History, make_room: Callable[..., RoomRecord]
-) -> None:
-    room = make_room(history_count=3)
+async def test_what_is_kept_no_longer_cannot_be_recovered(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_count=3)
     await said(history, room, 5)
     assert await resumed(history, room, 2) == ([3, 4, 5], True)
     assert await resumed(history, room, 1) == ([4, 5], False)
@@ -252,8 +248,8 @@ async def test_what_is_kept_no_longer_cannot_be_recovered(
 # Retention ---------------------------------------------------------------------------------------
 
 
-async def test_no_more_than_so_many_are_told(history: History, make_room: Callable[..., RoomRecord]) -> None:
-    room = make_room(history_count=3)
+async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_count=3)
     await said(history, room, 5)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [3, 4, 5]
     page = await history.page(room, before=None, after=None, limit=50)
@@ -261,8 +257,8 @@ async def test_no_more_than_so_many_are_told(history: History, make_room: Callab
     assert numbers(await history.after(room, 0)) == [3, 4, 5]
 
 
-async def test_no_older_ones_are_told(history: History, make_room: Callable[..., RoomRecord]) -> None:
-    room = make_room(history_seconds=60)
+async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_seconds=60)
     old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
     await history.append(room, message(time=old))
     await said(history, room, 1)
@@ -271,10 +267,8 @@ async def test_no_older_ones_are_told(history: History, make_room: Callable[...,
     assert await resumed(history, room, 0) == ([2], False)
 
 
-async def test_numbers_go_on_when_everything_has_expired(
-    history: History, make_room: Callable[..., RoomRecord]
-) -> None:
-    room = make_room(history_seconds=60)
+async def test_numbers_go_on_when_everything_has_expired(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_seconds=60)
     old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
     before = await position(history, room)
     for _ in range(3):

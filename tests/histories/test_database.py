@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 from unittest import mock
 
@@ -18,7 +18,7 @@ from rooms.errors import RoomNotFound, Unavailable
 from rooms.events import Position
 from rooms.histories import database
 from rooms.histories.database import DatabaseHistory
-from tests.histories.said import message
+from tests.histories.said import RoomMaker, message
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -127,9 +127,9 @@ async def test_a_poisonous_message_fails_alone_and_takes_no_number(
 
 
 async def test_a_room_that_is_gone_fails_alone(
-    history: DatabaseHistory, make_room: Callable[..., RoomRecord], commits: Commits
+    history: DatabaseHistory, make_room: RoomMaker, commits: Commits
 ) -> None:
-    room, gone = await asyncio.to_thread(make_room), await asyncio.to_thread(make_room, "gone")
+    room, gone = await make_room(), await make_room("gone")
     await models.Room.objects.filter(pk=gone.id).adelete()
     first = await held_up(history, room, commits)
     bad = asyncio.ensure_future(history.append(gone, message()))
@@ -146,9 +146,9 @@ async def test_a_room_that_is_gone_fails_alone(
 
 
 async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
-    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: Callable[..., RoomRecord]
+    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: RoomMaker
 ) -> None:
-    made = [await asyncio.to_thread(make_room, name) for name in ("one", "two")]
+    made = [await make_room(name) for name in ("one", "two")]
     kept = await asyncio.gather(
         *(histories[n % 2].append(made[n // 2 % 2], message(b"%d" % n)) for n in range(120))
     )
@@ -180,9 +180,9 @@ async def test_a_key_is_known_in_every_process(
 
 
 async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
-    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: Callable[..., RoomRecord]
+    histories: tuple[DatabaseHistory, DatabaseHistory], make_room: RoomMaker
 ) -> None:
-    room = await asyncio.to_thread(make_room)
+    room = await make_room()
     await histories[0].append(room, message())
     before = (await histories[0].snapshot(room, None, 0)).position
     assert (await histories[1].snapshot(room, None, 0)).position == before
@@ -190,7 +190,7 @@ async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
     resumed = await histories[1].snapshot(room, Position(epoch=before.epoch, seq=0), 9)
     assert resumed.recovered
     await models.Room.objects.all().adelete()
-    after = await histories[1].snapshot(await asyncio.to_thread(make_room), before, 9)
+    after = await histories[1].snapshot(await make_room(), before, 9)
     assert after.position is not None
     assert after.position.epoch != before.epoch
     assert not after.recovered
@@ -211,10 +211,8 @@ async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room:
     assert (await history.append(room, message())).message.seq == 1
 
 
-async def test_expired_messages_are_deleted_in_time(
-    history: DatabaseHistory, make_room: Callable[..., RoomRecord]
-) -> None:
-    room = await asyncio.to_thread(make_room, history_count=3)
+async def test_expired_messages_are_deleted_in_time(history: DatabaseHistory, make_room: RoomMaker) -> None:
+    room = await make_room(history_count=3)
     await asyncio.gather(*(history.append(room, message()) for _ in range(database.PRUNE_EVERY + 1)))
     assert await models.Message.objects.acount() < database.PRUNE_EVERY // 2
 
@@ -245,15 +243,17 @@ async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
     """What this process appends is told to its appender before it can be fetched as missing."""
     order: list[str] = []
 
-    async def noted(name: str, work: Any) -> Any:
-        result = await work
-        order.append(name)
-        return result
+    async def append() -> None:
+        order.append(f"appended {(await history.append(room, message())).message.seq}")
 
-    first = asyncio.ensure_future(noted("append", await held_up(history, room, commits)))
-    after = asyncio.ensure_future(noted("read", history.after(room, 0)))
+    async def read() -> None:
+        order.append(f"read {[each.seq for each in await history.after(room, 0)]}")
+
+    commits.gate.clear()
+    appending = asyncio.ensure_future(append())
+    await asyncio.to_thread(commits.entered.wait, 10)
+    reading = asyncio.ensure_future(read())
     await asyncio.sleep(0)
     commits.gate.set()
-    await asyncio.gather(first, after)
-    assert order == ["append", "read"]
-    assert [each.seq for each in after.result()] == [1]
+    await asyncio.gather(appending, reading)
+    assert order == ["appended 1", "read [1]"]
