@@ -37,7 +37,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     """Applications with their rooms counted."""
 
     form = ApplicationForm
-    list_display = ("name", "title", "enabled", "entry", "rooms", "rooms_on_demand", "history", "extension")
+    list_display = ("name", "enabled", "entry", "room_count", "rooms_on_demand", "history", "extension")
     list_filter = ("enabled", "entry", "rooms_on_demand", "history", "extension")
     search_fields = ("name", "title")
     actions = ("enable", "disable")
@@ -73,8 +73,9 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
         applications: QuerySet[Application] = super().get_queryset(request)
         return applications.annotate(count_of_rooms=Coalesce(count, 0))
 
+    # Not by the name of the relation, or the list would be sorted by that.
     @admin.display(description=_("rooms"), ordering="count_of_rooms")
-    def rooms(self, application: Any) -> SafeString:
+    def room_count(self, application: Any) -> SafeString:
         address = reverse(f"{self.admin_site.name}:rooms_room_changelist")
         return format_html(
             '<a href="{}?application__id__exact={}">{}</a>',

@@ -14,7 +14,7 @@ from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.http import HttpRequest
-from django.utils.html import escape, format_html
+from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -27,7 +27,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
     """The form of something that an extension may be put on."""
 
     extension = forms.ChoiceField(
-        label=_("extension"),
+        label=_("Extension"),
         required=False,
         help_text=_(
             "Code of this site that answers events here. "
@@ -62,7 +62,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
             missing = gettext("%s (missing)") % self.stored
             field.choices = [*field.choices, (self.stored, missing)]
             field.help_text = format_html(
-                '<ul class="errorlist"><li>{}</li></ul>{}',
+                '<strong class="errornote">{}</strong>{}',
                 gettext(
                     "This site has no extension %s, so all goes on without one. "
                     "Its settings are kept for the case that it comes back."
@@ -103,7 +103,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.cleaned_data["extension"] != self.stored:
             self.instance.extension_settings = {}
         elif self.settings is not None:
-            self.instance.extension_settings = registry.store_settings(self.settings.cleaned_data)
+            self.instance.extension_settings = registry.store_settings(self.settings)
         return super().save(commit)
 
 
@@ -127,8 +127,7 @@ class ExtendedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if not self.has_change_permission(request, obj):
             fieldsets.append((title, {"fields": ["extension_settings"]}))
         elif extension is not None and (names := list(extension.Settings().fields)):
-            fields = [f"{PREFIX}-{name}" for name in names]
-            fieldsets.append((title, {"fields": fields, "description": escape(extension.__doc__ or "")}))
+            fieldsets.append((title, {"fields": [f"{PREFIX}-{name}" for name in names]}))
         return fieldsets
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:

@@ -51,7 +51,7 @@ class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class MessageAdmin(SaidAdmin):
     """The histories that are kept in the database."""
 
-    list_display = ("time", "room", "seq", "sender", "event", "excerpt", "state")
+    list_display = ("time", "room", "seq", "sender", "event", "excerpt")
     list_filter = ("room__application", "time", "state", "sender_guest")
     fields = ("room", "seq", "time", "sender", "sender_id", "event", "data", "state", "key")
     readonly_fields = ("sender",)

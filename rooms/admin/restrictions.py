@@ -10,7 +10,6 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from rooms.admin.people import PeopleAdmin
@@ -36,7 +35,7 @@ class InForce(admin.SimpleListFilter):
 class RestrictionAdmin(PeopleAdmin):
     """Who may not, where, until when, why, and who said so."""
 
-    list_display = ("__str__", "application", "where", "until", "in_force", "reason", "created", "created_by")
+    list_display = ("__str__", "where", "until", "in_force", "reason", "created", "created_by")
     list_filter = (InForce, "application", "created")
     search_fields = (
         *("guest", "reason", "room__name", "room__title", "application__name", "application__title"),
@@ -62,9 +61,9 @@ class RestrictionAdmin(PeopleAdmin):
             obj.created_by = request.user
         super().save_model(request, obj, form, change)
 
-    @admin.display(description=_("room"), ordering="room__name")
+    @admin.display(description=_("where"), ordering="application__name")
     def where(self, restriction: Restriction) -> str:
-        return restriction.room.title or restriction.room.name if restriction.room else gettext("all rooms")
+        return str(restriction.room or restriction.application)
 
     @admin.display(description=_("in force"), boolean=True)
     def in_force(self, restriction: Restriction) -> bool:

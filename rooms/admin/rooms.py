@@ -32,13 +32,13 @@ class RoomForm(ExtendedForm):
     """A room. Its password can be given and taken away; nobody can read it."""
 
     new_password = forms.CharField(
-        label=_("new password"),
+        label=_("New password"),
         required=False,
         strip=False,
         max_length=128,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
-    remove_password = forms.BooleanField(label=_("remove the password"), required=False)
+    remove_password = forms.BooleanField(label=_("Remove the password"), required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -82,8 +82,8 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
 
     form = RoomForm
     list_display = (
-        *("name", "title", "application", "mode", "belongs_to", "listed", "persistent", "has_password"),
-        *("kept", "messages", "last_message", "extension"),
+        *("name", "application", "mode_is", "belongs_to", "listed", "persistent", "history_is"),
+        *("message_count", "last_message"),
     )
     list_filter = (
         *("application", "mode", "listed", "persistent", "history", "extension"),
@@ -154,17 +154,19 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     def belongs_to(self, room: Room) -> str | None:
         return str(room.owner) if room.owner else room.guest_owner_name or None
 
-    @admin.display(description=_("password"), boolean=True, ordering="password")
-    def has_password(self, room: Room) -> bool:
-        return bool(room.password)
+    # The words of the wire: a list has no place for the sentences that the choices are.
+
+    @admin.display(description=_("mode"), ordering="mode")
+    def mode_is(self, room: Room) -> str:
+        return room.mode
 
     @admin.display(description=_("history"), ordering="history")
-    def kept(self, room: Any) -> str:
-        own: str = room.get_history_display() if room.history else ""
-        return own or gettext("%s (application)") % room.application.get_history_display()
+    def history_is(self, room: Room) -> str:
+        return room.history or f"({room.application.history})"
 
+    # Not by the name of the relation, or the list would be sorted by that.
     @admin.display(description=_("messages"), ordering="count_of_messages")
-    def messages(self, room: Any) -> SafeString:
+    def message_count(self, room: Any) -> SafeString:
         address = reverse(f"{self.admin_site.name}:rooms_message_changelist")
         return format_html('<a href="{}?room__id__exact={}">{}</a>', address, room.pk, room.count_of_messages)
 

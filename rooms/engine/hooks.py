@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rooms.engine.lanes import HandlerFailed, Lane
@@ -34,7 +34,7 @@ class Hooks:
         """Have this extension with these settings from now on. The same extension stays as it is
         and gets the new settings; one that is gone or cannot begin leaves the place without."""
         if name == self._name and self._extension is not None:
-            self._extension.settings = registry.read_settings(type(self._extension), settings)
+            self._extension.settings = await self._read(type(self._extension), settings)
             return
         self.stop()
         self._extension, self._name = None, name
@@ -45,7 +45,7 @@ class Hooks:
             logger.error("There is no extension %s; %s goes on without.", name, room or application)
             return
         try:
-            extension = kind(application, room, registry.read_settings(kind, settings))
+            extension = kind(application, room, await self._read(kind, settings))
             await self.lane.run(extension.init)
         except Exception as error:
             cause = error.cause if isinstance(error, HandlerFailed) else error
@@ -97,6 +97,10 @@ class Hooks:
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+
+    async def _read(self, kind: type[Extension], settings: dict[str, Any]) -> Mapping[str, Any]:
+        # In a thread, because a form may ask the database.
+        return await self.lane.pool.run(registry.read_settings, kind, settings)
 
     async def _failed(
         self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException

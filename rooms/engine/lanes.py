@@ -27,7 +27,7 @@ class Lane:
 
     def __init__(self, pool: Pool, seconds: float) -> None:
         self._lock = asyncio.Lock()
-        self._pool = pool
+        self.pool = pool
         self._seconds = seconds
 
     async def run(self, handler: Callable[..., Any], *arguments: Any) -> None:
@@ -58,7 +58,7 @@ class Lane:
         if inspect.iscoroutinefunction(handler):
             await handler(*arguments)
             return
-        thread = asyncio.ensure_future(self._pool.run(handler, *arguments))
+        thread = asyncio.ensure_future(self.pool.run(_contained, handler, *arguments))
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:
@@ -77,6 +77,17 @@ class HandlerFailed(InternalError):
     def __init__(self, cause: BaseException) -> None:
         super().__init__("Something went wrong on the server.")
         self.cause = cause
+
+
+def _contained(handler: Callable[..., Any], *arguments: Any) -> None:
+    """Run a plain handler in a thread."""
+    try:
+        handler(*arguments)
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        # No future can carry the one to the event loop, and the others would end the loop itself.
+        raise RuntimeError(f"the handler raised {error!r}") from error
 
 
 async def _outcome(work: Any) -> BaseException | None:

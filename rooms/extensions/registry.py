@@ -75,7 +75,8 @@ def read_settings(extension: type[Extension], stored: Mapping[str, Any]) -> Mapp
     return MappingProxyType(dict(form.cleaned_data))
 
 
-def store_settings(cleaned: Mapping[str, Any]) -> dict[str, Any]:
-    """Cleaned values as they are stored: plain JSON."""
-    stored: dict[str, Any] = json.loads(json.dumps(cleaned, cls=DjangoJSONEncoder))
+def store_settings(form: forms.Form) -> dict[str, Any]:
+    """The values of a valid form as they are stored: plain JSON, rows of the database by their keys."""
+    values = {name: field.prepare_value(form.cleaned_data[name]) for name, field in form.fields.items()}
+    stored: dict[str, Any] = json.loads(json.dumps(values, cls=DjangoJSONEncoder))
     return stored

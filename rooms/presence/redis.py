@@ -94,12 +94,15 @@ class RedisPresence(Presence):
         # What this process has said, to say it again to a Redis that has forgotten.
         self._said: dict[tuple[str, str], User] = {}
         self._leased = False
+        # Whom the first renewal, which no beat asked for, found to be left behind.
+        self._found: list[Departure] = []
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         if not self._leased:
-            await self.beat()
+            departures = await self._renew()
+            self._found += departures
         answer = await _answered(self._call_add(group, connection, user, limit, unique))
         if answer == "taken":
             raise NameInUse
@@ -143,6 +146,15 @@ class RedisPresence(Presence):
             del self._said[said]
 
     async def beat(self) -> list[Departure]:
+        departures = await self._renew()
+        found, self._found = self._found, []
+        return [*found, *departures]
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    async def _renew(self) -> list[Departure]:
+        """Renew the lease; take out, and return, whom processes that died left behind."""
         renewed, *ended = await _answered(
             self._beat(keys=[self._key("nodes")], args=[self._node, LEASE_SECONDS])
         )
@@ -152,9 +164,6 @@ class RedisPresence(Presence):
                 await _answered(self._call_add(group, connection, user, None, False))
         self._leased = True
         return [departure for node in ended for departure in await self._sweep(node)]
-
-    async def close(self) -> None:
-        await self._redis.aclose()
 
     async def _sweep(self, node: str) -> list[Departure]:
         """Take out everybody whom a dead process left behind."""

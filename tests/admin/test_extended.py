@@ -81,7 +81,7 @@ def test_the_settings_are_on_the_page_with_what_is_in_force(
     assert form["settings-first_night"].label == "First night"
     assert "For <all>." in response.text
     assert f"Settings of {NAME}" in response.text
-    assert "Shows &lt;plays&gt;." in response.text
+    assert "Shows &lt;plays&gt;.</option>" in response.text
 
 
 def test_saving_keeps_the_settings_as_the_engine_reads_them(

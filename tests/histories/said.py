@@ -31,6 +31,7 @@ def made_room(name: str = "lobby", **fields: Any) -> RoomRecord:
 def message(
     data: bytes | Raw = b'"hi"',
     *,
+    room: str = "lobby",
     event: str = "message",
     sender: User | None = ANN,
     state: bool = False,
@@ -38,7 +39,7 @@ def message(
 ) -> Message:
     """A message that has no number yet."""
     return Message(
-        room="lobby",
+        room=room,
         event=event,
         data=Raw(data),
         sender=sender,

@@ -17,7 +17,7 @@ from rooms.events import Message, Position, User
 from rooms.histories import History
 from rooms.histories.database import DatabaseHistory
 from rooms.histories.memory import MemoryHistory
-from tests.histories.said import RoomMaker, ANN, message
+from tests.histories.said import ANN, RoomMaker, message
 
 BOB = User(name="bob", id="7", guest=False)
 

@@ -70,9 +70,10 @@ class Client:
         return message
 
     async def hear(self) -> Message:
-        """The next message that is not a heartbeat; heartbeats are answered."""
-        while (message := await self.receive())["type"] == "ping":
-            await self.send("pong")
+        """The next message that is not a heartbeat; heartbeats are answered, but do not prolong the wait."""
+        async with asyncio.timeout(PATIENCE):
+            while (message := await self.receive())["type"] == "ping":
+                await self.send("pong")
         return message
 
     async def push(self, kind: str | None = None) -> Message:

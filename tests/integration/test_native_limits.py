@@ -29,6 +29,32 @@ async def test_too_many_requests_are_refused_and_then_the_connection_is_closed(v
     assert {message["code"] for message in answers} == {"not_member", "rate_limited"}
 
 
+async def test_who_goes_on_after_that_is_told_not_to_come_back(visitors: Visitors) -> None:
+    client = await visitors.guest(application="chat")
+    lines = ['{"type":"ping"}'] * 500
+    await client.send_text("\n".join(lines))
+    assert await client.closed() == 4006
+    back = await visitors.again(client, application="chat")
+    await back.send_text("\n".join(lines))
+    assert await back.closed() == 4508
+
+
+async def test_a_message_that_is_too_large(visitors: Visitors) -> None:
+    application = native.make_application(visitors.server, rooms_on_demand=True, max_message_bytes=100)
+    client, room = await visitors.guest(application=application), unique("room")
+    await client.join(room)
+    assert await client.refused("message", room=room, data="x" * 200) == "message_too_large"
+    await client.say(room, "x" * 50)
+    assert [len(message["data"]) for message in await client.messages(1)] == [50]
+
+
+async def test_a_full_application(visitors: Visitors) -> None:
+    application = native.make_application(visitors.server, max_users=1)
+    first, second = await visitors.guest(application=application), await visitors.connect(application)
+    assert await second.refused("login", name=unique("guest")) == "application_full"
+    await second.login(token=first.token)
+
+
 async def test_a_refused_message_was_not_sent(visitors: Visitors) -> None:
     room = unique("room")
     witness = await visitors.guest(application="chat")

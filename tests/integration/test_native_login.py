@@ -94,6 +94,17 @@ async def test_a_guest_cannot_take_the_name_of_a_user_who_is_there(visitors: Vis
     assert await guest.refused("login", name="Ann") in ("name_taken", "login_refused")
 
 
+async def test_a_guest_and_a_user_do_not_share_a_name_whatever_its_letters(visitors: Visitors) -> None:
+    username = unique("zoë")
+    script = f"from django.contrib.auth import get_user_model as m; m().objects.create_user({username!r})"
+    visitors.server.manage("shell", "-c", script)
+    headers = {"Cookie": native.session_cookie(visitors.server, username)}
+    guest = await visitors.connect()
+    answer = await guest.ask("login", name=username.upper())
+    user = await visitors.connect(origin=visitors.server.url, additional_headers=headers)
+    assert answer["type"] == "error" or not user.user
+
+
 async def test_the_name_of_a_dropped_guest_is_kept_for_its_owner(visitors: Visitors) -> None:
     first, other = await visitors.guest(), await visitors.connect()
     first.drop()

@@ -139,6 +139,17 @@ async def test_many_requests_with_one_key_at_once_send_once(visitors: Visitors) 
     assert [message["data"] for message in await listener.messages(2)] == ["once", "marker"]
 
 
+@pytest.mark.parametrize("application", ["durable", "bench"])
+async def test_a_key_sends_once_what_is_not_stored_too(visitors: Visitors, application: str) -> None:
+    room = unique("room")
+    speaker, listener = await visitors.members(room, 2, application=application)
+    for number, fields in enumerate(({"to": listener.user["name"]}, {"volatile": True})):
+        first = await speaker.say(room, number, key=f"key-{number}", **fields)
+        assert await speaker.say(room, number, key=f"key-{number}", **fields) == first
+    await speaker.say(room, "marker")
+    assert [message["data"] for message in await listener.messages(3)] == [0, 1, "marker"]
+
+
 async def test_a_key_belongs_to_a_user_and_a_room(visitors: Visitors) -> None:
     room, other_room = unique("room"), unique("room")
     first, second = await visitors.members(room, 2)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.integration.native import Visitors, unique
+from tests.integration.test_native_races import STORIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -212,6 +213,33 @@ async def test_the_list_of_rooms_is_one(pair: Pair) -> None:
     assert (await asked.push("removed"))["reason"] == "closed"
     while (await asked.push("room_removed"))["room"] != room:
         pass
+
+
+@pytest.mark.parametrize("story", STORIES)
+async def test_at_the_same_moment_on_both(pair: Pair, story: Any) -> None:
+    await story(pair)
+
+
+async def test_a_closed_room_is_closed_for_both_and_may_be_made_anew(pair: Pair) -> None:
+    room = unique("room")
+    owner, member = await pair[0].guest(), await pair[1].guest()
+    await owner.request("create", room=room)
+    epoch = (await owner.join(room))["position"]["epoch"]
+    await member.join(room)
+    await member.say(room, "lost")
+    await owner.request("close", room=room)
+    for client in (owner, member):
+        assert (await client.push("removed"))["reason"] == "closed"
+        client.pushes.clear()
+    again = [await client.join(room) for client in (member, owner)]
+    assert again[0]["position"]["epoch"] == again[1]["position"]["epoch"] != epoch
+    assert [(data["messages"], data["position"]["seq"], data["count"]) for data in again] == [
+        ([], 0, 1),
+        ([], 0, 2),
+    ]
+    for speaker, listener in ((member, owner), (owner, member)):
+        await speaker.say(room, "anew", echo=False)
+        assert (await listener.messages(1))[0]["data"] == "anew"
 
 
 async def test_a_room_is_made_once_and_its_capacity_is_shared(pair: Pair) -> None:

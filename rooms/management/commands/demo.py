@@ -66,7 +66,7 @@ class Command(BaseCommand):
         lines = [
             "",
             f"  Chat        http://{name}:{port}/rooms/chat/     enter any name, in several windows",
-            f"  Quiz        http://{name}:{port}/rooms/quiz/     the room lobby has an extension",
+            f"  Quiz        http://{name}:{port}/rooms/quiz/     in its lobby write /start, then /answer …",
             f"  Admin       http://{name}:{port}/admin/",
             f"  Your code   ws://{name}:{port}/ws/rooms/chat/",
             "",

@@ -1,0 +1,101 @@
+"""A client without a socket: what it asks goes straight to the operation, what it hears comes out
+of its outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any, Self
+
+import msgspec
+
+from rooms.consumers import operations
+from rooms.engine.engine import Engine
+from rooms.events import Join, Login, Request, Send
+from rooms.fanout import Connection, OutboxLimits
+from rooms.protocols import Native
+
+# Nothing takes so long but a test that waits for what never comes.
+PATIENCE = 20
+
+
+class Client:
+    """One connection of an engine. ``heard`` is all it was told so far, in order."""
+
+    def __init__(
+        self, engine: Engine, *, application: str = "chat", address: str = "", **limits: int
+    ) -> None:
+        self.engine = engine
+        self.heard: list[dict[str, Any]] = []
+        self._woken = asyncio.Event()
+        self._ids = itertools.count(1)
+        self._operations = operations(engine)
+        self.connection = Connection(
+            uuid.uuid4().hex,
+            Native(),
+            application=application,
+            address=address,
+            limits=OutboxLimits(**limits),
+            wake=self._woken.set,
+        )
+
+    @classmethod
+    async def named(cls, engine: Engine, name: str, *rooms: str, **options: Any) -> Self:
+        """One who is logged in as a guest, and in these rooms."""
+        client = cls(engine, **options)
+        await client.connect()
+        await client.ask(Login(name=name))
+        for room in rooms:
+            await client.ask(Join(room=room))
+        return client
+
+    async def connect(self, user: Any = None) -> None:
+        await self.engine.connect(self.connection, user, lambda: None)
+
+    def disconnect(self) -> None:
+        """The socket is gone."""
+        self.engine.disconnect(self.connection)
+
+    async def ask(self, request: Request) -> Any:
+        """Have a request carried out; the data of its reply. Raises what the operation raises."""
+        id = next(self._ids)
+        await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))
+        self.listen()
+        return next((frame.get("data") for frame in self.heard if frame.get("id") == id), None)
+
+    async def say(self, room: str, data: Any, **options: Any) -> Any:
+        return await self.ask(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))
+
+    def listen(self) -> list[dict[str, Any]]:
+        """What came since the last look."""
+        self._woken.clear()
+        lines = [line for frame in self.connection.take() for line in frame.split(b"\n")]
+        new = [json.loads(line) for line in lines]
+        self.heard += new
+        return new
+
+    def told(self, *kinds: str) -> list[dict[str, Any]]:
+        """Of all it was told, what is of these types."""
+        self.listen()
+        return [frame for frame in self.heard if frame["type"] in kinds]
+
+    def messages(self) -> list[Any]:
+        """The data of all messages that it was told."""
+        return [frame["data"] for frame in self.told("message")]
+
+    async def until(self, done: Callable[[], Any]) -> None:
+        """Wait, frame by frame, until something is so."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self.listen()
+                if done():
+                    return
+                await self._woken.wait()
+
+    @property
+    def closed(self) -> int | None:
+        """The code that the server closes it with."""
+        return self.connection.close_code

@@ -1,0 +1,235 @@
+"""The seat on the channel layer: batched, its own echo dropped, and never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from rooms.engine import bus as module
+from rooms.engine.bus import CONTROL, Bus, Relay
+from rooms.events import Joined, Message, User
+from rooms.notices import ApplicationChanged, RoomChanged, UserDisconnected
+from tests.engine.clients import PATIENCE
+from tests.engine.wires import Wire
+
+ANN = User(name="ann", id="1", guest=False)
+
+
+class Seat:
+    """A bus and what it heard."""
+
+    def __init__(self, node: str, alias: str = "default") -> None:
+        self.heard: list[Any] = []
+        self._news = asyncio.Event()
+        self.bus = Bus(alias, node, self._relayed, self._note)
+
+    def _relayed(self, group: str, relay: Relay) -> None:
+        if isinstance(relay.event, Message) and relay.event.event == "breaks":
+            raise ValueError("the hub fails")
+        self._note((group, relay))
+
+    def _note(self, item: Any) -> None:
+        self.heard.append(item)
+        self._news.set()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not done():
+                self._news.clear()
+                await self._news.wait()
+
+    def events(self) -> list[str]:
+        return [relay.event.event for _, relay in self.heard]
+
+
+@pytest.fixture
+async def seats(wire: Wire) -> AsyncIterator[tuple[Seat, Seat]]:
+    pair = Seat("one"), Seat("two")
+    for seat in pair:
+        await seat.bus.start()
+    wire.sent.clear()
+    yield pair
+    wire.broken = wire.hung = False
+    for seat in pair:
+        await seat.bus.stop()
+    assert wire.groups == {}
+
+
+def message(event: str, seq: int | None = None) -> Message:
+    return Message(room="lobby", event=event, data=Raw(b'{"a": 1}'), sender=ANN, seq=seq, time="t")
+
+
+async def test_what_one_says_the_other_hears_and_not_itself(seats: tuple[Seat, Seat]) -> None:
+    here, there = seats
+    for seat in seats:
+        await seat.bus.subscribe("g")
+    here.bus.publish("g", message("one", 1), only={"1"}, volatile=True)
+    here.bus.publish("g", Joined(room="lobby", user=ANN))
+    there.bus.publish("g", message("back"))
+    await there.until(lambda: len(there.heard) == 2)
+    await here.until(lambda: len(here.heard) == 1)
+    assert there.heard == [
+        ("g", Relay(event=message("one", 1), only=["1"], volatile=True)),
+        ("g", Relay(event=Joined(room="lobby", user=ANN))),
+    ]
+    assert here.events() == ["back"]
+
+
+async def test_what_is_said_in_one_turn_travels_together(seats: tuple[Seat, Seat], wire: Wire) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    for number in range(500):
+        here.bus.publish("g", message(str(number)))
+    here.bus.publish("h", message("elsewhere"))
+    await there.until(lambda: len(there.heard) == 500)
+    assert there.events() == [str(number) for number in range(500)]
+    assert [(group, len(frames)) for group, frames in wire.sent] == [("g", 500), ("h", 1)]
+
+
+async def test_notices_reach_every_process(seats: tuple[Seat, Seat]) -> None:
+    here, there = seats
+    notices = [
+        ApplicationChanged(application="chat"),
+        RoomChanged(application="chat", room=7, name="lobby", listed=True, deleted=True),
+        UserDisconnected(application=None, user="1", code=4503, message="Out."),
+    ]
+    for notice in notices:
+        here.bus.tell(notice)
+    await there.until(lambda: len(there.heard) == 3)
+    assert there.heard == notices
+    assert here.heard == []
+
+
+async def test_only_groups_that_are_wanted_are_heard(seats: tuple[Seat, Seat]) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    await there.bus.subscribe("h")
+    await there.bus.unsubscribe("g")
+    await there.bus.unsubscribe("never")
+    here.bus.publish("g", message("unheard"))
+    here.bus.publish("h", message("heard"))
+    await there.until(lambda: bool(there.heard))
+    assert there.events() == ["heard"]
+
+
+async def test_a_group_that_is_wanted_again_is_not_let_go(seats: tuple[Seat, Seat]) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    await there.bus.unsubscribe("g", lambda: True)
+    here.bus.publish("g", message("heard"))
+    await there.until(lambda: there.events() == ["heard"])
+
+
+async def test_what_cannot_be_used_is_passed_over(
+    seats: tuple[Seat, Seat], wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    await wire.group_send("g", {"type": "x", "node": "three", "group": "g", "frames": [b"nonsense", b"{}"]})
+    here.bus.publish("g", message("breaks"))
+    here.bus.publish("g", message("good"))
+    await there.until(lambda: there.events() == ["good"])
+    assert caplog.text.count("could not be used") == 3
+
+
+async def test_a_layer_that_fails_loses_hints_and_breaks_nothing(
+    seats: tuple[Seat, Seat], wire: Wire
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    wire.broken = True
+    for _ in range(3):
+        here.bus.publish("g", message("lost"))
+    await here.bus.flush()
+    assert here.bus.dropped == {"hint": 3}
+    wire.broken = False
+    here.bus.publish("g", message("told"))
+    await there.until(lambda: there.events() == ["told"])
+
+
+async def test_a_layer_that_hangs_holds_nobody_up(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, _ = seats
+    monkeypatch.setattr(module, "PUBLISH_SECONDS", 0.01)
+    monkeypatch.setattr(module, "MOST_WAITING", 5)
+    wire.hung = True
+    for _ in range(8):
+        here.bus.publish("g", message("lost"))
+    await here.bus.flush()
+    assert here.bus.dropped == {"hint": 8}
+
+
+async def test_a_membership_that_could_not_be_had_is_had_later(seats: tuple[Seat, Seat], wire: Wire) -> None:
+    here, there = seats
+    wire.broken = True
+    await there.bus.subscribe("g")
+    wire.broken = False
+    await there.bus.repair()
+    here.bus.publish("g", message("heard"))
+    await there.until(lambda: there.events() == ["heard"])
+
+
+async def test_a_membership_that_could_not_be_ended_is_ended_later(
+    seats: tuple[Seat, Seat], wire: Wire
+) -> None:
+    _, there = seats
+    await there.bus.subscribe("g")
+    wire.broken = True
+    await there.bus.unsubscribe("g")
+    assert "g" in wire.groups
+    wire.broken = False
+    await there.bus.repair()
+    assert "g" not in wire.groups
+
+
+async def test_memberships_are_renewed_before_the_layer_forgets_them(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    wire.groups.clear()
+    await there.bus.repair()
+    assert wire.groups == {}
+    monkeypatch.setattr(there.bus, "_renewed", -module.RENEW_SECONDS * 2)
+    await there.bus.repair()
+    assert set(wire.groups) == {"g", CONTROL}
+    await there.bus.repair()
+    here.bus.publish("g", message("heard"))
+    await there.until(lambda: there.events() == ["heard"])
+
+
+async def test_a_bus_that_was_not_started_can_publish(seats: tuple[Seat, Seat]) -> None:
+    _, there = seats
+    await there.bus.subscribe("g")
+    outside = Seat("outside")
+    await outside.bus.subscribe("g")
+    outside.bus.publish("g", message("from outside"))
+    await outside.bus.stop()
+    await there.until(lambda: there.events() == ["from outside"])
+    assert outside.heard == []
+
+
+async def test_without_a_layer_nothing_is_said_and_nothing_fails(wire: Wire) -> None:
+    alone = Seat("alone", alias="missing")
+    await alone.bus.start()
+    await alone.bus.subscribe("g")
+    alone.bus.publish("g", message("unheard"))
+    await alone.bus.stop()
+    assert wire.sent == []
+
+
+async def test_stopping_sends_what_waits(seats: tuple[Seat, Seat], wire: Wire) -> None:
+    _, there = seats
+    await there.bus.subscribe("g")
+    leaving = Seat("leaving")
+    await leaving.bus.start()
+    await leaving.bus.subscribe("g")
+    leaving.bus.publish("g", message("last"))
+    await leaving.bus.stop()
+    await there.until(lambda: there.events() == ["last"])
+    assert all(len(channels) == 1 or group == CONTROL for group, channels in wire.groups.items())

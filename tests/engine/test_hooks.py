@@ -1,0 +1,231 @@
+"""Calling extensions: which hooks run, what becomes of their errors, settings and timers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
+
+import pytest
+from django import forms
+
+from rooms.engine.hooks import Hooks
+from rooms.engine.lanes import HandlerFailed, Lane
+from rooms.errors import Rejected
+from rooms.extensions import Extension, message
+from rooms.threads import Pool
+
+Install = Callable[[type[Extension]], str]
+
+
+class Recorder(Extension):
+    """Notes what it is called with; ``raises`` says what it does about it."""
+
+    class Settings(forms.Form):
+        size = forms.IntegerField(initial=1)
+
+    calls: ClassVar[list[Any]] = []
+    raises: ClassVar[BaseException | None] = None
+
+    async def init(self) -> None:
+        self.calls.append(("init", self.settings["size"]))
+
+    async def on_join(self, event: Any) -> None:
+        self.calls.append(("join", event))
+        if self.raises:
+            raise self.raises
+
+    def on_leave(self, event: Any) -> None:  # type: ignore[override]
+        self.calls.append(("leave", event))
+
+    async def on_error(self, event: object, error: BaseException) -> None:
+        self.calls.append(("error", event, error))
+
+    @message("roll")
+    async def roll(self, event: Any) -> None:
+        self.calls.append(("roll", self.settings["size"]))
+
+
+@pytest.fixture(autouse=True)
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recorder, "calls", [])
+    monkeypatch.setattr(Recorder, "raises", None)
+
+
+@pytest.fixture
+async def hooks() -> AsyncIterator[Hooks]:
+    pool = Pool(2, 8)
+    hooks = Hooks(Lane(pool, 20))
+    yield hooks
+    hooks.stop()
+    await asyncio.to_thread(pool.close)
+
+
+async def use(hooks: Hooks, name: str, **settings: Any) -> None:
+    await hooks.use(name, settings, "chat", None)
+
+
+async def test_without_an_extension_nothing_runs(hooks: Hooks) -> None:
+    assert (hooks.active, hooks.has("on_join"), hooks.taker("roll")) == (False, False, None)
+    await hooks.call("on_join", "event")
+    await hooks.tell("on_join", "event")
+
+
+async def test_only_overridden_hooks_run(hooks: Hooks, installed: Install) -> None:
+    await use(hooks, installed(Recorder))
+    assert (hooks.has("on_join"), hooks.has("on_message"), hooks.active) == (True, False, True)
+    await hooks.call("on_message", "event")
+    await hooks.call("on_join", "event")
+    await hooks.call("on_leave", "event")
+    assert Recorder.calls == [("init", 1), ("join", "event"), ("leave", "event")]
+
+
+async def test_settings_are_in_force_at_once_without_a_new_beginning(
+    hooks: Hooks, installed: Install
+) -> None:
+    name = installed(Recorder)
+    await use(hooks, name, size=2)
+    roll = hooks.taker("roll")
+    assert roll is not None
+    await use(hooks, name, size=3)
+    await hooks.run(roll, "event")
+    assert Recorder.calls == [("init", 2), ("roll", 3)]
+
+
+async def test_another_extension_begins_anew_and_none_ends_it(hooks: Hooks, installed: Install) -> None:
+    class Other(Extension):
+        async def on_join(self, event: Any) -> None:
+            Recorder.calls.append(("other", event))
+
+    await use(hooks, installed(Recorder))
+    await use(hooks, installed(Other))
+    await hooks.call("on_join", 1)
+    await use(hooks, "")
+    await hooks.call("on_join", 2)
+    assert Recorder.calls == [("init", 1), ("other", 1)]
+
+
+async def test_one_that_is_gone_leaves_the_place_without(
+    hooks: Hooks, caplog: pytest.LogCaptureFixture
+) -> None:
+    await use(hooks, "gone.Extension")
+    assert not hooks.active
+    assert "There is no extension gone.Extension" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), Rejected("no"), SystemExit(1)], ids=repr)
+async def test_one_that_cannot_begin_leaves_the_place_without(
+    hooks: Hooks, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Extension):
+        async def init(self) -> None:
+            raise error
+
+    await use(hooks, installed(Broken))
+    assert not hooks.active
+    assert "could not begin" in caplog.text
+
+
+async def test_a_refusal_passes_and_is_no_error(hooks: Hooks, installed: Install) -> None:
+    await use(hooks, installed(Recorder))
+    Recorder.raises = Rejected("Not you.")
+    with pytest.raises(Rejected, match="Not you."):
+        await hooks.call("on_join", "event")
+    assert Recorder.calls[-1] == ("join", "event")
+
+
+@pytest.mark.parametrize("error", [ValueError("why"), SystemExit(1), asyncio.CancelledError()], ids=repr)
+async def test_what_breaks_is_told_to_the_log_and_to_on_error(
+    hooks: Hooks, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    await use(hooks, installed(Recorder))
+    Recorder.raises = error
+    with pytest.raises(HandlerFailed):
+        await hooks.call("on_join", "event")
+    assert Recorder.calls[-1] == ("error", "event", error)
+    assert "on_join of extension" in caplog.text
+
+
+async def test_an_on_error_that_breaks_too_is_logged(
+    hooks: Hooks, installed: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Hopeless(Extension):
+        async def on_join(self, event: Any) -> None:
+            raise ValueError
+
+        async def on_error(self, event: object, error: BaseException) -> None:
+            raise RecursionError
+
+    await use(hooks, installed(Hopeless))
+    with pytest.raises(HandlerFailed):
+        await hooks.call("on_join", "event")
+    assert "on_error of extension" in caplog.text
+
+
+@pytest.mark.parametrize("error", [ValueError("why"), Rejected("no say")], ids=repr)
+async def test_a_hook_without_a_say_keeps_its_errors(
+    hooks: Hooks, installed: Install, error: BaseException
+) -> None:
+    await use(hooks, installed(Recorder))
+    Recorder.raises = error
+    await hooks.tell("on_join", "event")
+
+
+async def test_a_rooms_event_reaches_its_application_in_the_rooms_lane(
+    hooks: Hooks, installed: Install
+) -> None:
+    inside, release = asyncio.Event(), asyncio.Event()
+
+    class Slow(Extension):
+        async def on_join(self, event: Any) -> None:
+            inside.set()
+            await release.wait()
+
+    await use(hooks, installed(Slow))
+    room, other = Lane(Pool(1, 1), 20), Lane(Pool(1, 1), 20)
+    first = asyncio.ensure_future(hooks.call("on_join", 1, lane=room))
+    await inside.wait()
+    inside.clear()
+    # Another room of the application is not held up.
+    second = asyncio.ensure_future(hooks.call("on_join", 2, lane=other))
+    async with asyncio.timeout(20):
+        await inside.wait()
+    release.set()
+    await asyncio.gather(first, second)
+
+
+# Timers ------------------------------------------------------------------------------------------
+
+
+class Ticking(Extension):
+    """Called again and again; ``fails`` says whether it breaks."""
+
+    timeout = 0
+    ticks: ClassVar[list[int]] = []
+    enough: ClassVar[asyncio.Event]
+    fails: ClassVar[bool] = False
+
+    async def on_timeout(self) -> None:
+        self.ticks.append(1)
+        if len(self.ticks) == 3:
+            self.enough.set()
+        if self.fails:
+            raise ValueError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_timeout_comes_again_and_again_until_it_is_stopped(
+    hooks: Hooks, installed: Install, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ticking, "ticks", [])
+    monkeypatch.setattr(Ticking, "fails", fails)
+    monkeypatch.setattr(Ticking, "enough", asyncio.Event(), raising=False)
+    await use(hooks, installed(Ticking))
+    async with asyncio.timeout(20):
+        await Ticking.enough.wait()
+    hooks.stop()
+    await asyncio.gather(*hooks._timeouts)
+    count = len(Ticking.ticks)
+    await hooks.lane.run(int)
+    assert len(Ticking.ticks) == count
+    assert hooks._timer is None or hooks._timer.cancelled()

@@ -1,0 +1,87 @@
+"""The class that extensions derive from: what it allows, and what it refuses when a class is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rooms.extensions import Extension, MessageEvent, message
+from rooms.extensions.base import HOOKS
+
+
+class Quiz(Extension):
+    async def on_join(self, event: Any) -> None: ...
+
+    @message("answer")
+    async def take(self, event: MessageEvent) -> None: ...
+
+    @message("question")
+    def ask(self, event: MessageEvent) -> None: ...
+
+
+def test_the_hooks() -> None:
+    assert {
+        *("on_connect", "on_disconnect", "on_login", "on_logout", "on_join", "on_leave", "on_message"),
+        *("on_timeout", "on_error"),
+    } == HOOKS
+
+
+def test_a_class_knows_what_it_overrides_and_takes() -> None:
+    assert Quiz.overridden == {"on_join"}
+    assert Quiz.takers == {"answer": "take", "question": "ask"}
+    assert (Extension.overridden, Extension.takers) == (frozenset(), {})
+
+
+def test_what_is_inherited_counts() -> None:
+    class Harder(Quiz):
+        def on_timeout(self) -> None:  # type: ignore[override]
+            """Plain functions are handlers, too."""
+
+    assert Harder.overridden == {"on_join", "on_timeout"}
+    assert Harder.takers == Quiz.takers
+
+
+def test_a_handler_that_is_overridden_without_the_mark_takes_nothing() -> None:
+    class Softer(Quiz):
+        async def take(self, event: MessageEvent) -> None: ...
+
+    assert Softer.takers == {"question": "ask"}
+
+
+def test_an_unlawful_hook_is_an_error_that_lists_the_lawful_ones() -> None:
+    with pytest.raises(
+        TypeError, match=r"Wrong\.on_joined is not a hook\. Lawful hooks: .*on_join.*on_timeout"
+    ):
+
+        class Wrong(Extension):
+            async def on_joined(self, event: Any) -> None: ...
+
+
+def test_one_message_has_one_taker() -> None:
+    with pytest.raises(TypeError, match="takes the message 'answer' twice: in one and in two"):
+
+        class Wrong(Extension):
+            @message("answer")
+            async def one(self, event: MessageEvent) -> None: ...
+
+            @message("answer")
+            async def two(self, event: MessageEvent) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, 7, None])
+def test_a_taker_needs_a_lawful_name(name: Any) -> None:
+    with pytest.raises(ValueError, match="1 to 64 characters"):
+        message(name)
+
+
+def test_the_mark_without_its_name_is_refused() -> None:
+    def handler(self: Any, event: MessageEvent) -> None: ...
+
+    with pytest.raises(ValueError, match="event name"):
+        message(handler)  # type: ignore[arg-type]
+
+
+def test_an_instance_knows_where_it_is() -> None:
+    quiz = Quiz("chat", None, {"rounds": 3})
+    assert (quiz.application, quiz.room, quiz.settings["rounds"], quiz.timeout) == ("chat", None, 3, None)

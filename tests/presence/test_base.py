@@ -1,0 +1,248 @@
+"""What every presence promises, held against each of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from rooms.events import User
+from rooms.presence import Departure, MemberPage, Presence
+from rooms.presence.base import GroupFull, NameInUse, page, sort_key
+from rooms.presence.memory import MemoryPresence
+from rooms.presence.redis import RedisPresence
+
+ANN = User(name="Ann", id="1", guest=False)
+BOB = User(name="bob", id="guest-2", guest=True)
+EVE = User(name="Éve", id="guest-3", guest=True)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def presence(request: pytest.FixtureRequest) -> AsyncIterator[Presence]:
+    presence: Presence
+    if request.param == "memory":
+        presence = MemoryPresence()
+    else:
+        presence = RedisPresence(url=request.getfixturevalue("redis_url"))
+    yield presence
+    await presence.close()
+
+
+async def who(presence: Presence, group: str = "g", **options: Any) -> list[str]:
+    return [user.name for user in (await presence.members(group, **options)).users]
+
+
+async def test_an_empty_group(presence: Presence) -> None:
+    assert await presence.members("g") == MemberPage(users=[], count=0, more=False)
+    assert await presence.counts(["g", "h"]) == [0, 0]
+    assert await presence.counts([]) == []
+    assert await presence.find("g", ["Ann"]) == {}
+    await presence.fade("g", "a1", ANN)
+    assert not await presence.remove("g", "a1", ANN)
+    await presence.clear("g")
+
+
+async def test_the_first_connection_in_and_the_last_one_out(presence: Presence) -> None:
+    assert await presence.add("g", "a1", ANN)
+    assert not await presence.add("g", "a2", ANN)
+    assert not await presence.add("g", "a2", ANN)
+    assert not await presence.remove("g", "a1", ANN)
+    assert not await presence.remove("g", "a1", ANN)
+    assert await who(presence) == ["Ann"]
+    assert await presence.remove("g", "a2", ANN)
+    assert not await presence.remove("g", "a2", ANN)
+    assert await who(presence) == []
+    assert await presence.add("g", "a1", ANN)
+
+
+async def test_of_many_at_the_same_time_one_is_the_first_and_one_the_last(presence: Presence) -> None:
+    connections = [f"a{number}" for number in range(20)]
+    first = await asyncio.gather(*(presence.add("g", each, ANN) for each in connections))
+    assert sum(first) == 1
+    last = await asyncio.gather(*(presence.remove("g", each, ANN) for each in connections))
+    assert sum(last) == 1
+    assert await presence.counts(["g"]) == [0]
+
+
+async def test_groups_do_not_know_of_each_other(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    assert await presence.add("h", "a1", ANN)
+    await presence.add("h", "b1", BOB)
+    assert await presence.counts(["g", "nobody", "h"]) == [1, 0, 2]
+    await presence.remove("h", "a1", ANN)
+    assert (await who(presence, "g"), await who(presence, "h")) == (["Ann"], ["bob"])
+
+
+async def test_users_with_like_ids_are_kept_apart(presence: Presence) -> None:
+    """Keys made of several parts must not run into each other."""
+    one, other = User(name="one", id="b:c", guest=True), User(name="other", id="c", guest=True)
+    await presence.add("a", "x", one)
+    await presence.add("a:b", "x", other)
+    assert await presence.remove("a", "x", one)
+    assert await who(presence, "a:b") == ["other"]
+
+
+# Fading ------------------------------------------------------------------------------------------
+
+
+async def test_one_who_fades_still_counts(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert await who(presence) == ["Ann"]
+    assert await presence.remove("g", "a1", ANN)
+
+
+async def test_coming_back_takes_the_place_of_what_fades(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert not await presence.add("g", "a2", ANN)
+    # The grace period of the first one ends now, and nobody is out.
+    assert not await presence.remove("g", "a1", ANN)
+    assert await who(presence) == ["Ann"]
+    assert await presence.remove("g", "a2", ANN)
+
+
+async def test_what_fades_does_not_hold_what_is_left(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.add("g", "a2", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert not await presence.remove("g", "a2", ANN)
+    assert await who(presence) == ["Ann"]
+    assert await presence.remove("g", "a1", ANN)
+
+
+async def test_fading_twice_or_after_the_end_changes_nothing(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert await presence.remove("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert await presence.counts(["g"]) == [0]
+    assert await presence.add("g", "a1", ANN)
+
+
+async def test_coming_back_on_the_same_connection_no_longer_fades(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.fade("g", "a1", ANN)
+    assert not await presence.add("g", "a1", ANN)
+    assert not await presence.add("g", "a2", ANN)
+    assert not await presence.remove("g", "a2", ANN)
+    assert await who(presence) == ["Ann"]
+
+
+# Limits and names --------------------------------------------------------------------------------
+
+
+async def test_a_full_group(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN, limit=2)
+    await presence.add("g", "b1", BOB, limit=2)
+    with pytest.raises(GroupFull):
+        await presence.add("g", "e1", EVE, limit=2)
+    assert not await presence.add("g", "b2", BOB, limit=2)
+    assert await presence.counts(["g"]) == [2]
+    assert not await presence.remove("g", "e1", EVE)
+    await presence.remove("g", "a1", ANN)
+    assert await presence.add("g", "e1", EVE, limit=2)
+
+
+async def test_no_more_than_fit_however_many_come_at_the_same_time(presence: Presence) -> None:
+    users = [User(name=f"u{number}", id=f"guest-{number}", guest=True) for number in range(20)]
+    results = await asyncio.gather(
+        *(presence.add("g", user.id, user, limit=3) for user in users), return_exceptions=True
+    )
+    assert sum(result is True for result in results) == 3
+    assert sum(isinstance(result, GroupFull) for result in results) == 17
+    assert await presence.counts(["g"]) == [3]
+
+
+async def test_a_name_belongs_to_one_user_in_whatever_case(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    other = User(name="aNN", id="guest-9", guest=True)
+    with pytest.raises(NameInUse):
+        await presence.add("g", "x", other, unique=True)
+    assert not await presence.add("g", "a2", ANN, unique=True)
+    await presence.remove("g", "a1", ANN)
+    await presence.remove("g", "a2", ANN)
+    assert await presence.add("g", "x", other, unique=True)
+
+
+async def test_a_name_is_held_by_one_who_fades(presence: Presence) -> None:
+    await presence.add("g", "b1", BOB)
+    await presence.fade("g", "b1", BOB)
+    with pytest.raises(NameInUse):
+        await presence.add("g", "x", User(name="BOB", id="guest-9", guest=True), unique=True)
+    assert not await presence.add("g", "b2", BOB, unique=True)
+
+
+async def test_two_users_of_one_name_where_names_need_not_be_unique(presence: Presence) -> None:
+    double = User(name="ANN", id="guest-9", guest=True)
+    await presence.add("g", "a1", ANN)
+    await presence.add("g", "x", double)
+    assert await presence.counts(["g"]) == [2]
+    await presence.remove("g", "a1", ANN)
+    assert await presence.find("g", ["ann"]) == {"ann": double}
+
+
+# Asking ------------------------------------------------------------------------------------------
+
+
+async def test_pages_by_name(presence: Presence) -> None:
+    for name in ("bob", "Ann", "carl", "Dora", "eve"):
+        await presence.add("g", name, User(name=name, id=f"id {name}", guest=True))
+    assert await who(presence) == ["Ann", "bob", "carl", "Dora", "eve"]
+    assert await presence.members("g", limit=2) == MemberPage(
+        users=(await presence.members("g")).users[:2], count=5, more=True
+    )
+    assert await who(presence, after="BOB", limit=2) == ["carl", "Dora"]
+    assert await who(presence, after="bz") == ["carl", "Dora", "eve"]
+    last = await presence.members("g", after="dora", limit=2)
+    assert ([user.name for user in last.users], last.count, last.more) == (["eve"], 5, False)
+    assert (await presence.members("g", limit=0)).more
+    assert (await presence.members("g", limit=5)).more is False
+
+
+async def test_finding_by_name(presence: Presence) -> None:
+    for user in (ANN, BOB, EVE):
+        await presence.add("g", user.id, user)
+    assert await presence.find("g", ["ann", "BOB", "e\u0301VE", "nobody"]) == {
+        "ann": ANN, "BOB": BOB, "e\u0301VE": EVE
+    }
+    assert await presence.find("g", ["nobody"]) == {}
+    assert await presence.find("g", []) == {}
+    assert await presence.find("h", ["ann"]) == {}
+    # The end of a name is not the name.
+    assert await presence.find("g", ["an", "anna"]) == {}
+
+
+async def test_a_group_that_is_gone(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    await presence.add("g", "b1", BOB)
+    await presence.add("h", "a1", ANN)
+    await presence.clear("g")
+    assert await presence.counts(["g", "h"]) == [0, 1]
+    assert not await presence.remove("g", "a1", ANN)
+    assert await presence.find("g", ["ann"]) == {}
+    assert await presence.add("g", "a1", ANN, unique=True)
+
+
+async def test_while_nobody_dies_a_beat_finds_nobody(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    for _ in range(2):
+        assert await presence.beat() == []
+    assert await who(presence) == ["Ann"]
+
+
+def test_the_order_of_members_is_stable() -> None:
+    double = User(name="ANN", id="0", guest=True)
+    assert sorted([BOB, ANN, double], key=sort_key) == [double, ANN, BOB]
+
+
+def test_a_page_of_no_limit() -> None:
+    assert page([ANN, BOB], None, None) == MemberPage(users=[ANN, BOB], count=2, more=False)
+    assert page([ANN, BOB], "ann", None) == MemberPage(users=[BOB], count=2, more=False)
+
+
+def test_a_departure_says_who_and_where() -> None:
+    assert Departure("g", ANN) == Departure(group="g", user=ANN)
