@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync
@@ -45,12 +44,15 @@ def publish(
     after the commit, and never if the transaction is rolled back. Raises RoomNotFound (a room is
     made where the application has rooms on demand), UserNotFound for ``to``, Unavailable.
     """
-    send = partial(
-        _wait_for,
-        lambda engine: engine.publish(
-            application, room, data, event=event, to=to, state=state, volatile=volatile
-        ),
-    )
+
+    # A function and no partial: when it fails, Django logs it by its name.
+    def send() -> Message:
+        return _wait_for(
+            lambda engine: engine.publish(
+                application, room, data, event=event, to=to, state=state, volatile=volatile
+            )
+        )
+
     if transaction.get_connection().in_atomic_block:
         transaction.on_commit(send, robust=True)
         return None
@@ -127,7 +129,7 @@ async def adisconnect(
 
 def notify(notice: AnyNotice) -> None:
     """Tell every process that something changed, once the surrounding transaction is committed."""
-    transaction.on_commit(partial(_wait_for, lambda engine: engine.call(engine.tell(notice))), robust=True)
+    transaction.on_commit(lambda: _wait_for(lambda engine: engine.call(engine.tell(notice))), robust=True)
 
 
 def _disconnection(

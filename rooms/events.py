@@ -24,6 +24,9 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Capacity: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 EventName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
+# What a name may be before it is normalised, which is slow for long texts.
+UserName: TypeAlias = Annotated[str, Meta(max_length=256)]
+Password: TypeAlias = Annotated[str, Meta(max_length=128)]
 
 
 class Value(Struct, frozen=True, kw_only=True):
@@ -55,7 +58,7 @@ class Request(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
 
 
 class Login(Request, frozen=True, kw_only=True, tag="login"):
-    name: str | None = None
+    name: UserName | None = None
     token: str | None = None
 
 
@@ -64,7 +67,7 @@ class Logout(Request, frozen=True, kw_only=True, tag="logout"):
 
 
 class ListRooms(Request, frozen=True, kw_only=True, tag="rooms"):
-    prefix: str | None = None
+    prefix: Annotated[str, Meta(max_length=128)] | None = None
     limit: Count | None = None
 
 
@@ -73,7 +76,7 @@ class CreateRoom(Request, frozen=True, kw_only=True, tag="create"):
     title: Annotated[str, Meta(max_length=200)] | None = None
     mode: Mode | None = None
     max_members: Capacity | None = None
-    password: Annotated[str, Meta(max_length=128)] | None = None
+    password: Password | None = None
 
 
 class CloseRoom(Request, frozen=True, kw_only=True, tag="close"):
@@ -82,7 +85,7 @@ class CloseRoom(Request, frozen=True, kw_only=True, tag="close"):
 
 class Join(Request, frozen=True, kw_only=True, tag="join"):
     room: str
-    password: str | None = None
+    password: Password | None = None
     since: Position | None = None
     limit: Count | None = None
 
@@ -95,7 +98,7 @@ class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
     """As ``Join``, but the connection only listens: no member, and it may not send."""
 
     room: str
-    password: str | None = None
+    password: Password | None = None
     since: Position | None = None
     limit: Count | None = None
 
@@ -111,7 +114,7 @@ class Send(Request, frozen=True, kw_only=True, tag="message"):
     data: Raw
     event: EventName | None = None
     key: Key | None = None
-    to: str | list[str] | None = None
+    to: UserName | list[UserName] | None = None
     state: bool | None = None
     volatile: bool | None = None
     echo: bool | None = None
@@ -126,7 +129,7 @@ class ReadHistory(Request, frozen=True, kw_only=True, tag="history"):
 
 class ListMembers(Request, frozen=True, kw_only=True, tag="members"):
     room: str
-    after: str | None = None
+    after: UserName | None = None
     limit: Count | None = None
 
 

@@ -6,11 +6,13 @@ is compared exactly as it was sent.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from rooms.errors import BadRequest
 
 LONGEST_NAME = 64
+APPLICATION_NAME = re.compile(r"[-a-zA-Z0-9_]{1,64}\Z")
 
 _USER_CATEGORIES = frozenset("LMNPS")
 _FORBIDDEN_IN_ROOMS = frozenset({"Cc", "Cf", "Cs", "Co"})
@@ -21,6 +23,8 @@ def user_name(name: str) -> str:
 
     Raises BadRequest, with a sentence that says what is lawful.
     """
+    # Before it is normalised as well: that is slow for long texts.
+    _check_length("A user name", name, longest=4 * LONGEST_NAME)
     name = unicodedata.normalize("NFKC", name)
     _check_length("A user name", name)
     if name != name.strip(" ") or "  " in name:
@@ -51,8 +55,8 @@ def room_name(name: str) -> str:
     return name
 
 
-def _check_length(what: str, name: str) -> None:
-    if not 1 <= len(name) <= LONGEST_NAME:
+def _check_length(what: str, name: str, longest: int = LONGEST_NAME) -> None:
+    if not 1 <= len(name) <= longest:
         raise BadRequest(f"{what} has 1 to {LONGEST_NAME} characters, got {len(name)}.")
 
 

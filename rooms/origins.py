@@ -45,10 +45,11 @@ def is_allowed(headers: Headers) -> bool:
 def address(headers: Headers, peer: str, proxies: int) -> str:
     """The client's address: the peer's, or, behind ``proxies`` trusted ones, what the outermost of
     them wrote into ``X-Forwarded-For``. Empty where the peer has none (a Unix socket)."""
-    forwarded = header(headers, b"x-forwarded-for")
-    if not proxies or forwarded is None:
+    # A proxy may add a header of its own instead of adding to the one that came.
+    forwarded = [value.decode("latin-1") for key, value in headers if key == b"x-forwarded-for"]
+    if not proxies or not forwarded:
         return peer
-    hops = [hop.strip() for hop in forwarded.split(",")]
+    hops = [hop.strip() for hop in ",".join(forwarded).split(",")]
     return hops[-proxies] if len(hops) >= proxies else hops[0]
 
 

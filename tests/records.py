@@ -10,12 +10,29 @@ from rooms.catalogue import ApplicationRecord, RoomRecord
 def application_record(**changes: Any) -> ApplicationRecord:
     """An application that allows everything but rooms on demand, with these fields instead."""
     fields: dict[str, Any] = {
-        **{"id": 1, "name": "chat", "title": "", "enabled": True, "entry": "anyone", "group": None},
-        **{"rooms_on_demand": False, "rooms_stay": False, "max_users": None, "max_rooms": None},
-        **{"max_connections_per_address": 0, "logins_per_minute": 0, "max_message_bytes": 65536},
-        **{"request_rate": 0, "request_burst": 0, "history": "memory", "history_count": 1000},
-        **{"history_seconds": 3600, "grace_seconds": 15, "extension": "", "extension_settings": {}},
-        **{"bans": (), "mutes": ()},
+        "id": 1,
+        "name": "chat",
+        "title": "",
+        "enabled": True,
+        "entry": "anyone",
+        "group": None,
+        "rooms_on_demand": False,
+        "rooms_stay": False,
+        "max_users": None,
+        "max_rooms": None,
+        "max_connections_per_address": 0,
+        "logins_per_minute": 0,
+        "max_message_bytes": 65536,
+        "request_rate": 0,
+        "request_burst": 0,
+        "history": "memory",
+        "history_count": 1000,
+        "history_seconds": 3600,
+        "grace_seconds": 15,
+        "extension": "",
+        "extension_settings": {},
+        "bans": (),
+        "mutes": (),
     }
     return ApplicationRecord(**{**fields, **changes})
 
@@ -23,10 +40,27 @@ def application_record(**changes: Any) -> ApplicationRecord:
 def room_record(**changes: Any) -> RoomRecord:
     """An open room that belongs to nobody, with these fields instead."""
     fields: dict[str, Any] = {
-        **{"id": 1, "application": application_record(), "name": "lobby", "title": "", "mode": "open"},
-        **{"owner_id": "", "owner_name": "", "owner_guest": False, "max_members": None, "password": ""},
-        **{"listed": True, "persistent": True, "history": "memory", "history_count": 1000},
-        **{"history_seconds": 3600, "grace_seconds": 15, "request_rate": None, "request_burst": 60},
-        **{"extension": "", "extension_settings": {}, "bans": (), "mutes": ()},
+        "id": 1,
+        "application": application_record(),
+        "name": "lobby",
+        "title": "",
+        "mode": "open",
+        "owner_id": "",
+        "owner_name": "",
+        "owner_guest": False,
+        "max_members": None,
+        "password": "",
+        "listed": True,
+        "persistent": True,
+        "history": "memory",
+        "history_count": 1000,
+        "history_seconds": 3600,
+        "grace_seconds": 15,
+        "request_rate": None,
+        "request_burst": 60,
+        "extension": "",
+        "extension_settings": {},
+        "bans": (),
+        "mutes": (),
     }
     return RoomRecord(**{**fields, **changes})

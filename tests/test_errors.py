@@ -14,11 +14,26 @@ CODES = {
     *("message_too_large", "too_many_rooms", "rate_limited", "rejected", "unavailable", "internal_error"),
 }
 CLOSE_CODES = {
-    **{"server_restart": 4000, "slow_consumer": 4001, "heartbeat_timeout": 4002, "resync": 4003},
-    **{"internal_error": 4004, "session_expired": 4005, "rate_limited": 4006, "overloaded": 4007},
-    **{"permissions_changed": 4008, "bad_frame": 4500, "not_permitted": 4501, "login_timeout": 4502},
-    **{"kicked": 4503, "banned": 4504, "too_many_connections": 4505, "replaced": 4506},
-    **{"frame_too_large": 4507, "flooding": 4508, "no_such_application": 4509, "logged_out": 4510},
+    "server_restart": 4000,
+    "slow_consumer": 4001,
+    "heartbeat_timeout": 4002,
+    "resync": 4003,
+    "internal_error": 4004,
+    "session_expired": 4005,
+    "rate_limited": 4006,
+    "overloaded": 4007,
+    "permissions_changed": 4008,
+    "bad_frame": 4500,
+    "not_permitted": 4501,
+    "login_timeout": 4502,
+    "kicked": 4503,
+    "banned": 4504,
+    "too_many_connections": 4505,
+    "replaced": 4506,
+    "frame_too_large": 4507,
+    "flooding": 4508,
+    "no_such_application": 4509,
+    "logged_out": 4510,
 }
 
 CLASSES = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, RoomsError)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -124,7 +125,7 @@ async def test_no_more_threads_than_it_may_have(gate: threading.Event) -> None:
 
 async def test_a_job_has_a_usable_connection_and_leaves_no_stale_one(pool: Pool) -> None:
     called: list[str] = []
-    with mock.patch.object(threads, "close_old_connections", lambda: called.append("close")):
+    with mock.patch.object(threads, "close_old_connections", partial(called.append, "close")):
         await pool.run(called.append, "job")
     assert called == ["close", "job", "close"]
 
@@ -138,7 +139,11 @@ async def test_closing_ends_every_thread_and_its_connections() -> None:
             *(pool.run(lambda: (barrier.wait(timeout=10), threading.get_ident())[1]) for _ in range(3))
         )
     )
-    with mock.patch.object(threads.connections, "close_all", lambda: closed.append(threading.get_ident())):
+
+    def close() -> None:
+        closed.append(threading.get_ident())
+
+    with mock.patch.object(threads.connections, "close_all", close):
         await asyncio.to_thread(pool.close)
     assert set(closed) == threads_used
     assert len(closed) == 3

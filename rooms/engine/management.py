@@ -94,8 +94,9 @@ class Management:
         async with room.admission:
             if room.gone or (await self._parts.presence.counts([room.group]))[0]:
                 return
-            self._parts.directory.remove_room(room)
             await self._parts.pool.run(catalogue.delete_room, room.record.id)
+            # Only now: whoever comes while the row still stands finds this room, waits, and looks again.
+            self._parts.directory.remove_room(room)
 
     async def sweep(self) -> None:
         """Remove passing rooms that stayed empty, which nobody entered or a crash left behind."""

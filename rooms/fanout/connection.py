@@ -18,6 +18,8 @@ from rooms.protocols import Protocol
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
 LONGEST_JOINED_FRAME = 64 * 1024
+# Behind an answer that takes its time so many outboxes may wait.
+MOST_HELD = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ class Connection:
         if self._held is not None:
             self._held.append((frame, group, seq))
             self._bytes += len(frame)
-            self._check_bounds(len(self._held))
+            if self._bytes > MOST_HELD * self._limits.bytes:
+                self._too_slow()
         else:
             self._put(frame)
 
@@ -181,6 +184,9 @@ class Connection:
             self._frames, self._held, self._bytes = [], None, 0
         elif self._held is not None:
             self.release()
+            if self.close_code is not None:
+                # What was held was too much, and said so itself.
+                return
         frame = self.protocol.send(
             Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
         )
@@ -205,4 +211,7 @@ class Connection:
         if self.writing_since is None or frames == 1:
             return
         if self._bytes > self._limits.bytes or frames > self._limits.frames:
-            self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)
+            self._too_slow()
+
+    def _too_slow(self) -> None:
+        self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)

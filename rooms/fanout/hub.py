@@ -114,6 +114,15 @@ class Hub:
         found = self._groups.get(group)
         if found is not None:
             self._deliver_all(group, found, found.sequencer.start(position))
+            if found.sequencer.has_gap:
+                self._on_gap(group)
+
+    def reset(self, group: str) -> None:
+        """The room's numbers begin anew: forget where the group stands."""
+        found = self._groups.get(group)
+        if found is not None:
+            found.sequencer = Sequencer()
+            found.settling.clear()
 
     def skip_gap(self, group: str) -> None:
         """What is missing cannot be had: go on with what is there."""

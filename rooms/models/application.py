@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from rooms import names
 from rooms.models.common import Extended, HistoryPolicy, Limits
 
 
@@ -26,7 +27,7 @@ class Application(Limits, Extended):
         _("name"),
         max_length=64,
         unique=True,
-        validators=[RegexValidator(r"^[-a-zA-Z0-9_]+\Z", _("Letters, digits, hyphens and underscores."))],
+        validators=[RegexValidator(names.APPLICATION_NAME, _("Letters, digits, hyphens and underscores."))],
         help_text=_("Part of the socket's address."),
     )
     title = models.CharField(_("title"), max_length=200, blank=True)

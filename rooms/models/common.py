@@ -7,7 +7,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 # The longest text that identifies a user: a primary key of any kind, or a guest's random id.
-LONGEST_USER_ID = 64
+LONGEST_USER_ID = 255
 
 
 class HistoryPolicy(models.TextChoices):

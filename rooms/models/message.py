@@ -44,7 +44,7 @@ class Said(models.Model):
     event = models.CharField(_("event"), max_length=64)
     data = models.TextField(_("data"))
     sender_id = models.CharField(_("sender's id"), max_length=LONGEST_USER_ID, blank=True)
-    sender_name = models.CharField(_("sender"), max_length=150, blank=True)
+    sender_name = models.CharField(_("sender"), max_length=255, blank=True)
     sender_guest = models.BooleanField(_("guest"), default=False)
     time = models.DateTimeField(_("time"))
 

@@ -96,7 +96,8 @@ def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberP
     every = list(users)
     rest = every
     if after is not None:
-        rest = [user for user in every if names.user_key(user.name) > names.user_key(after)]
+        key = names.user_key(after)
+        rest = [user for user in every if names.user_key(user.name) > key]
     chosen = rest if limit is None else rest[:limit]
     return MemberPage(users=chosen, count=len(every), more=len(chosen) < len(rest))
 

@@ -92,8 +92,19 @@ def _check(request: Request) -> None:
     room: str | None = getattr(request, "room", None)
     if room is not None:
         names.room_name(room)
+    if any(text is not None and "\0" in text for text in _texts(request)):
+        raise BadRequest("Names, keys and titles hold no NUL.")
     if isinstance(request, events.Send) and request.event in RESERVED:
         raise ReservedEvent(f"The event name {request.event} belongs to the protocol; choose another.")
+
+
+def _texts(request: Request) -> tuple[str | None, ...]:
+    """The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them."""
+    if isinstance(request, events.Send):
+        return request.event, request.key
+    if isinstance(request, events.CreateRoom):
+        return (request.title,)
+    return (request.prefix,) if isinstance(request, events.ListRooms) else ()
 
 
 def _explain(line: str) -> Error:

@@ -19,8 +19,9 @@ _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 # A line with none of these, and with few brackets, breaks no rule that msgspec does not check.
 _MIGHT_BREAK_A_RULE = re.compile(r"\d{19}|[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
-# Strings are matched so that the brackets inside them are passed over.
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]', re.DOTALL)
+# Strings are matched so that the brackets inside them are passed over; one that does not end runs to
+# the end of the line, so that no quote is tried twice and the search stays linear.
+_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[][{}]', re.DOTALL)
 _PARTNERS = {"]": "[", "}": "{"}
 
 

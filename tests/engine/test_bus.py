@@ -85,6 +85,7 @@ async def test_what_is_said_in_one_turn_travels_together(seats: tuple[Seat, Seat
     for number in range(500):
         here.bus.publish("g", message(str(number)))
     here.bus.publish("h", message("elsewhere"))
+    await here.bus.flush()
     await there.until(lambda: len(there.heard) == 500)
     assert there.events() == [str(number) for number in range(500)]
     assert [(group, len(frames)) for group, frames in wire.sent] == [("g", 500), ("h", 1)]

@@ -19,6 +19,8 @@ from rooms.limits import Strikes, TokenBucket
 from rooms.protocols import Native
 from tests.records import application_record, room_record
 
+PING = Ping(id=7)
+
 
 class Site:
     """A directory with one application and one room, and a clock that a test moves."""
@@ -54,7 +56,7 @@ def connection(user: str = "", address: str = "10.0.0.1") -> Connection:
     return made
 
 
-def asked(guard: Throttle, client: Connection, times: int, request: Any = Ping(id=7)) -> int:
+def asked(guard: Throttle, client: Connection, times: int, request: Any = PING) -> int:
     return sum(guard.allows(client, request) for _ in range(times))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 from collections.abc import Iterator
 from decimal import Decimal
@@ -24,8 +25,11 @@ class Quiz(Extension):
 
 NAME = "tests.extensions.test_registry.Quiz"
 DEFAULTS = {
-    "rounds": 10, "title": "", "strict": True,
-    "until": datetime.date(2030, 1, 2), "factor": Decimal("1.5"),
+    "rounds": 10,
+    "title": "",
+    "strict": True,
+    "until": datetime.date(2030, 1, 2),
+    "factor": Decimal("1.5"),
 }
 
 
@@ -74,7 +78,9 @@ def test_stored_values_hold_and_unknown_ones_are_ignored() -> None:
     stored = {"rounds": 3, "strict": False, "until": "2031-05-06", "shoes": 42}
     assert registry.read_settings(Quiz, stored) == {
         **DEFAULTS,
-        "rounds": 3, "strict": False, "until": datetime.date(2031, 5, 6),
+        "rounds": 3,
+        "strict": False,
+        "until": datetime.date(2031, 5, 6),
     }
 
 
@@ -85,12 +91,12 @@ def test_what_is_not_lawful_any_more_gives_way_and_is_logged(caplog: pytest.LogC
 
 
 def test_what_is_stored_is_read_as_it_was_cleaned() -> None:
-    cleaned = {**DEFAULTS, "rounds": 4, "title": "é"}
-    form = registry.settings_form(Quiz, cleaned)
+    form = Quiz.Settings({"rounds": 4, "title": "é", "strict": "", "until": "2031-05-06", "factor": "2.5"})
     assert form.is_valid()
     stored = registry.store_settings(form)
-    assert stored["until"] == "2030-01-02"
-    assert registry.read_settings(Quiz, stored) == cleaned
+    assert stored["until"] == "2031-05-06"
+    assert json.loads(json.dumps(stored)) == stored
+    assert registry.read_settings(Quiz, stored) == form.cleaned_data
 
 
 def test_settings_cannot_be_changed_by_a_handler() -> None:

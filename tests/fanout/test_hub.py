@@ -116,7 +116,10 @@ def check_encodings(hub: Hub) -> None:
     plain, shouting, silent = joined(hub, 50), joined(hub, 50, Shouting), joined(hub, 50, Silent)
     hub.group_send("g", message("hi", None))
     assert {protocol.__name__: protocol.encoded for protocol in (Plain, Shouting, Silent, Lines)} == {
-        **{"Plain": 1, "Shouting": 1, "Silent": 1, "Lines": 0}
+        "Plain": 1,
+        "Shouting": 1,
+        "Silent": 1,
+        "Lines": 0,
     }
     assert Counter(word for each in (*plain, *shouting, *silent) for word in told(each)) == {
         "hi": 50,

@@ -95,6 +95,24 @@ async def the_name_of_a_dropped_guest_is_free_again(visitors: Visitors, with_roo
     assert third.user["id"] != first.user["id"]
 
 
+async def who_drop_out_of_many_rooms_disturb_nobody(visitors: Visitors) -> None:
+    """When grace periods end and rooms go all together, all of them do go, and others still come in."""
+    witness = await visitors.guest(application="bench")
+    await witness.request("rooms", limit=0)
+    rooms = {unique("room") for _ in range(200)}
+    clients = [await visitors.guest(application="bench") for _ in range(2)]
+    for number, room in enumerate(rooms):
+        await clients[number % 2].join(room)
+    for client in clients:
+        client.drop()
+    while rooms:
+        removed = await witness.push("room_removed")
+        rooms.discard(removed["room"])
+        if len(rooms) % 10 == 0:
+            other = await visitors.guest(application="bench")
+            await other.join(unique("room"))
+
+
 async def test_the_clocks(visitors: Visitors) -> None:
     async with asyncio.TaskGroup() as tasks:
         for story in (
@@ -105,6 +123,7 @@ async def test_the_clocks(visitors: Visitors) -> None:
             who_answers_stays,
             who_drops_leaves_after_the_grace_period,
             a_returned_member_stays_when_the_grace_period_ends,
+            who_drop_out_of_many_rooms_disturb_nobody,
         ):
             tasks.create_task(story(visitors), name=story.__name__)
         for with_room in (True, False):

@@ -207,7 +207,9 @@ async def test_finding_by_name(presence: Presence) -> None:
     for user in (ANN, BOB, EVE):
         await presence.add("g", user.id, user)
     assert await presence.find("g", ["ann", "BOB", "e\u0301VE", "nobody"]) == {
-        "ann": ANN, "BOB": BOB, "e\u0301VE": EVE
+        "ann": ANN,
+        "BOB": BOB,
+        "e\u0301VE": EVE,
     }
     assert await presence.find("g", ["nobody"]) == {}
     assert await presence.find("g", []) == {}

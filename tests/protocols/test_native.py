@@ -378,7 +378,10 @@ def test_a_reply() -> None:
 def test_without_an_id_success_is_silent_and_failure_is_not() -> None:
     assert Native().send(Reply(id=None, data={})) is None
     assert written(Error(code="room_full", message="Full.")) == {
-        **{"type": "error", "code": "room_full", "message": "Full.", "retry": False}
+        "type": "error",
+        "code": "room_full",
+        "message": "Full.",
+        "retry": False,
     }
 
 
@@ -424,5 +427,11 @@ def test_pushes_as_the_protocol_writes_them(event: Push, wire: dict[str, Any]) -
 def test_absent_options_of_a_message_are_left_out_and_nulls_are_not() -> None:
     message = Message(room="a", event="e", data=Raw(b"null"), sender=None, seq=None, time="t")
     assert written(message) == {
-        **{"type": "message", "room": "a", "event": "e", "data": None, "from": None, "seq": None, "time": "t"}
+        "type": "message",
+        "room": "a",
+        "event": "e",
+        "data": None,
+        "from": None,
+        "seq": None,
+        "time": "t",
     }

@@ -1,0 +1,300 @@
+"""Who somebody is: session, guest name, token."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core import signing
+
+from rooms.engine.engine import Engine
+from rooms.errors import (
+    ApplicationFull,
+    BadRequest,
+    BadToken,
+    Banned,
+    LoginRefused,
+    NameTaken,
+    NotLoggedIn,
+    RateLimited,
+    Rejected,
+    RoomsError,
+)
+from rooms.events import Join, ListRooms, Login, Logout
+from rooms.extensions import ConnectionEvent, Extension
+from rooms.models import Application, Ban, RevokedLogin
+from tests.engine.clients import Client
+
+MakeEngine = Callable[..., Awaitable[Engine]]
+Install = Callable[[type[Extension]], str]
+
+
+async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+    with pytest.raises(error) as raised:
+        await asking
+    return raised.value
+
+
+@pytest.fixture
+def ann(transactional_db: None) -> User:
+    return User.objects.create_user("Ann", password="sesame")
+
+
+async def connected(engine: Engine, user: Any = None, **options: Any) -> Client:
+    client = Client(engine, **options)
+    await client.connect(user)
+    return client
+
+
+async def changed(engine: Engine, chat: Application, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(chat, name, value)
+    await chat.asave()
+    await engine.parts.tasks.settle()
+
+
+# Guests ------------------------------------------------------------------------------------------
+
+
+async def test_a_guest_logs_in_by_name(engine: Engine) -> None:
+    client = await connected(engine)
+    assert client.told("connected")[0]["user"] is None
+    data = await client.ask(Login(name="ｂｏｂ"))
+    assert (data["user"]["name"], data["user"]["guest"]) == ("bob", True)
+    assert data["token"]
+    assert client.connection.waiting_for_login is None
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 65])
+async def test_a_name_has_to_be_lawful(engine: Engine, name: str) -> None:
+    await refused(BadRequest, (await connected(engine)).ask(Login(name=name)))
+
+
+async def test_a_login_needs_one_of_name_and_token(engine: Engine) -> None:
+    client = await connected(engine)
+    await refused(BadRequest, client.ask(Login()))
+    await refused(BadRequest, client.ask(Login(name="bob", token="x")))
+
+
+async def test_a_name_is_taken_in_whatever_case_until_a_while_after_the_end(
+    engine: Engine, clock: SimpleNamespace
+) -> None:
+    bob = await Client.named(engine, "bob")
+    other = await connected(engine)
+    assert (await refused(NameTaken, other.ask(Login(name="BOB")))).retry
+    bob.disconnect()
+    await engine.parts.tasks.settle()
+    await refused(NameTaken, other.ask(Login(name="bob")))
+    clock.now += engine.parts.settings.guest_name_seconds
+    for action in engine.parts.departures.due():
+        await action()
+    await other.ask(Login(name="bob"))
+
+
+async def test_the_name_of_a_registered_user_is_never_a_guests(engine: Engine, ann: User) -> None:
+    error = await refused(NameTaken, (await connected(engine)).ask(Login(name="aNN")))
+    assert not error.retry
+
+
+async def test_logging_in_again(engine: Engine) -> None:
+    bob = await Client.named(engine, "bob")
+    again = await bob.ask(Login(name="BOB"))
+    assert again["user"]["name"] == "bob"
+    await refused(LoginRefused, bob.ask(Login(name="eve")))
+    await refused(LoginRefused, bob.ask(Login(token=again["token"])))
+
+
+# Tokens ------------------------------------------------------------------------------------------
+
+
+async def token_of(client: Client) -> str:
+    return str((await client.ask(Login()))["token"])
+
+
+async def test_a_token_logs_the_same_user_in_everywhere(make_engine: MakeEngine) -> None:
+    here, there = await make_engine(), await make_engine()
+    bob = await Client.named(here, "bob")
+    token = await token_of(bob)
+    for engine in (here, there):
+        data = await (await connected(engine)).ask(Login(token=token))
+        assert data["user"]["id"] == bob.connection.user.id  # type: ignore[union-attr]
+        # The new token is as good.
+        await (await connected(engine)).ask(Login(token=data["token"]))
+
+
+async def test_a_token_of_a_django_user(engine: Engine, ann: User) -> None:
+    client = await connected(engine, ann)
+    token = await token_of(client)
+    data = await (await connected(engine)).ask(Login(token=token))
+    assert data["user"] == {"name": "Ann", "id": str(ann.pk), "guest": False}
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "a:b:c"])
+async def test_what_is_no_token(engine: Engine, token: str) -> None:
+    await refused(BadToken, (await connected(engine)).ask(Login(token=token)))
+
+
+async def test_a_token_is_of_one_application_and_of_this_site(engine: Engine) -> None:
+    await Application.objects.acreate(name="other", history="memory")
+    token = await token_of(await Client.named(engine, "bob"))
+    await refused(BadToken, (await connected(engine, application="other")).ask(Login(token=token)))
+    forged = signing.dumps(signing.loads(token, salt="rooms.login"), salt="rooms.login", key="another")
+    await refused(BadToken, (await connected(engine)).ask(Login(token=forged)))
+
+
+async def test_a_token_ends_in_time(make_engine: MakeEngine) -> None:
+    engine = await make_engine(token_seconds=-1)
+    token = await token_of(await Client.named(engine, "bob"))
+    await refused(BadToken, (await connected(engine)).ask(Login(token=token)))
+
+
+async def test_a_logout_ends_all_tokens_of_the_login_and_no_others(engine: Engine) -> None:
+    bob = await Client.named(engine, "bob")
+    first = await token_of(bob)
+    desk = await connected(engine)
+    second = (await desk.ask(Login(token=first)))["token"]
+    eves = await token_of(await Client.named(engine, "eve"))
+    await bob.ask(Logout())
+    for token in (first, second):
+        await refused(BadToken, (await connected(engine)).ask(Login(token=token)))
+    await (await connected(engine)).ask(Login(token=eves))
+    assert await RevokedLogin.objects.acount() == 1
+
+
+async def test_a_new_password_ends_the_tokens(engine: Engine, ann: User) -> None:
+    token = await token_of(await connected(engine, ann))
+    ann.set_password("open")
+    await ann.asave()
+    await refused(BadToken, (await connected(engine)).ask(Login(token=token)))
+
+
+@pytest.mark.parametrize("gone", ["inactive", "deleted"])
+async def test_a_user_who_is_gone_has_no_token(engine: Engine, ann: User, gone: str) -> None:
+    token = await token_of(await connected(engine, ann))
+    if gone == "deleted":
+        await User.objects.all().adelete()
+    else:
+        await User.objects.aupdate(is_active=False)
+    await refused(BadToken, (await connected(engine)).ask(Login(token=token)))
+
+
+async def test_a_token_does_not_hold_the_sessions_hash(engine: Engine, ann: User) -> None:
+    content = signing.loads(await token_of(await connected(engine, ann)), salt="rooms.login")
+    assert ann.get_session_auth_hash() not in str(content)
+
+
+# Sessions ----------------------------------------------------------------------------------------
+
+
+async def test_the_sessions_user_is_logged_in(engine: Engine, ann: User) -> None:
+    client = await connected(engine, ann)
+    assert client.told("connected")[0]["user"] == {"name": "Ann", "id": str(ann.pk), "guest": False}
+    assert client.connection.waiting_for_login is None
+    assert not client.connection.moderator
+    # Several connections of one user are no double.
+    assert (await connected(engine, ann)).connection.user == client.connection.user
+
+
+async def test_a_moderator_is_known_by_the_permission(engine: Engine, ann: User) -> None:
+    await ann.user_permissions.aadd(await Permission.objects.aget(codename="moderate_room"))
+    client = await connected(engine, await User.objects.aget(pk=ann.pk))
+    assert client.connection.moderator
+
+
+async def test_whom_the_application_does_not_admit_may_still_log_in(
+    engine: Engine, chat: Application, ann: User
+) -> None:
+    await Ban.objects.acreate(application=chat, user=ann)
+    await engine.parts.tasks.settle()
+    client = await connected(engine, ann)
+    assert client.told("connected")[0]["user"] is None
+    assert client.connection.waiting_for_login is not None
+    await client.ask(Login(name="somebody"))
+
+
+@pytest.mark.parametrize("active", [True, False])
+async def test_somebody_anonymous_or_inactive_is_nobody(engine: Engine, ann: User, active: bool) -> None:
+    ann.is_active = False
+    client = await connected(engine, AnonymousUser() if active else ann)
+    assert client.connection.user is None
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+
+async def test_only_users_where_only_users_enter(engine: Engine, chat: Application, ann: User) -> None:
+    await changed(engine, chat, entry="users")
+    await refused(LoginRefused, (await connected(engine)).ask(Login(name="bob")))
+    assert (await connected(engine, ann)).connection.user is not None
+
+
+async def test_the_banned(engine: Engine, chat: Application) -> None:
+    await Ban.objects.acreate(application=chat, guest="bob")
+    await engine.parts.tasks.settle()
+    await refused(Banned, (await connected(engine)).ask(Login(name="Bob")))
+
+
+async def test_a_full_application(engine: Engine, chat: Application) -> None:
+    await changed(engine, chat, max_users=1)
+    bob = await Client.named(engine, "bob")
+    token = await token_of(bob)
+    other = await connected(engine)
+    assert (await refused(ApplicationFull, other.ask(Login(name="eve")))).retry
+    await (await connected(engine)).ask(Login(token=token))
+
+
+async def test_so_many_logins_from_one_address(engine: Engine, chat: Application) -> None:
+    await changed(engine, chat, logins_per_minute=2)
+    for name in ("a", "b"):
+        await Client.named(engine, name, address="10.0.0.1")
+    client = await connected(engine, address="10.0.0.1")
+    assert (await refused(RateLimited, client.ask(Login(name="c")))).retry
+    await Client.named(engine, "c", address="10.0.0.2")
+    engine.logins.sweep()
+    await refused(RateLimited, client.ask(Login(name="d")))
+
+
+async def test_an_extension_may_refuse_a_login(engine: Engine, chat: Application, installed: Install) -> None:
+    class Door(Extension):
+        async def on_login(self, event: ConnectionEvent) -> None:
+            assert event.user is not None
+            if event.user.name == "eve":
+                raise Rejected("Not you, Eve.")
+
+    await changed(engine, chat, extension=installed(Door))
+    client = await connected(engine)
+    await refused(Rejected, client.ask(Login(name="eve")))
+    assert client.connection.user is None
+    await refused(NotLoggedIn, client.ask(ListRooms()))
+    await engine.parts.tasks.settle()
+    assert await engine.parts.presence.find(f"application.{chat.pk}", ["eve"]) == {}
+    await client.ask(Login(name="bob"))
+
+
+# Logging out -------------------------------------------------------------------------------------
+
+
+async def test_logging_out_is_leaving_every_room_and_the_socket_stays(engine: Engine) -> None:
+    bob, eve = await Client.named(engine, "bob", "one", "two"), await Client.named(engine, "eve", "one")
+    await eve.ask(Join(room="two"))
+    await bob.ask(Logout())
+    frames = bob.listen() or bob.heard
+    assert [frame["type"] for frame in frames[-3:]] == ["reply", "removed", "removed"]
+    assert {frame["reason"] for frame in bob.told("removed")} == {"logged_out"}
+    assert {(frame["room"], frame["reason"]) for frame in eve.told("left")} == {
+        ("one", "left"),
+        ("two", "left"),
+    }
+    assert bob.closed is None
+    assert bob.connection.waiting_for_login is not None
+    await refused(NotLoggedIn, bob.ask(Join(room="one")))
+    # The name is free at once.
+    await (await connected(engine)).ask(Login(name="bob"))
+    await bob.ask(Login(name="somebody else"))
+
+
+async def test_who_is_not_logged_in_cannot_log_out(engine: Engine) -> None:
+    await refused(NotLoggedIn, (await connected(engine)).ask(Logout()))

@@ -1,0 +1,159 @@
+"""Making rooms, listing them, taking them away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from rooms.engine import management as module
+from rooms.engine.engine import Engine
+from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, RoomsError
+from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
+from rooms.models import Application, Room
+from tests.engine.clients import Client
+
+
+async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+    with pytest.raises(error) as raised:
+        await asking
+    return raised.value
+
+
+async def test_the_list(engine: Engine, chat: Application) -> None:
+    for name, listed in (("b", True), ("a", True), ("ab", True), ("hidden", False)):
+        await Room.objects.acreate(application=chat, name=name, title=name.upper(), listed=listed)
+    await Client.named(engine, "bob", "a")
+    ann = await Client.named(engine, "ann", "a")
+    data = await ann.ask(ListRooms())
+    assert data == {
+        "rooms": [
+            {"name": name, "title": name.upper(), "members": members, "max_members": None, "mode": "open"}
+            for name, members in (("a", 2), ("ab", 0), ("b", 0))
+        ],
+        "more": False,
+    }
+    data = await ann.ask(ListRooms(prefix="a", limit=1))
+    assert ([room["name"] for room in data["rooms"]], data["more"]) == (["a"], True)
+    assert await ann.ask(ListRooms(limit=0)) == {"rooms": [], "more": True}
+
+
+async def test_a_list_has_a_longest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_LIST", 2)
+    ann = await Client.named(engine, "ann", "a", "b", "c")
+    assert len((await ann.ask(ListRooms(limit=10**6)))["rooms"]) == 2
+
+
+async def test_who_asked_for_the_list_hears_of_changes_to_it(engine: Engine) -> None:
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    await ann.ask(ListRooms())
+    await bob.ask(CreateRoom(room="new", title="New"))
+    await engine.parts.tasks.settle()
+    assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["New"]
+    await bob.ask(CloseRoom(room="new"))
+    await engine.parts.tasks.settle()
+    assert [frame["room"] for frame in ann.told("room_removed")] == ["new"]
+    assert bob.told("room_added", "room_removed") == []
+
+
+async def test_the_maker_is_answered_before_hearing_of_the_room(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann")
+    await ann.ask(ListRooms())
+    ann.listen()
+    before = len(ann.heard)
+    data = await ann.ask(CreateRoom(room="new", mode="broadcast", max_members=3))
+    await engine.parts.tasks.settle()
+    ann.listen()
+    assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_added"]
+    assert data["room"] == {
+        "name": "new",
+        "title": "",
+        "mode": "broadcast",
+        "owner": "ann",
+        "max_members": 3,
+        "you": {"send": True, "moderate": True},
+    }
+    before = len(ann.heard)
+    await ann.ask(CloseRoom(room="new"))
+    await engine.parts.tasks.settle()
+    ann.listen()
+    assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_removed"]
+
+
+async def test_the_maker_still_has_to_join(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann")
+    await ann.ask(CreateRoom(room="new"))
+    assert ann.connection.memberships == {}
+    assert (await ann.ask(Join(room="new")))["room"]["owner"] == "ann"
+
+
+async def test_who_may_make_and_close_rooms(engine: Engine, chat: Application) -> None:
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    await ann.ask(CreateRoom(room="hers"))
+    await refused(RoomExists, bob.ask(CreateRoom(room="hers")))
+    await refused(PermissionDenied, bob.ask(CloseRoom(room="hers")))
+    await refused(RoomNotFound, bob.ask(CloseRoom(room="nowhere")))
+    bob.connection.moderator = True
+    await bob.ask(CloseRoom(room="hers"))
+    chat.rooms_on_demand = False
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    await refused(PermissionDenied, ann.ask(CreateRoom(room="another")))
+
+
+async def test_who_is_not_logged_in(engine: Engine) -> None:
+    client = Client(engine)
+    await client.connect()
+    for asking in (ListRooms(), CreateRoom(room="a"), CloseRoom(room="a")):
+        await refused(NotLoggedIn, client.ask(asking))
+
+
+async def test_members_of_a_closed_room_are_told_and_out(engine: Engine) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    await ann.ask(CloseRoom(room="lobby"))
+    await engine.parts.tasks.settle()
+    for client in (ann, bob):
+        assert [(frame["room"], frame["reason"]) for frame in client.told("removed")] == [("lobby", "closed")]
+        assert client.connection.memberships == {}
+    assert not await Room.objects.aexists()
+
+
+async def test_many_who_come_to_a_room_that_is_not_there_make_one(engine: Engine) -> None:
+    clients = [await Client.named(engine, f"user {number}") for number in range(6)]
+    replies = await asyncio.gather(*(client.ask(Join(room="new")) for client in clients))
+    assert await Room.objects.acount() == 1
+    assert len({reply["room"]["owner"] for reply in replies}) == 1
+    assert (await clients[0].say("new", 1))["seq"] == 1
+    assert all(client.messages() == [1] for client in clients)
+
+
+async def test_coming_in_while_the_last_one_goes(engine: Engine, chat: Application) -> None:
+    """The room either stays, or there is a new one: nobody ends up in a room that is gone."""
+    chat.rooms_stay = False
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    for _ in range(8):
+        await ann.ask(Join(room="brief"))
+        await asyncio.gather(ann.ask(Leave(room="brief")), bob.ask(Join(room="brief")))
+        await engine.parts.tasks.settle()
+        assert "brief" in bob.connection.memberships
+        assert bob.connection.memberships["brief"].room_id == (await Room.objects.aget()).pk
+        await bob.say("brief", "here")
+        await bob.ask(Leave(room="brief"))
+        await engine.parts.tasks.settle()
+        assert not await Room.objects.aexists()
+
+
+async def test_the_sweep_takes_passing_rooms_that_stayed_empty(engine: Engine, chat: Application) -> None:
+    for name in ("empty", "full", "new", "stays"):
+        await Room.objects.acreate(application=chat, name=name, persistent=name == "stays")
+    await Client.named(engine, "ann", "full")
+    await Room.objects.exclude(name="new").aupdate(created=timezone.now() - timedelta(days=1))
+    await engine.management.sweep()
+    await engine.parts.tasks.settle()
+    assert {room.name async for room in Room.objects.all()} == {"full", "new", "stays"}

@@ -1,0 +1,542 @@
+"""Saying something: the answer first, everybody once and in order, whatever hints get lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from rooms.engine import messages as module
+from rooms.engine.engine import Engine
+from rooms.engine.messages import Messages
+from rooms.errors import (
+    BadRequest,
+    MessageTooLarge,
+    Muted,
+    NotMember,
+    NotSender,
+    Rejected,
+    RoomsError,
+    UserNotFound,
+)
+from rooms.events import CreateRoom, Join, ListMembers, ReadHistory, Reply, Send, User
+from rooms.extensions import Extension, MessageEvent, message
+from rooms.fanout import Connection
+from rooms.histories.database import DatabaseHistory
+from rooms.models import Application, Message, Mute, Room
+from tests.engine.clients import Client
+from tests.engine.wires import Wire
+
+Install = Callable[[type[Extension]], str]
+MakeEngine = Callable[..., Awaitable[Engine]]
+
+
+async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+    with pytest.raises(error) as raised:
+        await asking
+    return raised.value
+
+
+@pytest.fixture(params=["memory", "database", "none"])
+async def history(request: pytest.FixtureRequest, chat: Application) -> str:
+    """Where the application's messages are kept."""
+    chat.history = request.param
+    await chat.asave()
+    return str(request.param)
+
+
+# The answer first --------------------------------------------------------------------------------
+
+
+async def check_that_the_answer_comes_first(engine: Engine, room: str) -> None:
+    """Several speak at the same time, and each hears the answer before its own copy."""
+    clients = [await Client.named(engine, f"{room} {number}", room) for number in range(4)]
+
+    async def speak(client: Client) -> None:
+        for _ in range(5):
+            await client.say(room, client.connection.id)
+
+    await asyncio.gather(*map(speak, clients))
+    for client in clients:
+        await client.until(lambda client=client: len(client.messages()) == 20)
+        own = [
+            "answer" if frame["type"] == "reply" else "copy"
+            for frame in client.heard
+            if ("seq" in frame.get("data", {}) if frame["type"] == "reply" else is_own(client, frame))
+        ]
+        assert own == ["answer", "copy"] * 5
+
+
+def is_own(client: Client, frame: dict[str, Any]) -> bool:
+    return frame["type"] == "message" and frame["data"] == client.connection.id
+
+
+async def test_the_answer_comes_before_the_senders_own_copy(engine: Engine, history: str) -> None:
+    await check_that_the_answer_comes_first(engine, "lobby")
+
+
+async def told_first(
+    self: Messages,
+    connection: Connection,
+    request: Send,
+    room: Any,
+    user: User,
+    data: msgspec.Raw,
+    recipients: list[User] | None,
+) -> None:
+    """Broken: the room is told before the sender is answered."""
+    kept = await self._keep(request, room, user, data, recipients)
+    self._tell(room, kept.message, recipients)
+    connection.send(Reply(id=request.id, data={"seq": kept.message.seq, "time": kept.message.time}))
+
+
+async def test_the_check_above_catches_telling_first(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Messages, "_say", told_first)
+    with pytest.raises(AssertionError):
+        await check_that_the_answer_comes_first(engine, "lobby")
+
+
+# What is told ------------------------------------------------------------------------------------
+
+
+async def test_everybody_hears_the_same_in_the_same_order(engine: Engine, history: str) -> None:
+    clients = [await Client.named(engine, f"user {number}", "lobby") for number in range(4)]
+    await asyncio.gather(*(client.say("lobby", n) for n in range(10) for client in clients))
+    heard = [
+        [(each["from"]["name"], each["data"], each["seq"]) for each in c.told("message")] for c in clients
+    ]
+    assert all(each == heard[0] for each in heard)
+    assert len(heard[0]) == 40
+    expected = [None] * 40 if history == "none" else list(range(1, 41))
+    assert [seq for _, _, seq in heard[0]] == expected
+    for number in range(4):
+        assert [data for name, data, _ in heard[0] if name == f"user {number}"] == list(range(10))
+
+
+async def test_answer_copy_and_history_agree(engine: Engine, history: str) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    answer = await ann.say("lobby", {"a": [1.0, "é"]}, event="score")
+    (copy,) = bob.told("message")
+    assert copy == ann.told("message")[0]
+    assert (answer["seq"], answer["time"]) == (copy["seq"], copy["time"])
+    assert copy["time"].endswith("Z")
+    assert copy["from"]["name"] == "ann"
+    kept = (await bob.ask(ReadHistory(room="lobby")))["messages"]
+    assert kept == ([] if history == "none" else [copy])
+
+
+async def test_a_message_is_kept_before_it_is_answered(engine: Engine, chat: Application) -> None:
+    await Room.objects.acreate(application=chat, name="kept", history="database")
+    ann = await Client.named(engine, "ann", "kept")
+    answer = await ann.say("kept", 1)
+    assert await Message.objects.filter(seq=answer["seq"]).aexists()
+
+
+async def test_without_an_id_success_is_silent(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    ann.listen()
+    await engine.messages.send(ann.connection, Send(room="lobby", data=msgspec.Raw(b"1")))
+    assert [frame["type"] for frame in ann.listen()] == ["message"]
+
+
+async def test_one_may_go_without_the_own_copy(engine: Engine, history: str) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    await ann.say("lobby", 1, echo=False)
+    await ann.say("lobby", 2)
+    assert (ann.messages(), bob.messages()) == ([2], [1, 2])
+
+
+# Keys --------------------------------------------------------------------------------------------
+
+
+async def test_a_key_that_was_used_returns_the_first_answer_and_sends_nothing(
+    engine: Engine, history: str
+) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    first = await ann.say("lobby", 1, key="k")
+    assert await ann.say("lobby", 2, key="k") == first
+    await bob.say("lobby", 3, key="k")
+    assert ann.messages() == bob.messages() == [1, 3]
+
+
+async def test_a_key_sent_twice_at_the_same_time(engine: Engine, chat: Application) -> None:
+    await Room.objects.acreate(application=chat, name="kept", history="database")
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob", "kept")
+    answers = await asyncio.gather(*(ann.say("kept", n, key="k") for n in range(5)))
+    assert all(answer == answers[0] for answer in answers)
+    assert len(bob.messages()) == 1
+
+
+@pytest.mark.parametrize("options", [{"volatile": True}, {"to": "ann"}])
+async def test_keys_of_what_is_not_kept(engine: Engine, options: dict[str, Any]) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    first = await ann.say("lobby", 1, key="k", **options)
+    assert first["seq"] is None
+    assert await ann.say("lobby", 2, key="k", **options) == first
+    assert ann.messages() == [1]
+
+
+async def test_so_many_keys_are_remembered(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_KEYS", 2)
+    ann = await Client.named(engine, "ann", "lobby")
+    for key in ("a", "b", "c", "b", "a"):
+        await ann.say("lobby", key, key=key, volatile=True)
+    assert ann.messages() == ["a", "b", "c", "a"]
+
+
+# To some, state, volatile ------------------------------------------------------------------------
+
+
+async def test_to_some_on_all_their_connections_and_to_nobody_else(engine: Engine, history: str) -> None:
+    ann, bob, eve = [await Client.named(engine, name, "lobby") for name in ("Ann", "bob", "eve")]
+    answer = await bob.say("lobby", "psst", to=["ANN", "ann"])
+    assert answer["seq"] is None
+    (told,) = ann.told("message")
+    assert (told["data"], told["to"], told["seq"]) == ("psst", ["Ann"], None)
+    assert (bob.messages(), eve.messages()) == ([], [])
+    await bob.say("lobby", "us", to=["ann", "bob"])
+    assert (ann.messages(), bob.messages(), eve.messages()) == (["psst", "us"], ["us"], [])
+    assert (await ann.ask(ReadHistory(room="lobby")))["messages"] == []
+
+
+async def test_to_somebody_who_is_not_there_reaches_nobody(engine: Engine) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    await Client.named(engine, "eve", "elsewhere")
+    error = await refused(UserNotFound, bob.say("lobby", "psst", to=["ann", "eve"]))
+    assert "eve" in error.message
+    assert ann.messages() == []
+
+
+async def test_state_is_told_and_handed_over(engine: Engine, history: str) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob")
+    await ann.say("lobby", "tea", event="topic", state=True)
+    (told,) = ann.told("message")
+    assert told["state"] is True
+    state = (await bob.ask(Join(room="lobby")))["state"]
+    assert state == [told]
+    await ann.say("lobby", None, event="topic", state=True)
+    assert (await bob.ask(Join(room="lobby")))["state"] == []
+
+
+@pytest.mark.parametrize("options", [{"to": "ann"}, {"volatile": True}])
+async def test_state_is_for_everybody_and_is_kept(engine: Engine, options: dict[str, Any]) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    await refused(BadRequest, ann.say("lobby", 1, state=True, **options))
+
+
+async def test_volatile_messages_are_not_kept_and_not_for_the_slow(engine: Engine, history: str) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    slow = await Client.named(engine, "slow", "lobby", frames=4)
+    for number in range(8):
+        answer = await ann.say("lobby", number, volatile=True)
+        assert answer["seq"] is None
+    assert ann.messages() == list(range(8))
+    assert slow.messages() == [0, 1, 2]
+    assert engine.parts.hub.dropped["volatile"] == 5
+    assert (await ann.ask(ReadHistory(room="lobby")))["messages"] == []
+
+
+async def test_one_who_does_not_read_is_closed_and_nobody_else_notices(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    slow = await Client.named(engine, "slow", "lobby", frames=4)
+    slow.listen()
+    slow.connection.writing_since = 1.0
+    for number in range(8):
+        await ann.say("lobby", number)
+    assert ann.messages() == list(range(8))
+    assert slow.closed == 4001
+    assert slow.listen()[-1]["code"] == 4001
+
+
+# Refusals ----------------------------------------------------------------------------------------
+
+
+async def test_who_may_not_speak(engine: Engine, chat: Application) -> None:
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    await ann.ask(CreateRoom(room="stage", mode="broadcast"))
+    for client in (ann, bob):
+        await client.ask(Join(room="stage"))
+    await refused(NotSender, bob.say("stage", 1))
+    await ann.say("stage", 2)
+    await Mute.objects.acreate(application=chat, guest="ann")
+    await engine.parts.tasks.settle()
+    await refused(Muted, ann.say("stage", 3))
+    await refused(NotMember, bob.say("nowhere", 1))
+    assert bob.messages() == [2]
+
+
+async def test_a_message_has_a_most_bytes(engine: Engine, chat: Application) -> None:
+    chat.max_message_bytes = 10
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    ann = await Client.named(engine, "ann", "lobby")
+    await ann.say("lobby", "12345678")
+    await refused(MessageTooLarge, ann.say("lobby", "123456789"))
+    await refused(MessageTooLarge, ann.say("lobby", "éééééé"))
+
+
+async def test_pages_of_members_and_history(engine: Engine) -> None:
+    clients = [await Client.named(engine, f"user {number}", "lobby") for number in range(3)]
+    for number in range(4):
+        await clients[0].say("lobby", number)
+    page = await clients[0].ask(ListMembers(room="lobby", limit=2))
+    assert ([user["name"] for user in page["members"]], page["count"], page["more"]) == (
+        *(["user 0", "user 1"], 3, True),
+    )
+    page = await clients[0].ask(ListMembers(room="lobby", after="user 1"))
+    assert ([user["name"] for user in page["members"]], page["more"]) == (["user 2"], False)
+    page = await clients[0].ask(ReadHistory(room="lobby", before=4, limit=2))
+    assert ([each["data"] for each in page["messages"]], page["more"]) == ([1, 2], True)
+
+
+# Extensions --------------------------------------------------------------------------------------
+
+CALLS: list[str] = []
+
+
+class Filter(Extension):
+    """Changes, refuses, breaks, or takes, as the message says."""
+
+    @property
+    def place(self) -> str:
+        return "room" if self.room else "application"
+
+    async def on_message(self, event: MessageEvent) -> None:
+        CALLS.append(f"{self.place} {event.data}")
+        if event.data == "refuse":
+            raise Rejected("Not that.")
+        if event.data == "break":
+            raise ValueError("secret")
+        if event.data == "change":
+            event.data = {"changed by": [self.place]}
+        elif isinstance(event.data, dict):
+            event.data["changed by"].append(self.place)
+
+    @message("roll")
+    async def roll(self, event: MessageEvent) -> None:
+        assert self.room is not None or self.place == "application"
+        await event.room.publish("rolled", event.data)
+        await event.reply({"by": self.place})
+
+    @message("threaded")
+    def threaded(self, event: MessageEvent) -> None:
+        event.reply({"in": "thread"})
+
+    @message("exit")
+    async def exit(self, event: MessageEvent) -> None:
+        raise SystemExit
+
+
+@pytest.fixture
+async def filtered(chat: Application, installed: Install) -> None:
+    CALLS.clear()
+    name = installed(Filter)
+    chat.extension = name
+    await chat.asave()
+    await Room.objects.acreate(application=chat, name="lobby", extension=name)
+    await Room.objects.acreate(application=chat, name="plain")
+
+
+@pytest.mark.usefixtures("filtered")
+class TestExtensions:
+    async def test_the_room_is_asked_before_its_application(self, engine: Engine) -> None:
+        ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+        await ann.say("lobby", "change")
+        assert bob.messages() == [{"changed by": ["room", "application"]}]
+        assert CALLS[0] == "room change"
+        kept = (await bob.ask(ReadHistory(room="lobby")))["messages"]
+        assert kept[0]["data"] == {"changed by": ["room", "application"]}
+
+    async def test_an_applications_extension_hears_its_rooms(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "plain")
+        await ann.say("plain", "change")
+        assert ann.messages() == [{"changed by": ["application"]}]
+
+    async def test_what_is_not_changed_stays_letter_for_letter(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "lobby")
+        ann.listen()
+        await engine.messages.send(ann.connection, Send(room="lobby", data=msgspec.Raw(b'"\\u0068i" ')))
+        assert b'"\\u0068i"' in ann.connection.take()[0]
+
+    @pytest.mark.parametrize(("data", "code"), [("refuse", "rejected"), ("break", "internal_error")])
+    async def test_what_is_refused_reaches_nobody(self, engine: Engine, data: str, code: str) -> None:
+        ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+        error = await refused(RoomsError, ann.say("lobby", data))
+        assert error.code == code
+        assert "secret" not in error.message
+        await ann.say("lobby", "fine")
+        assert ann.messages() == bob.messages() == ["fine"]
+        assert "application refuse" not in CALLS
+
+    async def test_a_taker_answers_before_what_it_publishes(self, engine: Engine) -> None:
+        ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+        ann.listen()
+        id = len(ann.heard)
+        answer = await ann.say("lobby", 6, event="roll")
+        assert answer["by"] == "room"
+        assert answer["seq"] is None
+        assert [frame["type"] for frame in ann.heard[id:] if frame["type"] != "joined"] == [
+            "reply",
+            "message",
+        ]
+        (told,) = bob.told("message")
+        assert (told["event"], told["data"], told["from"]) == ("rolled", 6, None)
+        assert CALLS == []
+
+    async def test_a_taker_of_the_application_serves_rooms_without_one(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "plain")
+        assert (await ann.say("plain", 6, event="roll"))["by"] == "application"
+
+    async def test_a_plain_function_takes_too(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "lobby")
+        assert (await ann.say("lobby", 1, event="threaded"))["in"] == "thread"
+
+    async def test_a_key_of_what_was_taken_returns_the_answer(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "lobby")
+        first = await ann.say("lobby", 6, event="roll", key="k")
+        assert await ann.say("lobby", 6, event="roll", key="k") == first
+        assert ann.messages() == [6]
+
+    async def test_an_exit_is_the_handlers_own(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "lobby")
+        error = await refused(RoomsError, ann.say("lobby", 1, event="exit"))
+        assert error.code == "internal_error"
+        await ann.say("lobby", "fine")
+        assert ann.messages() == ["fine"]
+
+    async def test_what_the_server_says_is_asked_of_nobody(self, engine: Engine) -> None:
+        ann = await Client.named(engine, "ann", "lobby")
+        await engine.publish("chat", "lobby", "refuse", event="message", to=None, state=False, volatile=False)
+        assert ann.messages() == ["refuse"]
+
+
+# Two processes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def kept(chat: Application) -> Room:
+    """A room that any number of processes share."""
+    return await Room.objects.acreate(application=chat, name="kept", history="database")
+
+
+@pytest.mark.usefixtures("kept")
+class TestTwoProcesses:
+    @pytest.fixture(autouse=True)
+    def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "GAP_SECONDS", 0)
+
+    async def pair(self, make_engine: MakeEngine) -> tuple[Client, Client]:
+        engines = await make_engine(), await make_engine()
+        return await Client.named(engines[0], "ann", "kept"), await Client.named(engines[1], "bob", "kept")
+
+    async def test_what_one_says_the_other_hears_in_order(self, make_engine: MakeEngine) -> None:
+        ann, bob = await self.pair(make_engine)
+
+        async def speak(client: Client, who: str) -> None:
+            for number in range(30):
+                await client.say("kept", [who, number])
+
+        await asyncio.gather(speak(ann, "ann"), speak(bob, "bob"))
+        for client in (ann, bob):
+            await client.until(lambda client=client: len(client.messages()) >= 60)
+            assert [each["seq"] for each in client.told("message")] == list(range(1, 61))
+        assert ann.messages() == bob.messages()
+
+    async def test_a_lost_hint_is_fetched_when_the_next_one_comes(
+        self, make_engine: MakeEngine, wire: Wire
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        await ann.say("kept", 1)
+        await bob.until(lambda: bob.messages() == [1])
+        wire.loses = lambda group, message: True
+        for number in (2, 3):
+            await ann.say("kept", number)
+        await ann.engine.parts.bus.flush()
+        wire.loses = lambda group, message: False
+        await ann.say("kept", 4)
+        await bob.until(lambda: len(bob.messages()) == 4)
+        assert bob.messages() == ann.messages() == [1, 2, 3, 4]
+
+    async def test_the_own_next_message_finds_the_gap_too_and_its_answer_comes_first(
+        self, make_engine: MakeEngine, wire: Wire
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        wire.loses = lambda group, message: True
+        await ann.say("kept", 1)
+        await ann.engine.parts.bus.flush()
+        answer = await bob.say("kept", 2)
+        assert answer["seq"] == 2
+        await bob.until(lambda: bob.messages() == [1, 2])
+        kinds = [
+            frame["type"]
+            for frame in bob.heard
+            if frame["type"] == "message" or "seq" in frame.get("data", {})
+        ]
+        assert kinds == ["reply", "message", "message"]
+
+    async def test_doubled_hints_are_told_once(self, make_engine: MakeEngine, wire: Wire) -> None:
+        ann, bob = await self.pair(make_engine)
+        for number in range(3):
+            await ann.say("kept", number)
+        await ann.engine.parts.bus.flush()
+        for group, frames in [each for each in wire.sent if each[0].startswith("room.")]:
+            await wire.group_send(
+                group, {"type": "rooms.relay", "node": "x", "group": group, "frames": frames}
+            )
+        await ann.say("kept", 3)
+        await bob.until(lambda: 3 in bob.messages())
+        assert bob.messages() == [0, 1, 2, 3]
+
+    async def test_what_history_keeps_no_longer_is_passed_over(
+        self, make_engine: MakeEngine, wire: Wire, kept: Room
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        wire.loses = lambda group, message: True
+        for number in (1, 2):
+            await ann.say("kept", number)
+        await ann.engine.parts.bus.flush()
+        await Message.objects.all().adelete()
+        wire.loses = lambda group, message: False
+        await ann.say("kept", 3)
+        await bob.until(lambda: bob.messages() == [3])
+
+    async def test_a_hint_for_some_reaches_only_them(self, make_engine: MakeEngine) -> None:
+        ann, bob = await self.pair(make_engine)
+        eve = await Client.named(bob.engine, "eve", "kept")
+        # Presence in memory is each process's own: ann is found where she is.
+        await ann.engine.parts.presence.add(
+            ann.connection.memberships["kept"].group, bob.connection.id, bob.connection.user
+        )
+        await ann.say("kept", "psst", to="bob")
+        await ann.say("kept", "all")
+        await bob.until(lambda: "all" in bob.messages())
+        await eve.until(lambda: "all" in eve.messages())
+        assert (bob.messages(), eve.messages()) == (["psst", "all"], ["all"])
+
+
+async def test_a_gap_is_fetched_after_the_answers_of_what_it_holds(engine: Engine, kept: Room) -> None:
+    """A fetch may read what this process has just committed: its sender is still answered first."""
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob", "kept")
+    history = engine.parts.histories["database"]
+    assert isinstance(history, DatabaseHistory)
+    live = engine.parts.directory.known_room("chat", "kept")
+    assert live is not None
+
+    async def fetch() -> None:
+        for each in await history.after(live.record, 0):
+            engine.parts.hub.group_send(live.group, each)
+
+    await asyncio.gather(*(each for n in range(10) for each in (ann.say("kept", n), fetch())))
+    frames = [
+        frame
+        for frame in ann.told("reply", "message")
+        if frame["type"] == "message" or "seq" in frame["data"]
+    ]
+    for n in range(10):
+        answer = next(i for i, f in enumerate(frames) if f["type"] == "reply" and f["data"]["seq"] == n + 1)
+        copy = next(i for i, f in enumerate(frames) if f["type"] == "message" and f["seq"] == n + 1)
+        assert answer < copy
+    assert bob.messages() == list(range(10))

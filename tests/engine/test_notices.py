@@ -1,0 +1,294 @@
+"""What open sockets hear when a row changes: here, and in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+
+import pytest
+from django import forms
+from django.contrib.auth.models import User
+
+from rooms.engine.engine import Engine
+from rooms.errors import NotMember, RoomNotFound
+from rooms.events import Join, ListMembers, ListRooms, Login
+from rooms.extensions import Extension, LeaveEvent, MessageEvent, message
+from rooms.models import Application, Ban, Room
+from rooms.notices import ApplicationChanged, RoomChanged
+from tests.engine.clients import Client
+
+Install = Callable[[type[Extension]], str]
+MakeEngine = Callable[..., Awaitable[Engine]]
+
+
+@pytest.fixture
+async def lobby(chat: Application) -> Room:
+    return await Room.objects.acreate(application=chat, name="lobby", title="Lobby")
+
+
+async def in_lobby(engine: Engine, *names: str) -> list[Client]:
+    clients = [await Client.named(engine, name, "lobby") for name in names]
+    for client in clients:
+        await client.ask(ListRooms())
+        client.listen()
+        client.heard.clear()
+    return clients
+
+
+async def saved(engine: Engine, row: Any, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    await row.asave()
+    await engine.parts.tasks.settle()
+
+
+def reasons(client: Client) -> list[tuple[str, str]]:
+    return [(frame["room"], frame["reason"]) for frame in client.told("removed")]
+
+
+async def test_a_deleted_room(engine: Engine, lobby: Room) -> None:
+    ann, bob = await in_lobby(engine, "ann", "bob")
+    await lobby.adelete()
+    await engine.parts.tasks.settle()
+    for client in (ann, bob):
+        assert reasons(client) == [("lobby", "closed")]
+        assert [frame["room"] for frame in client.told("room_removed")] == ["lobby"]
+        assert client.closed is None
+    with pytest.raises(NotMember):
+        await ann.say("lobby", 1)
+    # A new room of that name is another one.
+    data = await ann.ask(Join(room="lobby"))
+    assert (data["count"], data["messages"], data["room"]["title"]) == (1, [], "")
+
+
+async def test_a_renamed_room(engine: Engine, lobby: Room) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    await ann.say("lobby", "kept")
+    await saved(engine, lobby, name="hall")
+    assert reasons(ann) == [("lobby", "closed")]
+    assert "hall" in ann.told("removed")[0]["message"]
+    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
+    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["hall"]
+    data = await ann.ask(Join(room="hall"))
+    assert [each["data"] for each in data["messages"]] == ["kept"]
+
+
+async def test_a_room_that_is_hidden_and_shown_again(engine: Engine, lobby: Room) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    await saved(engine, lobby, listed=False)
+    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
+    await saved(engine, lobby, title="Secret")
+    assert len(ann.told("room_removed", "room_added")) == 1
+    await saved(engine, lobby, listed=True)
+    assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["Secret"]
+    assert reasons(ann) == []
+
+
+async def test_a_changed_room_stays_and_its_new_rules_hold(engine: Engine, lobby: Room) -> None:
+    ann, bob = await in_lobby(engine, "ann", "bob")
+    await saved(engine, lobby, title="Hall", mode="broadcast")
+    added = ann.told("room_added")[0]["room"]
+    assert (added["title"], added["mode"], added["members"]) == ("Hall", "broadcast", 2)
+    with pytest.raises(Exception, match="Only its owner speaks"):
+        await ann.say("lobby", 1)
+    assert reasons(ann) == reasons(bob) == []
+
+
+async def test_one_who_is_banned_from_a_room_is_put_out(
+    engine: Engine, chat: Application, lobby: Room
+) -> None:
+    ann, bob = await in_lobby(engine, "ann", "bob")
+    await Ban.objects.acreate(application=chat, room=lobby, guest="BOB", reason="spam")
+    await engine.parts.tasks.settle()
+    assert reasons(bob) == [("lobby", "banned")]
+    assert [(f["user"]["name"], f["reason"]) for f in ann.told("left")] == [("bob", "kicked")]
+    assert reasons(ann) == []
+    assert bob.closed is None
+    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
+
+
+async def test_a_moderator_is_not_put_out(engine: Engine, chat: Application, lobby: Room) -> None:
+    (bob,) = await in_lobby(engine, "bob")
+    bob.connection.moderator = True
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await engine.parts.tasks.settle()
+    assert reasons(bob) == []
+
+
+async def test_one_who_is_banned_from_the_application_is_closed(engine: Engine, chat: Application) -> None:
+    ann, bob = await in_lobby(engine, "ann", "bob")
+    await Ban.objects.acreate(application=chat, guest="bob")
+    await engine.parts.tasks.settle()
+    assert (ann.closed, bob.closed) == (None, 4504)
+
+
+async def test_lifting_a_ban_lets_in_again(engine: Engine, chat: Application, lobby: Room) -> None:
+    (bob,) = await in_lobby(engine, "bob")
+    ban = await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await engine.parts.tasks.settle()
+    await ban.adelete()
+    await engine.parts.tasks.settle()
+    await bob.ask(Join(room="lobby"))
+
+
+async def test_a_room_with_bans_can_be_deleted(engine: Engine, chat: Application, lobby: Room) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    room = await Room.objects.aget(pk=lobby.pk)
+    await room.adelete()
+    await engine.parts.tasks.settle()
+    assert reasons(ann) == [("lobby", "closed")]
+    assert not await Ban.objects.aexists()
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted", "renamed"])
+async def test_an_application_that_is_gone(engine: Engine, chat: Application, lobby: Room, how: str) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    if how == "deleted":
+        await Application.objects.filter(pk=chat.pk).adelete()
+        await engine.parts.tasks.settle()
+    else:
+        await saved(engine, chat, **({"enabled": False} if how == "disabled" else {"name": "talk"}))
+    assert ann.closed == 4509
+    late = Client(engine)
+    await late.connect()
+    assert late.closed == 4509
+
+
+async def test_an_application_that_is_enabled_again(engine: Engine, chat: Application) -> None:
+    await saved(engine, chat, enabled=False)
+    await saved(engine, chat, enabled=True)
+    await Client.named(engine, "ann", "lobby")
+
+
+async def test_what_an_application_says_holds_in_its_open_rooms(
+    engine: Engine, chat: Application, lobby: Room
+) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    await saved(engine, chat, grace_seconds=77, max_message_bytes=5)
+    live = engine.parts.directory.known_room("chat", "lobby")
+    assert live is not None
+    assert (live.record.grace_seconds, live.application.record.max_message_bytes) == (77, 5)
+    with pytest.raises(Exception, match="at most 5 bytes"):
+        await ann.say("lobby", "123456")
+
+
+async def test_a_room_whose_history_moves_has_its_members_come_again(engine: Engine, lobby: Room) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    await saved(engine, lobby, history="database")
+    assert ann.closed == 4003
+
+
+class Adjustable(Extension):
+    class Settings(forms.Form):
+        size = forms.IntegerField(initial=1)
+
+    begun: ClassVar[list[str]] = []
+    left: ClassVar[list[str]] = []
+
+    async def init(self) -> None:
+        self.begun.append(self.application)
+
+    async def on_leave(self, event: LeaveEvent) -> None:
+        self.left.append(f"{event.reason} {event.user.name}")
+
+    @message("size")
+    async def size(self, event: MessageEvent) -> None:
+        event.reply({"size": self.settings["size"]})
+
+
+async def test_settings_of_an_extension_are_in_force_without_a_restart(
+    engine: Engine, lobby: Room, installed: Install
+) -> None:
+    Adjustable.begun.clear()
+    (ann,) = await in_lobby(engine, "ann")
+    await saved(engine, lobby, extension=installed(Adjustable))
+    assert (await ann.say("lobby", 0, event="size"))["size"] == 1
+    await saved(engine, lobby, extension_settings={"size": 5})
+    assert (await ann.say("lobby", 0, event="size"))["size"] == 5
+    assert Adjustable.begun == ["chat"]
+    await saved(engine, lobby, extension="")
+    await ann.say("lobby", 0, event="size")
+    assert ann.messages() == [0]
+
+
+async def test_extensions_hear_of_a_room_that_is_closed(
+    engine: Engine, lobby: Room, installed: Install
+) -> None:
+    Adjustable.left.clear()
+    await saved(engine, lobby, extension=installed(Adjustable))
+    await in_lobby(engine, "ann", "bob")
+    await lobby.adelete()
+    await engine.parts.tasks.settle()
+    assert sorted(Adjustable.left) == ["closed ann", "closed bob"]
+
+
+async def test_a_user_may_be_disconnected(engine: Engine, chat: Application) -> None:
+    from rooms import adisconnect
+
+    await Application.objects.acreate(name="other", history="memory")
+    row = await User.objects.acreate_user("ann")
+    clients = []
+    for application in ("chat", "chat", "other"):
+        clients.append(client := Client(engine, application=application))
+        await client.connect(row)
+    bob = await Client.named(engine, "bob")
+    await adisconnect(row, "other", message="Enough.")
+    await engine.parts.tasks.settle()
+    assert [client.closed for client in clients] == [None, None, 4503]
+    assert clients[2].told("closing")[0]["message"] == "Enough."
+    await adisconnect(str(row.pk))
+    await engine.parts.tasks.settle()
+    assert [client.closed for client in clients] == [4503, 4503, 4503]
+    assert bob.closed is None
+
+
+async def test_other_processes_hear_of_it(make_engine: MakeEngine, chat: Application, lobby: Room) -> None:
+    """Rows are saved in a process without sockets; two others have them."""
+    one, two = await make_engine(), await make_engine()
+    (ann,), (bob,) = await in_lobby(one, "ann"), await in_lobby(two, "bob")
+    lobby.title = "Hall"
+    await lobby.asave()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.told("room_added"))
+        assert client.told("room_added")[0]["room"]["title"] == "Hall"
+    await lobby.adelete()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.told("room_removed"))
+        assert reasons(client) == [("lobby", "closed")]
+    chat.enabled = False
+    await chat.asave()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.closed == 4509)
+
+
+async def test_notices_of_what_nobody_here_knows(engine: Engine) -> None:
+    await engine.notices.handle(ApplicationChanged(application="nowhere"))
+    await engine.notices.handle(RoomChanged(application="nowhere", room=1, name="x"))
+    await engine.notices.handle(RoomChanged(application="chat", room=10**6, name="x"))
+    await engine.notices.handle(RoomChanged(application="chat", room=10**6, name="x", deleted=True))
+
+
+async def test_a_backend_that_is_down_is_logged(
+    engine: Engine, lobby: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await in_lobby(engine, "ann")
+
+    async def down(*_: Any) -> None:
+        raise RoomNotFound("The database does not answer.")
+
+    monkeypatch.setattr(engine.parts.directory, "reload_room", down)
+    await saved(engine, lobby, title="x")
+    assert "could not be carried out" in caplog.text
+
+
+async def test_a_login_after_a_rename_of_the_user_is_refused_nothing(engine: Engine) -> None:
+    row = await User.objects.acreate_user("ann")
+    client = Client(engine)
+    await client.connect(row)
+    token = (await client.ask(Login()))["token"]
+    row.username = "anna"
+    await row.asave()
+    again = Client(engine)
+    await again.connect()
+    assert (await again.ask(Login(token=token)))["user"]["name"] == "anna"

@@ -1,0 +1,119 @@
+"""The example extensions, in the engine that calls them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from channels.layers import channel_layers
+from django import forms
+
+from rooms import Rejected
+from rooms.engine.engine import Engine
+from rooms.events import Join, User
+from rooms.extensions import MessageEvent, RoomContext, registry
+from rooms.models import Application, Room
+from roomsite.extensions import QUESTIONS, Quiz, WordFilter
+from tests.engine.clients import Client
+from tests.engine.wires import Wire
+
+ANSWERS = dict(QUESTIONS)
+
+
+def filtered(data: Any, **settings: Any) -> Any:
+    """What the filter makes of it."""
+    extension = WordFilter("chat", None, registry.read_settings(WordFilter, settings))
+    room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
+    event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "message", data)
+    asyncio.run(extension.on_message(event))
+    return event.data
+
+
+@pytest.mark.parametrize(
+    ("data", "hidden"),
+    [
+        ("Darn it, heck!", "**** it, ****!"),
+        ("darning a sock", "darning a sock"),
+        ({"text": "oh HECK", "n": [1, None, "darn"]}, {"text": "oh ****", "n": [1, None, "****"]}),
+        (7, 7),
+        ("", ""),
+    ],
+)
+def test_words_are_hidden_wherever_text_stands(data: Any, hidden: Any) -> None:
+    assert filtered(data) == hidden
+
+
+def test_the_words_are_a_setting() -> None:
+    assert filtered("tea and heck", words=" tea \n\n") == "*** and heck"
+    assert filtered("darn", words="") == "darn"
+    assert filtered("a.b axb", words="a.b") == "*** axb"
+
+
+def test_a_message_may_be_refused() -> None:
+    assert filtered("fine", refuse=True) == "fine"
+    with pytest.raises(Rejected):
+        filtered({"text": "darn"}, refuse=True)
+
+
+def test_the_settings_are_checked() -> None:
+    form = registry.settings_form(Quiz, {"rounds": len(QUESTIONS) + 1})
+    assert isinstance(form, forms.Form)
+    assert not form.is_valid()
+    assert registry.read_settings(Quiz, {}) == {"rounds": 3, "points": 1}
+
+
+@pytest.fixture
+async def engine(transactional_db: None) -> AsyncIterator[Engine]:
+    before = channel_layers.set("default", Wire())
+    application = await Application.objects.acreate(name="chat", history="memory", request_rate=0)
+    await Room.objects.acreate(
+        application=application,
+        name="quiz",
+        extension="roomsite.Quiz",
+        extension_settings={"rounds": 2, "points": 5},
+    )
+    engine = await Engine.serving()
+    yield engine
+    await engine.stop()
+    channel_layers.set("default", before)
+
+
+def said(client: Client) -> list[tuple[str, Any]]:
+    return [(frame["event"], frame["data"]) for frame in client.told("message")]
+
+
+async def test_a_quiz(engine: Engine) -> None:
+    ann, bob = await Client.named(engine, "ann", "quiz"), await Client.named(engine, "bob", "quiz")
+    with pytest.raises(Rejected):
+        await ann.say("quiz", "Canberra", event="answer")
+    assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
+    with pytest.raises(Rejected):
+        await bob.say("quiz", None, event="start")
+    assert said(bob)[0] == ("score", {"ann": 0, "bob": 0})
+    first = said(bob)[-1][1]
+    assert (await bob.say("quiz", "no idea", event="answer"))["right"] is False
+    assert (await bob.say("quiz", f"  {ANSWERS[first].upper()} ", event="answer"))["right"] is True
+    assert said(ann)[-2] == ("score", {"ann": 0, "bob": 5})
+    second = said(ann)[-1][1]
+    assert second != first
+    # One who comes late sees how it stands.
+    state = (await (await Client.named(engine, "eve")).ask(Join(room="quiz")))["state"]
+    assert {each["event"]: each["data"] for each in state} == {
+        "score": {"ann": 0, "bob": 5},
+        "question": second,
+    }
+    await ann.say("quiz", ANSWERS[second], event="answer")
+    assert said(bob)[-1] == ("finished", {"ann": 5, "bob": 5, "eve": 0})
+    assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
+    assert ("score", {"ann": 0, "bob": 0, "eve": 0}) in said(bob)
+
+
+async def test_guesses_do_not_go_to_the_room(engine: Engine) -> None:
+    ann, bob = await Client.named(engine, "ann", "quiz"), await Client.named(engine, "bob", "quiz")
+    await ann.say("quiz", None, event="start")
+    before = len(said(bob))
+    await ann.say("quiz", "wrong", event="answer")
+    await ann.say("quiz", "just talking")
+    assert said(bob)[before:] == [("message", "just talking")]

@@ -1,0 +1,270 @@
+"""Rooms from anywhere: with an engine in this process and without, in transactions and out of them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+from channels.layers import channel_layers
+from django.contrib.auth.models import User as Account
+from django.db import transaction
+
+import rooms
+from rooms import api
+from rooms.engine.engine import Engine
+from rooms.errors import CloseCode, RoomNotFound, RoomsError, UserNotFound
+from rooms.events import User
+from rooms.models import Application, Message, Room
+from tests.engine.clients import PATIENCE, Client
+from tests.engine.wires import Wire
+
+T = TypeVar("T")
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def lobby() -> Iterator[Room]:
+    before = channel_layers.set("default", Wire())
+    chat = Application.objects.create(name="chat")
+    yield Room.objects.create(application=chat, name="lobby")
+    channel_layers.set("default", before)
+
+
+class Serving:
+    """An event loop in a thread, with the engine that serves this process, and one who is in the lobby."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.engine = self.run(Engine.serving())
+        self.ann = self.run(Client.named(self.engine, "ann", "lobby"))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    def heard(self) -> list[Any]:
+        """The messages that she was told, when everything that was begun is done."""
+
+        async def messages() -> list[Any]:
+            await self.engine.parts.tasks.settle()
+            return self.ann.messages()
+
+        return self.run(messages())
+
+    def stop(self) -> None:
+        self.run(self.engine.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def serving() -> Iterator[Serving]:
+    serving = Serving()
+    yield serving
+    serving.stop()
+
+
+@pytest.fixture(params=["alone", "beside an engine"])
+def serving_or_not(request: pytest.FixtureRequest) -> Serving | None:
+    """Whether this process serves sockets, in another thread."""
+    return request.getfixturevalue("serving") if request.param != "alone" else None
+
+
+def kept() -> list[Any]:
+    return [message.value for message in rooms.history("chat", "lobby")]
+
+
+# Publishing --------------------------------------------------------------------------------------
+
+
+def test_publishing(serving_or_not: Serving | None) -> None:
+    message = rooms.publish("chat", "lobby", {"a": [1, None]}, event="news")
+    assert message is not None
+    assert (message.seq, message.event, message.sender, message.value) == (1, "news", None, {"a": [1, None]})
+    assert kept() == [{"a": [1, None]}]
+    if serving_or_not is not None:
+        assert serving_or_not.heard() == [{"a": [1, None]}]
+
+
+def test_what_does_not_go(serving_or_not: Serving | None) -> None:
+    with pytest.raises(RoomNotFound):
+        rooms.publish("chat", "nowhere", 1)
+    with pytest.raises(RoomNotFound):
+        rooms.publish("nowhere", "lobby", 1)
+    with pytest.raises(UserNotFound):
+        rooms.publish("chat", "lobby", 1, to="eve")
+    with pytest.raises(RoomsError):
+        rooms.publish("chat", "lobby", 1, state=True, volatile=True)
+    with pytest.raises(TypeError):
+        rooms.publish("chat", "lobby", object())
+    assert kept() == []
+
+
+def test_in_a_transaction_it_is_sent_after_the_commit(serving_or_not: Serving | None) -> None:
+    with transaction.atomic():
+        with transaction.atomic():
+            assert rooms.publish("chat", "lobby", 1) is None
+        assert rooms.publish("chat", "lobby", 2) is None
+        assert not Message.objects.exists()
+        if serving_or_not is not None:
+            assert serving_or_not.heard() == []
+    assert kept() == [1, 2]
+    if serving_or_not is not None:
+        assert serving_or_not.heard() == [1, 2]
+
+
+def test_after_a_rollback_it_is_never_sent(serving_or_not: Serving | None) -> None:
+    with transaction.atomic():
+        rooms.publish("chat", "lobby", 1)
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        rooms.publish("chat", "lobby", 2)
+        with transaction.atomic():
+            rooms.publish("chat", "lobby", 3)
+            transaction.set_rollback(True)
+    assert kept() == [2]
+    if serving_or_not is not None:
+        assert serving_or_not.heard() == [2]
+
+
+def test_what_fails_after_the_commit_does_not_undo_it(caplog: pytest.LogCaptureFixture) -> None:
+    with transaction.atomic():
+        rooms.publish("chat", "nowhere", 1)
+        rooms.publish("chat", "lobby", 2)
+    assert kept() == [2]
+    assert "nowhere" in caplog.text
+
+
+def careless(*arguments: Any) -> None:
+    """Broken: publishes at once, whatever transaction is open."""
+    api._wait_for(
+        lambda engine: engine.publish(*arguments, event="message", to=None, state=False, volatile=False)
+    )
+
+
+def check_that_a_rollback_is_respected(publish: Callable[..., Any], serving: Serving) -> None:
+    with transaction.atomic():
+        publish("chat", "memory", 1)
+        transaction.set_rollback(True)
+    assert serving.run(serving.engine.history("chat", "memory", 9)) == []
+
+
+def test_the_check_catches_publishing_at_once(serving: Serving, lobby: Room) -> None:
+    Room.objects.create(application=lobby.application, name="memory", history="memory")
+    check_that_a_rollback_is_respected(rooms.publish, serving)
+    with pytest.raises(AssertionError):
+        check_that_a_rollback_is_respected(careless, serving)
+
+
+# Asking ------------------------------------------------------------------------------------------
+
+
+def test_members_and_history(serving: Serving) -> None:
+    for number in range(4):
+        rooms.publish("chat", "lobby", number)
+    assert [user.name for user in rooms.members("chat", "lobby")] == ["ann"]
+    assert [message.value for message in rooms.history("chat", "lobby", 2)] == [2, 3]
+    with pytest.raises(RoomNotFound):
+        rooms.members("chat", "nowhere")
+    with pytest.raises(RoomNotFound):
+        rooms.history("chat", "nowhere")
+
+
+# Disconnecting -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["user", "id"])
+def test_disconnecting(serving: Serving, how: str) -> None:
+    user = serving.ann.connection.user
+    assert user is not None
+    rooms.disconnect(User(name="x", id="other", guest=True))
+    rooms.disconnect(user, "another application")
+    assert serving.heard() == []
+    assert serving.ann.closed is None
+    rooms.disconnect(user if how == "user" else user.id, "chat", code=CloseCode.LOGGED_OUT, message="Bye.")
+    serving.heard()
+    assert (serving.ann.closed, serving.ann.connection.close_reason) == (4510, "Bye.")
+
+
+def test_disconnecting_after_the_commit(serving: Serving) -> None:
+    user = serving.ann.connection.user
+    assert user is not None
+    with transaction.atomic():
+        rooms.disconnect(user)
+        transaction.set_rollback(True)
+    serving.heard()
+    assert serving.ann.closed is None
+    with transaction.atomic():
+        rooms.disconnect(user)
+        serving.heard()
+        assert serving.ann.closed is None
+    serving.heard()
+    assert serving.ann.closed == 4503
+
+
+def test_disconnecting_a_django_user(serving: Serving) -> None:
+    account = Account.objects.create_user("bob")
+    bob = Client(serving.engine)
+    serving.run(bob.connect(account))
+    rooms.disconnect(account)
+    serving.heard()
+    assert (bob.closed, serving.ann.closed) == (4503, None)
+
+
+# From asynchronous code --------------------------------------------------------------------------
+
+
+async def test_asynchronous_forms_without_an_engine() -> None:
+    message = await rooms.apublish("chat", "lobby", 1, event="news")
+    assert message.seq == 1
+    assert [each.value for each in await rooms.ahistory("chat", "lobby")] == [1]
+    assert await rooms.amembers("chat", "lobby") == []
+    await rooms.adisconnect("somebody")
+
+
+async def test_asynchronous_forms_beside_an_engine() -> None:
+    async with await Engine.serving() as engine:
+        ann = await Client.named(engine, "ann", "lobby")
+        await rooms.apublish("chat", "lobby", 1, to=["ann"])
+        await rooms.apublish("chat", "lobby", 2)
+        assert ann.messages() == [1, 2]
+        assert [each.value for each in await rooms.ahistory("chat", "lobby")] == [2]
+        assert [user.name for user in await rooms.amembers("chat", "lobby")] == ["ann"]
+        assert ann.connection.user is not None
+        await rooms.adisconnect(ann.connection.user)
+        await engine.parts.tasks.settle()
+        assert ann.closed == 4503
+
+
+async def test_an_engine_in_another_loop_is_asked_there(serving: Serving) -> None:
+    await rooms.apublish("chat", "lobby", 1)
+    assert [user.name for user in await rooms.amembers("chat", "lobby")] == ["ann"]
+    assert [each.value for each in await rooms.ahistory("chat", "lobby")] == [1]
+    assert serving.heard() == [1]
+    assert serving.ann.connection.user is not None
+    await rooms.adisconnect(serving.ann.connection.user)
+    serving.heard()
+    assert serving.ann.closed == 4503
+
+
+async def test_waiting_in_the_engines_own_loop_is_refused_rather_than_for_ever() -> None:
+    async with await Engine.serving():
+        for ask in (rooms.members, rooms.history):
+            with pytest.raises(RoomsError, match="begins with a"):
+                ask("chat", "lobby")
+
+
+# Names -------------------------------------------------------------------------------------------
+
+
+def test_the_public_names() -> None:
+    for name in rooms.__all__:
+        assert getattr(rooms, name).__name__ == name
+    with pytest.raises(AttributeError):
+        rooms.nonsense  # noqa: B018
