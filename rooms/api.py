@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
 from asgiref.sync import async_to_sync
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
+from rooms.catalogue import database
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode, RoomsError
 from rooms.events import Message, User
@@ -39,17 +41,20 @@ def publish(
 ) -> Message | None:
     """Say something in a room, as the server (``from`` is null).
 
-    ``data`` is anything JSON can hold; the options are those of the native protocol's ``message``.
+    ``data`` is anything JSON can hold, as it is now; the options are those of the native protocol's
+    ``message``.
     Returns the message with its number, or None inside ``transaction.atomic()``: then it is sent
     after the commit, and never if the transaction is rolled back. Raises RoomNotFound (a room is
-    made where the application has rooms on demand), UserNotFound for ``to``, Unavailable.
+    made where the application has rooms on demand), UserNotFound for ``to``, Unavailable; TypeError
+    for what JSON cannot hold.
     """
+    said = _json(data)
 
     # A function and no partial: when it fails, Django logs it by its name.
     def send() -> Message:
         return _wait_for(
-            lambda engine: engine.publish(
-                application, room, data, event=event, to=to, state=state, volatile=volatile
+            lambda engine: engine.services.publish(
+                application, room, said, event=event, to=to, state=state, volatile=volatile
             )
         )
 
@@ -71,32 +76,32 @@ async def apublish(
 ) -> Message:
     """As ``publish``, from asynchronous code, where Django has no transactions: it is sent at once."""
     async with _engine() as engine:
-        return await engine.publish(
-            application, room, data, event=event, to=to, state=state, volatile=volatile
+        return await engine.services.publish(
+            application, room, _json(data), event=event, to=to, state=state, volatile=volatile
         )
 
 
 def members(application: str, room: str) -> list[User]:
     """Who is in a room, by name. Raises RoomNotFound. With the presence backend in memory only the
     process that serves the sockets knows."""
-    return _wait_for(lambda engine: engine.members(application, room))
+    return _wait_for(lambda engine: engine.services.members(application, room))
 
 
 async def amembers(application: str, room: str) -> list[User]:
     """As ``members``, from asynchronous code."""
     async with _engine() as engine:
-        return await engine.members(application, room)
+        return await engine.services.members(application, room)
 
 
 def history(application: str, room: str, limit: int = 50) -> list[Message]:
     """The newest messages of a room, oldest first; ``value`` is what was said. Raises RoomNotFound."""
-    return _wait_for(lambda engine: engine.history(application, room, limit))
+    return _wait_for(lambda engine: engine.services.history(application, room, limit))
 
 
 async def ahistory(application: str, room: str, limit: int = 50) -> list[Message]:
     """As ``history``, from asynchronous code."""
     async with _engine() as engine:
-        return await engine.history(application, room, limit)
+        return await engine.services.history(application, room, limit)
 
 
 def disconnect(
@@ -106,10 +111,11 @@ def disconnect(
     code: CloseCode = CloseCode.KICKED,
     message: str = "You were disconnected.",
 ) -> None:
-    """Close every socket of a user (a Django user, a ``User`` or an id), in one application or all.
+    """Close every socket of a user, in one application or in all.
 
-    Clients do not come back by themselves after codes from 4500 on. Inside ``transaction.atomic()``
-    it happens after the commit.
+    ``user`` is a Django user, a ``User`` as ``members`` gives it, or **an id and never a name**: a text
+    is taken as a user's id, so ``disconnect("ann")`` disconnects nobody. Clients do not come back by
+    themselves after codes from 4500 on. Inside ``transaction.atomic()`` it happens after the commit.
     """
     notify(_disconnection(user, application, code, message))
 
@@ -124,12 +130,26 @@ async def adisconnect(
     """As ``disconnect``, from asynchronous code."""
     notice = _disconnection(user, application, code, message)
     async with _engine() as engine:
-        await engine.call(engine.tell(notice))
+        await engine.services.call(engine.tell(notice))
 
 
 def notify(notice: AnyNotice) -> None:
     """Tell every process that something changed, once the surrounding transaction is committed."""
-    transaction.on_commit(lambda: _wait_for(lambda engine: engine.call(engine.tell(notice))), robust=True)
+
+    # A function and no partial: when it fails, Django logs it by its name.
+    def tell() -> None:
+        _wait_for(lambda engine: engine.services.call(engine.tell(notice)))
+
+    transaction.on_commit(tell, using=database(), robust=True)
+
+
+def _json(data: Any) -> msgspec.Raw:
+    """The data as JSON: what cannot be said fails in the call, even if it is sent after a commit."""
+    try:
+        return msgspec.Raw(msgspec.json.encode(data))
+    except TypeError as error:
+        lawful = "texts, numbers, true, false, null, and lists and dicts of them"
+        raise TypeError(f"A message holds what JSON can hold: {lawful}. {error}") from error
 
 
 def _disconnection(

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from django.contrib.auth.hashers import make_password
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, router, transaction
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.utils import timezone
@@ -152,38 +151,47 @@ def list_rooms(application: ApplicationRecord, prefix: str, limit: int) -> dict[
     }
 
 
-def create_room(application: ApplicationRecord, request: CreateRoom, user: User | None) -> None:
-    """Make a room on behalf of ``user``, who owns it, or of the server.
+def database() -> str:
+    """The alias of the database that the app's tables are in."""
+    return router.db_for_write(Room)
+
+
+def create_room(
+    application: ApplicationRecord, request: CreateRoom, user: User | None, password: str = ""
+) -> None:
+    """Make a room on behalf of ``user``, who owns it, or of the server; ``password`` is hashed.
 
     Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
     """
-    # Hashing is slow on purpose: not while the database is locked.
-    password = make_password(request.password) if request.password else ""
-    with transaction.atomic():
-        if application.max_rooms is not None:
-            # The lock makes counting and making one step for everyone who makes a room here.
-            Application.objects.select_for_update().get(pk=application.id)
-            if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
-                raise PermissionDenied(
-                    f"This application may have {application.max_rooms} rooms, and has them."
-                )
-        try:
-            with transaction.atomic():
-                row = Room.objects.create(
-                    application_id=application.id,
-                    name=request.room,
-                    title=request.title or "",
-                    mode=request.mode or Room.Mode.OPEN,
-                    max_members=request.max_members,
-                    password=password,
-                    owner_id=user.id if user and not user.guest else None,
-                    guest_owner_id=user.id if user and user.guest else "",
-                    guest_owner_name=user.name if user and user.guest else "",
-                    persistent=application.rooms_stay,
-                )
-        except IntegrityError:
+    try:
+        with transaction.atomic(using=database()):
+            _check_room_count(application)
+            row = Room.objects.create(
+                application_id=application.id,
+                name=request.room,
+                title=request.title or "",
+                mode=request.mode or Room.Mode.OPEN,
+                max_members=request.max_members,
+                password=password,
+                owner_id=user.id if user and not user.guest else None,
+                guest_owner_id=user.id if user and user.guest else "",
+                guest_owner_name=user.name if user and user.guest else "",
+                persistent=application.rooms_stay,
+            )
+            Sequence.objects.create(room=row)
+    except IntegrityError:
+        if Room.objects.filter(application_id=application.id, name=request.room).exists():
             raise RoomExists(f"There is a room {request.room} already.") from None
-        Sequence.objects.create(room=row)
+        raise PermissionDenied("This application or your account is not there any more.") from None
+
+
+def _check_room_count(application: ApplicationRecord) -> None:
+    if application.max_rooms is None:
+        return
+    # The lock makes counting and making one step for everyone who makes a room here.
+    Application.objects.select_for_update().filter(pk=application.id).first()
+    if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
+        raise PermissionDenied(f"This application may have {application.max_rooms} rooms, and has them.")
 
 
 def delete_room(pk: int) -> None:

@@ -13,8 +13,10 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
+from django.core.handlers.asgi import ASGIHandler
 from django.utils.module_loading import import_string
 
 from rooms.conf import KEYS, Settings
@@ -116,13 +118,38 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 # The checks --------------------------------------------------------------------------------------------
 
 
+_WEBSOCKET = '"websocket": rooms.routing.websocket_application()'
+
+
 def asgi_application() -> Iterator[CheckMessage]:
-    if not getattr(settings, "ASGI_APPLICATION", None):
+    path = getattr(settings, "ASGI_APPLICATION", None)
+    if not path:
         yield Error(
             "ASGI_APPLICATION is not set, so nothing serves the rooms' sockets.",
             hint='Set ASGI_APPLICATION = "yoursite.asgi.application", and give its ProtocolTypeRouter '
-            '"websocket": rooms.routing.websocket_application().',
+            f"{_WEBSOCKET}.",
             id="rooms.E001",
+        )
+        return
+    try:
+        application = import_string(path)
+    except Exception as error:  # whatever a site's module does wrong
+        yield Error(
+            f"ASGI_APPLICATION cannot be imported from {path!r}.",
+            hint=f"{type(error).__name__}: {error}",
+            id="rooms.E001",
+        )
+        return
+    # What a site may have wrapped around either cannot be looked into, and passes.
+    if isinstance(application, ProtocolTypeRouter):
+        has_sockets = "websocket" in application.application_mapping
+    else:
+        has_sockets = not isinstance(application, ASGIHandler)
+    if not has_sockets:
+        yield Warning(
+            f"{path} has no route for WebSockets, so nothing serves the rooms' sockets.",
+            hint=f'In that module: application = ProtocolTypeRouter({{"http": …, {_WEBSOCKET}}}).',
+            id="rooms.W005",
         )
 
 
@@ -251,7 +278,7 @@ def _waits_long_enough(host: Any) -> bool:
 
 
 CHECKS: Sequence[Callable[[], Iterator[CheckMessage]]] = (
-    asgi_application,  # E001
+    asgi_application,  # E001, W005
     channel_layer,  # E002
     unknown_keys,  # E003
     wrong_types,  # E004

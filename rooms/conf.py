@@ -62,6 +62,8 @@ class Settings:
     history_count: int = 1000
     history_seconds: int = 7 * 24 * 3600
     recovery_limit: int = 300
+    state_count: int = 100
+    state_bytes: int = 16 * 1024
     join_limit: int = 50
     join_members: int = 200
     grace_seconds: int = 15

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -69,6 +70,10 @@ class RoomConsumer(AsyncConsumer):
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         headers = scope["headers"]
         if not origins.is_allowed(headers):
+            logger.warning(
+                "Refused a socket from a page of %.200r: not this site's own, nor in CSRF_TRUSTED_ORIGINS.",
+                origins.header(headers, b"origin"),
+            )
             await refuse(scope, receive, send)
             return
         await receive()
@@ -89,13 +94,15 @@ class RoomConsumer(AsyncConsumer):
         aborted = False
 
         def abort() -> None:
+            # Not in the middle of a request, which would leave it half done: then the next look is in time.
             nonlocal aborted
-            aborted = True
-            serving.cancel()
+            if not connection.busy:
+                aborted = True
+                serving.cancel()
 
         writing = asyncio.create_task(writer.run())
         try:
-            await engine.connect(connection, user, abort)
+            await _connect(engine, connection, user, abort)
             await self._listen(engine, connection, receive)
         except asyncio.CancelledError:
             if not aborted:
@@ -158,6 +165,13 @@ class RoomConsumer(AsyncConsumer):
             connection.send(error_answer(request.id, InternalError("Something went wrong on the server.")))
         finally:
             connection.busy = False
+
+
+async def _connect(engine: Engine, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
+    try:
+        await engine.connect(connection, user, abort)
+    except RoomsError as error:
+        connection.close(CloseCode.OVERLOADED, error.message, retry_in=random.uniform(1, 5))
 
 
 async def refuse(scope: Any, receive: Any, send: Send) -> None:

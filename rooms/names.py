@@ -12,7 +12,7 @@ import unicodedata
 from rooms.errors import BadRequest
 
 LONGEST_NAME = 64
-APPLICATION_NAME = re.compile(r"[-a-zA-Z0-9_]{1,64}\Z")
+APPLICATION_NAME = re.compile(r"^[-a-zA-Z0-9_]{1,64}\Z")
 
 _USER_CATEGORIES = frozenset("LMNPS")
 _FORBIDDEN_IN_ROOMS = frozenset({"Cc", "Cf", "Cs", "Co"})

@@ -56,9 +56,10 @@ class Pool:
         if self._executor is None:
             return
         executor, self._executor = self._executor, None
-        # Every thread has a connection of its own: the barrier keeps each for one closing job.
-        barrier = Barrier(len(executor._threads))
-        for _ in range(barrier.parties):
+        # Every thread has a connection of its own: the barrier keeps each for one closing job. There is
+        # one for every thread there may be, since the executor may begin another when it is given them.
+        barrier = Barrier(self._threads)
+        for _ in range(self._threads):
             executor.submit(_close_connections, barrier)
         executor.shutdown(wait=True)
 

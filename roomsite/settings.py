@@ -265,7 +265,7 @@ STATIC_ROOT = text("STATIC_ROOT") or BASE_DIR / "staticfiles"
 
 LOG_LEVEL = text("LOG_LEVEL").upper() or "INFO"
 if LOG_LEVEL not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
-    raise malformed("LOG_LEVEL", LOG_LEVEL, "DEBUG, INFO, WARNING, ERROR, CRITICAL")
+    raise malformed("LOG_LEVEL", text("LOG_LEVEL"), "DEBUG, INFO, WARNING, ERROR, CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

@@ -144,7 +144,9 @@ def test_what_fails_after_the_commit_does_not_undo_it(caplog: pytest.LogCaptureF
 def careless(*arguments: Any) -> None:
     """Broken: publishes at once, whatever transaction is open."""
     api._wait_for(
-        lambda engine: engine.publish(*arguments, event="message", to=None, state=False, volatile=False)
+        lambda engine: engine.services.publish(
+            *arguments, event="message", to=None, state=False, volatile=False
+        )
     )
 
 
@@ -152,7 +154,7 @@ def check_that_a_rollback_is_respected(publish: Callable[..., Any], serving: Ser
     with transaction.atomic():
         publish("chat", "memory", 1)
         transaction.set_rollback(True)
-    assert serving.run(serving.engine.history("chat", "memory", 9)) == []
+    assert serving.run(serving.engine.services.history("chat", "memory", 9)) == []
 
 
 def test_the_check_catches_publishing_at_once(serving: Serving, lobby: Room) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
 from django.core.checks import run_checks
 
 from rooms import checks
@@ -28,6 +30,14 @@ def core(*hosts: Any) -> dict[str, Any]:
     }
 
 
+django_only = get_asgi_application()
+http_only = ProtocolTypeRouter({"http": django_only})
+
+
+async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+    """An application that hides what is in it."""
+
+
 SOUND: dict[str, Any] = {
     "DEBUG": True,
     "ASGI_APPLICATION": "roomsite.asgi.application",
@@ -44,6 +54,7 @@ SOUND_SITES: list[dict[str, Any]] = [
         "CHANNEL_LAYERS": layer(checks.IN_MEMORY_LAYER, "rooms", capacity=1000),
     },
     {"DEBUG": False, "CHANNEL_LAYERS": layer(REDIS), "ROOMS": {"PRESENCE": SHARED_PRESENCE}},
+    {"ASGI_APPLICATION": f"{__name__}.wrapped"},
     core(PATIENT),
     core({"address": "redis://localhost", "socket_timeout": None}),
     core("redis://localhost?socket_timeout=5.5"),
@@ -52,6 +63,10 @@ SOUND_SITES: list[dict[str, Any]] = [
 # What is changed in the sound site, the ids of what is found, and words of message or hint.
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"ASGI_APPLICATION": None}, "rooms.E001", "asgi.application"),
+    ({"ASGI_APPLICATION": "roomsite.asgy.application"}, "rooms.E001", "No module named 'roomsite.asgy'"),
+    ({"ASGI_APPLICATION": "roomsite.asgi.aplication"}, "rooms.E001", '"aplication"'),
+    ({"ASGI_APPLICATION": f"{__name__}.http_only"}, "rooms.W005", "rooms.routing.websocket_application()"),
+    ({"ASGI_APPLICATION": f"{__name__}.django_only"}, "rooms.W005", "ProtocolTypeRouter"),
     ({"CHANNEL_LAYERS": {}}, "rooms.E002", "no channel layer 'default'"),
     ({"ROOMS": {"CHANNEL_LAYER": "rooms"}}, "rooms.E002", "no channel layer 'rooms'"),
     ({"CHANNEL_LAYERS": {"default": {}}}, "rooms.E002", "no channel layer"),

@@ -31,6 +31,7 @@ class Listening:
 
     def __init__(self, told: list[Any]) -> None:
         self.tell = told.append
+        self.services = self
 
     def call(self, work: None) -> None: ...
 

@@ -149,6 +149,23 @@ async def test_closing_ends_every_thread_and_its_connections() -> None:
     assert len(closed) == 3
 
 
+async def test_a_thread_that_is_just_done_is_not_forgotten() -> None:
+    """The executor may begin another thread for the closing job of one that is not idle yet."""
+    pool = Pool(4, 8)
+    used = await pool.run(threading.get_ident)
+    assert pool._executor is not None
+    # As long as it has not reported back, it does not count as idle.
+    assert pool._executor._idle_semaphore.acquire(timeout=10)
+    closed: list[int] = []
+
+    def close() -> None:
+        closed.append(threading.get_ident())
+
+    with mock.patch.object(threads.connections, "close_all", close):
+        await asyncio.to_thread(pool.close)
+    assert used in closed
+
+
 def test_a_pool_that_was_never_used_has_nothing_to_close() -> None:
     Pool(1, 1).close()
 

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from channels.layers import get_channel_layer
@@ -63,7 +64,7 @@ class Bus:
         # What is to be heard, and what the layer has been told of that.
         self._wanted: set[str] = set()
         self._subscribed: set[str] = set()
-        self._changing = asyncio.Lock()
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting: dict[str, list[bytes]] = {}
         self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,8 +112,11 @@ class Bus:
             await self._follow(group)
 
     async def _follow(self, group: str) -> None:
-        """Make the layer's membership what is wanted; changes are made one after the other."""
-        async with self._changing:
+        """Make the layer's membership what is wanted; changes of a group are made one after the other."""
+        lock = self._changing.get(group)
+        if lock is None:
+            lock = self._changing[group] = asyncio.Lock()
+        async with lock:
             try:
                 if group in self._wanted and group not in self._subscribed:
                     await _in_time(self._layer.group_add(group, self._channel))
@@ -154,14 +158,17 @@ class Bus:
         try:
             while self._waiting:
                 waiting, self._waiting, self._count = self._waiting, {}, 0
-                for group, frames in waiting.items():
-                    message = {"type": "rooms.relay", "node": self._node, "group": group, "frames": frames}
-                    try:
-                        await _in_time(self._layer.group_send(group, message))
-                    except Unavailable:
-                        self.dropped["hint"] += len(frames)
+                # Side by side, so that no group waits for the layer's answer to another.
+                await asyncio.gather(*(self._send(group, frames) for group, frames in waiting.items()))
         finally:
             self._sending = None
+
+    async def _send(self, group: str, frames: list[bytes]) -> None:
+        message = {"type": "rooms.relay", "node": self._node, "group": group, "frames": frames}
+        try:
+            await _in_time(self._layer.group_send(group, message))
+        except Unavailable:
+            self.dropped["hint"] += len(frames)
 
     async def _pump(self) -> None:
         while True:

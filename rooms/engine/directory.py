@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol as Structural
 from weakref import WeakValueDictionary
 
-from rooms import catalogue
+from rooms import catalogue, names
 from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
 from rooms.engine.hooks import Hooks
 from rooms.engine.lanes import Lane
@@ -65,14 +67,26 @@ class LiveRoom:
         return self.record.name
 
 
+class Changes(Structural):
+    """What is done about those who are in a place whose record changed, for whatever reason it was read."""
+
+    def application_changed(self, application: LiveApplication) -> None: ...
+
+    def room_changed(self, room: LiveRoom, old: RoomRecord) -> None: ...
+
+
 class Directory:
-    def __init__(self, pool: Pool, handlers: Pool, services: Services, handler_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, handlers: Pool, services: Services, changes: Changes, handler_seconds: float
+    ) -> None:
         self._pool = pool
         self._handlers = handlers
         self._services = services
         self._seconds = handler_seconds
+        self._changes = changes
         self._applications: dict[str, LiveApplication] = {}
         self._rooms: dict[tuple[int, str], LiveRoom] = {}
+        self._by_group: dict[str, LiveRoom] = {}
         self._loading: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
 
     def applications(self) -> list[LiveApplication]:
@@ -88,14 +102,16 @@ class Directory:
         return self._rooms.get((live.record.id, name)) if live else None
 
     def room_by_id(self, pk: int) -> LiveRoom | None:
-        return next((room for room in self._rooms.values() if room.record.id == pk), None)
+        return self._by_group.get(group_of(pk))
 
     def room_by_group(self, group: str) -> LiveRoom | None:
-        return next((room for room in self._rooms.values() if room.group == group), None)
+        return self._by_group.get(group)
 
     async def application(self, name: str) -> LiveApplication | None:
         """The application of that name, if there is one and it is enabled."""
-        live = self._applications.get(name) or await self.load_application(name)
+        live = self._applications.get(name)
+        if live is None and names.APPLICATION_NAME.match(name):
+            live = await self.load_application(name)
         return live if live and live.record.enabled else None
 
     async def refresh(self) -> None:
@@ -107,11 +123,13 @@ class Directory:
         """Read the row again; what is alive takes over what it says."""
         async with self._lock(name):
             record = await self._pool.run(catalogue.load_application, name)
-            if record is None:
-                self._forget_application(name)
-                return None
             live = self._applications.get(name)
-            if live is None or live.record.id != record.id:
+            if record is None or (live is not None and live.record.id != record.id):
+                self._forget_application(name)
+                live = None
+            if record is None:
+                return None
+            if live is None:
                 live = LiveApplication(record, Hooks(self._lane()))
             changed = live.record != record
             live.record = record
@@ -121,6 +139,7 @@ class Directory:
                 # What its rooms leave blank is said by the application.
                 for room in self.rooms_of(live):
                     await self.reload_room(room)
+                self._changes.application_changed(live)
             return live
 
     async def find_room(self, application: LiveApplication, name: str) -> LiveRoom | None:
@@ -150,24 +169,29 @@ class Directory:
         if live is None or live.record.id != record.id:
             context = RoomContext(self._services, application.record.name, record.name)
             live = LiveRoom(application, record, Hooks(self._lane()), context)
-        live.record = record
+        old, live.record = live.record, record
         await live.hooks.use(
             record.extension, record.extension_settings, application.record.name, live.context
         )
-        return self._rooms.setdefault(key, live)
+        self._rooms[key] = self._by_group[live.group] = live
+        if old != record:
+            self._changes.room_changed(live, old)
+        return live
 
     async def reload_room(self, live: LiveRoom) -> RoomRecord | None:
         """Read a room's row again, by its id: None when it is gone. A new name is not taken over."""
-        record = await self._pool.run(catalogue.load_room_by_id, live.application.record, live.record.id)
-        if record is not None and record.name == live.name:
-            await self._add_room(live.application, record)
-        return record
+        async with self._lock((live.application.record.id, live.name)):
+            record = await self._pool.run(catalogue.load_room_by_id, live.application.record, live.record.id)
+            if record is not None and record.name == live.name and not live.gone:
+                await self._add_room(live.application, record)
+            return record
 
     def remove_room(self, live: LiveRoom) -> None:
         key = (live.application.record.id, live.name)
         live.gone = True
         if self._rooms.get(key) is live:
             del self._rooms[key]
+        self._by_group.pop(live.group, None)
         live.hooks.stop()
 
     def sweep(self, in_use: Callable[[str], bool]) -> None:
@@ -186,8 +210,10 @@ class Directory:
         if live is None:
             return
         live.hooks.stop()
-        for room in [room for room in self._rooms.values() if room.application is live]:
+        for room in self.rooms_of(live):
             self.remove_room(room)
+        live.record = replace(live.record, enabled=False)
+        self._changes.application_changed(live)
 
     def rooms_of(self, application: LiveApplication) -> list[LiveRoom]:
         return [room for room in self._rooms.values() if room.application is application]

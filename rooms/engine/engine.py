@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 from rooms import catalogue
+from rooms.catalogue import RoomRecord
 from rooms.conf import Settings, get_settings, load_backend
 from rooms.engine.bus import Bus, Relay
-from rooms.engine.directory import Directory, LiveApplication
+from rooms.engine.departing import Departing
+from rooms.engine.directory import Directory, LiveApplication, LiveRoom
+from rooms.engine.gaps import Gaps
 from rooms.engine.heartbeat import Heartbeat
 from rooms.engine.logins import Logins
 from rooms.engine.management import Management
@@ -23,14 +28,15 @@ from rooms.engine.membership import Membership
 from rooms.engine.messages import Messages
 from rooms.engine.notices import Notices
 from rooms.engine.parts import Parts, user_of
+from rooms.engine.services import EngineServices
 from rooms.engine.throttle import Throttle
-from rooms.errors import CloseCode, RoomNotFound
-from rooms.events import Connected, Logout, Message, Ping, Pong, User
+from rooms.errors import CloseCode
+from rooms.events import Connected, Logout, Ping, Pong
 from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection, Hub
 from rooms.limits import Addresses
 from rooms.notices import AnyNotice
-from rooms.presence.base import BEAT_SECONDS
+from rooms.presence.base import BEAT_SECONDS, Departure
 from rooms.protocols.native import VERSION
 from rooms.threads import Pool
 
@@ -41,6 +47,15 @@ REPAIR_SECONDS = 2
 _running: Engine | None = None
 
 
+@dataclass(slots=True)
+class _Socket:
+    """What the engine keeps of a connection: how to end it, and what it is counted in."""
+
+    abort: Callable[[], None]
+    application: LiveApplication | None = None
+    address: str = ""
+
+
 class Engine:
     """Made in a running event loop. ``start`` takes a seat on the channel layer and begins to listen;
     an engine that was not started can still publish, which is what other processes do."""
@@ -49,23 +64,28 @@ class Engine:
         settings = settings or get_settings()
         self.loop = asyncio.get_running_loop()
         self.node = uuid.uuid4().hex
-        self.connections: dict[Connection, Callable[[], None]] = {}
+        self.connections: dict[Connection, _Socket] = {}
         self._handlers = Pool(settings.threads, settings.thread_queue, "rooms-handlers")
         pool = Pool(settings.threads, settings.thread_queue)
+        self.services = EngineServices(self.loop)
         self.parts = Parts(
             settings=settings,
-            hub=Hub(lambda group: self.messages.gap(group)),
+            hub=Hub(lambda group: self.gaps.found(group)),
             bus=Bus(settings.channel_layer, self.node, self._relayed, self.notice),
-            directory=Directory(pool, self._handlers, self, settings.handler_seconds),
+            directory=Directory(pool, self._handlers, self.services, self, settings.handler_seconds),
             presence=load_backend(settings.presence),
             histories={name: load_backend(backend) for name, backend in settings.history.items()},
             pool=pool,
+            passwords=Pool(2, 32, "rooms-passwords"),
         )
         self.management = Management(self.parts)
-        self.membership = Membership(self.parts, self.management)
+        self.departing = Departing(self.parts, self.management)
+        self.membership = Membership(self.parts, self.management, self.departing)
         self.messages = Messages(self.parts)
+        self.gaps = Gaps(self.parts)
+        self.services.serve(self.parts, self.management, self.messages)
         self.logins = Logins(self.parts)
-        self.notices = Notices(self.parts, self.membership, self.management)
+        self.notices = Notices(self.parts, self.departing, self.management)
         self.throttle = Throttle(self.parts.directory)
         self._addresses = Addresses()
         self._ticking: asyncio.Task[None] | None = None
@@ -122,7 +142,8 @@ class Engine:
         await self.parts.presence.close()
         for history in self.parts.histories.values():
             await asyncio.to_thread(history.close)
-        await asyncio.to_thread(self.parts.pool.close)
+        for pool in (self.parts.pool, self.parts.passwords):
+            await asyncio.to_thread(pool.close)
         await asyncio.to_thread(self._handlers.close)
 
     async def __aenter__(self) -> Self:
@@ -136,7 +157,7 @@ class Engine:
     async def connect(self, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
         """A socket was accepted; ``user`` is the handshake's Django user, ``abort`` ends it for good."""
         connection.heard = time.monotonic()
-        self.connections[connection] = abort
+        socket = self.connections[connection] = _Socket(abort)
         application = await self.parts.directory.application(connection.application)
         if application is None:
             name = connection.application[:64]
@@ -144,12 +165,14 @@ class Engine:
             return
         most = application.record.max_connections_per_address
         address = f"{application.record.id} {connection.address}"
-        if connection.address and not self._addresses.add(address, most):
-            connection.close(
-                CloseCode.TOO_MANY_CONNECTIONS, f"At most {most} connections come from one address."
-            )
-            return
-        connection.registered = True
+        if connection.address:
+            if not self._addresses.add(address, most):
+                connection.close(
+                    CloseCode.TOO_MANY_CONNECTIONS, f"At most {most} connections come from one address."
+                )
+                return
+            socket.address = address
+        socket.application = application
         connection.waiting_for_login = time.monotonic()
         self.parts.hub.group_add(application.group, connection)
         if user is not None and user.is_authenticated:
@@ -171,6 +194,8 @@ class Engine:
         try:
             await self.membership.leave_all(connection)
             await self.logins.logout(connection, request)
+            application = await self.parts.application_of(connection)
+            self.parts.hub.group_discard(application.watchers, connection)
         finally:
             connection.release()
 
@@ -182,55 +207,21 @@ class Engine:
 
     def disconnect(self, connection: Connection) -> None:
         """The socket is gone, however it ended: everything it held is let go. Never waits."""
-        self.connections.pop(connection, None)
-        if not connection.registered:
+        socket = self.connections.pop(connection, None)
+        if socket is None or (application := socket.application) is None:
             return
+        if socket.address:
+            self._addresses.remove(socket.address)
         user, event = connection.user, _event(connection)
-        self.membership.disconnected(connection)
-        application = self.parts.directory.known_application(connection.application)
-        if application is None:
-            return
+        self.departing.disconnected(connection)
         self.parts.hub.group_discard(application.group, connection)
         self.parts.hub.group_discard(application.watchers, connection)
-        if connection.address:
-            self._addresses.remove(f"{application.record.id} {connection.address}")
         if user is not None:
             self.logins.disconnected(connection, application, user)
         if application.hooks.has("on_disconnect"):
             self.parts.tasks.spawn(application.hooks.tell("on_disconnect", event))
 
     # From outside ------------------------------------------------------------------------------------
-
-    def call(self, work: Any) -> Any:
-        """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
-        if asyncio.get_running_loop() is self.loop:
-            return work
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
-
-    async def publish(
-        self,
-        application: str,
-        room: str,
-        data: Any,
-        *,
-        event: str,
-        to: str | Sequence[str] | None,
-        state: bool,
-        volatile: bool,
-    ) -> Message:
-        """Say something in a room as the server; see ``rooms.api.publish``."""
-        message: Message = await self.call(
-            self._publish(application, room, data, event=event, to=to, state=state, volatile=volatile)
-        )
-        return message
-
-    async def members(self, application: str, room: str) -> list[User]:
-        users: list[User] = await self.call(self._members(application, room))
-        return users
-
-    async def history(self, application: str, room: str, limit: int) -> list[Message]:
-        messages: list[Message] = await self.call(self._history(application, room, limit))
-        return messages
 
     def notice(self, notice: AnyNotice) -> None:
         """Something changed, said by another process or by this one."""
@@ -242,30 +233,11 @@ class Engine:
             self.notice(notice)
         self.parts.bus.tell(notice)
 
-    async def _publish(self, application: str, room: str, data: Any, **options: Any) -> Message:
-        live = await self.parts.directory.application(application)
-        if live is None:
-            raise RoomNotFound(f"There is no application {application}.")
-        return await self.messages.publish(
-            await self.management.room_on_demand(live, room, None), data, **options
-        )
+    def application_changed(self, application: LiveApplication) -> None:
+        self.notices.application_changed(application)
 
-    async def _members(self, application: str, room: str) -> list[User]:
-        live = await self._application(application)
-        found = await self.parts.directory.room(live, room)
-        return (await self.parts.presence.members(found.group)).users
-
-    async def _history(self, application: str, room: str, limit: int) -> list[Message]:
-        live = await self._application(application)
-        found = await self.parts.directory.room(live, room)
-        history = self.parts.histories[found.record.history]
-        return (await history.page(found.record, before=None, after=None, limit=limit)).messages
-
-    async def _application(self, name: str) -> LiveApplication:
-        live = await self.parts.directory.application(name)
-        if live is None:
-            raise RoomNotFound(f"There is no application {name}.")
-        return live
+    def room_changed(self, room: LiveRoom, old: RoomRecord) -> None:
+        self.notices.room_changed(room, old)
 
     # Inside ------------------------------------------------------------------------------------------
 
@@ -273,15 +245,19 @@ class Engine:
         self.parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
 
     def _abort(self, connection: Connection) -> None:
-        self.connections[connection]()
+        self.connections[connection].abort()
 
     async def _beat(self) -> None:
         for departure in await self.parts.presence.beat():
-            place = await self.parts.pool.run(catalogue.place_of, departure.group)
-            application = await self.parts.directory.application(place[0]) if place else None
-            if place is not None and application is not None:
-                room = await self.parts.directory.room(application, place[1])
-                await self.membership.gone(room, departure.user, "dropped")
+            self.parts.tasks.spawn(self.parts.departures.attempt(partial(self._departed, departure)))
+
+    async def _departed(self, departure: Departure) -> None:
+        """Somebody whom another process left behind is out of a group."""
+        place = await self.parts.pool.run(catalogue.place_of, departure.group)
+        application = await self.parts.directory.application(place[0]) if place else None
+        room = await self.parts.directory.find_room(application, place[1]) if application and place else None
+        if room is not None:
+            self.departing.gone(room, departure.user, "dropped")
 
     async def _sweep(self) -> None:
         self.throttle.sweep()

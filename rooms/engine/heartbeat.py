@@ -56,7 +56,7 @@ class Heartbeat:
             for connection in list(self._connections):
                 self._look_at(connection, now)
             for action in self._departures.due():
-                self._tasks.spawn(_carried_out(action))
+                self._tasks.spawn(self._departures.in_turn(action))
             for place, (seconds, action) in enumerate(self._regular):
                 if self._next[place] <= now:
                     self._next[place] = now + seconds * random.uniform(0.6, 1.4)

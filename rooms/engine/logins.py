@@ -7,6 +7,7 @@ descend from one login share its id, and a logout revokes that id in the databas
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from django.utils.crypto import constant_time_compare
 
 from rooms import names, policy
 from rooms.engine.directory import LiveApplication
-from rooms.engine.parts import Parts, quietly, user_of
+from rooms.engine.parts import Parts, user_of
 from rooms.errors import (
     ApplicationFull,
     BadRequest,
@@ -89,20 +90,21 @@ class Logins:
             await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_seconds)
         connection.user, connection.login, connection.moderator = None, None, False
         connection.waiting_for_login = time.monotonic()
-        await quietly(self._parts.presence.remove(application.group, connection.id, user))
+        await self._parts.see_to(partial(self._remove, application.group, connection, user))
         connection.send(Reply(id=request.id, data={}))
         await application.hooks.tell("on_logout", _event(connection, user))
 
     def disconnected(self, connection: Connection, application: LiveApplication, user: User) -> None:
         """A guest's name stays theirs for a while after the last connection is gone."""
-        presence = self._parts.presence
-        group, id = application.group, connection.id
+        parts, group = self._parts, application.group
+        fade = partial(parts.presence.fade, group, connection.id, user)
+        parts.tasks.spawn(parts.departures.attempt(fade))
+        remove = partial(self._remove, group, connection, user)
+        parts.departures.add(parts.settings.guest_name_seconds, remove)
 
-        async def remove() -> None:
-            await presence.remove(group, id, user)
-
-        self._parts.tasks.spawn(presence.fade(group, id, user))
-        self._parts.departures.add(self._parts.settings.guest_name_seconds, remove)
+    async def _remove(self, group: str, connection: Connection, user: User) -> None:
+        if connection.user is None or connection.user.id != user.id:
+            await self._parts.presence.remove(group, connection.id, user)
 
     async def _identify(self, application: LiveApplication, request: Login) -> Identity:
         if request.token is not None:
@@ -130,8 +132,11 @@ class Logins:
             ) from None
         try:
             await application.hooks.call("on_login", _event(connection, user))
+            # Again, because a ban may have come while we waited.
+            policy.check_entry(application.record, user, identity.groups)
         except BaseException:
-            self._parts.tasks.spawn(self._parts.presence.remove(application.group, connection.id, user))
+            remove = partial(self._remove, application.group, connection, user)
+            self._parts.tasks.spawn(self._parts.departures.attempt(remove))
             raise
         connection.user, connection.login = user, identity.login
         connection.moderator = identity.moderator
@@ -165,7 +170,14 @@ def _same(name: str | None, user: User) -> bool:
 
 def _is_registered(name: str) -> bool:
     model = get_user_model()
-    return model._default_manager.filter(**{f"{model.USERNAME_FIELD}__iexact": name}).exists()
+    field = model.USERNAME_FIELD
+    users = model._default_manager
+    if name.isascii():
+        return users.filter(**{f"{field}__iexact": name}).exists()
+    # Databases know upper and lower case of ASCII only: everything else is compared here.
+    alike = "".join(re.escape(each) if each.isascii() else "." for each in name)
+    found = users.filter(**{f"{field}__iregex": f"^{alike}$"}).values_list(field, flat=True)
+    return any(names.user_key(each) == names.user_key(name) for each in found)
 
 
 def _identity(user: Any, login: str | None = None) -> Identity | None:
@@ -177,7 +189,7 @@ def _identity(user: Any, login: str | None = None) -> Identity | None:
         groups=frozenset(user.groups.values_list("pk", flat=True))
         if hasattr(user, "groups")
         else frozenset(),
-        moderator=user.has_perm("rooms.moderate_room"),
+        moderator=hasattr(user, "has_perm") and user.has_perm("rooms.moderate_room"),
         stamp=_stamp(user),
         login=login,
     )
@@ -190,7 +202,10 @@ def _stamp(user: Any) -> str:
 
 
 def _token(application: str, user: User, login: str) -> str:
-    stamp = "" if user.guest else _stamp(get_user_model()._default_manager.get(pk=user.id))
+    account = None if user.guest else get_user_model()._default_manager.filter(pk=user.id).first()
+    if account is None and not user.guest:
+        raise BadToken("This account is not there any more.")
+    stamp = "" if account is None else _stamp(account)
     content = {"a": application, "i": user.id, "n": user.name, "g": user.guest, "l": login, "s": stamp}
     return signing.dumps(content, salt=SALT)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
+from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
 from rooms import catalogue, policy
@@ -51,7 +52,8 @@ class Management:
         policy.check_create(application.record)
         connection.hold()
         try:
-            await self._parts.pool.run(catalogue.create_room, application.record, request, user)
+            password = await self._hash(request.password)
+            await self._parts.pool.run(catalogue.create_room, application.record, request, user, password)
             room = await self._parts.directory.room(application, request.room)
             details = policy.details(room.record, user, moderator=connection.moderator)
             connection.send(Reply(id=request.id, data={"room": details}))
@@ -70,6 +72,10 @@ class Management:
             connection.send(Reply(id=request.id, data={}))
         finally:
             connection.release()
+
+    async def _hash(self, password: str | None) -> str:
+        """Slow on purpose, and so not in the threads that everybody needs."""
+        return await self._parts.passwords.run(make_password, password) if password else ""
 
     async def room_to_enter(self, connection: Connection, name: str, user: User) -> LiveRoom:
         """The room of that name, made on demand where the application allows it."""
@@ -92,7 +98,7 @@ class Management:
     async def remove_if_empty(self, room: LiveRoom) -> None:
         """The last one is out of a room that goes with its last member."""
         async with room.admission:
-            if room.gone or (await self._parts.presence.counts([room.group]))[0]:
+            if room.gone or not await self._parts.presence.close_group(room.group):
                 return
             await self._parts.pool.run(catalogue.delete_room, room.record.id)
             # Only now: whoever comes while the row still stands finds this room, waits, and looks again.
@@ -101,11 +107,15 @@ class Management:
     async def sweep(self) -> None:
         """Remove passing rooms that stayed empty, which nobody entered or a crash left behind."""
         before = timezone.now() - timedelta(seconds=self._parts.settings.empty_room_seconds)
-        for pk in await self._parts.pool.run(catalogue.passing_rooms, before):
+        rooms = await self._parts.pool.run(catalogue.passing_rooms, before)
+        counts = await self._parts.presence.counts([group_of(pk) for pk in rooms])
+        for pk, count in zip(rooms, counts, strict=True):
+            if count:
+                continue
             live = self._parts.directory.room_by_id(pk)
             if live is not None:
                 await self.remove_if_empty(live)
-            elif not (await self._parts.presence.counts([group_of(pk)]))[0]:
+            elif await self._parts.presence.close_group(group_of(pk)):
                 await self._parts.pool.run(catalogue.delete_room, pk)
 
     async def info(self, room: int, record: catalogue.RoomRecord) -> RoomInfo:

@@ -1,71 +1,69 @@
 """Saying something in a room, and reading what was said.
 
 A message: policy → extension, which may take it → history, which numbers it → the sender's answer →
-the hub → the bus. The answer always goes first. What other processes' hints leave out of a room
-with history is fetched from there, in order.
+the hub → the bus. The answer always goes first. Next in the flow: ``fanout/hub.py``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
 
 from rooms import clock, policy
 from rooms.engine.directory import LiveRoom
-from rooms.engine.parts import Parts, user_of
-from rooms.errors import BadRequest, MessageTooLarge, NotMember, RoomsError, UserNotFound
+from rooms.engine.parts import Parts, place_in, user_of
+from rooms.errors import (
+    BadRequest,
+    MessageTooLarge,
+    NotMember,
+    ReservedEvent,
+    UserNotFound,
+)
 from rooms.events import ListMembers, Message, ReadHistory, Reply, Send, SentData, User
 from rooms.extensions import MessageEvent
 from rooms.fanout import Connection
 from rooms.histories import Appended
+from rooms.protocols.native import RESERVED
 
-logger = logging.getLogger("rooms.engine")
-
-# A number that is missing may just be late; after so long it is fetched.
-GAP_SECONDS = 0.05
 # Keys of messages that no history keeps are remembered in this process, so many of them.
 MOST_KEYS = 10_000
 
 DEFAULT_EVENT = "message"
 LIST_LIMIT = 100
 LONGEST_LIST = 1000
+LONGEST_EVENT = 64
+
+# A key as it counts: with its room and its user.
+_Used: TypeAlias = tuple[int, str, str]
 
 
 class Messages:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._answers: OrderedDict[tuple[int, str, str], dict[str, Any]] = OrderedDict()
-        self._filling: set[str] = set()
+        self._answers: OrderedDict[_Used, object] = OrderedDict()
+        # Keys whose message is under way: whoever sends it again waits for the same answer.
+        self._under_way: dict[_Used, asyncio.Future[None]] = {}
 
     async def send(self, connection: Connection, request: Send) -> None:
         user = user_of(connection)
-        place = connection.memberships.get(request.room)
-        if place is None or place.listens_only:
-            raise NotMember(f"You are not a member of {request.room}.")
         application = await self._parts.application_of(connection)
         room = await self._parts.directory.room(application, request.room)
-        _check(room, request, user)
-        used = None if request.key is None else (room.record.id, user.id, request.key)
-        if used is not None and (answer := self._answers.get(used)) is not None:
-            connection.send(Reply(id=request.id, data=answer))
-            return
-        recipients = await self._recipients(room, request.to)
-        if room.hooks.active or application.hooks.active:
-            connection.hold()
-            try:
-                data = await self._through_extensions(connection, request, room, user)
-                if data is not None:
-                    await self._say(connection, request, room, user, data, recipients)
-            finally:
-                connection.release()
+        place = place_in(connection, room)
+        if place is None or place.listens_only:
+            raise NotMember(f"You are not a member of {request.room}.")
+        policy.check_send(room.record, user)
+        self._check(request, application.record.max_message_bytes)
+        if request.key is None:
+            await self._carry_out(connection, request, room, user)
         else:
-            await self._say(connection, request, room, user, request.data, recipients)
+            await self._carry_out_once(
+                connection, request, room, user, (room.record.id, user.id, request.key)
+            )
 
     async def publish(
         self,
@@ -86,7 +84,11 @@ class Messages:
             state=state,
             volatile=volatile,
         )
-        _check_options(request)
+        if not 1 <= len(event) <= LONGEST_EVENT or "\0" in event:
+            raise BadRequest(f"An event's name has 1 to {LONGEST_EVENT} characters, none of them NUL.")
+        if event in RESERVED:
+            raise ReservedEvent(f"The event name {event} belongs to the protocol; choose another.")
+        self._check(request, room.application.record.max_message_bytes)
         recipients = await self._recipients(room, request.to)
         message = (await self._keep(request, room, None, request.data, recipients)).message
         self._tell(room, message, recipients, volatile=volatile)
@@ -112,12 +114,6 @@ class Messages:
             Reply(id=request.id, data={"members": page.users, "count": page.count, "more": page.more})
         )
 
-    def gap(self, group: str) -> None:
-        """The hub misses a number: fetch it, unless it comes by itself."""
-        if group not in self._filling:
-            self._filling.add(group)
-            self._parts.tasks.spawn(self._fill(group))
-
     # Steps of a message ------------------------------------------------------------------------------
 
     async def _room_of(self, connection: Connection, name: str) -> LiveRoom:
@@ -125,7 +121,66 @@ class Messages:
         user_of(connection)
         if name not in connection.memberships:
             raise NotMember(f"You are not in {name}.")
-        return await self._parts.directory.room(await self._parts.application_of(connection), name)
+        room = await self._parts.directory.room(await self._parts.application_of(connection), name)
+        if place_in(connection, room) is None:
+            raise NotMember(f"You are not in {name}.")
+        return room
+
+    def _check(self, request: Send, most: int) -> None:
+        size = len(bytes(request.data))
+        if size > most:
+            raise MessageTooLarge(f"A message has at most {most} bytes, got {size}.")
+        if request.state:
+            if request.to is not None or request.volatile:
+                raise BadRequest("State is for everybody and is kept: it goes with neither to nor volatile.")
+            if size > self._parts.settings.state_bytes:
+                raise MessageTooLarge(
+                    f"State has at most {self._parts.settings.state_bytes} bytes, got {size}."
+                )
+
+    async def _carry_out_once(
+        self, connection: Connection, request: Send, room: LiveRoom, user: User, used: _Used
+    ) -> None:
+        """Carry out a message with a key, unless that has been done: then the first answer is given again."""
+        while (under_way := self._under_way.get(used)) is not None:
+            await asyncio.wait({under_way})
+        answer = self._answers.get(used)
+        if answer is None:
+            answer = await self._kept_answer(request, room, user)
+        if answer is not None:
+            connection.send(Reply(id=request.id, data=answer))
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._under_way[used] = future
+        try:
+            self._answers[used] = await self._carry_out(connection, request, room, user)
+            if len(self._answers) > MOST_KEYS:
+                self._answers.popitem(last=False)
+        finally:
+            del self._under_way[used]
+            future.set_result(None)
+
+    async def _kept_answer(self, request: Send, room: LiveRoom, user: User) -> SentData | None:
+        """The answer that the history knows. Without extensions it is found when appending."""
+        if request.key is None or not _has_extensions(room):
+            return None
+        kept = await self._parts.histories[room.record.history].find(room.record, user.id, request.key)
+        return None if kept is None else SentData(seq=kept.seq, time=kept.time)
+
+    async def _carry_out(self, connection: Connection, request: Send, room: LiveRoom, user: User) -> object:
+        """Extensions, history, answer, fan-out. Returns the answer."""
+        recipients = await self._recipients(room, request.to)
+        if not _has_extensions(room):
+            return await self._say(connection, request, room, user, request.data, recipients)
+        connection.hold()
+        try:
+            data = await self._through_extensions(connection, request, room, user)
+            if isinstance(data, msgspec.Raw):
+                return await self._say(connection, request, room, user, data, recipients)
+            connection.send(Reply(id=request.id, data=data))
+            return data
+        finally:
+            connection.release()
 
     async def _recipients(self, room: LiveRoom, to: str | list[str] | None) -> list[User] | None:
         if to is None:
@@ -139,8 +194,8 @@ class Messages:
 
     async def _through_extensions(
         self, connection: Connection, request: Send, room: LiveRoom, user: User
-    ) -> msgspec.Raw | None:
-        """What is left to be said after the extensions: None when one of them took the message."""
+    ) -> msgspec.Raw | dict[str, Any]:
+        """What is left to be said after the extensions, or the answer of the one that took the message."""
         levels = (room.hooks, room.application.hooks)
         name = request.event or DEFAULT_EVENT
         taking = next(((hooks, taker) for hooks in levels if (taker := hooks.taker(name))), None)
@@ -151,8 +206,7 @@ class Messages:
         if taking is not None:
             hooks, taker = taking
             await hooks.run(taker, event, lane=room.hooks.lane)
-            self._answer(connection, request, room, user, {"seq": None, "time": clock.now(), **event.answer})
-            return None
+            return {"seq": None, "time": clock.now(), **event.answer}
         before = msgspec.json.encode(event.data)
         for hooks in asked:
             await hooks.call("on_message", event, lane=room.hooks.lane)
@@ -167,16 +221,14 @@ class Messages:
         user: User,
         data: msgspec.Raw,
         recipients: list[User] | None,
-    ) -> None:
+    ) -> SentData:
         kept = await self._keep(request, room, user, data, recipients)
-        message = kept.message
-        if message.seq is None:
-            self._answer(connection, request, room, user, {"seq": None, "time": message.time})
-        else:
-            connection.send(Reply(id=request.id, data=SentData(seq=message.seq, time=message.time)))
+        answer = SentData(seq=kept.message.seq, time=kept.message.time)
+        connection.send(Reply(id=request.id, data=answer))
         if not kept.again:
             exclude = connection if request.echo is False else None
-            self._tell(room, message, recipients, exclude=exclude, volatile=request.volatile is True)
+            self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
+        return answer
 
     async def _keep(
         self,
@@ -213,45 +265,6 @@ class Messages:
         self._parts.hub.group_send(room.group, message, exclude=exclude, only=only, volatile=volatile)
         self._parts.bus.publish(room.group, message, only=only, volatile=volatile)
 
-    def _answer(
-        self, connection: Connection, request: Send, room: LiveRoom, user: User, answer: dict[str, Any]
-    ) -> None:
-        """Answer for a message that no history keeps, and remember the answer for its key."""
-        connection.send(Reply(id=request.id, data=answer))
-        if request.key is not None:
-            self._answers[room.record.id, user.id, request.key] = answer
-            if len(self._answers) > MOST_KEYS:
-                self._answers.popitem(last=False)
 
-    async def _fill(self, group: str) -> None:
-        hub = self._parts.hub
-        try:
-            await asyncio.sleep(GAP_SECONDS)
-            room = self._parts.directory.room_by_group(group)
-            while room is not None and (position := hub.missing_after(group)) is not None:
-                messages = await self._parts.histories[room.record.history].after(room.record, position)
-                if messages and messages[0].seq is not None:
-                    # What the history does not keep any more is gone for good.
-                    hub.skip(group, messages[0].seq - 1)
-                for message in messages:
-                    hub.group_send(group, message)
-                if not messages:
-                    hub.skip_gap(group)
-        except RoomsError as error:
-            # The next message of the room finds the gap again.
-            logger.warning("Could not fetch what is missing in %s: %s", group, error.message)
-        finally:
-            self._filling.discard(group)
-
-
-def _check(room: LiveRoom, request: Send, user: User) -> None:
-    policy.check_send(room.record, user)
-    most = room.application.record.max_message_bytes
-    if len(bytes(request.data)) > most:
-        raise MessageTooLarge(f"A message has at most {most} bytes, got {len(bytes(request.data))}.")
-    _check_options(request)
-
-
-def _check_options(request: Send) -> None:
-    if request.state and (request.to is not None or request.volatile):
-        raise BadRequest("State is for everybody and is kept: state goes with neither to nor volatile.")
+def _has_extensions(room: LiveRoom) -> bool:
+    return room.hooks.active or room.application.hooks.active

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 
 from rooms import catalogue
-from rooms.catalogue import Restricted, group_of
+from rooms.catalogue import Restricted, RoomRecord, group_of
+from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.management import Management
-from rooms.engine.membership import Membership
-from rooms.engine.parts import Parts
+from rooms.engine.parts import Parts, place_in
 from rooms.errors import CloseCode, RoomsError
 from rooms.events import RoomAdded, RoomRemoved
 from rooms.fanout import Connection
@@ -19,16 +19,17 @@ logger = logging.getLogger("rooms.engine")
 
 
 class Notices:
-    def __init__(self, parts: Parts, membership: Membership, management: Management) -> None:
+    def __init__(self, parts: Parts, departing: Departing, management: Management) -> None:
         self._parts = parts
-        self._membership = membership
+        self._departing = departing
         self._management = management
 
     async def handle(self, notice: AnyNotice) -> None:
         """Carry out a notice; a backend that is down leaves it to the next reading of the row."""
         try:
             if isinstance(notice, ApplicationChanged):
-                await self._application_changed(notice)
+                if self._parts.directory.known_application(notice.application) is not None:
+                    await self._parts.directory.load_application(notice.application)
             elif isinstance(notice, RoomChanged):
                 await self._room_changed(notice)
             else:
@@ -36,29 +37,38 @@ class Notices:
         except RoomsError as error:
             logger.warning("A notice could not be carried out: %s", error.message)
 
-    async def _application_changed(self, notice: ApplicationChanged) -> None:
-        known = self._parts.directory.known_application(notice.application)
-        if known is None:
-            return
-        live = await self._parts.directory.load_application(notice.application)
-        connections = self._parts.hub.members(known.group)
-        if live is None or not live.record.enabled:
-            for connection in connections:
+    def application_changed(self, application: LiveApplication) -> None:
+        """The record is another: close those who may not be here any more."""
+        record = application.record
+        for connection in self._parts.hub.members(application.group):
+            if not record.enabled:
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
-            return
-        for connection in connections:
-            if _is_restricted(connection, live.record.bans):
+            elif _is_restricted(connection, record.bans):
                 connection.close(CloseCode.BANNED, "You are banned here.")
+
+    def room_changed(self, room: LiveRoom, old: RoomRecord) -> None:
+        """The record is another: put out those who may not be here any more."""
+        moved = old.history != room.record.history
+        if moved:
+            # Its numbers begin anew.
+            self._parts.hub.reset(room.group)
+        for connection in self._parts.hub.members(room.group):
+            if moved:
+                connection.close(CloseCode.RESYNC, "The room's history is kept elsewhere now.")
+            elif not connection.moderator and _is_restricted(connection, room.record.bans):
+                self._parts.tasks.spawn(self._put_out(connection, room))
 
     async def _room_changed(self, notice: RoomChanged) -> None:
         application = self._parts.directory.known_application(notice.application)
-        if application is None:
-            return
         live = self._parts.directory.room_by_id(notice.room)
         if notice.deleted:
-            await self._deleted(application, notice, live)
+            await self._deleted(notice, live)
+        if application is None:
             return
-        old = live.record if live else None
+        if notice.deleted:
+            if notice.listed:
+                self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
+            return
         record = (
             await self._parts.directory.reload_room(live)
             if live
@@ -68,8 +78,6 @@ class Notices:
             return
         if live is not None and record.name != live.name:
             await self._remove(live, f"The room is called {record.name} now.")
-        elif live is not None and old is not None:
-            await self._enforce(live, moved=old.history != record.history)
         if notice.name != record.name and notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
         if record.listed:
@@ -78,35 +86,24 @@ class Notices:
         elif notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=record.name))
 
-    async def _deleted(
-        self, application: LiveApplication, notice: RoomChanged, live: LiveRoom | None
-    ) -> None:
+    async def _deleted(self, notice: RoomChanged, live: LiveRoom | None) -> None:
         if live is not None:
             await self._remove(live, "The room was closed.")
         else:
             await self._parts.presence.clear(group_of(notice.room))
         for history in self._parts.histories.values():
             await history.forget(notice.room)
-        if notice.listed:
-            self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
 
     async def _remove(self, room: LiveRoom, message: str) -> None:
-        """The room is no more under this name: everybody in it here is put out."""
+        """The room is no more under this name: everybody in it here is put out, and whoever is on
+        the way in finds it gone."""
         self._parts.directory.remove_room(room)
-        await self._membership.dissolve(room, message)
-
-    async def _enforce(self, room: LiveRoom, *, moved: bool) -> None:
-        """A change of the room that concerns those who are in it."""
-        for connection in self._parts.hub.members(room.group):
-            if moved:
-                connection.close(CloseCode.RESYNC, "The room's history is kept elsewhere now.")
-            elif not connection.moderator and _is_restricted(connection, room.record.bans):
-                await self._put_out(connection, room)
+        await self._departing.dissolve(room, message)
 
     async def _put_out(self, connection: Connection, room: LiveRoom) -> None:
-        place, user = connection.memberships.get(room.name), connection.user
+        place, user = place_in(connection, room), connection.user
         if place is not None and user is not None:
-            await self._membership.put_out(
+            await self._departing.put_out(
                 connection, place, user, "kicked", removed="banned", message="You are banned from this room."
             )
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from rooms.conf import Settings
 from rooms.engine.bus import Bus
-from rooms.engine.directory import Directory, LiveApplication
+from rooms.engine.directory import Directory, LiveApplication, LiveRoom
 from rooms.errors import NotLoggedIn, RoomNotFound, RoomsError
 from rooms.events import User
-from rooms.fanout import Connection, Hub
+from rooms.fanout import Connection, Hub, Membership
 from rooms.histories import History
 from rooms.presence import Presence
 from rooms.threads import Pool
@@ -30,10 +30,11 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -50,15 +51,37 @@ class Tasks:
             await asyncio.wait(set(self._tasks))
 
 
+# What a backend did not answer to is tried again after so many seconds.
+RETRY_SECONDS = 5
+# Cleaning up is in no hurry and leaves the threads to those who wait for an answer.
+MOST_AT_ONCE = 4
+
+
 class Departures:
     """What is to happen after a grace period; one look a second serves the whole process."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
         self._order = itertools.count()
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     def add(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), action))
+
+    async def attempt(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Carry it out now, and again later as long as a backend does not answer."""
+        try:
+            await action()
+        except RoomsError as error:
+            if not error.retry:
+                raise
+            logger.warning("Put off for %s s: %s", RETRY_SECONDS, error.message)
+            self.add(RETRY_SECONDS, action)
+
+    async def in_turn(self, action: Callable[[], Awaitable[None]]) -> None:
+        """As ``attempt``, a few at a time."""
+        async with self._turns:
+            await self.attempt(action)
 
     def due(self) -> list[Callable[[], Awaitable[None]]]:
         """Take out what is due."""
@@ -80,8 +103,13 @@ class Parts:
     presence: Presence
     histories: Mapping[str, History]
     pool: Pool
+    passwords: Pool
     tasks: Tasks = field(default_factory=Tasks)
     departures: Departures = field(default_factory=Departures)
+
+    async def see_to(self, action: Callable[[], Awaitable[None]]) -> None:
+        """Wait for something that has to be done in the end, also when nobody waits any more."""
+        await asyncio.shield(self.tasks.spawn(self.departures.attempt(action)))
 
     async def application_of(self, connection: Connection) -> LiveApplication:
         """The application that a connection is in. Raises RoomNotFound when it is gone."""
@@ -91,16 +119,14 @@ class Parts:
         return live
 
 
-async def quietly(work: Awaitable[object]) -> None:
-    """Clean up as far as the backends answer; leases and sweeps take care of the rest."""
-    try:
-        await work
-    except RoomsError as error:
-        logger.warning("Could not clean up: %s", error.message)
-
-
 def user_of(connection: Connection) -> User:
     """Who this is. Raises NotLoggedIn."""
     if connection.user is None:
         raise NotLoggedIn("Log in first.")
     return connection.user
+
+
+def place_in(connection: Connection, room: LiveRoom) -> Membership | None:
+    """The connection's place in this very room, and not in an earlier one of the same name."""
+    place = connection.memberships.get(room.name)
+    return place if place is not None and place.group == room.group else None

@@ -62,7 +62,6 @@ class Connection:
         "moderator",
         "pinged",
         "protocol",
-        "registered",
         "requests",
         "user",
         "waiting_for_login",
@@ -89,8 +88,6 @@ class Connection:
         self.login: str | None = None
         self.memberships: dict[str, Membership] = {}
         self.requests = 0
-        # Counted among its application's connections.
-        self.registered = False
         self.buckets: dict[str, TokenBucket] = {}
         # Monotonic times that the heartbeat reads: last sign of life, since when something is so.
         self.heard = 0.0
@@ -184,9 +181,9 @@ class Connection:
             self._frames, self._held, self._bytes = [], None, 0
         elif self._held is not None:
             self.release()
-            if self.close_code is not None:
-                # What was held was too much, and said so itself.
-                return
+        if self._is_closing():
+            # What was held was too much, and said so itself.
+            return
         frame = self.protocol.send(
             Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
         )
@@ -195,6 +192,9 @@ class Connection:
             self._bytes += len(frame)
         self.close_code, self.close_reason = code, message
         self._wake()
+
+    def _is_closing(self) -> bool:
+        return self.close_code is not None
 
     def _put(self, frame: bytes) -> None:
         if self.close_code is not None:

@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from rooms.catalogue import RoomRecord
+from rooms.conf import get_settings
+from rooms.errors import BadRequest
 from rooms.events import Message, Position
 
 
@@ -62,8 +64,17 @@ class History(ABC):
         this process appended are told to their appender before they are told here."""
 
     @abstractmethod
+    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+        """The message that a sender (an id) sent with a key, as long as it is kept."""
+
+    @abstractmethod
     async def forget(self, room: int) -> None:
         """The room with this id is gone."""
 
     def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of threads and connections."""
+
+
+def too_much_state() -> BadRequest:
+    """What ``append`` raises for one name too many."""
+    return BadRequest(f"A room keeps state under at most {get_settings().state_count} event names.")

@@ -20,11 +20,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from rooms import clock, models
-from rooms.catalogue import RoomRecord
+from rooms.catalogue import RoomRecord, database
 from rooms.conf import get_settings
-from rooms.errors import RoomNotFound, RoomsError, Unavailable
+from rooms.errors import BadRequest, RoomNotFound, RoomsError, Unavailable
 from rooms.events import Message, Position, User
-from rooms.histories.base import Appended, History, Page, Snapshot
+from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 from rooms.histories.ledger import Ledger
 from rooms.threads import Pool
 
@@ -62,6 +62,9 @@ class DatabaseHistory(History):
         result: list[Message] = await _told_plainly(self._ledger.read(partial(_after, room, seq)))
         return result
 
+    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+        return await self._pool.run(_find, room, sender, key)
+
     async def forget(self, room: int) -> None:
         """The database has forgotten it with the room's row."""
 
@@ -88,7 +91,7 @@ def _append_all(appends: Sequence[_Append]) -> list[Any]:
     for place, each in enumerate(appends):
         by_room[each.room.id].append((place, each))
     results: list[Any] = [None] * len(appends)
-    with transaction.atomic():
+    with transaction.atomic(using=database()):
         # Always in the same order, so that two processes never wait for each other's locks.
         for room_id in sorted(by_room):
             places, of_room = zip(*by_room[room_id], strict=True)
@@ -111,14 +114,15 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
         if each.key is not None and used in known:
             results.append(Appended(known[used], again=True))
             continue
+        if each.message.state is True and (refusal := put_state(room, each.message, sequence.seq + 1)):
+            results.append(refusal)
+            continue
         sequence.seq += 1
         kept = msgspec.structs.replace(each.message, seq=sequence.seq)
         rows.append(models.Message(room_id=room.id, seq=sequence.seq, key=each.key, **_said(kept)))
         rows[-1].state = kept.state is True
         known[used] = kept
         results.append(Appended(kept))
-        if kept.state is True:
-            put_state(room, kept)
     models.Message.objects.bulk_create(rows)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
@@ -145,17 +149,16 @@ def _known_keys(room: RoomRecord, appends: Sequence[_Append]) -> dict[tuple[str,
     return {(row.sender_id, row.key): _message(room, row) for row in rows}
 
 
-def put_state(room: RoomRecord, message: Message) -> None:
-    """A later value takes the place of the first; ``null`` removes it."""
-    of_event = models.StateMessage.objects.filter(room_id=room.id, event=message.event)
+def put_state(room: RoomRecord, message: Message, seq: int | None) -> BadRequest | None:
+    """A later value takes the place of the first; ``null`` removes it. Returns why it cannot be kept."""
+    of_room = models.StateMessage.objects.filter(room_id=room.id)
     if bytes(message.data) == b"null":
-        of_event.delete()
-    else:
-        models.StateMessage.objects.update_or_create(
-            room_id=room.id,
-            event=message.event,
-            defaults={"seq": message.seq, **_said(message)},
-        )
+        of_room.filter(event=message.event).delete()
+    elif not of_room.filter(event=message.event).update(seq=seq, **_said(message)):
+        if of_room.count() >= get_settings().state_count:
+            return too_much_state()
+        of_room.create(room_id=room.id, seq=seq, **_said(message))
+    return None
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -198,6 +201,11 @@ def _page(room: RoomRecord, before: int | None, after: int | None, limit: int) -
 def _after(room: RoomRecord, seq: int) -> list[Message]:
     rows = _kept(room, _sequence(room).seq).filter(seq__gt=seq).order_by("seq")
     return [_message(room, row) for row in rows[: get_settings().recovery_limit]]
+
+
+def _find(room: RoomRecord, sender: str, key: str) -> Message | None:
+    row = models.Message.objects.filter(room_id=room.id, sender_id=sender, key=key).first()
+    return None if row is None else _message(room, row)
 
 
 def read_state(room: RoomRecord) -> list[Message]:

@@ -13,7 +13,7 @@ from rooms import clock
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
 from rooms.events import Message, Position
-from rooms.histories.base import Appended, History, Page, Snapshot
+from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 
 
 class _Log:
@@ -38,6 +38,8 @@ class MemoryHistory(History):
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):
             return Appended(first, again=True)
+        if message.state is True:
+            _check_room_for_state(log.state, message)
         log.seq += 1
         # ``data`` may be a view into a whole frame; what is kept for long is a copy.
         kept = msgspec.structs.replace(message, seq=log.seq, data=message.data.copy())
@@ -45,7 +47,7 @@ class MemoryHistory(History):
         if used is not None:
             log.keys[used] = kept
         if message.state is True:
-            put_state(log.state, kept)
+            _put_state(log.state, kept)
         return Appended(kept)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
@@ -75,6 +77,9 @@ class MemoryHistory(History):
         messages = [message for message, _ in self._log(room).messages if (message.seq or 0) > seq]
         return messages[: get_settings().recovery_limit]
 
+    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+        return self._log(room).keys.get((sender, key))
+
     async def forget(self, room: int) -> None:
         self._logs.pop(room, None)
 
@@ -89,12 +94,18 @@ class MemoryHistory(History):
         return log
 
 
-def put_state(state: dict[str, Message], message: Message) -> None:
+def _put_state(state: dict[str, Message], message: Message) -> None:
     """A later value takes the place of the first; ``null`` removes it."""
     if bytes(message.data) == b"null":
         state.pop(message.event, None)
     else:
         state[message.event] = message
+
+
+def _check_room_for_state(state: dict[str, Message], message: Message) -> None:
+    is_new = message.event not in state and bytes(message.data) != b"null"
+    if is_new and len(state) >= get_settings().state_count:
+        raise too_much_state()
 
 
 def _missed(log: _Log, since: Position | None) -> int | None:

@@ -20,7 +20,9 @@ class NoHistory(History):
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
         if message.state is True:
             message = msgspec.structs.replace(message, data=message.data.copy())
-            await self._pool.run(put_state, room, message)
+            refusal = await self._pool.run(put_state, room, message, None)
+            if refusal is not None:
+                raise refusal
         return Appended(message)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
@@ -31,6 +33,9 @@ class NoHistory(History):
 
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         return []
+
+    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+        return None
 
     async def forget(self, room: int) -> None:
         """State went with the room's row."""

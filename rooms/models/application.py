@@ -43,9 +43,9 @@ class Application(Limits, Extended):
         _("rooms on demand stay"), default=False, help_text=_("Otherwise they go with their last member.")
     )
     max_users = models.PositiveIntegerField(
-        _("most users"), null=True, blank=True, validators=[MinValueValidator(1)]
+        _("maximum of users"), null=True, blank=True, validators=[MinValueValidator(1)]
     )
-    max_rooms = models.PositiveIntegerField(_("most rooms"), null=True, blank=True)
+    max_rooms = models.PositiveIntegerField(_("maximum of rooms"), null=True, blank=True)
     max_connections_per_address = models.PositiveIntegerField(
         _("connections per address"), null=True, blank=True, help_text=_("0 is without limit.")
     )

@@ -66,8 +66,6 @@ class Restriction(models.Model):
 
     def clean(self) -> None:
         super().clean()
-        if (self.user_id is None) == (self.guest == ""):
-            raise ValidationError(_("Name either a user or a guest."))
         if self.room is not None and self.room.application_id != self.application_id:
             raise ValidationError({"room": _("This room belongs to another application.")})
 
@@ -76,6 +74,7 @@ def _one_target(kind: str) -> models.CheckConstraint:
     return models.CheckConstraint(
         name=f"rooms_{kind}_target",
         condition=Q(user__isnull=False, guest="") | (Q(user__isnull=True) & ~Q(guest="")),
+        violation_error_message=_("Name either a user or a guest."),
     )
 
 

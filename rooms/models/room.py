@@ -54,7 +54,7 @@ class Room(Limits, Extended):
         _("owner (guest)"), max_length=names.LONGEST_NAME, blank=True, editable=False
     )
     max_members = models.PositiveIntegerField(
-        _("most members"), null=True, blank=True, validators=[MinValueValidator(1)]
+        _("maximum of members"), null=True, blank=True, validators=[MinValueValidator(1)]
     )
     password = models.CharField(_("password"), max_length=200, blank=True, editable=False)
     listed = models.BooleanField(

@@ -37,6 +37,10 @@ class GroupFull(Exception):
     """The group has as many users as it may have."""
 
 
+class GroupClosed(Exception):
+    """The group was closed and lets nobody in any more."""
+
+
 class NameInUse(Exception):
     """Another user of the group has this name."""
 
@@ -51,7 +55,8 @@ class Presence(ABC):
         """Put a user's connection into a group. True when the user was not in it before.
 
         A user who comes back takes the place of their own fading connections. Raises GroupFull when
-        ``limit`` others are in it, NameInUse when ``unique`` and another user has the name.
+        ``limit`` others are in it, NameInUse when ``unique`` and another user has the name,
+        GroupClosed after ``close_group``.
         """
 
     @abstractmethod
@@ -73,6 +78,14 @@ class Presence(ABC):
     @abstractmethod
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
         """Those of the named users who are in the group, by the names as given."""
+
+    @abstractmethod
+    async def close_group(self, group: str) -> bool:
+        """Let nobody into an empty group any more; False, and nothing done, where somebody is in it.
+
+        In a store that processes share this is one step, so that of one who closes an empty room
+        and one who enters it only one succeeds. It holds long enough for the room to be removed.
+        """
 
     @abstractmethod
     async def clear(self, group: str) -> None:

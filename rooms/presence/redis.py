@@ -2,7 +2,8 @@
 
 Keys, all below one prefix: ``u:<group>`` the users of a group, ``n:<group>`` who holds which name,
 ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a
-process has said, ``nodes`` until when each process's lease runs. The scripts change them in one
+process has said, ``nodes`` until when each process's lease
+runs, ``closed:<group>`` that nobody is let in any more. The scripts change them in one
 step, so that two processes never both see somebody as the first one in or the last one out.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import RedisError
 
 from rooms import names
@@ -22,6 +23,7 @@ from rooms.events import User
 from rooms.presence.base import (
     LEASE_SECONDS,
     Departure,
+    GroupClosed,
     GroupFull,
     MemberPage,
     NameInUse,
@@ -32,6 +34,7 @@ from rooms.presence.base import (
 
 _ADD = """
 local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+if redis.call('EXISTS', KEYS[5]) == 1 then return 'closed' end
 local id, user, key, connection, owner, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local limit, unique = tonumber(ARGV[7]), ARGV[8] == '1'
 local first = redis.call('HEXISTS', users, id) == 0
@@ -56,6 +59,12 @@ local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if owner and string.sub(owner, 1, 1) ~= '~' then redis.call('HSET', KEYS[1], ARGV[1], '~' .. owner) end
 """
 
+_CLOSE = """
+if redis.call('HLEN', KEYS[1]) > 0 then return 0 end
+redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
+return 1
+"""
+
 _REMOVE = """
 local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, key, connection, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -72,7 +81,8 @@ local now = tonumber(redis.call('TIME')[1])
 local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
 local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
-for _, node in ipairs(ended) do redis.call('ZREM', KEYS[1], node) end
+-- Whoever sweeps has a lease's time for it; if that process dies as well, another begins anew.
+for _, node in ipairs(ended) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), node) end
 table.insert(ended, 1, renewed and '1' or '0')
 return ended
 """
@@ -84,12 +94,21 @@ class RedisPresence(Presence):
     def __init__(self, *, url: str, prefix: str = "rooms") -> None:
         self._node = uuid.uuid4().hex
         self._prefix = prefix
-        self._redis: Redis = Redis.from_url(
-            url, decode_responses=True, socket_timeout=5, socket_connect_timeout=2, socket_keepalive=True
+        # Callers wait for a connection when all are taken, rather than fail.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=32,
+            timeout=5,
+            decode_responses=True,
+            socket_timeout=5,
+            socket_connect_timeout=2,
+            socket_keepalive=True,
         )
+        self._redis: Redis = Redis.from_pool(pool)
         self._add = self._redis.register_script(_ADD)
         self._fade = self._redis.register_script(_FADE)
         self._remove = self._redis.register_script(_REMOVE)
+        self._close = self._redis.register_script(_CLOSE)
         self._beat = self._redis.register_script(_BEAT)
         # What this process has said, to say it again to a Redis that has forgotten.
         self._said: dict[tuple[str, str], User] = {}
@@ -106,6 +125,8 @@ class RedisPresence(Presence):
         answer = await _answered(self._call_add(group, connection, user, limit, unique))
         if answer == "taken":
             raise NameInUse
+        if answer == "closed":
+            raise GroupClosed
         if answer == "full":
             raise GroupFull
         self._said[group, connection] = user
@@ -139,11 +160,16 @@ class RedisPresence(Presence):
         users = await _answered(cast("Any", self._redis.hmget(self._key("u", group), list(present.values()))))
         return {name: _decode(user) for name, user in zip(present, users, strict=True) if user is not None}
 
+    async def close_group(self, group: str) -> bool:
+        keys = [self._key("u", group), self._key("closed", group)]
+        return bool(await _answered(self._close(keys=keys, args=[LEASE_SECONDS])))
+
     async def clear(self, group: str) -> None:
         gone = [self._key("c", group, user.id) for user in await self._users(group)]
         await _answered(self._redis.delete(self._key("u", group), self._key("n", group), *gone))
         for said in [said for said in self._said if said[0] == group]:
-            del self._said[said]
+            entry = _entry(*said, self._said.pop(said))
+            await _answered(cast("Any", self._redis.srem(self._key("node", self._node), entry)))
 
     async def beat(self) -> list[Departure]:
         departures = await self._renew()
@@ -160,10 +186,19 @@ class RedisPresence(Presence):
         )
         if self._leased and renewed == "0":
             # Redis lost its data, or others took this process for dead: say everything again.
-            for (group, connection), user in list(self._said.items()):
-                await _answered(self._call_add(group, connection, user, None, False))
+            await self._say_again()
         self._leased = True
         return [departure for node in ended for departure in await self._sweep(node)]
+
+    async def _say_again(self) -> None:
+        for said in list(self._said):
+            user = self._said.get(said)
+            if user is None:
+                continue
+            await _answered(self._call_add(*said, user, None, False))
+            if said not in self._said:
+                # Removed while we said it.
+                await self._call_remove(self._node, *said, user)
 
     async def _sweep(self, node: str) -> list[Departure]:
         """Take out everybody whom a dead process left behind."""
@@ -172,6 +207,7 @@ class RedisPresence(Presence):
             group, connection, user = msgspec.json.decode(entry, type=tuple[str, str, User])
             if await self._call_remove(node, group, connection, user):
                 departures.append(Departure(group, user))
+        await _answered(self._redis.zrem(self._key("nodes"), node))
         return departures
 
     async def _users(self, group: str) -> list[User]:
@@ -182,21 +218,21 @@ class RedisPresence(Presence):
         self, group: str, connection: str, user: User, limit: int | None, unique: bool
     ) -> Awaitable[Any]:
         return self._add(
-            keys=self._keys(group, user, self._node),
+            keys=[*self._keys(group, user, self._node), self._key("closed", group)],
             args=[
                 user.id,
                 msgspec.json.encode(user),
                 names.user_key(user.name),
                 connection,
                 self._node,
-                msgspec.json.encode((group, connection, user)),
+                _entry(group, connection, user),
                 -1 if limit is None else limit,
                 "1" if unique else "0",
             ],
         )
 
     async def _call_remove(self, node: str, group: str, connection: str, user: User) -> bool:
-        entry = msgspec.json.encode((group, connection, user))
+        entry = _entry(group, connection, user)
         gone = await _answered(
             self._remove(
                 keys=self._keys(group, user, node),
@@ -215,6 +251,11 @@ class RedisPresence(Presence):
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
+
+
+def _entry(group: str, connection: str, user: User) -> bytes:
+    """How a process notes what it has said."""
+    return msgspec.json.encode((group, connection, user))
 
 
 def _decode(user: str) -> User:

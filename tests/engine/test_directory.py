@@ -24,7 +24,7 @@ Install = Callable[[type[Extension]], str]
 async def directory(chat: Application) -> AsyncIterator[Directory]:
     await Room.objects.acreate(application=chat, name="lobby")
     pool = Pool(4, 32)
-    directory = Directory(pool, pool, mock.Mock(), 20)
+    directory = Directory(pool, pool, mock.Mock(), mock.Mock(), 20)
     yield directory
     directory.close()
     await asyncio.to_thread(pool.close)

@@ -170,7 +170,7 @@ async def test_an_extension_hears_of_connections(chat: Application, installed: I
 
 async def test_publishing(engine: Engine) -> None:
     ann = await Client.named(engine, "ann", "lobby")
-    message = await engine.publish("chat", "lobby", {"a": [1]}, **PUBLISHED)
+    message = await engine.services.publish("chat", "lobby", {"a": [1]}, **PUBLISHED)
     (told,) = ann.told("message")
     assert (told["event"], told["data"], told["from"], told["seq"]) == ("news", {"a": [1]}, None, message.seq)
     assert told["time"] == message.time
@@ -178,34 +178,34 @@ async def test_publishing(engine: Engine) -> None:
 
 async def test_publishing_to_some(engine: Engine) -> None:
     ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
-    await engine.publish("chat", "lobby", 1, **{**PUBLISHED, "to": ("ann",)})
-    await engine.publish("chat", "lobby", 2, **{**PUBLISHED, "to": "bob"})
+    await engine.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": ("ann",)})
+    await engine.services.publish("chat", "lobby", 2, **{**PUBLISHED, "to": "bob"})
     assert (ann.messages(), bob.messages()) == ([1], [2])
     with pytest.raises(UserNotFound):
-        await engine.publish("chat", "lobby", 1, **{**PUBLISHED, "to": "eve"})
+        await engine.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": "eve"})
 
 
 async def test_publishing_where_nothing_is(engine: Engine, chat: Application) -> None:
-    await engine.publish("chat", "new", 1, **PUBLISHED)
+    await engine.services.publish("chat", "new", 1, **PUBLISHED)
     assert (await Room.objects.aget()).name == "new"
     chat.rooms_on_demand = False
     await chat.asave()
     await engine.parts.tasks.settle()
     for application, room in (("chat", "newer"), ("nowhere", "new")):
         with pytest.raises(RoomNotFound):
-            await engine.publish(application, room, 1, **PUBLISHED)
+            await engine.services.publish(application, room, 1, **PUBLISHED)
         with pytest.raises(RoomNotFound):
-            await engine.members(application, room)
+            await engine.services.members(application, room)
         with pytest.raises(RoomNotFound):
-            await engine.history(application, room, 9)
+            await engine.services.history(application, room, 9)
 
 
 async def test_members_and_history(engine: Engine) -> None:
     ann, _ = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
     for number in range(3):
         await ann.say("lobby", number)
-    assert [user.name for user in await engine.members("chat", "lobby")] == ["ann", "bob"]
-    assert [message.value for message in await engine.history("chat", "lobby", 2)] == [1, 2]
+    assert [user.name for user in await engine.services.members("chat", "lobby")] == ["ann", "bob"]
+    assert [message.value for message in await engine.services.history("chat", "lobby", 2)] == [1, 2]
 
 
 async def test_an_engine_that_was_not_started_publishes_to_the_others(
@@ -215,7 +215,7 @@ async def test_an_engine_that_was_not_started_publishes_to_the_others(
     serving = await make_engine()
     ann = await Client.named(serving, "ann", "kept")
     async with Engine() as outside:
-        await outside.publish("chat", "kept", "from outside", **PUBLISHED)
+        await outside.services.publish("chat", "kept", "from outside", **PUBLISHED)
     await ann.until(lambda: ann.messages() == ["from outside"])
     assert ann.told("message")[0]["seq"] == 1
 
@@ -232,6 +232,7 @@ async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
 
     monkeypatch.setattr(engine.parts.presence, "beat", beat)
     await engine._beat()
+    await engine.parts.tasks.settle()
     assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
 
 

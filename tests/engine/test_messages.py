@@ -409,7 +409,9 @@ class TestExtensions:
 
     async def test_what_the_server_says_is_asked_of_nobody(self, engine: Engine) -> None:
         ann = await Client.named(engine, "ann", "lobby")
-        await engine.publish("chat", "lobby", "refuse", event="message", to=None, state=False, volatile=False)
+        await engine.services.publish(
+            "chat", "lobby", "refuse", event="message", to=None, state=False, volatile=False
+        )
         assert ann.messages() == ["refuse"]
 
 

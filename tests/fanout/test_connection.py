@@ -9,7 +9,7 @@ import pytest
 from rooms.errors import CloseCode
 from rooms.events import Ping, Reply, RoomRemoved
 from rooms.fanout import Connection, OutboxLimits
-from rooms.fanout.connection import LONGEST_JOINED_FRAME
+from rooms.fanout.connection import LONGEST_JOINED_FRAME, MOST_HELD
 from tests.fanout.codecs import Lines, Plain, Silent, told
 
 
@@ -138,11 +138,12 @@ def test_a_client_that_does_not_read_is_closed_by_the_bytes() -> None:
     assert connection.close_code is CloseCode.SLOW_CONSUMER
 
 
-def test_what_is_held_back_counts_too() -> None:
-    connection = writing(made(bytes=10))
+def test_what_is_held_back_has_a_most_too() -> None:
+    connection = made(bytes=10)
     connection.hold()
-    connection.push(b"x" * 6)
-    connection.push(b"x" * 6)
+    connection.push(b"x" * 10 * MOST_HELD)
+    assert connection.close_code is None
+    connection.push(b"x")
     assert connection.close_code is CloseCode.SLOW_CONSUMER
     assert told(connection) == ["closing 4001"]
     connection.release()

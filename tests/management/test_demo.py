@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from io import StringIO
 
 import pytest
@@ -11,6 +12,8 @@ from django.core.management.base import CommandError
 
 from rooms.management.commands import demo
 from rooms.models import Application, Room
+from tests.servers import manage, site_environment
+from tests.services import free_port
 
 pytestmark = pytest.mark.django_db
 
@@ -87,11 +90,63 @@ def test_an_address_that_is_none_is_refused_with_an_example(addr: str) -> None:
         prepare("--addr", addr)
 
 
-def test_the_greeting_says_where_to_go_and_how_to_log_in(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Where it served, instead of serving."""
     served: list[tuple[str, int]] = []
     monkeypatch.setattr(demo, "_serve", lambda host, port: served.append((host, port)))
+    return served
+
+
+def greeting(port: int) -> str:
     said = StringIO()
-    call_command("demo", "--addr", "127.0.0.1:9000", stdout=said)
-    for word in ("http://127.0.0.1:9000/rooms/chat/", "/admin/", "admin or ann", "the password is the name"):
-        assert word in said.getvalue()
-    assert served == [("127.0.0.1", 9000)]
+    call_command("demo", "--addr", f"127.0.0.1:{port}", stdout=said)
+    return said.getvalue()
+
+
+def test_the_greeting_says_where_to_go_and_how_to_log_in(served: list[tuple[str, int]]) -> None:
+    port = free_port()
+    said = greeting(port)
+    assert f"http://127.0.0.1:{port}/rooms/chat/" in said
+    assert "/admin/" in said
+    assert "Sign in as admin or ann; the password is the name." in said
+    assert served == [("127.0.0.1", port)]
+
+
+def test_it_says_how_to_log_in_as_long_as_that_is_true(served: list[tuple[str, int]]) -> None:
+    prepare()
+    port = free_port()
+    assert "Sign in as admin or ann; the password is the name." in greeting(port)
+    admin, ann = get_user_model().objects.order_by("username")
+    admin.set_password("something else")
+    admin.save()
+    assert "Sign in as ann; the password is the name." in greeting(port)
+    ann.is_active = False
+    ann.save()
+    said = greeting(port)
+    assert "Sign in" not in said
+    assert "nothing was added" in said
+
+
+def test_a_port_that_is_taken_is_told_before_anything_is_done(served: list[tuple[str, int]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CommandError, match=rf"127\.0\.0\.1:{port}: .+ Choose another") as raised:
+            greeting(port)
+    assert raised.value.returncode == 1
+    assert served == []
+    assert not Application.objects.exists()
+
+
+def test_a_host_that_is_not_ours_is_told_too(served: list[tuple[str, int]]) -> None:
+    with pytest.raises(CommandError, match="Choose another"):
+        call_command("demo", "--addr", "192.0.2.1:8000", stdout=StringIO())
+
+
+def test_a_database_that_does_not_answer_is_one_line_without_its_password() -> None:
+    environment = site_environment(f"postgres://ann:hidden@127.0.0.1:{free_port()}/rooms")
+    with pytest.raises(AssertionError, match="The database cannot be used: ") as raised:
+        manage(environment, "demo", "--no-serve")
+    said = str(raised.value)
+    assert "hidden" not in said
+    assert "Traceback" not in said

@@ -119,6 +119,10 @@ def test_unlawful_ids_are_a_bad_request_without_id(id: Any) -> None:
         {"type": "join", "room": ""},
         {"type": "join", "room": "x" * 65},
         {"type": "leave", "room": "a\x00"},
+        {"type": "message", "room": "a", "data": 1, "event": "a\0b"},
+        {"type": "message", "room": "a", "data": 1, "key": "\0"},
+        {"type": "create", "room": "a", "title": "\0"},
+        {"type": "rooms", "prefix": "\0"},
         {"type": 7},
         {"type": None},
         {"type": ["join"]},
@@ -274,7 +278,8 @@ def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
-WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=64)
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=64)
+WORDS = TEXTS.filter(lambda text: "\0" not in text)
 ROOMS = WORDS.filter(lawful)
 IDS = maybe(st.integers(-(2**63), 2**63 - 1) | WORDS)
 COUNTS = st.integers(0, 2**63 - 1)
@@ -282,8 +287,8 @@ POSITIONS = st.builds(events.Position, epoch=WORDS, seq=COUNTS)
 DATA = st.builds(
     lambda value: Raw(json.dumps(value).encode()),
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | WORDS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXTS,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
         max_leaves=6,
     ),
 )

@@ -112,7 +112,7 @@ def test_the_hour_of_hsts(settings_for) -> None:
         ("REDIS_URL", "localhost:6379", "'localhost:6379'"),
         ("REDIS_URL", "redis://:hidden@[cache/0", "'redis:…'"),
         ("REDIS_URL", "redis://:hidden@cache:port/0", "'redis:…'"),
-        ("LOG_LEVEL", "loud", "'LOUD'"),
+        ("LOG_LEVEL", "loud", "'loud'"),
     ],
 )
 def test_a_malformed_value_is_named_and_the_lawful_ones_too(
@@ -125,6 +125,15 @@ def test_a_malformed_value_is_named_and_the_lawful_ones_too(
     assert shown in message
     assert "Lawful: " in message
     assert "hidden" not in message
+
+
+def test_manage_py_shows_the_message_alone() -> None:
+    environment = site_environment("", more={"DEBUG": "maybe"})
+    with pytest.raises(AssertionError, match="The environment variable DEBUG is 'maybe'") as raised:
+        manage(environment, "check")
+    assert "Traceback" not in str(raised.value)
+    with pytest.raises(AssertionError, match="Traceback"):
+        manage(environment, "check", "--traceback")
 
 
 def test_no_start_without_a_secret(settings_for) -> None:

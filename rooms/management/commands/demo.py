@@ -6,13 +6,14 @@ Demo passwords come into being only here: never in a database that has users, ne
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from rooms.models import Application, HistoryPolicy, Room
 
@@ -35,11 +36,21 @@ class Command(BaseCommand):
         if not settings.DEBUG:
             raise CommandError("The demo has public passwords and needs DEBUG on; this site has it off.")
         host, port = _address(addr)
-        call_command("migrate", verbosity=0)
-        with transaction.atomic():
-            made = self._make_demo()
-            if bench:
-                _make_bench()
+        if not no_serve:
+            _check_that_it_is_free(host, port)
+        try:
+            call_command("migrate", verbosity=0)
+            with transaction.atomic():
+                made = self._make_demo()
+                if bench:
+                    _make_bench()
+        except OperationalError as error:
+            # Only its first line: what the database says, without the address and its password.
+            reason = str(error).partition("\n")[0]
+            raise CommandError(
+                f"The database cannot be used: {reason}. Where it is, DATABASES says in the settings, and "
+                "DATABASE_URL in those of the example site."
+            ) from error
         if not no_serve:
             self._greet(host, port, made)
             _serve(host, port)
@@ -71,10 +82,10 @@ class Command(BaseCommand):
             f"  Your code   ws://{name}:{port}/ws/rooms/chat/",
             "",
         ]
-        if made:
-            lines += [f"  Sign in as {' or '.join(DEMO_USERS)}; the password is the name.", ""]
-        else:
+        if not made:
             lines += ["  The database had data already; nothing was added to it.", ""]
+        if known := _who_has_the_demo_password():
+            lines += [f"  Sign in as {' or '.join(known)}; the password is the name.", ""]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
 
@@ -104,6 +115,28 @@ def _address(addr: str) -> tuple[str, int]:
     if not port.isdigit() or not 0 < int(port) < 65536:
         raise CommandError(f"--addr is host:port, for example 127.0.0.1:8000; got {addr}.")
     return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _check_that_it_is_free(host: str, port: int) -> None:
+    """Daphne would go on without the port, and end as if nothing had happened."""
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Daphne does
+            listener.bind(address)
+    except OSError as error:
+        raise CommandError(
+            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address: --addr 127.0.0.1:9000, "
+            "or with make: make run ADDR=127.0.0.1:9000."
+        ) from error
+
+
+def _who_has_the_demo_password() -> list[str]:
+    """The demo users who are there and have the password they were made with."""
+    users = get_user_model()
+    found = users._default_manager.filter(**{f"{users.USERNAME_FIELD}__in": DEMO_USERS})
+    known = (user for user in found if user.is_active and user.check_password(user.get_username()))
+    return sorted(user.get_username() for user in known)
 
 
 def _serve(host: str, port: int) -> None:

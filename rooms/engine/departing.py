@@ -1,0 +1,111 @@
+"""Being out of a room, for whatever reason: left, put out, closed, or the socket is gone.
+
+What can be done at once is done at once; what a backend has to answer to is tried until it does.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from msgspec import UNSET
+
+from rooms.engine.directory import LiveRoom
+from rooms.engine.management import Management
+from rooms.engine.parts import Parts
+from rooms.events import Joined, Left, LeftReason, Removed, RemovedReason, User
+from rooms.extensions import LeaveEvent
+from rooms.fanout import Connection
+from rooms.fanout import Membership as Place
+
+
+class Departing:
+    def __init__(self, parts: Parts, management: Management) -> None:
+        self._parts = parts
+        self._management = management
+
+    async def put_out(
+        self,
+        connection: Connection,
+        place: Place,
+        user: User,
+        reason: LeftReason,
+        *,
+        removed: RemovedReason,
+        message: str = "",
+    ) -> None:
+        """Take a connection out of a room and tell it why."""
+        self.discard(connection, place)
+        connection.notify(Removed(room=place.room, reason=removed, message=message or UNSET))
+        if not place.listens_only:
+            await self._parts.see_to(partial(self.depart, connection, place, user, reason))
+
+    async def dissolve(self, room: LiveRoom, message: str) -> None:
+        """The room is no more: everybody in it here is told so and is out."""
+        users: dict[str, User] = {}
+        for connection in self._parts.hub.members(room.group):
+            place = connection.memberships.get(room.name)
+            if place is None or place.group != room.group:
+                continue
+            self.discard(connection, place)
+            connection.notify(Removed(room=room.name, reason="closed", message=message))
+            if connection.user is not None and not place.listens_only:
+                users[connection.user.id] = connection.user
+        for user in users.values():
+            self.tell_extensions(room, user, "closed")
+        await self._parts.see_to(partial(self._parts.presence.clear, room.group))
+
+    def disconnected(self, connection: Connection) -> None:
+        """The socket is gone. What can be done at once is done at once; presence fades."""
+        user, connection.user = connection.user, None
+        for place in list(connection.memberships.values()):
+            self.discard(connection, place)
+            if user is not None and not place.listens_only:
+                self._fade(connection, place, user)
+
+    def discard(self, connection: Connection, place: Place) -> None:
+        connection.memberships.pop(place.room, None)
+        group = place.group
+        if self._parts.hub.group_discard(group, connection):
+            wanted = partial(self._parts.hub.__contains__, group)
+            self._parts.tasks.spawn(self._parts.bus.unsubscribe(group, wanted))
+
+    def _fade(self, connection: Connection, place: Place, user: User) -> None:
+        """The connection counts as a member for the room's grace period."""
+        presence = self._parts.presence
+        room = self._parts.directory.known_room(connection.application, place.room)
+        seconds = room.record.grace_seconds if room else self._parts.settings.grace_seconds
+        fade = partial(presence.fade, place.group, connection.id, user)
+        self._parts.tasks.spawn(self._parts.departures.attempt(fade))
+        self._parts.departures.add(seconds, partial(self.depart, connection, place, user, "dropped"))
+
+    async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
+        """Take a connection out of a room's presence; with a user's last one the room hears of it."""
+        now = connection.memberships.get(place.room)
+        if now is not None and now is not place and now.group == place.group and not now.listens_only:
+            # It came in again before this could be carried out.
+            return
+        live = self._parts.directory.known_application(connection.application)
+        # Before the user is taken out: if the database does not answer, all of this is tried again.
+        room = await self._parts.directory.find_room(live, place.room) if live else None
+        if not await self._parts.presence.remove(place.group, connection.id, user):
+            return
+        if room is not None and room.group == place.group:
+            self.gone(room, user, reason)
+
+    def gone(self, room: LiveRoom, user: User, reason: LeftReason) -> None:
+        """A user is out of a room: tell its members and its extensions, remove it if it is empty."""
+        self.tell(room, Left(room=room.name, user=user, reason=reason))
+        self.tell_extensions(room, user, reason)
+        if not room.record.persistent:
+            remove = partial(self._management.remove_if_empty, room)
+            self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
+
+    def tell_extensions(self, room: LiveRoom, user: User, reason: LeftReason) -> None:
+        event = LeaveEvent(room.context, user, reason)
+        for hooks in (room.hooks, room.application.hooks):
+            if hooks.has("on_leave"):
+                self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
+
+    def tell(self, room: LiveRoom, event: Joined | Left, exclude: Connection | None = None) -> None:
+        self._parts.hub.group_send(room.group, event, exclude=exclude)
+        self._parts.bus.publish(room.group, event)
