@@ -12,7 +12,7 @@ from typing import Any
 from django import forms
 
 from rooms import Extension, Rejected, message, register
-from rooms.extensions import JoinEvent, MessageEvent
+from rooms.extensions import JoinEvent, MessageEvent, RoomContext
 
 
 @register
@@ -70,8 +70,9 @@ QUESTIONS = [
 class Quiz(Extension):
     """Asks questions; the first right answer scores, and so on for a number of rounds.
 
-    Members send ``start`` to begin and ``answer`` with their guess. The room gets ``question``,
-    ``score`` and ``finished``; question and score are state, so that late comers see them too.
+    Members send ``start`` to begin and ``answer`` with their guess. The room hears ``quiz`` (how to play),
+    ``question``, ``score``, ``right`` and ``finished``; the first three are state, so that late comers see
+    them too. All of them have a ``text``, which is what the chat page shows.
     """
 
     class Settings(forms.Form):
@@ -79,11 +80,18 @@ class Quiz(Extension):
         points = forms.IntegerField(initial=1, min_value=1, help_text="For each right answer.")
 
     async def init(self) -> None:
+        self.explained = False
         self.scores: dict[str, int] = {}
         self.questions: list[tuple[str, str]] = []
 
     async def on_join(self, event: JoinEvent) -> None:
         self.scores.setdefault(event.user.name, 0)
+        if not self.explained:
+            self.explained = True
+            # A question that is open from before a restart is not: nobody knows it any more.
+            await event.room.publish("question", None, state=True)
+            how = "Write /start to begin a quiz, and /answer with your guess."
+            await event.room.publish("quiz", {"text": how}, state=True)
 
     @message("start")
     async def start(self, event: MessageEvent) -> None:
@@ -91,27 +99,36 @@ class Quiz(Extension):
             raise Rejected("A quiz is under way.")
         self.scores = dict.fromkeys(self.scores, 0)
         self.questions = random.sample(QUESTIONS, self.settings["rounds"])
-        event.reply({"rounds": len(self.questions)})
-        await event.room.publish("score", self.scores, state=True)
-        await self.ask(event)
+        event.reply({"rounds": len(self.questions), "text": "Here we go!"})
+        await self.tell_score(event.room)
+        await self.ask(event.room)
 
     @message("answer")
     async def answer(self, event: MessageEvent) -> None:
         if not self.questions:
-            raise Rejected("No question is open; send start.")
-        right = str(event.data).strip().casefold() == self.questions[0][1].casefold()
-        event.reply({"right": right})
+            raise Rejected("No question is open. Write /start to begin a quiz.")
+        _, answer = self.questions[0]
+        # "/answer 8" on the chat page sends a number.
+        right = str(event.data).strip().casefold() == answer.casefold()
+        event.reply({"right": right, "text": "That is right!" if right else "No, that is not it."})
         if right:
             name = event.user.name
             self.scores[name] = self.scores.get(name, 0) + self.settings["points"]
-            await event.room.publish("score", self.scores, state=True)
             self.questions.pop(0)
-            await self.ask(event)
+            await event.room.publish("right", {"text": f"{name} is right: {answer}."})
+            await self.tell_score(event.room)
+            await self.ask(event.room)
 
-    async def ask(self, event: MessageEvent) -> None:
+    async def tell_score(self, room: RoomContext) -> None:
+        standings = ", ".join(f"{name} {points}" for name, points in self.scores.items())
+        await room.publish("score", {"text": f"Score: {standings}", "scores": self.scores}, state=True)
+
+    async def ask(self, room: RoomContext) -> None:
         """Put the next question to the room, or end the quiz."""
         if self.questions:
-            await event.room.publish("question", self.questions[0][0], state=True)
+            await room.publish("question", {"text": self.questions[0][0]}, state=True)
         else:
-            await event.room.publish("question", None, state=True)
-            await event.room.publish("finished", self.scores)
+            most = max(self.scores.values())
+            winners = " and ".join(name for name, points in self.scores.items() if points == most)
+            await room.publish("question", None, state=True)
+            await room.publish("finished", {"text": f"The quiz is over. Best: {winners}, with {most}."})

@@ -6,7 +6,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
-from roomsite.views import HomeView
+from roomsite.views import HomeView, IconView
 
 urlpatterns = [
     path("", HomeView.as_view(), name="home"),
@@ -14,4 +14,5 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("rooms/", include("rooms.urls")),
     path("admin/", admin.site.urls),
+    path("favicon.ico", IconView.as_view()),
 ]

@@ -1,11 +1,12 @@
-"""The site's own page: what this is and where to go from here."""
+"""The site's own page: what this is and where to go from here; and its icon."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.apps import apps
-from django.views.generic import TemplateView
+from django.templatetags.static import static
+from django.views.generic import RedirectView, TemplateView
 
 
 class HomeView(TemplateView):
@@ -17,3 +18,11 @@ class HomeView(TemplateView):
         # By name, because the models of rooms are not among the names that it offers to import.
         applications = apps.get_model("rooms", "Application").objects.filter(enabled=True)
         return super().get_context_data(**kwargs, applications=applications.order_by("title", "name"))
+
+
+class IconView(RedirectView):
+    """Where browsers look for an icon on pages that name none, such as the admin's."""
+
+    def get_redirect_url(self, *args: Any, **kwargs: Any) -> str:
+        # Not before a request: a site that names its static files by their content has to collect them first.
+        return static("rooms/icon.svg")

@@ -81,10 +81,8 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     """Rooms with their messages counted."""
 
     form = RoomForm
-    list_display = (
-        *("name", "application", "mode_is", "belongs_to", "listed", "persistent", "history_is"),
-        *("message_count", "last_message"),
-    )
+    # No more than fits beside the filters; those tell the rest.
+    list_display = ("name", "application", "mode_is", "belongs_to", "message_count", "last_message")
     list_filter = (
         *("application", "mode", "listed", "persistent", "history", "extension"),
         ("password", admin.EmptyFieldListFilter),
@@ -154,15 +152,10 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     def belongs_to(self, room: Room) -> str | None:
         return str(room.owner) if room.owner else room.guest_owner_name or None
 
-    # The words of the wire: a list has no place for the sentences that the choices are.
-
     @admin.display(description=_("mode"), ordering="mode")
     def mode_is(self, room: Room) -> str:
+        # The word of the wire: a list has no place for the sentences that the choices are.
         return room.mode
-
-    @admin.display(description=_("history"), ordering="history")
-    def history_is(self, room: Room) -> str:
-        return room.history or f"({room.application.history})"
 
     # Not by the name of the relation, or the list would be sorted by that.
     @admin.display(description=_("messages"), ordering="count_of_messages")

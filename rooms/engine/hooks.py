@@ -121,6 +121,8 @@ class Hooks:
         if self._stopped or not self.has("on_timeout"):
             return
         loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer = loop.call_later(1 if timeout is None else timeout, self._timed_out, timeout is not None)
 
     def _timed_out(self, due: bool) -> None:
@@ -136,4 +138,5 @@ class Hooks:
             await self.run(extension.on_timeout)
         except RoomsError:
             logger.debug("on_timeout of %s failed; it is called again in time", self._name)
-        self._start_timer()
+        if extension is self._extension:
+            self._start_timer()

@@ -51,13 +51,11 @@ class Messages:
 
     async def send(self, connection: Connection, request: Send) -> None:
         user = user_of(connection)
-        application = await self._parts.application_of(connection)
-        room = await self._parts.directory.room(application, request.room)
-        place = place_in(connection, room)
-        if place is None or place.listens_only:
-            raise NotMember(f"You are not a member of {request.room}.")
+        room = await self._room_of(connection, request.room)
+        if connection.memberships[room.name].listens_only:
+            raise NotMember(f"You only listen in {request.room}.")
         policy.check_send(room.record, user)
-        self._check(request, application.record.max_message_bytes)
+        self._check(request, room.application.record.max_message_bytes)
         if request.key is None:
             await self._carry_out(connection, request, room, user)
         else:

@@ -1,7 +1,7 @@
 """Presence in Redis: for any number of processes that share one.
 
-Keys, all below one prefix: ``u:<group>`` the users of a group, ``n:<group>`` who holds which name,
-``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a
+Keys, all below one prefix: ``u:<group>`` the users of a group, ``n:<group>:<name>`` who has
+a name, ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a
 process has said, ``nodes`` until when each process's lease
 runs, ``closed:<group>`` that nobody is let in any more. The scripts change them in one
 step, so that two processes never both see somebody as the first one in or the last one out.
@@ -35,15 +35,14 @@ from rooms.presence.base import (
 _ADD = """
 local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if redis.call('EXISTS', KEYS[5]) == 1 then return 'closed' end
-local id, user, key, connection, owner, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local limit, unique = tonumber(ARGV[7]), ARGV[8] == '1'
+local id, user, connection, owner, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local limit, unique = tonumber(ARGV[6]), ARGV[7] == '1'
 local first = redis.call('HEXISTS', users, id) == 0
 if first then
-  local holder = redis.call('HGET', holders, key)
-  if unique and holder and holder ~= id then return 'taken' end
+  if unique and redis.call('SCARD', holders) > 0 then return 'taken' end
   if limit >= 0 and redis.call('HLEN', users) >= limit then return 'full' end
   redis.call('HSET', users, id, user)
-  if not holder then redis.call('HSET', holders, key, id) end
+  redis.call('SADD', holders, id)
 end
 local present = redis.call('HGETALL', connections)
 for place = 1, #present, 2 do
@@ -67,11 +66,11 @@ return 1
 
 _REMOVE = """
 local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, key, connection, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id, connection, entry = ARGV[1], ARGV[2], ARGV[3]
 redis.call('SREM', node, entry)
 if redis.call('HDEL', connections, connection) == 0 then return 0 end
 if redis.call('HLEN', connections) > 0 then return 0 end
-if redis.call('HGET', holders, key) == id then redis.call('HDEL', holders, key) end
+redis.call('SREM', holders, id)
 return redis.call('HDEL', users, id)
 """
 
@@ -150,23 +149,25 @@ class RedisPresence(Presence):
 
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
         wanted = list(user_names)
-        if not wanted:
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in wanted:
+            pipeline.smembers(self._key("n", group, names.user_key(name)))
+        holders = await _answered(pipeline.execute())
+        ids = {name: min(holding) for name, holding in zip(wanted, holders, strict=True) if holding}
+        if not ids:
             return {}
-        keys = [names.user_key(name) for name in wanted]
-        ids = await _answered(cast("Any", self._redis.hmget(self._key("n", group), keys)))
-        present = {name: id for name, id in zip(wanted, ids, strict=True) if id is not None}
-        if not present:
-            return {}
-        users = await _answered(cast("Any", self._redis.hmget(self._key("u", group), list(present.values()))))
-        return {name: _decode(user) for name, user in zip(present, users, strict=True) if user is not None}
+        users = await _answered(cast("Any", self._redis.hmget(self._key("u", group), list(ids.values()))))
+        return {name: _decode(user) for name, user in zip(ids, users, strict=True) if user is not None}
 
     async def close_group(self, group: str) -> bool:
         keys = [self._key("u", group), self._key("closed", group)]
         return bool(await _answered(self._close(keys=keys, args=[LEASE_SECONDS])))
 
     async def clear(self, group: str) -> None:
-        gone = [self._key("c", group, user.id) for user in await self._users(group)]
-        await _answered(self._redis.delete(self._key("u", group), self._key("n", group), *gone))
+        users = await self._users(group)
+        gone = [self._key("c", group, user.id) for user in users]
+        gone += [self._key("n", group, names.user_key(user.name)) for user in users]
+        await _answered(self._redis.delete(self._key("u", group), *gone))
         for said in [said for said in self._said if said[0] == group]:
             entry = _entry(*said, self._said.pop(said))
             await _answered(cast("Any", self._redis.srem(self._key("node", self._node), entry)))
@@ -222,7 +223,6 @@ class RedisPresence(Presence):
             args=[
                 user.id,
                 msgspec.json.encode(user),
-                names.user_key(user.name),
                 connection,
                 self._node,
                 _entry(group, connection, user),
@@ -236,7 +236,7 @@ class RedisPresence(Presence):
         gone = await _answered(
             self._remove(
                 keys=self._keys(group, user, node),
-                args=[user.id, names.user_key(user.name), connection, entry],
+                args=[user.id, connection, entry],
             )
         )
         return bool(gone)
@@ -244,7 +244,7 @@ class RedisPresence(Presence):
     def _keys(self, group: str, user: User, node: str) -> list[str]:
         return [
             self._key("u", group),
-            self._key("n", group),
+            self._key("n", group, names.user_key(user.name)),
             self._key("c", group, user.id),
             self._key("node", node),
         ]

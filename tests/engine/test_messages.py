@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from rooms.engine import gaps
 from rooms.engine import messages as module
 from rooms.engine.engine import Engine
 from rooms.engine.messages import Messages
@@ -428,7 +429,7 @@ async def kept(chat: Application) -> Room:
 class TestTwoProcesses:
     @pytest.fixture(autouse=True)
     def at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "GAP_SECONDS", 0)
+        monkeypatch.setattr(gaps, "GAP_SECONDS", 0)
 
     async def pair(self, make_engine: MakeEngine) -> tuple[Client, Client]:
         engines = await make_engine(), await make_engine()

@@ -84,30 +84,55 @@ def said(client: Client) -> list[tuple[str, Any]]:
     return [(frame["event"], frame["data"]) for frame in client.told("message")]
 
 
+def score(**points: int) -> tuple[str, Any]:
+    standings = ", ".join(f"{name} {count}" for name, count in points.items())
+    return ("score", {"text": f"Score: {standings}", "scores": points})
+
+
 async def test_a_quiz(engine: Engine) -> None:
     ann, bob = await Client.named(engine, "ann", "quiz"), await Client.named(engine, "bob", "quiz")
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="/start"):
         await ann.say("quiz", "Canberra", event="answer")
     assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
     with pytest.raises(Rejected):
         await bob.say("quiz", None, event="start")
-    assert said(bob)[0] == ("score", {"ann": 0, "bob": 0})
-    first = said(bob)[-1][1]
+    assert said(bob)[0] == score(ann=0, bob=0)
+    first = said(bob)[-1][1]["text"]
     assert (await bob.say("quiz", "no idea", event="answer"))["right"] is False
     assert (await bob.say("quiz", f"  {ANSWERS[first].upper()} ", event="answer"))["right"] is True
-    assert said(ann)[-2] == ("score", {"ann": 0, "bob": 5})
-    second = said(ann)[-1][1]
+    assert said(ann)[-3:-1] == [
+        ("right", {"text": f"bob is right: {ANSWERS[first]}."}),
+        score(ann=0, bob=5),
+    ]
+    second = said(ann)[-1][1]["text"]
     assert second != first
     # One who comes late sees how it stands.
     state = (await (await Client.named(engine, "eve")).ask(Join(room="quiz")))["state"]
-    assert {each["event"]: each["data"] for each in state} == {
-        "score": {"ann": 0, "bob": 5},
-        "question": second,
-    }
+    stands = {each["event"]: each["data"] for each in state}
+    assert "/start" in stands.pop("quiz")["text"]
+    assert stands == dict([score(ann=0, bob=5), ("question", {"text": second})])
     await ann.say("quiz", ANSWERS[second], event="answer")
-    assert said(bob)[-1] == ("finished", {"ann": 5, "bob": 5, "eve": 0})
+    assert said(bob)[-2:] == [
+        ("question", None),
+        ("finished", {"text": "The quiz is over. Best: ann and bob, with 5."}),
+    ]
     assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
-    assert ("score", {"ann": 0, "bob": 0, "eve": 0}) in said(bob)
+    assert score(ann=0, bob=0, eve=0) in said(bob)
+
+
+async def test_who_comes_first_reads_how_to_play(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann")
+    joined = await ann.ask(Join(room="quiz"))
+    assert "/start" in joined["messages"][-1]["data"]["text"]
+    await Client.named(engine, "bob", "quiz")
+    assert said(ann) == []
+
+
+async def test_a_number_is_an_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("roomsite.extensions.QUESTIONS", [("Six and two?", "8"), ("Three and five?", "8")])
+    ann = await Client.named(engine, "ann", "quiz")
+    await ann.say("quiz", None, event="start")
+    assert (await ann.say("quiz", 8, event="answer"))["right"] is True
 
 
 async def test_guesses_do_not_go_to_the_room(engine: Engine) -> None:

@@ -2,11 +2,12 @@
 // (chat/room.js) and from there to the stage (chat/stage.js); what the user does goes through
 // chat/navigation.js and chat/conversation.js back to the client.
 
-import { wordsOf } from "./chat/bubble.js";
+import { endsState, wordsOf } from "./chat/bubble.js";
 import { Conversation } from "./chat/conversation.js";
 import { part } from "./chat/dom.js";
 import { Drawers } from "./chat/drawers.js";
 import { Entry } from "./chat/entry.js";
+import { JoinedRooms } from "./chat/joined.js";
 import { Navigation } from "./chat/navigation.js";
 import { Banner, announce, toast } from "./chat/notices.js";
 import { Room } from "./chat/room.js";
@@ -21,7 +22,7 @@ const config = JSON.parse(document.getElementById("rooms-config").textContent);
 const address = new URL(config.socket, location.href.replace(/^http/, "ws"));
 
 const client = new RoomsClient(address.href);
-const rooms = new Map();
+const rooms = new JoinedRooms(config.application, () => client.user);
 const isOwn = (user) => user !== null && user.id === client.user?.id && user.guest === client.user.guest;
 
 const drawers = new Drawers();
@@ -43,6 +44,13 @@ async function recount() {
   navigation.draw();
 }
 
+/** Into a room where we were before the page was loaded; what needs a password again has to be chosen again. */
+function comeBack(name) {
+  if (name !== wanted && !rooms.has(name)) {
+    client.join(name).catch(() => rooms.forget(name));
+  }
+}
+
 function outside(error = null) {
   part("shell").hidden = true;
   entry.show(error);
@@ -52,8 +60,10 @@ client.on("state", (change) => {
   if (change.state === "waiting") {
     const hurry = { label: "Try now", act: () => client.reconnect() };
     banner.show("The connection is lost. Coming back…", change.mayHurry ? hurry : null);
+    stage.connected("lost");
   } else if (change.state === "closed") {
     banner.show(closingText(change), { label: "Try again", act: () => client.reconnect() }, { final: true });
+    stage.connected("ended");
     if (client.user === null && config.user === null) {
       outside();
     }
@@ -64,9 +74,11 @@ client.on("login", (user) => {
   entry.hide();
   banner.hide();
   part("shell").hidden = false;
+  stage.connected("here");
   part("my-name").textContent = user.name;
   part("leave-chat").hidden = !user.guest;
   recount().catch((error) => toast(errorText(error)));
+  rooms.remembered().forEach(comeBack);
   if (wanted !== null) {
     navigation.open(wanted);
   } else if (!stage.room) {
@@ -81,6 +93,7 @@ client.on("login_needed", (error) => {
     outside(error.code === "not_logged_in" ? null : error);
   } else {
     // The site's own page knows how one signs in.
+    stage.connected("ended");
     banner.show(errorText(error), { label: "Sign in again", act: () => location.reload() }, { final: true });
   }
 });
@@ -99,27 +112,48 @@ client.on("message", (message) => {
   stage.appending(room, () => room.add(message) && !own, { own });
   if (room !== stage.room || message.state) {
     navigation.draw();
-  } else if (!own) {
+  }
+  if (room === stage.room && !own && !endsState(message)) {
     announce(`${message.from?.name ?? "Announcement"}: ${wordsOf(message) ?? message.event}`);
   }
 });
 
 client.on("removed", (push) => {
   const title = rooms.get(push.room)?.title ?? push.room;
+  const shown = stage.room?.name === push.room;
   rooms.delete(push.room);
   toast(removalText(push, title));
-  if (stage.room?.name === push.room) {
+  if (shown) {
     navigation.show(null);
+  }
+  if (push.renamed) {
+    list.remove(push.room);
+    follow(push.renamed, shown);
   }
   navigation.draw();
 });
+
+/** The room that we were in has another name now. */
+function follow(name, shown) {
+  if (shown) {
+    navigation.open(name);
+  } else {
+    client.join(name).catch((error) => toast(errorText(error)));
+  }
+}
 
 // Pushes that only change what is listed.
 const changes = {
   joined: ({ room, user }) => rooms.get(room)?.people.joined(user),
   left: ({ room, user }) => rooms.get(room)?.people.left(user),
   members: (push) => rooms.get(push.room)?.people.digest(push),
-  room_added: ({ room }) => list.add(room),
+  room_added: ({ room }) => {
+    list.add(room);
+    if (rooms.get(room.name)?.relabel(room)) {
+      // The reply says what we may do there now.
+      client.join(room.name).catch((error) => toast(errorText(error)));
+    }
+  },
   room_removed: ({ room }) => list.remove(room),
 };
 for (const [name, change] of Object.entries(changes)) {

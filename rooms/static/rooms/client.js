@@ -115,10 +115,11 @@ export class RoomsClient extends Emitter {
 
   /**
    * Resolves with {seq, time} when the server has the message. To send again what failed, give the same
-   * `key`: the server stores a message once.
+   * `key`: the server stores a message once. `onReply` is called with the answer before anything that
+   * the server sent after it is handed on.
    */
-  send(room, data, { key = newKey(), ...fields } = {}) {
-    return this.#outbox.push("message", { room, data, key, ...fields }, { repeatable: !fields.volatile });
+  send(room, data, { key = newKey(), onReply, ...fields } = {}) {
+    return this.#outbox.push("message", { room, data, key, ...fields }, { repeatable: !fields.volatile, onReply });
   }
 
   /** Any other request of the protocol, such as rooms, create, history, members or kick. */
@@ -170,6 +171,7 @@ export class RoomsClient extends Emitter {
 
   async #login() {
     const token = this.#storage.getItem(this.#storageKey);
+    let refusal = new RoomsError({ code: "not_logged_in" });
     if (token !== null) {
       try {
         return this.#remember(await this.#requests.ask("login", { token }));
@@ -178,11 +180,13 @@ export class RoomsClient extends Emitter {
           throw error;
         }
         this.#storage.removeItem(this.#storageKey);
+        // That a token has had its day is nobody's concern; that its user is banned is.
+        refusal = error.code === "bad_token" ? refusal : error;
       }
     }
     const name = this.#name ?? (this.user?.guest ? this.user.name : null);
     if (name === null) {
-      throw new RoomsError({ code: "not_logged_in" });
+      throw refusal;
     }
     return this.#remember(await this.#requests.ask("login", { name }));
   }

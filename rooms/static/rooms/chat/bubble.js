@@ -5,24 +5,38 @@ import { avatar } from "./avatar.js";
 import { element, linked } from "./dom.js";
 import { clockTime, dayName, fullTime } from "./time.js";
 
-/** The words of a message, or null where it carries something else. */
-export function wordsOf({ event, data }) {
-  if (event !== "message") {
-    return null;
-  }
+/** The text in data: the data itself, or its `text`. Null where it has none. */
+export function textOf(data) {
   if (typeof data === "string") {
     return data;
   }
   return typeof data?.text === "string" ? data.text : null;
 }
 
+/** The words of a message, or null where it is an event. What the server says is words wherever it has a `text`. */
+export function wordsOf({ event, data, from }) {
+  return event === "message" || (from === null && data?.text) ? textOf(data) : null;
+}
+
+/** Whether it only takes a current value away, which is seen where that stood. */
+export const endsState = ({ state, data }) => state === true && data === null;
+
 function content(message) {
   const words = wordsOf(message);
   if (words !== null) {
     return element("div", { class: "words", dir: "auto" }, ...linked(words));
   }
-  const json = element("code", { dir: "ltr" }, JSON.stringify(message.data));
-  return element("div", { class: "event-line" }, element("strong", {}, message.event), " ", json);
+  const { event, data } = message;
+  return element("div", { class: "event-line" }, element("strong", {}, event), " ", value(data));
+}
+
+/** Data as one line: its text, or else all of it as JSON. */
+export function value(data) {
+  const text = textOf(data);
+  if (text !== null) {
+    return element("span", { dir: "auto" }, text);
+  }
+  return data === null ? null : element("code", { dir: "ltr" }, JSON.stringify(data));
 }
 
 function meta(message, date) {
@@ -38,7 +52,7 @@ export function bubble(message, own) {
   const kind = wordsOf(message) === null ? "event" : message.from ? "said" : "notice";
   return element(
     "li",
-    { class: `message ${kind}${own ? " own" : ""}`, "data-seq": message.seq },
+    { class: `message ${kind}${own ? " own" : ""}${endsState(message) ? " void" : ""}`, "data-seq": message.seq },
     element("div", { class: "day" }, element("span", {}, dayName(date))),
     kind === "said" ? avatar(message.from.name) : null,
     element("div", { class: "bubble" }, meta(message, date), content(message)),

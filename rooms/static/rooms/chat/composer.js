@@ -38,11 +38,11 @@ export class Composer {
     this.#changed();
   }
 
-  /** `reason`: why one cannot write here, or null. */
-  show(title, reason) {
-    this.#field.disabled = reason !== null;
-    this.#field.placeholder = reason ?? `Write to ${title}`;
-    this.#note.textContent = reason ?? "";
+  /** `note`: what is to be known before one writes, or null. `closed`: one cannot write at all. */
+  show(title, note, { closed }) {
+    this.#field.disabled = closed;
+    this.#field.placeholder = note ?? `Write to ${title}`;
+    this.#note.textContent = note ?? "";
     this.#changed();
   }
 

@@ -1,10 +1,10 @@
 // What one does in the room that is shown: say something, and read what was said before.
 
 import { newKey } from "../client/key.js";
-import { toast } from "./notices.js";
-import { errorText } from "./words.js";
+import { parse } from "./command.js";
+import { announce, toast } from "./notices.js";
+import { answerText, errorText } from "./words.js";
 
-const COMMAND = /^\/([\w.-]{1,64})(?:\s+([^]*))?$/;
 const OLDER = 50; // messages fetched at once when scrolling up
 
 export class Conversation {
@@ -16,46 +16,39 @@ export class Conversation {
     this.#stage = stage;
   }
 
-  /** Says something; a line such as "/answer 42" is an event of that name with the rest as its data. */
+  /** Says what was written; what becomes of it is shown where it stands. */
   send(text) {
     const { room } = this.#stage;
-    const [, event, data = null] = text.match(COMMAND) ?? [];
-    if (event) {
-      this.#command(room, event, data);
-      return;
-    }
     const key = newKey();
-    const message = { event: "message", data: { text }, from: this.#client.user, time: new Date().toISOString() };
+    const message = { ...parse(text), from: this.#client.user, time: new Date().toISOString() };
     this.#stage.appending(room, () => room.log.addPending(key, message), { own: true });
-    this.#deliver(room, key, message.data);
+    this.#deliver(room, key, message);
   }
 
-  async #command(room, event, data) {
-    try {
-      // What no extension takes goes to the room, and comes from there; what one answers is for us alone.
-      const { seq, time, ...answer } = await this.#client.send(room.name, data, { event });
-      if (Object.keys(answer).length > 0) {
-        toast(`${event}: ${JSON.stringify(answer)}`);
+  async #deliver(room, key, { event, data }) {
+    // At once and not by the promise: what an extension answers comes before what it then says to the room.
+    const onReply = ({ seq, time, ...answer }) => {
+      const words = answerText(answer);
+      this.#stage.appending(room, () => room.log.confirm(key, { seq, time, words }));
+      if (words !== null) {
+        announce(words);
       }
-    } catch (error) {
-      toast(errorText(error));
-    }
-  }
-
-  async #deliver(room, key, data) {
-    let change;
+    };
     try {
-      const answer = await this.#client.send(room.name, data, { key });
-      change = () => room.log.confirm(key, answer);
+      await this.#client.send(room.name, data, { event, key, onReply });
+      room.muted = null;
     } catch (error) {
+      const reason = errorText(error);
       const retry = () => {
         room.log.retry(key);
-        this.#deliver(room, key, data); // with the same key: should the server have it after all, it stays one
+        this.#deliver(room, key, { event, data }); // with the same key: should the server have it, it stays one
       };
       const discard = () => room.log.discard(key);
-      change = () => room.log.fail(key, errorText(error), { retry, discard });
+      room.muted = error.code === "muted" ? reason : room.muted;
+      this.#stage.appending(room, () => room.log.fail(key, reason, { retry, discard }));
+      announce(`Not sent. ${reason}`);
     }
-    this.#stage.appending(room, change);
+    this.#stage.refresh();
   }
 
   async older() {

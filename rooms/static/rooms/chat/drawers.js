@@ -2,6 +2,7 @@
 // can be folded away. Esc and a tap beside a drawer close it.
 
 import { part } from "./dom.js";
+import { clearToasts } from "./notices.js";
 
 export class Drawers {
   #shell = part("shell");
@@ -34,6 +35,7 @@ export class Drawers {
     if (this.#shell.dataset.drawer === name) {
       this.close();
     } else {
+      clearToasts(); // they would lie over it
       this.#opener = opener;
       this.open(name);
       document.getElementById(name).querySelector("button, [tabindex]")?.focus();

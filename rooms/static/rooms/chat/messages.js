@@ -53,15 +53,18 @@ export class MessageLog {
     this.retry(key);
   }
 
-  /** The server has it. */
-  confirm(key, { seq, time }) {
+  /** The server has it. `words`: what an extension answered that took it, or null. */
+  confirm(key, { seq, time, words }) {
     const entry = this.#pending.get(key);
     this.#remove(entry);
-    // Without a number the server's own copy takes its place, or there is none, because an extension took
-    // the message for itself. With a number it may be here already.
-    if (seq !== null && !this.#numbered.has(seq)) {
-      const message = { ...entry.message, seq, time };
-      this.#insert({ message, node: this.#draw(message) });
+    if (words !== null) {
+      // Nobody else sees question and answer, and the server keeps neither.
+      this.add({ ...entry.message, time, to: [] });
+      this.add({ event: "message", data: words, from: null, seq: null, time, to: [] });
+    } else if (seq !== null && !this.#numbered.has(seq)) {
+      // Without a number the server's own copy takes its place, or there is none, because an extension took
+      // the message for itself. With a number it may be here already.
+      this.add({ ...entry.message, seq, time });
     }
   }
 

@@ -14,6 +14,11 @@ export function toast(text) {
   setTimeout(() => note.remove(), TOAST_STAYS);
 }
 
+/** Takes the sentences away that nobody has to read any more. */
+export function clearToasts() {
+  part("toasts").replaceChildren();
+}
+
 /** Reads a sentence out to those who listen. */
 export function announce(text) {
   const line = element("p", {}, text);

@@ -44,8 +44,12 @@ export class People {
         "li",
         { class: "person" },
         avatar(user.name),
-        element("bdi", { class: "name", title: user.name }, user.name),
-        element("span", { class: "tags" }, tags.join(", ")),
+        element(
+          "div",
+          { class: "person-words" },
+          element("bdi", { class: "name", title: user.name }, user.name),
+          tags.length ? element("span", { class: "tags" }, tags.join(", ")) : null,
+        ),
       );
     });
     if (this.count > users.length) {

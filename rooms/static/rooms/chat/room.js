@@ -1,5 +1,6 @@
 // What the page keeps of one room that the user is in, shown or not. Next: stage.js, which shows one.
 
+import { endsState } from "./bubble.js";
 import { MessageLog } from "./messages.js";
 import { People } from "./people.js";
 
@@ -10,6 +11,8 @@ export class Room {
   unread = 0;
   hasOlder = false;
   loading = false;
+  /** Why the server refused what the user last said, if the user is muted; or null. */
+  muted = null;
 
   constructor(name, isOwn) {
     this.name = name;
@@ -19,6 +22,13 @@ export class Room {
 
   get title() {
     return this.info.title || this.name;
+  }
+
+  /** Takes what the list of rooms says of it; returns whether that may change what the user may do. */
+  relabel({ title, mode, max_members }) {
+    const same = mode === this.info.mode;
+    this.info = { ...this.info, title, mode, max_members };
+    return !same;
   }
 
   /** Takes a join's reply; returns whether it brought messages that were missed. */
@@ -35,15 +45,13 @@ export class Room {
     return !fresh && messages.length > 0;
   }
 
-  /** Takes a pushed message; returns whether it is new. */
+  /** Takes a pushed message; returns whether there is something new to see. */
   add(message) {
-    if (message.state) {
-      if (message.data === null) {
-        this.state.delete(message.event);
-      } else {
-        this.state.set(message.event, message);
-      }
+    if (endsState(message)) {
+      this.state.delete(message.event);
+    } else if (message.state) {
+      this.state.set(message.event, message);
     }
-    return this.log.add(message);
+    return this.log.add(message) && !endsState(message);
   }
 }

@@ -1,5 +1,6 @@
 // The middle of the page: one room with its header, messages, composer and members.
 
+import { textOf, value } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { element, part } from "./dom.js";
 import { Scroller } from "./scroller.js";
@@ -15,6 +16,7 @@ export class Stage {
   #memberList = part("member-list");
   #scroller;
   #me;
+  #connection = "here";
 
   /** The room that is shown, or null. */
   room = null;
@@ -34,7 +36,7 @@ export class Stage {
     this.room = room;
     part("stage").dataset.empty = String(!room);
     this.#area.querySelector(".messages")?.remove();
-    document.title = [room?.title, part("application-title").textContent].filter(Boolean).join(" · ");
+    this.#nameWindow();
     if (room) {
       room.unread = 0;
       this.#area.append(room.log.element);
@@ -45,6 +47,13 @@ export class Stage {
     }
   }
 
+  /** `connection`: "here", "lost" as long as it may come back, or "ended". */
+  connected(connection) {
+    this.#connection = connection;
+    part("shell").dataset.connection = connection;
+    this.refresh();
+  }
+
   /** Draws everything of the room but the messages again. */
   refresh() {
     const { room } = this;
@@ -53,7 +62,7 @@ export class Stage {
     }
     const { info, people, state } = room;
     const owner = info.owner ?? null;
-    const maySend = info.you?.send ?? true;
+    this.#nameWindow();
     this.#title.textContent = room.title;
     this.#topic.textContent = [
       people.count === 1 ? "1 person" : `${people.count} people`,
@@ -63,15 +72,33 @@ export class Stage {
       .join(" · ");
     this.#memberCount.textContent = String(people.count);
     people.draw(this.#memberList, this.#me(), owner);
-    this.composer.show(room.title, maySend ? null : owner ? `Only ${owner} writes here` : "You can read along here");
+    this.#showComposer(room);
     this.#state.replaceChildren(
       ...[...state.values()].map(({ event, data }) =>
-        element("li", {}, element("strong", {}, event), " ", element("code", {}, JSON.stringify(data))),
+        // Words explain themselves; anything else needs its name.
+        element("li", {}, textOf(data) === null ? element("strong", {}, `${event} `) : null, value(data)),
       ),
     );
     this.#state.hidden = state.size === 0;
     this.#beginning.hidden = room.hasOlder || room.log.oldest === null;
     this.#loading.hidden = !room.loading;
+  }
+
+  #nameWindow() {
+    document.title = [this.room?.title, part("application-title").textContent].filter(Boolean).join(" · ");
+  }
+
+  #showComposer({ title, info, muted }) {
+    if (this.#connection === "ended") {
+      this.composer.show(title, "Not connected", { closed: true });
+    } else if (!(info.you?.send ?? true)) {
+      const note = info.owner ? `Only ${info.owner} writes here` : "You can read along here";
+      this.composer.show(title, note, { closed: true });
+    } else if (this.#connection === "lost") {
+      this.composer.show(title, "Offline: what you write is sent later", { closed: false });
+    } else {
+      this.composer.show(title, muted, { closed: false });
+    }
   }
 
   /** Changes a room's newest messages; `change` returns whether something was added. */
