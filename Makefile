@@ -8,6 +8,8 @@
 
 ADDR ?= 127.0.0.1:8000
 ARGS ?=
+# Tests mostly wait, so a few more processes than cores are worth their while.
+WORKERS ?= 3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
@@ -33,10 +35,10 @@ run: $(VENV)/.base
 test: test-sqlite test-postgres
 
 test-sqlite: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-postgres: $(VENV)/.test
-	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest $(ARGS)
+	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # makemigrations looks at a database; not at the one of `make run`.
 lint: $(VENV)/.test

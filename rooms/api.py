@@ -45,8 +45,8 @@ def publish(
     ``message``.
     Returns the message with its number, or None inside ``transaction.atomic()``: then it is sent
     after the commit, and never if the transaction is rolled back. Raises RoomNotFound (a room is
-    made where the application has rooms on demand), UserNotFound for ``to``, Unavailable; TypeError
-    for what JSON cannot hold.
+    made where the application has rooms on demand), UserNotFound for ``to``, ReservedEvent,
+    MessageTooLarge, Unavailable; TypeError for what JSON cannot hold.
     """
     said = _json(data)
 

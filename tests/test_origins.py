@@ -102,5 +102,22 @@ def test_the_clients_address(forwarded: str | None, proxies: int, address: str) 
     assert origins.address(given, "10.0.0.1", proxies) == address
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "proxies", "address"),
+    [
+        # What the client wrote itself comes first; the proxy's own header is the last one.
+        (["6.6.6.6", "203.0.113.9"], 1, "203.0.113.9"),
+        (["6.6.6.6, 6.6.6.7", "203.0.113.9"], 1, "203.0.113.9"),
+        (["6.6.6.6", "6.6.6.7", "203.0.113.9, 10.0.0.2"], 2, "203.0.113.9"),
+        (["6.6.6.6", "203.0.113.9", "10.0.0.2"], 2, "203.0.113.9"),
+        (["203.0.113.9", "10.0.0.2"], 3, "203.0.113.9"),
+        (["6.6.6.6", "203.0.113.9"], 0, "10.0.0.1"),
+    ],
+)
+def test_the_clients_address_in_several_headers(forwarded: list[str], proxies: int, address: str) -> None:
+    given = [header for each in forwarded for header in headers(via="1.1 proxy", x_forwarded_for=each)]
+    assert origins.address(given, "10.0.0.1", proxies) == address
+
+
 def test_a_unix_socket_has_no_address() -> None:
     assert origins.address([], "", 0) == ""

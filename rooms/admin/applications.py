@@ -37,7 +37,8 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     """Applications with their rooms counted."""
 
     form = ApplicationForm
-    list_display = ("name", "enabled", "entry", "room_count", "rooms_on_demand", "history", "extension")
+    # No more than fits beside the filters; those tell the rest.
+    list_display = ("name", "enabled", "entry", "room_count", "extension")
     list_filter = ("enabled", "entry", "rooms_on_demand", "history", "extension")
     search_fields = ("name", "title")
     actions = ("enable", "disable")

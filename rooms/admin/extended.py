@@ -15,12 +15,15 @@ from django.contrib.admin.utils import flatten_fieldsets
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from rooms.extensions import Extension, registry
 
 PREFIX = "settings"
+# A choice does not wrap.
+LONGEST_TITLE = 70
 
 
 class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -144,4 +147,4 @@ def _title(name: str) -> str:
     """An extension as the choice names it: with the first line of what its author says of it."""
     extension = registry.find(name)
     summary = (extension.__doc__ or "").strip().partition("\n")[0] if extension else ""
-    return f"{name} – {summary}" if summary else name
+    return Truncator(f"{name} – {summary}").chars(LONGEST_TITLE) if summary else name

@@ -12,6 +12,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from rooms.admin.times import short_time
 from rooms.models import Message, StateMessage
 
 EXCERPT = 80
@@ -36,6 +37,10 @@ class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         shortened: QuerySet[Any] = rows.annotate(beginning=Left("data", EXCERPT + 1))
         return shortened
 
+    @admin.display(description=_("time"), ordering="time")
+    def when(self, said: Any) -> str:
+        return short_time(said.time)
+
     @admin.display(description=_("data"))
     def excerpt(self, said: Any) -> str:
         return Truncator(said.beginning).chars(EXCERPT)
@@ -51,7 +56,7 @@ class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class MessageAdmin(SaidAdmin):
     """The histories that are kept in the database."""
 
-    list_display = ("time", "room", "seq", "sender", "event", "excerpt")
+    list_display = ("when", "room", "sender", "event", "excerpt")
     list_filter = ("room__application", "time", "state", "sender_guest")
     fields = ("room", "seq", "time", "sender", "sender_id", "event", "data", "state", "key")
     readonly_fields = ("sender",)
@@ -61,7 +66,7 @@ class MessageAdmin(SaidAdmin):
 class StateMessageAdmin(SaidAdmin):
     """The state that rooms keep in the database."""
 
-    list_display = ("event", "room", "excerpt", "sender", "time")
+    list_display = ("event", "room", "excerpt", "sender", "when")
     list_filter = ("room__application", "time", "sender_guest")
     fields = ("room", "event", "data", "time", "sender", "sender_id", "seq")
     readonly_fields = ("sender",)

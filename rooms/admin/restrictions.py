@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from rooms.admin.people import PeopleAdmin
+from rooms.admin.times import short_time
 from rooms.models import Ban, Mute, Restriction
 
 
@@ -35,7 +36,7 @@ class InForce(admin.SimpleListFilter):
 class RestrictionAdmin(PeopleAdmin):
     """Who may not, where, until when, why, and who said so."""
 
-    list_display = ("__str__", "where", "until", "in_force", "reason", "created", "created_by")
+    list_display = ("__str__", "where", "in_force", "ends", "reason")
     list_filter = (InForce, "application", "created")
     search_fields = (
         *("guest", "reason", "room__name", "room__title", "application__name", "application__title"),
@@ -64,6 +65,10 @@ class RestrictionAdmin(PeopleAdmin):
     @admin.display(description=_("where"), ordering="application__name")
     def where(self, restriction: Restriction) -> str:
         return str(restriction.room or restriction.application)
+
+    @admin.display(description=_("until"), ordering="until", empty_value="-")
+    def ends(self, restriction: Restriction) -> str | None:
+        return short_time(restriction.until) if restriction.until else None
 
     @admin.display(description=_("in force"), boolean=True)
     def in_force(self, restriction: Restriction) -> bool:

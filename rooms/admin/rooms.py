@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy as _
 from rooms.admin.deletion import CountedDeletion
 from rooms.admin.extended import ExtendedAdmin, ExtendedForm
 from rooms.admin.people import PeopleAdmin
+from rooms.admin.times import short_time
 from rooms.conf import get_settings
 from rooms.models import Ban, HistoryPolicy, Message, Mute, Room, StateMessage
 
@@ -82,7 +83,7 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
 
     form = RoomForm
     # No more than fits beside the filters; those tell the rest.
-    list_display = ("name", "application", "mode_is", "belongs_to", "message_count", "last_message")
+    list_display = ("name", "application", "belongs_to", "message_count", "last_message")
     list_filter = (
         *("application", "mode", "listed", "persistent", "history", "extension"),
         ("password", admin.EmptyFieldListFilter),
@@ -152,11 +153,6 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     def belongs_to(self, room: Room) -> str | None:
         return str(room.owner) if room.owner else room.guest_owner_name or None
 
-    @admin.display(description=_("mode"), ordering="mode")
-    def mode_is(self, room: Room) -> str:
-        # The word of the wire: a list has no place for the sentences that the choices are.
-        return room.mode
-
     # Not by the name of the relation, or the list would be sorted by that.
     @admin.display(description=_("messages"), ordering="count_of_messages")
     def message_count(self, room: Any) -> SafeString:
@@ -164,8 +160,8 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
         return format_html('<a href="{}?room__id__exact={}">{}</a>', address, room.pk, room.count_of_messages)
 
     @admin.display(description=_("last message"), ordering="time_of_last", empty_value="-")
-    def last_message(self, room: Any) -> Any:
-        return room.time_of_last
+    def last_message(self, room: Any) -> str | None:
+        return room.time_of_last and short_time(room.time_of_last)
 
 
 def _readable(fields: Iterable[str]) -> list[str]:

@@ -80,9 +80,7 @@ class Departing:
 
     async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
         """Take a connection out of a room's presence; with a user's last one the room hears of it."""
-        now = connection.memberships.get(place.room)
-        if now is not None and now is not place and now.group == place.group and not now.listens_only:
-            # It came in again before this could be carried out.
+        if _came_back(connection, place):
             return
         live = self._parts.directory.known_application(connection.application)
         # Before the user is taken out: if the database does not answer, all of this is tried again.
@@ -92,9 +90,20 @@ class Departing:
         if room is not None and room.group == place.group:
             self.gone(room, user, reason)
 
-    def gone(self, room: LiveRoom, user: User, reason: LeftReason) -> None:
-        """A user is out of a room: tell its members and its extensions, remove it if it is empty."""
-        self.tell(room, Left(room=room.name, user=user, reason=reason))
+    async def undo(
+        self, connection: Connection, room: LiveRoom, place: Place, user: User, *, told: bool
+    ) -> None:
+        """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
+        if _came_back(connection, place):
+            return
+        if await self._parts.presence.remove(place.group, connection.id, user):
+            self.gone(room, user, "left", told=told)
+
+    def gone(self, room: LiveRoom, user: User, reason: LeftReason, *, told: bool = True) -> None:
+        """A user is out of a room: tell its members (if they were told of the coming) and its
+        extensions, remove it if it is empty."""
+        if told:
+            self.tell(room, Left(room=room.name, user=user, reason=reason))
         self.tell_extensions(room, user, reason)
         if not room.record.persistent:
             remove = partial(self._management.remove_if_empty, room)
@@ -109,3 +118,9 @@ class Departing:
     def tell(self, room: LiveRoom, event: Joined | Left, exclude: Connection | None = None) -> None:
         self._parts.hub.group_send(room.group, event, exclude=exclude)
         self._parts.bus.publish(room.group, event)
+
+
+def _came_back(connection: Connection, place: Place) -> bool:
+    """It came in again before its departure could be carried out."""
+    now = connection.memberships.get(place.room)
+    return now is not None and now is not place and now.group == place.group and not now.listens_only

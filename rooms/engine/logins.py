@@ -172,12 +172,13 @@ def _is_registered(name: str) -> bool:
     model = get_user_model()
     field = model.USERNAME_FIELD
     users = model._default_manager
-    if name.isascii():
-        return users.filter(**{f"{field}__iexact": name}).exists()
-    # Databases know upper and lower case of ASCII only: everything else is compared here.
-    alike = "".join(re.escape(each) if each.isascii() else "." for each in name)
-    found = users.filter(**{f"{field}__iregex": f"^{alike}$"}).values_list(field, flat=True)
-    return any(names.user_key(each) == names.user_key(name) for each in found)
+    key = names.user_key(name)
+    if key.isascii() and "ss" not in key:
+        return users.filter(**{f"{field}__iexact": key}).exists()
+    # Databases know upper and lower case of ASCII only: what may be alike is compared here.
+    alike = "".join(each if each.isascii() else ".{1,2}" for each in map(re.escape, key))
+    found = users.filter(**{f"{field}__iregex": f"^{alike.replace('ss', '(ss|.)')}$"})
+    return any(names.user_key(each) == key for each in found.values_list(field, flat=True))
 
 
 def _identity(user: Any, login: str | None = None) -> Identity | None:

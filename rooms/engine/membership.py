@@ -66,7 +66,7 @@ class Membership:
                 await self._answer(connection, request, room, place, user)
             except BaseException:
                 if place is not before:
-                    self._restore(connection, place, before, user)
+                    self._restore(connection, room, place, before, told=True)
                 raise
         finally:
             connection.release()
@@ -97,11 +97,11 @@ class Membership:
                 except GroupClosed:
                     # It is being removed, here or by another process: soon there is a new one to find.
                     self._parts.directory.remove_room(room)
-                    self._restore(connection, place, None, user)
+                    self._restore(connection, room, place, None, told=False)
                     await asyncio.sleep(GONE_SECONDS)
                     continue
                 except BaseException:
-                    self._restore(connection, place, before, user)
+                    self._restore(connection, room, place, before, told=False)
                     raise
                 self._parts.hub.group_add(room.group, connection)
             if first:
@@ -185,8 +185,11 @@ class Membership:
         connection.send(Reply(id=request.id, data=data))
         parts.hub.settle(room.group, connection, position)
 
-    def _restore(self, connection: Connection, place: Place, before: Place | None, user: User) -> None:
-        """A join did not succeed: the connection is where it was before."""
+    def _restore(
+        self, connection: Connection, room: LiveRoom, place: Place, before: Place | None, *, told: bool
+    ) -> None:
+        """A join did not succeed: the connection is where it was before. ``told``: the others have
+        heard of it."""
         if connection.memberships.get(place.room) is not place:
             return
         if before is not None:
@@ -195,8 +198,8 @@ class Membership:
         else:
             self._departing.discard(connection, place)
         if not place.listens_only:
-            depart = partial(self._departing.depart, connection, place, user, "left")
-            self._parts.tasks.spawn(self._parts.departures.attempt(depart))
+            undo = partial(self._departing.undo, connection, room, place, user_of(connection), told=told)
+            self._parts.tasks.spawn(self._parts.departures.attempt(undo))
 
     # Going out ---------------------------------------------------------------------------------------
 

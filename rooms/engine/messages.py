@@ -142,16 +142,18 @@ class Messages:
         """Carry out a message with a key, unless that has been done: then the first answer is given again."""
         while (under_way := self._under_way.get(used)) is not None:
             await asyncio.wait({under_way})
-        answer = self._answers.get(used)
-        if answer is None:
-            answer = await self._kept_answer(request, room, user)
-        if answer is not None:
+        if (answer := self._answers.get(used)) is not None:
             connection.send(Reply(id=request.id, data=answer))
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._under_way[used] = future
         try:
-            self._answers[used] = await self._carry_out(connection, request, room, user)
+            answer = await self._kept_answer(request, room, user)
+            if answer is None:
+                answer = await self._carry_out(connection, request, room, user)
+            else:
+                connection.send(Reply(id=request.id, data=answer))
+            self._answers[used] = answer
             if len(self._answers) > MOST_KEYS:
                 self._answers.popitem(last=False)
         finally:

@@ -146,9 +146,9 @@ class Connection:
     def release(self, group: str | None = None, until: int = 0) -> None:
         """Let held pushes follow, but for those of ``group`` up to the number ``until``, which the
         answer has already told."""
-        held, self._held = self._held, None
-        for frame, of, seq in held or ():
-            self._bytes -= len(frame)
+        held, self._held = self._held or [], None
+        self._bytes -= sum(len(frame) for frame, _, _ in held)
+        for frame, of, seq in held:
             if of is None or of != group or seq is None or seq > until:
                 self._put(frame)
 

@@ -112,15 +112,14 @@ class RedisPresence(Presence):
         # What this process has said, to say it again to a Redis that has forgotten.
         self._said: dict[tuple[str, str], User] = {}
         self._leased = False
-        # Whom the first renewal, which no beat asked for, found to be left behind.
+        # Whom renewals found to be left behind, until a beat comes to its end and tells.
         self._found: list[Departure] = []
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         if not self._leased:
-            departures = await self._renew()
-            self._found += departures
+            await self._renew()
         answer = await _answered(self._call_add(group, connection, user, limit, unique))
         if answer == "taken":
             raise NameInUse
@@ -173,15 +172,15 @@ class RedisPresence(Presence):
             await _answered(cast("Any", self._redis.srem(self._key("node", self._node), entry)))
 
     async def beat(self) -> list[Departure]:
-        departures = await self._renew()
+        await self._renew()
         found, self._found = self._found, []
-        return [*found, *departures]
+        return found
 
     async def close(self) -> None:
         await self._redis.aclose()
 
-    async def _renew(self) -> list[Departure]:
-        """Renew the lease; take out, and return, whom processes that died left behind."""
+    async def _renew(self) -> None:
+        """Renew the lease; take out, and note, whom processes that died left behind."""
         renewed, *ended = await _answered(
             self._beat(keys=[self._key("nodes")], args=[self._node, LEASE_SECONDS])
         )
@@ -189,7 +188,8 @@ class RedisPresence(Presence):
             # Redis lost its data, or others took this process for dead: say everything again.
             await self._say_again()
         self._leased = True
-        return [departure for node in ended for departure in await self._sweep(node)]
+        for node in ended:
+            await self._sweep(node)
 
     async def _say_again(self) -> None:
         for said in list(self._said):
@@ -201,15 +201,13 @@ class RedisPresence(Presence):
                 # Removed while we said it.
                 await self._call_remove(self._node, *said, user)
 
-    async def _sweep(self, node: str) -> list[Departure]:
+    async def _sweep(self, node: str) -> None:
         """Take out everybody whom a dead process left behind."""
-        departures: list[Departure] = []
         for entry in await _answered(cast("Any", self._redis.smembers(self._key("node", node)))):
             group, connection, user = msgspec.json.decode(entry, type=tuple[str, str, User])
             if await self._call_remove(node, group, connection, user):
-                departures.append(Departure(group, user))
+                self._found.append(Departure(group, user))
         await _answered(self._redis.zrem(self._key("nodes"), node))
-        return departures
 
     async def _users(self, group: str) -> list[User]:
         users = await _answered(cast("Any", self._redis.hvals(self._key("u", group))))

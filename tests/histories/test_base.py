@@ -13,8 +13,9 @@ from msgspec import UNSET
 
 from rooms import clock
 from rooms.catalogue import RoomRecord
+from rooms.errors import BadRequest
 from rooms.events import Message, Position, User
-from rooms.histories import History
+from rooms.histories import Appended, History
 from rooms.histories.database import DatabaseHistory
 from rooms.histories.memory import MemoryHistory
 from tests.histories.said import ANN, RoomMaker, message
@@ -122,6 +123,31 @@ async def test_a_key_ends_with_its_message(history: History, make_room: RoomMake
     assert not (await history.append(room, message(), "k")).again
 
 
+async def test_a_message_is_found_by_its_senders_key(history: History, make_room: RoomMaker) -> None:
+    room, other = await make_room(), await make_room("other")
+    assert await history.find(room, ANN.id, "k") is None
+    first = (await history.append(room, message(b"1", event="score", state=True), "k")).message
+    await history.append(room, message(b"2", sender=BOB), "k")
+    await history.append(room, message(b"3"))
+    await history.append(room, message(b"4"), "k")
+    assert await history.find(room, ANN.id, "k") == first
+    found = await history.find(room, BOB.id, "k")
+    assert found is not None
+    assert bytes(found.data) == b"2"
+    for sender, key in ((ANN.id, "K"), (ANN.id, ""), ("", "k"), ("guest-9", "k")):
+        assert await history.find(room, sender, key) is None
+    assert await history.find(other, ANN.id, "k") is None
+
+
+async def test_a_message_is_found_by_its_key_as_long_as_it_is_kept(
+    history: History, make_room: RoomMaker
+) -> None:
+    room = await make_room(history_count=2)
+    await history.append(room, message(), "k")
+    await said(history, room, 70)
+    assert await history.find(room, ANN.id, "k") is None
+
+
 # State -------------------------------------------------------------------------------------------
 
 
@@ -152,6 +178,33 @@ async def test_a_repeated_key_does_not_set_state_again(history: History, room: R
     await history.append(room, message(b"2", event="topic", state=True))
     await history.append(room, message(b"1", event="topic", state=True), "k")
     assert [bytes(each.data) for each in (await history.snapshot(room, None, 0)).state] == [b"2"]
+
+
+@override_settings(ROOMS={"STATE_COUNT": 3})
+async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: History, room: RoomRecord) -> None:
+    kept = await asyncio.gather(
+        *(history.append(room, message(b"1", event=event, state=True)) for event in "abcdea"),
+        history.append(room, message(b"2", event="d")),
+        return_exceptions=True,
+    )
+    refused = [each for each in kept if isinstance(each, BaseException)]
+    assert [type(each) for each in refused] == [BadRequest] * 2
+    assert "3" in str(refused[0])
+    assert [each.message.seq for each in kept if isinstance(each, Appended)] == [1, 2, 3, 4, 5]
+    snapshot = await history.snapshot(room, None, 50)
+    assert [each.event for each in snapshot.state] == ["a", "b", "c"]
+    assert [each.event for each in snapshot.messages] == ["a", "b", "c", "a", "d"]
+    assert (await position(history, room)).seq == 5
+
+
+@override_settings(ROOMS={"STATE_COUNT": 1})
+async def test_a_key_of_state_that_was_refused_has_not_been_used(history: History, room: RoomRecord) -> None:
+    await history.append(room, message(b"1", event="a", state=True))
+    with pytest.raises(BadRequest):
+        await history.append(room, message(b"1", event="b", state=True), "k")
+    assert await history.find(room, ANN.id, "k") is None
+    await history.append(room, message(b"null", event="a", state=True))
+    assert not (await history.append(room, message(b"1", event="b", state=True), "k")).again
 
 
 # Reading -----------------------------------------------------------------------------------------

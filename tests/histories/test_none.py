@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from django.test import override_settings
 
 from rooms.catalogue import RoomRecord
+from rooms.errors import BadRequest
 from rooms.events import Position
 from rooms.histories.none import NoHistory
 from rooms.models import Message, StateMessage
-from tests.histories.said import message
+from tests.histories.said import ANN, message
 
 
 @pytest.fixture
@@ -47,6 +49,25 @@ async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomRecord) 
     ]
     await history.append(room, message(b"null", event="topic", state=True))
     assert [each.event for each in (await history.snapshot(room, None, 0)).state] == ["score"]
+
+
+@override_settings(ROOMS={"STATE_COUNT": 2})
+async def test_state_has_a_most(history: NoHistory, room: RoomRecord) -> None:
+    for event in ("topic", "score"):
+        await history.append(room, message(b"1", event=event, state=True))
+    with pytest.raises(BadRequest):
+        await history.append(room, message(b"1", event="third", state=True))
+    await history.append(room, message(b"2", event="topic", state=True))
+    await history.append(room, message(b"null", event="third", state=True))
+    await history.append(room, message(b"null", event="score", state=True))
+    await history.append(room, message(b"3", event="third", state=True))
+    state = (await history.snapshot(room, None, 0)).state
+    assert [(each.event, bytes(each.data)) for each in state] == [("topic", b"2"), ("third", b"3")]
+
+
+async def test_no_message_is_found_by_its_key(history: NoHistory, room: RoomRecord) -> None:
+    await history.append(room, message(), "k")
+    assert await history.find(room, ANN.id, "k") is None
 
 
 async def test_state_goes_with_the_room(history: NoHistory, room: RoomRecord) -> None:

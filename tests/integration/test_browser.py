@@ -76,6 +76,51 @@ def name(who: str) -> str:
     return f"{who} {uuid4().hex[:6]}"
 
 
+class Staff:
+    """The administrator, at a browser in the admin."""
+
+    def __init__(self, person: Person) -> None:
+        self.page, self.url = person.page, f"{person.url}/admin/"
+        self.page.goto(self.url)
+        self.page.get_by_label("Username").fill("admin")
+        self.page.get_by_label("Password").fill("admin")
+        self.page.get_by_role("button", name="Log in").click()
+        expect(self.page.get_by_role("link", name="Applications")).to_be_visible()
+
+    def change(self, model: str, row: str, **fields: str | bool) -> None:
+        """Change fields, by their labels, of the one row that a search finds."""
+        self._open(model, row)
+        for label, value in fields.items():
+            field = self.page.get_by_label(f"{label}:" if isinstance(value, str) else label, exact=True)
+            if isinstance(value, str):
+                field.fill(value)
+            else:
+                field.set_checked(value)
+        self._save()
+
+    def restrict(self, kind: str, application: str, guest: str, reason: str) -> None:
+        """Ban or mute a guest in a whole application."""
+        self._open("application", application)
+        (key,) = re.findall(r"/(\d+)/change/", self.page.url)
+        self.page.goto(f"{self.url}rooms/{kind}/add/")
+        self.page.locator("#id_application").evaluate(
+            "(field, key) => field.append(new Option(key, key, true, true))", key
+        )
+        self.page.get_by_label("Guest's name:").fill(guest)
+        self.page.get_by_label("Reason:").fill(reason)
+        self._save()
+
+    def _open(self, model: str, row: str) -> None:
+        self.page.goto(f"{self.url}rooms/{model}/")
+        self.page.get_by_role("textbox", name="Search").fill(row)
+        self.page.get_by_role("button", name="Search").click()
+        self.page.locator("#result_list tbody th a").click()
+
+    def _save(self) -> None:
+        self.page.get_by_role("button", name="Save", exact=True).click()
+        expect(self.page.locator(".messagelist .success")).to_be_visible()
+
+
 def test_two_people_chat(meet: Meet, room: str) -> None:
     ann_name, ben_name = name("ann"), name("ben")
     ann = meet().enter(ann_name, room=room)
@@ -222,7 +267,7 @@ def test_a_message_that_is_refused_can_be_tried_again(meet: Meet, room: str) -> 
         def pass_on(frame: str | bytes) -> None:
             request = json.loads(frame)
             if request["type"] == "message" and next(refusals, False):
-                refusal = {"type": "error", "code": "muted", "message": "", "retry": False}
+                refusal = {"type": "error", "code": "muted", "message": "You are muted.", "retry": False}
                 browser_side.send(json.dumps(refusal | {"id": request["id"]}))
             else:
                 server_side.send(frame)
@@ -231,23 +276,106 @@ def test_a_message_that_is_refused_can_be_tried_again(meet: Meet, room: str) -> 
 
     ann.page.route_web_socket(re.compile("/ws/"), meddle)
     ann.enter(name("ann"), room=room).says("may I?")
-    expect(ann.page.locator(".failed")).to_contain_text("Not sent. You may read along here")
+    expect(ann.page.locator(".failed")).to_contain_text("Not sent. You are muted.")
+    expect(ann.field).to_have_attribute("placeholder", "You are muted.")
     ann.page.get_by_role("button", name="Try again").click()
     expect(ann.page.locator(".pending, .failed")).to_have_count(0)
     ann.sees("may I?")
+    expect(ann.field).to_have_attribute("placeholder", f"Write to {room}")
 
 
 def test_events_of_an_extension(meet: Meet) -> None:
     ann = meet().enter(name("ann"), "quiz")
     ann.page.get_by_role("button", name="Quiz lobby").click()
-    ann.sees_room("Quiz lobby").says("/start")
     state = ann.page.get_by_role("list", name="Current values of this room")
-    expect(state).to_contain_text("question")
-    expect(ann.page.locator(".message.event")).to_contain_text(["score", "question"])
-    ann.says("/answer nobody knows")
-    expect(ann.page.locator(".toast").last).to_contain_text('answer: {"right":false}')
+    ann.sees_room("Quiz lobby")
+    expect(state).to_contain_text("Write /start to begin a quiz")
+    # What is refused stays, to be tried again or thrown away, as any message.
+    ann.says("/answer 8")
+    expect(ann.page.locator(".failed")).to_contain_text("No question is open.")
+    ann.page.get_by_role("button", name="Discard").click()
+    expect(ann.page.locator(".failed")).to_have_count(0)
+    # What an extension answers stands before what it then says to the room.
     ann.says("/start")
-    expect(ann.page.locator(".toast").last).to_contain_text("A quiz is under way.")
+    expect(ann.page.locator(".message").filter(has_text=re.compile("Here we go|Score"))).to_contain_text(
+        ["Here we go!", "Score: ann"]
+    )
+    expect(state.get_by_role("listitem")).to_have_count(3)
+    expect(state.get_by_role("listitem").first).to_contain_text("?")
+    ann.says("/answer nobody knows")
+    expect(ann.page.locator(".message.own").last).to_contain_text("answer nobody knows")
+    expect(ann.page.locator(".message.own").last).to_contain_text("No, that is not it.")
+    expect(ann.page.locator(".toast")).to_have_count(0)
+
+
+def test_an_event_that_nobody_takes_is_everybodys(meet: Meet, room: str) -> None:
+    ann = meet().enter(name("ann"), room=room)
+    ben = meet().enter(name("ben"), room=room)
+    ann.says("/bid 7", "/shout loud words")
+    for each in (ann, ben):
+        expect(each.page.locator(".event-line")).to_have_text(["bid 7", "shout loud words"])
+    expect(ann.page.locator(".pending")).to_have_count(0)
+
+
+def test_a_new_title_is_followed_and_a_new_name_told(meet: Meet, room: str) -> None:
+    staff = Staff(meet())
+    ann = meet().enter(name("ann"), room=room)
+    title = f"Parlour {room}"
+    staff.change("room", room, Title=title)
+    ann.sees_room(title)
+    expect(ann.page.get_by_role("button", name=f"{title}, 1 person")).to_be_visible()
+    expect(ann.page).to_have_title(re.compile(f"^{title}"))
+    staff.change("room", room, Name=f"{room} again")
+    expect(ann.page.locator(".toast").first).to_have_text(
+        re.compile(f"{title}: The room is called {room} again now.")
+    )
+
+
+def test_a_room_with_a_new_name_is_entered_again(meet: Meet, room: str) -> None:
+    renamed = f"{room} again"
+    ben = meet().enter(name("ben"), room=renamed)
+    ann = meet()
+    browser_sides: list[WebSocketRoute] = []
+
+    def listen_in(browser_side: WebSocketRoute) -> None:
+        browser_side.connect_to_server()
+        browser_sides.append(browser_side)
+
+    ann.page.route_web_socket(re.compile("/ws/"), listen_in)
+    ann.enter(name("ann"), room=room)
+    removed = {"type": "removed", "room": room, "reason": "closed", "renamed": renamed}
+    browser_sides[-1].send(json.dumps(removed | {"message": f"The room is called {renamed} now."}))
+    ann.sees_room(renamed).says("here again")
+    ben.sees("here again")
+
+
+def test_muted_and_banned_people_read_why(meet: Meet) -> None:
+    staff = Staff(meet())
+    who, room = name("gus"), "lobby"
+    gus = meet().enter(who, "chat").open("chat", room=room).sees_room("Lobby")
+    staff.restrict("mute", "chat", who, "Too loud")
+    gus.says("may I?")
+    expect(gus.page.locator(".failed")).to_contain_text("You are muted here: Too loud.")
+    expect(gus.field).to_have_attribute("placeholder", "You are muted here: Too loud.")
+    staff.restrict("ban", "chat", who, "Too loud still")
+    expect(gus.banner).to_contain_text("You are banned")
+    expect(gus.field).to_be_disabled()
+    gus.page.reload()
+    expect(gus.page.get_by_role("alert").first).to_have_text("You are banned here: Too loud still.")
+
+
+def test_an_application_that_is_closed(meet: Meet) -> None:
+    staff = Staff(meet())
+    ann = meet().enter(name("ann"), "chat").open("chat", room="help").sees_room("Help")
+    ann.field.fill("not sent yet")
+    staff.change("application", "chat", Enabled=False)
+    expect(ann.banner).to_contain_text("This chat is closed.")
+    expect(ann.field).to_be_disabled()
+    expect(ann.field).to_have_value("not sent yet")
+    staff.change("application", "chat", Enabled=True)
+    ann.page.get_by_role("button", name="Try again").click()
+    expect(ann.banner).to_be_hidden()
+    expect(ann.field).to_be_enabled()
 
 
 def test_news_of_other_rooms_is_counted(meet: Meet, room: str) -> None:
@@ -274,10 +402,10 @@ def test_the_signed_in_user_goes_straight_in(meet: Meet, room: str, site: Server
     ann.page.get_by_label("Username").fill(who)
     ann.page.get_by_label("Password").fill("sesame")
     ann.page.get_by_role("button", name="Sign in").click()
-    expect(ann.page.get_by_role("button", name=f"Sign out {who}")).to_be_visible()
+    expect(ann.page.get_by_role("banner")).to_contain_text(re.compile(rf"{who}\s*·\s*Sign out"))
     ann.open(room=room).sees_room(room).says("It is me")
     ann.sees("It is me").sees_members(who)
-    ann.page.get_by_role("button", name=f"Sign out {who}").click()
+    ann.page.get_by_role("button", name="Sign out").click()
     expect(ann.page.get_by_role("link", name="Sign in").first).to_be_visible()
 
 
@@ -291,6 +419,24 @@ def test_a_guest_who_reloads_is_still_there_and_who_leaves_is_not(meet: Meet, ro
     expect(ann.page.get_by_label("What shall we call you?")).to_be_visible()
     ann.page.reload()
     expect(ann.page.get_by_label("What shall we call you?")).to_be_visible()
+
+
+def test_a_reload_comes_back_to_every_room(meet: Meet, room: str) -> None:
+    other = f"{room} annex"
+    ann = meet().enter(name("ann"), room=room)
+    ben = meet().enter(name("ben"), room=room)
+    ann.page.get_by_role("button", name="Open or create a room").click()
+    ann.page.get_by_label("Name").fill(other)
+    ann.page.get_by_role("button", name="Create", exact=True).click()
+    ann.sees_room(other)
+    ann.page.reload()
+    ann.sees_room(other)
+    expect(ann.page.locator(".room-button.in")).to_have_count(2)
+    ben.says("still there?")
+    expect(ann.page.get_by_role("button", name=f"{room}, 2 people, 1 unread")).to_be_visible()
+    ann.page.get_by_role("button", name="Leave this room").click()
+    ann.page.reload()
+    expect(ann.page.locator(".room-button.in")).to_have_count(1)
 
 
 def test_a_name_that_is_taken(meet: Meet, room: str) -> None:

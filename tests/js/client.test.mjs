@@ -67,6 +67,16 @@ test("a token that is not accepted any more gives way to the name", async () => 
   assert.deepEqual([...storage.values()], ["new"]);
 });
 
+test("who is banned hears that, and not just that the token is no good", async () => {
+  storage.setItem("rooms ws://x/ws/rooms/chat/", "t");
+  client.connect();
+  FakeSocket.last.connected();
+  FakeSocket.last.refuse("login", "banned");
+  await settle();
+  assert.equal(emitted("login_needed")[0].code, "banned");
+  assert.equal(client.remembered, false);
+});
+
 test("a name that is taken at first is the user's to change", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();

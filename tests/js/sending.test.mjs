@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
-import { ANN, FakeSocket, joined, makeClient, settle } from "./fake.mjs";
+import { ANN, FakeSocket, joined, makeClient, message, settle } from "./fake.mjs";
 
 let client;
 
@@ -51,6 +51,16 @@ test("what was not acknowledged is sent again with the same key, after the room 
   assert.equal(FakeSocket.last.asked("message")[0].key, key);
   FakeSocket.last.reply("message", { seq: 1, time: "t" }, 0);
   assert.equal((await first).seq, 1);
+});
+
+test("the answer is handed on before what the server sent after it", async () => {
+  const seen = [];
+  client.on("message", ({ seq }) => seen.push(seq));
+  client.send("lobby", "x", { onReply: ({ seq }) => seen.push(`answer ${seq}`) });
+  const { id } = FakeSocket.last.asked("message")[0];
+  const reply = { type: "reply", id, data: { seq: 1, time: "" } };
+  FakeSocket.last.push(reply, message(1));
+  assert.deepEqual(seen, ["answer 1", 1]);
 });
 
 test("what was acknowledged is not sent again", async () => {

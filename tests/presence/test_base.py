@@ -10,7 +10,7 @@ import pytest
 
 from rooms.events import User
 from rooms.presence import Departure, MemberPage, Presence
-from rooms.presence.base import GroupFull, NameInUse, page, sort_key
+from rooms.presence.base import GroupClosed, GroupFull, NameInUse, page, sort_key
 from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis import RedisPresence
 
@@ -227,6 +227,83 @@ async def test_a_group_that_is_gone(presence: Presence) -> None:
     assert not await presence.remove("g", "a1", ANN)
     assert await presence.find("g", ["ann"]) == {}
     assert await presence.add("g", "a1", ANN, unique=True)
+
+
+# Closing -----------------------------------------------------------------------------------------
+
+
+async def test_a_group_that_is_not_empty_is_not_closed(presence: Presence) -> None:
+    await presence.add("g", "a1", ANN)
+    assert not await presence.close_group("g")
+    assert not await presence.add("g", "a2", ANN)
+    assert await presence.add("g", "b1", BOB)
+    assert await who(presence) == ["Ann", "bob"]
+    # One who fades counts here, too.
+    await presence.remove("g", "b1", BOB)
+    await presence.remove("g", "a1", ANN)
+    await presence.fade("g", "a2", ANN)
+    assert not await presence.close_group("g")
+    assert not await presence.add("g", "a3", ANN)
+
+
+async def test_an_empty_group_is_closed_as_often_as_one_likes(presence: Presence) -> None:
+    assert await presence.close_group("g")
+    assert await presence.close_group("g")
+    await presence.add("h", "a1", ANN)
+    await presence.remove("h", "a1", ANN)
+    assert await presence.close_group("h")
+    assert await presence.counts(["g", "h"]) == [0, 0]
+    assert await presence.add("another", "a1", ANN)
+
+
+async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(redis_url: str) -> None:
+    here, there = RedisPresence(url=redis_url), RedisPresence(url=redis_url)
+    assert await here.close_group("g")
+    for presence in (here, there):
+        with pytest.raises(GroupClosed):
+            await presence.add("g", "a1", ANN)
+        await presence.clear("g")
+        with pytest.raises(GroupClosed):
+            await presence.add("g", "b1", BOB, limit=0, unique=True)
+        assert await presence.counts(["g"]) == [0]
+        assert not await presence.remove("g", "a1", ANN)
+        await presence.close()
+
+
+async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(redis_url: str) -> None:
+    here, there = RedisPresence(url=redis_url), RedisPresence(url=redis_url)
+    for presence in (here, there):
+        await presence.beat()
+    outcomes = set()
+    for number in range(50):
+        group = f"g{number}"
+        work = [there.add(group, "a1", ANN), here.close_group(group)]
+        if number % 2:
+            work.reverse()
+        results = await asyncio.gather(*work, return_exceptions=True)
+        entered, closed = reversed(results) if number % 2 else results
+        outcomes.add((entered is True, closed))
+        assert (entered is True) is not closed
+        assert entered is True or isinstance(entered, GroupClosed)
+        assert await here.counts([group]) == [1 if entered is True else 0]
+    assert outcomes
+    for presence in (here, there):
+        await presence.close()
+
+
+# Asking a lot ------------------------------------------------------------------------------------
+
+
+async def test_whoever_comes_with_many_others_gets_in(presence: Presence) -> None:
+    """As when everybody comes back at once after a restart."""
+    users = [User(name=f"u{number}", id=f"guest-{number}", guest=True) for number in range(300)]
+    first = await asyncio.gather(*(presence.add("g", user.id, user, unique=True) for user in users))
+    assert first == [True] * 300
+    assert await presence.counts(["g"]) == [300]
+    found = await asyncio.gather(*(presence.find("g", [user.name]) for user in users))
+    assert [list(each.values()) for each in found] == [[user] for user in users]
+    last = await asyncio.gather(*(presence.remove("g", user.id, user) for user in users))
+    assert last == [True] * 300
 
 
 async def test_while_nobody_dies_a_beat_finds_nobody(presence: Presence) -> None:

@@ -46,6 +46,10 @@ def test_the_admin_is_offered_in_the_header_to_staff(client: Client, ann: User, 
     assert ("/admin/" in header) is staff
 
 
+def test_browsers_find_an_icon_everywhere(client: Client) -> None:
+    assert client.get("/favicon.ico")["Location"] == "/static/rooms/icon.svg"
+
+
 def test_what_is_not_there(client: Client) -> None:
     response = client.get("/nothing/here/")
     assert response.status_code == 404

@@ -126,8 +126,8 @@ def _check_that_it_is_free(host: str, port: int) -> None:
             listener.bind(address)
     except OSError as error:
         raise CommandError(
-            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address: --addr 127.0.0.1:9000, "
-            "or with make: make run ADDR=127.0.0.1:9000."
+            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address, "
+            "--addr 127.0.0.1:9000, or with make: make run ADDR=127.0.0.1:9000."
         ) from error
 
 

@@ -13,7 +13,7 @@ import { Banner, announce, toast } from "./chat/notices.js";
 import { Room } from "./chat/room.js";
 import { RoomList } from "./chat/roomlist.js";
 import { Stage } from "./chat/stage.js";
-import { closingText, errorText, removalText } from "./chat/words.js";
+import { closingText, errorText } from "./chat/words.js";
 import { RoomsClient } from "./client.js";
 
 const RECOUNT_EVERY = 30_000; // rooms that we are not in do not tell when somebody comes or goes
@@ -44,13 +44,6 @@ async function recount() {
   navigation.draw();
 }
 
-/** Into a room where we were before the page was loaded; what needs a password again has to be chosen again. */
-function comeBack(name) {
-  if (name !== wanted && !rooms.has(name)) {
-    client.join(name).catch(() => rooms.forget(name));
-  }
-}
-
 function outside(error = null) {
   part("shell").hidden = true;
   entry.show(error);
@@ -78,7 +71,7 @@ client.on("login", (user) => {
   part("my-name").textContent = user.name;
   part("leave-chat").hidden = !user.guest;
   recount().catch((error) => toast(errorText(error)));
-  rooms.remembered().forEach(comeBack);
+  navigation.comeBack(wanted);
   if (wanted !== null) {
     navigation.open(wanted);
   } else if (!stage.room) {
@@ -118,30 +111,6 @@ client.on("message", (message) => {
   }
 });
 
-client.on("removed", (push) => {
-  const title = rooms.get(push.room)?.title ?? push.room;
-  const shown = stage.room?.name === push.room;
-  rooms.delete(push.room);
-  toast(removalText(push, title));
-  if (shown) {
-    navigation.show(null);
-  }
-  if (push.renamed) {
-    list.remove(push.room);
-    follow(push.renamed, shown);
-  }
-  navigation.draw();
-});
-
-/** The room that we were in has another name now. */
-function follow(name, shown) {
-  if (shown) {
-    navigation.open(name);
-  } else {
-    client.join(name).catch((error) => toast(errorText(error)));
-  }
-}
-
 // Pushes that only change what is listed.
 const changes = {
   joined: ({ room, user }) => rooms.get(room)?.people.joined(user),
@@ -163,6 +132,7 @@ for (const [name, change] of Object.entries(changes)) {
   });
 }
 
+client.on("removed", (push) => navigation.removed(push));
 client.on("trouble", (error) => toast(errorText(error)));
 
 part("leave-chat").addEventListener("click", async () => {

@@ -6,7 +6,7 @@ import { element, linked } from "./dom.js";
 import { clockTime, dayName, fullTime } from "./time.js";
 
 /** The text in data: the data itself, or its `text`. Null where it has none. */
-export function textOf(data) {
+function textOf(data) {
   if (typeof data === "string") {
     return data;
   }
@@ -26,8 +26,9 @@ function content(message) {
   if (words !== null) {
     return element("div", { class: "words", dir: "auto" }, ...linked(words));
   }
-  const { event, data } = message;
-  return element("div", { class: "event-line" }, element("strong", {}, event), " ", value(data));
+  const { event, data, answer } = message;
+  const line = element("div", { class: "event-line" }, element("strong", {}, event), " ", value(data));
+  return answer ? element("div", {}, line, element("div", { class: "words", dir: "auto" }, ...linked(answer))) : line;
 }
 
 /** Data as one line: its text, or else all of it as JSON. */
@@ -50,9 +51,10 @@ function meta(message, date) {
 export function bubble(message, own) {
   const date = new Date(message.time);
   const kind = wordsOf(message) === null ? "event" : message.from ? "said" : "notice";
+  const classes = ["message", kind, own && "own", message.answer && "answered", endsState(message) && "void"];
   return element(
     "li",
-    { class: `message ${kind}${own ? " own" : ""}${endsState(message) ? " void" : ""}`, "data-seq": message.seq },
+    { class: classes.filter(Boolean).join(" "), "data-seq": message.seq },
     element("div", { class: "day" }, element("span", {}, dayName(date))),
     kind === "said" ? avatar(message.from.name) : null,
     element("div", { class: "bubble" }, meta(message, date), content(message)),

@@ -29,14 +29,14 @@ export class Conversation {
     // At once and not by the promise: what an extension answers comes before what it then says to the room.
     const onReply = ({ seq, time, ...answer }) => {
       const words = answerText(answer);
-      this.#stage.appending(room, () => room.log.confirm(key, { seq, time, words }));
+      room.muted = null;
+      this.#change(room, () => room.log.confirm(key, { seq, time, words }));
       if (words !== null) {
         announce(words);
       }
     };
     try {
       await this.#client.send(room.name, data, { event, key, onReply });
-      room.muted = null;
     } catch (error) {
       const reason = errorText(error);
       const retry = () => {
@@ -45,10 +45,17 @@ export class Conversation {
       };
       const discard = () => room.log.discard(key);
       room.muted = error.code === "muted" ? reason : room.muted;
-      this.#stage.appending(room, () => room.log.fail(key, reason, { retry, discard }));
+      this.#change(room, () => room.log.fail(key, reason, { retry, discard }));
       announce(`Not sent. ${reason}`);
     }
-    this.#stage.refresh();
+  }
+
+  /** Changes what we said; what stands around the messages may follow from it, and takes its place too. */
+  #change(room, change) {
+    this.#stage.appending(room, () => {
+      change();
+      this.#stage.refresh();
+    });
   }
 
   async older() {

@@ -59,8 +59,7 @@ export class MessageLog {
     this.#remove(entry);
     if (words !== null) {
       // Nobody else sees question and answer, and the server keeps neither.
-      this.add({ ...entry.message, time, to: [] });
-      this.add({ event: "message", data: words, from: null, seq: null, time, to: [] });
+      this.add({ ...entry.message, time, to: [], answer: words });
     } else if (seq !== null && !this.#numbered.has(seq)) {
       // Without a number the server's own copy takes its place, or there is none, because an extension took
       // the message for itself. With a number it may be here already.

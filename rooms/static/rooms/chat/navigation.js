@@ -4,7 +4,7 @@
 import { askForPassword, askForRoom } from "./dialogs.js";
 import { part } from "./dom.js";
 import { toast } from "./notices.js";
-import { errorText } from "./words.js";
+import { errorText, removalText } from "./words.js";
 
 function nameInAddress() {
   return new URL(location.href).searchParams.get("room");
@@ -29,7 +29,7 @@ export class Navigation {
   #list;
   #drawers;
 
-  /** `rooms`: the Map of rooms that we are in, by name. */
+  /** `rooms`: the JoinedRooms. */
   constructor({ client, rooms, stage, list, drawers }) {
     this.#client = client;
     this.#rooms = rooms;
@@ -55,6 +55,36 @@ export class Navigation {
       putIntoAddress(name);
     }
     this.draw();
+  }
+
+  /** Into the rooms where we were before the page was loaded, but for one that is opened anyway. */
+  comeBack(opened) {
+    for (const name of this.#rooms.remembered()) {
+      if (name !== opened && !this.#rooms.has(name)) {
+        // What asks for its password again waits for the user to choose it.
+        this.#client.join(name).catch(() => this.#rooms.forget(name));
+      }
+    }
+  }
+
+  /** We are out of a room; where it only has another name, we are back at once. */
+  removed(push) {
+    const { room: name, renamed } = push;
+    const wasShown = this.#stage.room?.name === name;
+    toast(removalText(push, this.#rooms.get(name)?.title ?? name));
+    this.#rooms.delete(name);
+    if (wasShown) {
+      this.show(null);
+    }
+    if (renamed) {
+      this.#list.remove(name);
+    }
+    this.draw();
+    if (renamed && wasShown) {
+      this.open(renamed);
+    } else if (renamed) {
+      this.#client.join(renamed).catch((error) => toast(errorText(error)));
+    }
   }
 
   /** Shows a room, joining it if need be and asking for its password if it has one. */

@@ -1,6 +1,6 @@
 // The middle of the page: one room with its header, messages, composer and members.
 
-import { textOf, value } from "./bubble.js";
+import { value, wordsOf } from "./bubble.js";
 import { Composer } from "./composer.js";
 import { element, part } from "./dom.js";
 import { Scroller } from "./scroller.js";
@@ -60,8 +60,7 @@ export class Stage {
     if (!room) {
       return;
     }
-    const { info, people, state } = room;
-    const owner = info.owner ?? null;
+    const { info, people } = room;
     this.#nameWindow();
     this.#title.textContent = room.title;
     this.#topic.textContent = [
@@ -71,21 +70,28 @@ export class Stage {
       .filter(Boolean)
       .join(" · ");
     this.#memberCount.textContent = String(people.count);
-    people.draw(this.#memberList, this.#me(), owner);
+    people.draw(this.#memberList, this.#me(), info.owner ?? null);
     this.#showComposer(room);
-    this.#state.replaceChildren(
-      ...[...state.values()].map(({ event, data }) =>
-        // Words explain themselves; anything else needs its name.
-        element("li", {}, textOf(data) === null ? element("strong", {}, `${event} `) : null, value(data)),
-      ),
-    );
-    this.#state.hidden = state.size === 0;
+    this.#showState([...room.state.values()]);
     this.#beginning.hidden = room.hasOlder || room.log.oldest === null;
     this.#loading.hidden = !room.loading;
   }
 
   #nameWindow() {
     document.title = [this.room?.title, part("application-title").textContent].filter(Boolean).join(" · ");
+  }
+
+  #showState(messages) {
+    // The newest first, since there is little space. Times sort as the texts that they are.
+    messages.sort((one, other) => (one.time < other.time ? 1 : -1));
+    this.#state.replaceChildren(
+      ...messages.map((message) => {
+        // The server's words explain themselves; anything else needs its name.
+        const name = wordsOf(message) === null ? element("strong", {}, `${message.event} `) : null;
+        return element("li", {}, name, value(message.data));
+      }),
+    );
+    this.#state.hidden = messages.length === 0;
   }
 
   #showComposer({ title, info, muted }) {
