@@ -6,7 +6,7 @@ Each event of a connection is mapped to the group operation that carries it out:
     login       logins.login          → presence in the application
     join        membership.join       → hub.group_add
     message     messages.send         → history, hub.group_send, bus.publish
-    leave       membership.leave      → hub.group_discard
+    leave       membership.leave      → hub.group_discard, departing
     logout      engine.logout         → out of every room
     disconnect  engine.disconnect     → out of every group, however the socket ended
 """

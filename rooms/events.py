@@ -221,11 +221,12 @@ class RoomRemoved(Push, frozen=True, kw_only=True, tag="room_removed"):
 
 
 class Removed(Push, frozen=True, kw_only=True, tag="removed"):
-    """The receiving connection is out of this room."""
+    """The receiving connection is out of this room; ``renamed`` is the name by which it still exists."""
 
     room: str
     reason: RemovedReason
     message: str | UnsetType = UNSET
+    renamed: str | UnsetType = UNSET
 
 
 class Closing(Push, frozen=True, kw_only=True, tag="closing"):

@@ -27,13 +27,13 @@ def check_entry(application: ApplicationRecord, user: User, groups: frozenset[in
         raise LoginRefused("Only signed-in users may enter here.")
     if application.entry == "group" and application.group not in groups:
         raise LoginRefused("Only members of a certain group may enter here.")
-    _check(application.bans, user, Banned, "You are banned here")
+    _check(application.bans, user, Banned, BANNED)
 
 
 def check_join(room: RoomRecord, user: User, *, moderator: bool) -> None:
     """May this user come into the room? The password is asked separately, because that is slow."""
     if not moderator:
-        _check(room.bans, user, Banned, f"You are banned from {room.name}")
+        _check(room.bans, user, Banned, banned_from(room))
 
 
 def needs_password(room: RoomRecord, user: User, *, moderator: bool) -> bool:
@@ -83,11 +83,25 @@ def details(room: RoomRecord, user: User, *, moderator: bool, listens_only: bool
     )
 
 
+BANNED = "You are banned here"
+
+
+def banned_from(room: RoomRecord) -> str:
+    return f"You are banned from {room.name}"
+
+
+def restriction(restrictions: Iterable[Restricted], user: User, what: str) -> str | None:
+    """The sentence that tells a user of the restriction that concerns them, if one does."""
+    for each in restrictions:
+        if each.concerns(user):
+            until = f" until {each.until:%Y-%m-%d %H:%M} UTC" if each.until else ""
+            reason = f": {each.reason}" if each.reason else ""
+            return f"{what}{until}{reason}."
+    return None
+
+
 def _check(
     restrictions: Iterable[Restricted], user: User, error: type[Banned] | type[Muted], what: str
 ) -> None:
-    for restriction in restrictions:
-        if restriction.concerns(user):
-            until = f" until {restriction.until:%Y-%m-%d %H:%M} UTC" if restriction.until else ""
-            reason = f": {restriction.reason}" if restriction.reason else ""
-            raise error(f"{what}{until}{reason}.")
+    if (sentence := restriction(restrictions, user, what)) is not None:
+        raise error(sentence)

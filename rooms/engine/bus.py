@@ -61,6 +61,8 @@ class Bus:
         self._on_relay = on_relay
         self._on_notice = on_notice
         self._channel = ""
+        self._listens = False
+        self._answers = True
         # What is to be heard, and what the layer has been told of that.
         self._wanted: set[str] = set()
         self._subscribed: set[str] = set()
@@ -74,12 +76,12 @@ class Bus:
         self.dropped: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Take the seat and begin to listen. Without it a bus can still publish."""
-        if self._layer is None:
-            return
-        self._channel = await self._layer.new_channel("rooms")
-        await self.subscribe(CONTROL)
-        self._tasks.append(asyncio.create_task(self._pump()))
+        """Take the seat and begin to listen: as soon as the layer answers, if it does not now. Without
+        a seat a bus can still publish."""
+        if self._layer is not None:
+            self._listens = True
+            self._wanted.add(CONTROL)
+            await self.repair()
 
     async def stop(self) -> None:
         """Send what waits, then leave the seat."""
@@ -92,7 +94,7 @@ class Bus:
 
     async def subscribe(self, group: str) -> None:
         """Hear what other processes say to a group; as soon as the layer answers, if it does not now."""
-        if not self._channel or group in self._wanted:
+        if not self._listens or group in self._wanted:
             return
         self._wanted.add(group)
         await self._follow(group)
@@ -105,27 +107,39 @@ class Bus:
 
     async def repair(self) -> None:
         """Do what the layer did not answer to before, and renew the memberships now and then."""
+        if not self._channel and not await self._take_seat():
+            return
         if time.monotonic() - self._renewed > RENEW_SECONDS:
             self._renewed = time.monotonic()
             self._subscribed.clear()
         for group in self._wanted ^ self._subscribed:
             await self._follow(group)
 
+    async def _take_seat(self) -> bool:
+        try:
+            self._channel = await self._in_time(self._layer.new_channel("rooms"))
+        except Unavailable:
+            return False
+        self._tasks.append(asyncio.create_task(self._pump()))
+        return True
+
     async def _follow(self, group: str) -> None:
         """Make the layer's membership what is wanted; changes of a group are made one after the other."""
+        if not self._channel:
+            return
         lock = self._changing.get(group)
         if lock is None:
             lock = self._changing[group] = asyncio.Lock()
         async with lock:
             try:
                 if group in self._wanted and group not in self._subscribed:
-                    await _in_time(self._layer.group_add(group, self._channel))
+                    await self._in_time(self._layer.group_add(group, self._channel))
                     self._subscribed.add(group)
                 elif group in self._subscribed and group not in self._wanted:
-                    await _in_time(self._layer.group_discard(group, self._channel))
+                    await self._in_time(self._layer.group_discard(group, self._channel))
                     self._subscribed.discard(group)
             except Unavailable:
-                logger.warning("The membership of %s in the channel layer is put off.", group)
+                logger.debug("The membership of %s in the channel layer is put off.", group)
 
     def publish(
         self, group: str, event: RoomEvent, *, only: Collection[str] | None = None, volatile: bool = False
@@ -166,7 +180,7 @@ class Bus:
     async def _send(self, group: str, frames: list[bytes]) -> None:
         message = {"type": "rooms.relay", "node": self._node, "group": group, "frames": frames}
         try:
-            await _in_time(self._layer.group_send(group, message))
+            await self._in_time(self._layer.group_send(group, message))
         except Unavailable:
             self.dropped["hint"] += len(frames)
 
@@ -191,10 +205,16 @@ class Bus:
                 except Exception:
                     logger.exception("A message from another process could not be used.")
 
-
-async def _in_time(work: Any) -> None:
-    try:
-        await asyncio.wait_for(work, PUBLISH_SECONDS)
-    except Exception as error:
-        logger.warning("The channel layer did not answer: %r", error)
-        raise Unavailable("The channel layer does not answer; try again in a moment.") from error
+    async def _in_time(self, work: Any) -> Any:
+        """What the layer answers. Raises Unavailable; the log hears of it once, and of the end."""
+        try:
+            answer = await asyncio.wait_for(work, PUBLISH_SECONDS)
+        except Exception as error:
+            if self._answers:
+                logger.warning("The channel layer does not answer, other processes hear nothing: %r", error)
+            self._answers = False
+            raise Unavailable("The channel layer does not answer; try again in a moment.") from error
+        if not self._answers:
+            logger.warning("The channel layer answers again.")
+        self._answers = True
+        return answer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
@@ -39,15 +39,15 @@ class Departing:
         if not place.listens_only:
             await self._parts.see_to(partial(self.depart, connection, place, user, reason))
 
-    async def dissolve(self, room: LiveRoom, message: str) -> None:
-        """The room is no more: everybody in it here is told so and is out."""
+    async def dissolve(self, room: LiveRoom, message: str, *, renamed: str | UnsetType = UNSET) -> None:
+        """The room is no more under this name: everybody in it here is told so and is out."""
         users: dict[str, User] = {}
         for connection in self._parts.hub.members(room.group):
             place = connection.memberships.get(room.name)
             if place is None or place.group != room.group:
                 continue
             self.discard(connection, place)
-            connection.notify(Removed(room=room.name, reason="closed", message=message))
+            connection.notify(Removed(room=room.name, reason="closed", message=message, renamed=renamed))
             if connection.user is not None and not place.listens_only:
                 users[connection.user.id] = connection.user
         for user in users.values():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from rooms import catalogue
-from rooms.catalogue import Restricted, RoomRecord, group_of
+from msgspec import UNSET, UnsetType
+
+from rooms import catalogue, policy
+from rooms.catalogue import RoomRecord, group_of
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.management import Management
@@ -43,8 +45,10 @@ class Notices:
         for connection in self._parts.hub.members(application.group):
             if not record.enabled:
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
-            elif _is_restricted(connection, record.bans):
-                connection.close(CloseCode.BANNED, "You are banned here.")
+            elif connection.user is not None and (
+                sentence := policy.restriction(record.bans, connection.user, policy.BANNED)
+            ):
+                connection.close(CloseCode.BANNED, sentence)
 
     def room_changed(self, room: LiveRoom, old: RoomRecord) -> None:
         """The record is another: put out those who may not be here any more."""
@@ -55,8 +59,12 @@ class Notices:
         for connection in self._parts.hub.members(room.group):
             if moved:
                 connection.close(CloseCode.RESYNC, "The room's history is kept elsewhere now.")
-            elif not connection.moderator and _is_restricted(connection, room.record.bans):
-                self._parts.tasks.spawn(self._put_out(connection, room))
+            elif connection.user is not None and not connection.moderator:
+                sentence = policy.restriction(
+                    room.record.bans, connection.user, policy.banned_from(room.record)
+                )
+                if sentence is not None:
+                    self._parts.tasks.spawn(self._put_out(connection, room, sentence))
 
     async def _room_changed(self, notice: RoomChanged) -> None:
         application = self._parts.directory.known_application(notice.application)
@@ -77,7 +85,7 @@ class Notices:
         if record is None:
             return
         if live is not None and record.name != live.name:
-            await self._remove(live, f"The room is called {record.name} now.")
+            await self._remove(live, f"The room is called {record.name} now.", renamed=record.name)
         if notice.name != record.name and notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
         if record.listed:
@@ -94,17 +102,17 @@ class Notices:
         for history in self._parts.histories.values():
             await history.forget(notice.room)
 
-    async def _remove(self, room: LiveRoom, message: str) -> None:
+    async def _remove(self, room: LiveRoom, message: str, *, renamed: str | UnsetType = UNSET) -> None:
         """The room is no more under this name: everybody in it here is put out, and whoever is on
         the way in finds it gone."""
         self._parts.directory.remove_room(room)
-        await self._departing.dissolve(room, message)
+        await self._departing.dissolve(room, message, renamed=renamed)
 
-    async def _put_out(self, connection: Connection, room: LiveRoom) -> None:
+    async def _put_out(self, connection: Connection, room: LiveRoom, sentence: str) -> None:
         place, user = place_in(connection, room), connection.user
         if place is not None and user is not None:
             await self._departing.put_out(
-                connection, place, user, "kicked", removed="banned", message="You are banned from this room."
+                connection, place, user, "kicked", removed="banned", message=sentence
             )
 
     def _user_disconnected(self, notice: UserDisconnected) -> None:
@@ -113,8 +121,3 @@ class Notices:
                 for connection in self._parts.hub.members(live.group):
                     if connection.user is not None and connection.user.id == notice.user:
                         connection.close(CloseCode(notice.code), notice.message)
-
-
-def _is_restricted(connection: Connection, restrictions: tuple[Restricted, ...]) -> bool:
-    user = connection.user
-    return user is not None and any(each.concerns(user) for each in restrictions)

@@ -235,7 +235,7 @@ def clockwork(installed: Install, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-async def timers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], int]]:
+async def timers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many timers of extensions are set now."""
     loop = asyncio.get_running_loop()
     call_later = loop.call_later
@@ -248,7 +248,7 @@ async def timers(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], 
         return handle
 
     monkeypatch.setattr(loop, "call_later", counted)
-    yield lambda: sum(not handle.cancelled() for handle in handles)
+    return lambda: sum(not handle.cancelled() for handle in handles)
 
 
 @pytest.mark.parametrize("of", ["room", "application"])

@@ -274,7 +274,6 @@ async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(redis_url:
     here, there = RedisPresence(url=redis_url), RedisPresence(url=redis_url)
     for presence in (here, there):
         await presence.beat()
-    outcomes = set()
     for number in range(50):
         group = f"g{number}"
         work = [there.add(group, "a1", ANN), here.close_group(group)]
@@ -282,11 +281,9 @@ async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(redis_url:
             work.reverse()
         results = await asyncio.gather(*work, return_exceptions=True)
         entered, closed = reversed(results) if number % 2 else results
-        outcomes.add((entered is True, closed))
         assert (entered is True) is not closed
         assert entered is True or isinstance(entered, GroupClosed)
         assert await here.counts([group]) == [1 if entered is True else 0]
-    assert outcomes
     for presence in (here, there):
         await presence.close()
 
