@@ -98,6 +98,9 @@ class Departing:
             return
         if await self._parts.presence.remove(place.group, connection.id, user):
             self.gone(room, user, "left", told=told)
+        elif place.announced and room.gone:
+            # The room took its presence along, without knowing of one who was still on the way in.
+            self.tell_extensions(room, user, "closed")
 
     def gone(self, room: LiveRoom, user: User, reason: LeftReason, *, told: bool = True) -> None:
         """A user is out of a room: tell its members (if they were told of the coming) and its

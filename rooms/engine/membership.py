@@ -121,13 +121,14 @@ class Membership:
         """Handlers, presence, bus. True when the user was not in the room before."""
         first = False
         if not place.listens_only:
-            asked = await self._ask_extensions(connection, room, user)
+            place.announced = await self._ask_extensions(connection, room, user)
             try:
                 first = await self._parts.presence.add(
                     room.group, connection.id, user, limit=room.record.max_members
                 )
             except BaseException as error:
-                if asked:
+                if place.announced:
+                    place.announced = False
                     self._departing.tell_extensions(room, user, "left")
                 if isinstance(error, GroupFull):
                     raise _full(room) from None

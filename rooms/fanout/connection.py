@@ -32,12 +32,14 @@ class OutboxLimits:
 
 @dataclass(slots=True, kw_only=True)
 class Membership:
-    """A connection's place in a room; ``listens_only`` is that of a subscriber."""
+    """A connection's place in a room; ``listens_only`` is that of a subscriber, ``announced`` one of
+    whose coming the room's extensions were told."""
 
     room: str
     room_id: int
     group: str
     listens_only: bool
+    announced: bool = False
 
 
 class Connection:

@@ -222,6 +222,33 @@ async def test_whoever_was_let_into_a_room_that_went_is_let_out_of_it(
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
 
 
+async def test_a_room_that_goes_while_the_bus_is_told_of_a_member(
+    engine: Engine, gate: type[Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.opened.set()
+    subscribe, reached, opened = engine.parts.bus.subscribe, asyncio.Event(), asyncio.Event()
+
+    async def slow(group: str) -> None:
+        if not reached.is_set():
+            reached.set()
+            await opened.wait()
+        await subscribe(group)
+
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    await ann.ask(CreateRoom(room="den"))
+    await ann.ask(Join(room="den"))
+    monkeypatch.setattr(engine.parts.bus, "subscribe", slow)
+    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
+    await soon(reached)
+    await made_anew(ann)
+    await engine.parts.tasks.settle()
+    opened.set()
+    await refused(BadPassword, joining)
+    await check_that_there_is_no_ghost(ann, bob)
+    assert told_of(ann, "bob") == []
+    assert gate.calls.count("leave bob") == gate.calls.count("join bob") == 1
+
+
 async def test_a_room_made_anew_during_the_password_check_checks_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
