@@ -84,7 +84,8 @@ class Presence(ABC):
         """Let nobody into an empty group any more; False, and nothing done, where somebody is in it.
 
         In a store that processes share this is one step, so that of one who closes an empty room
-        and one who enters it only one succeeds. It holds long enough for the room to be removed.
+        and one who enters it only one succeeds, and it holds until the room is removed. A store of
+        one process may leave that to the room's lock and only look.
         """
 
     @abstractmethod
