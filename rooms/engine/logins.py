@@ -75,8 +75,8 @@ class Logins:
             self._check_rate(connection, application)
             identity = await self._identify(application, request)
             await self._admit(connection, application, identity)
-        elif request.token is not None or not _same(request.name, connection.user):
-            raise LoginRefused(f"You are logged in as {connection.user.name} already; log out first.")
+        else:
+            await self._confirm(connection, application, request)
         user = user_of(connection)
         connection.login = connection.login or uuid.uuid4().hex
         token = await self._parts.pool.run(_token, application.record.name, user, connection.login)
@@ -105,6 +105,21 @@ class Logins:
     async def _remove(self, group: str, connection: Connection, user: User) -> None:
         if connection.user is None or connection.user.id != user.id:
             await self._parts.presence.remove(group, connection.id, user)
+
+    async def _confirm(self, connection: Connection, application: LiveApplication, request: Login) -> None:
+        """Somebody who is logged in, by session perhaps, logs in again: as the same user that is fine.
+
+        Raises LoginRefused.
+        """
+        user = user_of(connection)
+        if request.token is not None:
+            identity = await self._identify(application, request)
+            if identity.user.id == user.id:
+                connection.login = identity.login
+                return
+        elif request.name is None or names.user_key(request.name) == names.user_key(user.name):
+            return
+        raise LoginRefused(f"You are logged in as {user.name} already; log out first.")
 
     async def _identify(self, application: LiveApplication, request: Login) -> Identity:
         if request.token is not None:
@@ -159,10 +174,6 @@ class Logins:
 
 def _event(connection: Connection, user: User | None) -> ConnectionEvent:
     return ConnectionEvent(connection.application, connection.id, connection.address, user)
-
-
-def _same(name: str | None, user: User) -> bool:
-    return name is None or names.user_key(name) == names.user_key(user.name)
 
 
 # What follows runs in threads ----------------------------------------------------------------------
