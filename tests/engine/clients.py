@@ -7,16 +7,23 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 import msgspec
+import pytest
 
 from rooms.consumers import operations
 from rooms.engine.engine import Engine
+from rooms.errors import RoomsError
 from rooms.events import Join, Login, Request, Send
+from rooms.extensions import Extension
 from rooms.fanout import Connection, OutboxLimits
 from rooms.protocols import Native
+
+# What the fixtures of these names give.
+Install = Callable[[type[Extension]], str]
+MakeEngine = Callable[..., Awaitable[Engine]]
 
 # Nothing takes so long but a test that waits for what never comes.
 PATIENCE = 20
@@ -99,3 +106,10 @@ class Client:
     def closed(self) -> int | None:
         """The code that the server closes it with."""
         return self.connection.close_code
+
+
+async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+    """The error with which something that is asked is refused."""
+    with pytest.raises(error) as raised:
+        await asking
+    return raised.value

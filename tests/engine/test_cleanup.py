@@ -18,7 +18,6 @@ from rooms.errors import (
     CloseCode,
     MessageTooLarge,
     PermissionDenied,
-    RoomsError,
     Unavailable,
 )
 from rooms.events import CreateRoom, Join, Leave, ListMembers, ListRooms, Login, Logout, User
@@ -28,16 +27,7 @@ from rooms.models import Application, Room
 from rooms.presence import Departure
 from rooms.presence.redis import RedisPresence
 from rooms.protocols import Native
-from tests.engine.clients import Client
-
-Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Engine]]
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
+from tests.engine.clients import Client, Install, MakeEngine, refused
 
 
 async def let_time_pass(engine: Engine, clock: SimpleNamespace) -> None:

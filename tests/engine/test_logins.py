@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,21 +20,11 @@ from rooms.errors import (
     NotLoggedIn,
     RateLimited,
     Rejected,
-    RoomsError,
 )
 from rooms.events import Join, ListRooms, Login, Logout
 from rooms.extensions import ConnectionEvent, Extension
 from rooms.models import Application, Ban, RevokedLogin
-from tests.engine.clients import Client
-
-MakeEngine = Callable[..., Awaitable[Engine]]
-Install = Callable[[type[Extension]], str]
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
+from tests.engine.clients import Client, Install, MakeEngine, refused
 
 
 @pytest.fixture

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.utils import timezone
 
 from rooms.engine import management as module
 from rooms.engine.engine import Engine
-from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, RoomsError
+from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
 from rooms.models import Application, Room
-from tests.engine.clients import Client
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
+from tests.engine.clients import Client, refused
 
 
 async def test_the_list(engine: Engine, chat: Application) -> None:

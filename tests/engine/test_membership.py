@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,17 +37,8 @@ from rooms.fanout import Connection, Hub
 from rooms.histories import Snapshot
 from rooms.histories.memory import MemoryHistory
 from rooms.models import Application, Ban, Room
-from tests.engine.clients import Client
+from tests.engine.clients import Client, Install, MakeEngine, refused
 from tests.engine.wires import Wire
-
-Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Engine]]
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
 
 
 def names(frames: list[dict[str, Any]]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -28,17 +27,8 @@ from rooms.extensions import Extension, MessageEvent, message
 from rooms.fanout import Connection
 from rooms.histories.database import DatabaseHistory
 from rooms.models import Application, Message, Mute, Room
-from tests.engine.clients import Client
+from tests.engine.clients import Client, Install, MakeEngine, refused
 from tests.engine.wires import Wire
-
-Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Engine]]
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
 
 
 @pytest.fixture(params=["memory", "database", "none"])

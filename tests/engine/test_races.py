@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
@@ -21,7 +21,6 @@ from rooms.errors import (
     NotMember,
     Rejected,
     RoomFull,
-    RoomsError,
     Unavailable,
 )
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListMembers, Login, Position, Subscribe
@@ -29,16 +28,7 @@ from rooms.extensions import ConnectionEvent, Extension, JoinEvent, LeaveEvent, 
 from rooms.histories import Snapshot
 from rooms.histories.memory import MemoryHistory
 from rooms.models import Application, Ban, Room
-from tests.engine.clients import PATIENCE, Client
-
-Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Engine]]
-
-
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    with pytest.raises(error) as raised:
-        await asking
-    return raised.value
+from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, refused
 
 
 async def soon(event: asyncio.Event) -> None:
