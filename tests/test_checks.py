@@ -164,6 +164,7 @@ def test_a_missing_setting_is_no_broken_one(settings: Any) -> None:
     assert [message.id for message in checks.check_rooms()] == ["rooms.E001", "rooms.E002"]
 
 
+@pytest.mark.django_db
 def test_django_carries_them_out(settings: Any) -> None:
     settings.ASGI_APPLICATION = None
     assert "rooms.E001" in {message.id for message in run_checks()}
