@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
 
 from rooms.errors import Unavailable
 
@@ -76,6 +76,8 @@ def _with_database(job: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         return job(*arguments)
     finally:
         close_old_connections()
+        # With DEBUG on Django notes every query, and only the end of an HTTP request lets go of them.
+        reset_queries()
 
 
 def _close_connections(barrier: Barrier) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import InterfaceError, OperationalError, connections, reset_queries
 
 Item = TypeVar("Item")
 
@@ -80,6 +80,8 @@ class Ledger(Generic[Item]):
                         break
                     batch.append(another)
                 self._carry_out(batch)
+                # With DEBUG on Django notes every query.
+                reset_queries()
                 if ends:
                     return
         finally:
