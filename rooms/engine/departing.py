@@ -41,18 +41,28 @@ class Departing:
 
     async def dissolve(self, room: LiveRoom, message: str, *, renamed: str | UnsetType = UNSET) -> None:
         """The room is no more under this name: everybody in it here is told so and is out."""
-        users: dict[str, User] = {}
-        for connection in self._parts.hub.members(room.group):
-            place = connection.memberships.get(room.name)
-            if place is None or place.group != room.group:
-                continue
+        places = [
+            (connection, place)
+            for connection in self._parts.hub.members(room.group)
+            if (place := connection.memberships.get(room.name)) and place.group == room.group
+        ]
+        for connection, place in places:
             self.discard(connection, place)
+        if renamed is not UNSET:
+            # Before they hear the new name, under which they may come back to the same group.
+            for connection, place in places:
+                await self._parts.see_to(partial(self._leave_presence, connection, place))
+        for connection, _ in places:
             connection.notify(Removed(room=room.name, reason="closed", message=message, renamed=renamed))
-            if connection.user is not None and not place.listens_only:
-                users[connection.user.id] = connection.user
+        users = {each.user.id: each.user for each, place in places if each.user and place.inside}
         for user in users.values():
             self.tell_extensions(room, user, "closed")
-        await self._parts.see_to(partial(self._parts.presence.clear, room.group))
+        if renamed is UNSET:
+            await self._parts.see_to(partial(self._parts.presence.clear, room.group))
+
+    async def _leave_presence(self, connection: Connection, place: Place) -> None:
+        if connection.user is not None and not place.listens_only:
+            await self._parts.presence.remove(place.group, connection.id, connection.user)
 
     def disconnected(self, connection: Connection) -> None:
         """The socket is gone. What can be done at once is done at once; presence fades."""
@@ -65,7 +75,8 @@ class Departing:
     def discard(self, connection: Connection, place: Place) -> None:
         connection.memberships.pop(place.room, None)
         group = place.group
-        if self._parts.hub.group_discard(group, connection):
+        self._parts.hub.group_discard(group, connection)
+        if group not in self._parts.hub:
             wanted = partial(self._parts.hub.__contains__, group)
             self._parts.tasks.spawn(self._parts.bus.unsubscribe(group, wanted))
 
@@ -90,14 +101,12 @@ class Departing:
         if room is not None and room.group == place.group:
             self.gone(room, user, reason)
 
-    async def undo(
-        self, connection: Connection, room: LiveRoom, place: Place, user: User, *, told: bool
-    ) -> None:
+    async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
         if _came_back(connection, place):
             return
         if await self._parts.presence.remove(place.group, connection.id, user):
-            self.gone(room, user, "left", told=told)
+            self.gone(room, user, "left", told=not place.unheard)
         elif place.announced and room.gone:
             # The room took its presence along, without knowing of one who was still on the way in.
             self.tell_extensions(room, user, "closed")

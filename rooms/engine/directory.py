@@ -31,6 +31,8 @@ class LiveApplication:
     def __init__(self, record: ApplicationRecord, hooks: Hooks) -> None:
         self.record = record
         self.hooks = hooks
+        # A change of the record has been taken over, but not yet carried out to its end.
+        self.stale = False
 
     @property
     def group(self) -> str:
@@ -56,6 +58,8 @@ class LiveRoom:
         self.used = time.monotonic()
         # Coming in and removing the empty room exclude each other.
         self.admission = asyncio.Lock()
+        # The record before a change that has been taken over, but not yet carried out to its end.
+        self.before: RoomRecord | None = None
         self.gone = False
 
     @property
@@ -131,15 +135,18 @@ class Directory:
                 return None
             if live is None:
                 live = LiveApplication(record, Hooks(self._lane()))
-            changed = live.record != record
-            live.record = record
+            changed = live.stale or live.record != record
+            live.record, live.stale = record, changed
+            if changed:
+                # At once: what follows may fail, and is then done by the next reading.
+                self._changes.application_changed(live)
             await live.hooks.use(record.extension, record.extension_settings, record.name, None)
             self._applications[name] = live
             if changed:
                 # What its rooms leave blank is said by the application.
                 for room in self.rooms_of(live):
                     await self.reload_room(room)
-                self._changes.application_changed(live)
+            live.stale = False
             return live
 
     async def find_room(self, application: LiveApplication, name: str) -> LiveRoom | None:
@@ -170,12 +177,18 @@ class Directory:
             context = RoomContext(self._services, application.record.name, record.name)
             live = LiveRoom(application, record, Hooks(self._lane()), context)
         old, live.record = live.record, record
+        if old != record and live.before is None:
+            live.before = old
         await live.hooks.use(
             record.extension, record.extension_settings, application.record.name, live.context
         )
+        if live.gone:
+            # Removed while its extension was asked; it must not come back.
+            return live
         self._rooms[key] = self._by_group[live.group] = live
-        if old != record:
-            self._changes.room_changed(live, old)
+        if live.before is not None:
+            before, live.before = live.before, None
+            self._changes.room_changed(live, before)
         return live
 
     async def reload_room(self, live: LiveRoom) -> RoomRecord | None:
@@ -185,6 +198,11 @@ class Directory:
             if record is not None and record.name == live.name and not live.gone:
                 await self._add_room(live.application, record)
             return record
+
+    async def loaded(self, application: LiveApplication, name: str) -> None:
+        """Wait until a room of that name that is just being loaded is there."""
+        async with self._lock((application.record.id, name)):
+            return
 
     def remove_room(self, live: LiveRoom) -> None:
         key = (live.application.record.id, live.name)

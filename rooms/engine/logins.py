@@ -139,19 +139,18 @@ class Logins:
             await self._parts.presence.add(
                 application.group, connection.id, user, limit=record.max_users, unique=user.guest
             )
-        except NameInUse:
-            raise NameTaken(f"The name {user.name} is taken.") from None
-        except GroupFull:
-            raise ApplicationFull(
-                f"The application is full ({record.max_users} of {record.max_users})."
-            ) from None
-        try:
             await application.hooks.call("on_login", _event(connection, user))
             # Again, because a ban may have come while we waited.
             policy.check_entry(application.record, user, identity.groups)
-        except BaseException:
+        except BaseException as error:
             remove = partial(self._remove, application.group, connection, user)
             self._parts.tasks.spawn(self._parts.departures.attempt(remove))
+            if isinstance(error, NameInUse):
+                raise NameTaken(f"The name {user.name} is taken.") from None
+            if isinstance(error, GroupFull):
+                raise ApplicationFull(
+                    f"The application is full ({record.max_users} of {record.max_users})."
+                ) from None
             raise
         connection.user, connection.login = user, identity.login
         connection.moderator = identity.moderator

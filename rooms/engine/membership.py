@@ -23,9 +23,8 @@ from rooms.fanout import Membership as Place
 from rooms.histories import Snapshot
 from rooms.presence.base import GroupClosed, GroupFull
 
-# A room that is just being removed is looked for again after so long, so often.
-GONE_SECONDS = 0.05
-MOST_TRIES = 100
+# A room that is just being removed is looked for again after so many seconds each time.
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2)
 
 
 class Membership:
@@ -66,7 +65,7 @@ class Membership:
                 await self._answer(connection, request, room, place, user)
             except BaseException:
                 if place is not before:
-                    self._restore(connection, room, place, before, told=True)
+                    self._restore(connection, room, place, before, user)
                 raise
         finally:
             connection.release()
@@ -76,7 +75,7 @@ class Membership:
     ) -> tuple[LiveRoom, Place, Place | None]:
         """Let the connection in. The room, its place there, and the place it had before: the same
         one where it was in already."""
-        for _ in range(MOST_TRIES):
+        for pause in PAUSES:
             room = await self._management.room_to_enter(connection, request.room, user)
             before = place_in(connection, room)
             if before is not None and (listens_only or not before.listens_only):
@@ -90,6 +89,7 @@ class Membership:
                 place = Place(
                     room=room.name, room_id=room.record.id, group=room.group, listens_only=listens_only
                 )
+                before = place_in(connection, room)
                 # Noted first: however this ends, the end of the connection finds it and cleans up.
                 connection.memberships[room.name] = place
                 try:
@@ -97,13 +97,15 @@ class Membership:
                 except GroupClosed:
                     # It is being removed, here or by another process: soon there is a new one to find.
                     self._parts.directory.remove_room(room)
-                    self._restore(connection, room, place, None, told=False)
-                    await asyncio.sleep(GONE_SECONDS)
+                    self._restore(connection, room, place, None, user)
+                    await self._departing.dissolve(room, "The room was closed.")
+                    await asyncio.sleep(pause)
                     continue
                 except BaseException:
-                    self._restore(connection, room, place, before, told=False)
+                    self._restore(connection, room, place, before, user)
                     raise
                 self._parts.hub.group_add(room.group, connection)
+                place.inside, place.unheard = not listens_only, False
             if first:
                 self._departing.tell(room, Joined(room=room.name, user=user), exclude=connection)
             return room, place, before
@@ -133,11 +135,14 @@ class Membership:
                 if isinstance(error, GroupFull):
                     raise _full(room) from None
                 raise
+            place.unheard = first
         await self._parts.bus.subscribe(room.group)
         # Again, because a ban may have come while we waited.
         policy.check_join(room.record, user, moderator=connection.moderator)
         if room.gone:
             raise GroupClosed
+        if place_in(connection, room) is not place:
+            raise RoomClosed(f"You are not in {room.name} any more.")
         return first
 
     async def _ask_extensions(self, connection: Connection, room: LiveRoom, user: User) -> bool:
@@ -187,19 +192,17 @@ class Membership:
         parts.hub.settle(room.group, connection, position)
 
     def _restore(
-        self, connection: Connection, room: LiveRoom, place: Place, before: Place | None, *, told: bool
+        self, connection: Connection, room: LiveRoom, place: Place, before: Place | None, user: User
     ) -> None:
-        """A join did not succeed: the connection is where it was before. ``told``: the others have
-        heard of it."""
-        if connection.memberships.get(place.room) is not place:
-            return
-        if before is not None:
-            # A listener who may not become a member goes on listening.
-            connection.memberships[place.room] = before
-        else:
-            self._departing.discard(connection, place)
+        """A join did not succeed: the connection is where it was before."""
+        if connection.memberships.get(place.room) is place:
+            if before is not None:
+                # A listener who may not become a member goes on listening.
+                connection.memberships[place.room] = before
+            else:
+                self._departing.discard(connection, place)
         if not place.listens_only:
-            undo = partial(self._departing.undo, connection, room, place, user_of(connection), told=told)
+            undo = partial(self._departing.undo, connection, room, place, user)
             self._parts.tasks.spawn(self._parts.departures.attempt(undo))
 
     # Going out ---------------------------------------------------------------------------------------

@@ -225,9 +225,10 @@ class Messages:
         kept = await self._keep(request, room, user, data, recipients)
         answer = SentData(seq=kept.message.seq, time=kept.message.time)
         connection.send(Reply(id=request.id, data=answer))
-        if not kept.again:
-            exclude = connection if request.echo is False else None
-            self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
+        # Also when the key was used: its first answer may have got lost before the room was told. Those
+        # who were told are not told again, because of the number.
+        exclude = connection if request.echo is False else None
+        self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
         return answer
 
     async def _keep(

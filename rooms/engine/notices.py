@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from weakref import WeakValueDictionary
 
 from msgspec import UNSET, UnsetType
 
@@ -25,6 +27,7 @@ class Notices:
         self._parts = parts
         self._departing = departing
         self._management = management
+        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
 
     async def handle(self, notice: AnyNotice) -> None:
         """Carry out a notice; a backend that is down leaves it to the next reading of the row."""
@@ -33,7 +36,9 @@ class Notices:
                 if self._parts.directory.known_application(notice.application) is not None:
                     await self._parts.directory.load_application(notice.application)
             elif isinstance(notice, RoomChanged):
-                await self._room_changed(notice)
+                # One after the other, so that a removal is not told before what preceded it.
+                async with self._lock(notice.room):
+                    await self._room_changed(notice)
             else:
                 self._user_disconnected(notice)
         except RoomsError as error:
@@ -69,6 +74,10 @@ class Notices:
     async def _room_changed(self, notice: RoomChanged) -> None:
         application = self._parts.directory.known_application(notice.application)
         live = self._parts.directory.room_by_id(notice.room)
+        if live is None and application is not None:
+            # Somebody may be loading it from a row that is not there any more.
+            await self._parts.directory.loaded(application, notice.name)
+            live = self._parts.directory.room_by_id(notice.room)
         if notice.deleted:
             await self._deleted(notice, live)
         if application is None:
@@ -86,6 +95,12 @@ class Notices:
             return
         if live is not None and record.name != live.name:
             await self._remove(live, f"The room is called {record.name} now.", renamed=record.name)
+        await self._tell_watchers(application, notice, record)
+
+    async def _tell_watchers(
+        self, application: LiveApplication, notice: RoomChanged, record: RoomRecord
+    ) -> None:
+        """Those who asked for the list hear what has become of the room."""
         if notice.name != record.name and notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
         if record.listed:
@@ -114,6 +129,12 @@ class Notices:
             await self._departing.put_out(
                 connection, place, user, "kicked", removed="banned", message=sentence
             )
+
+    def _lock(self, room: int) -> asyncio.Lock:
+        lock = self._locks.get(room)
+        if lock is None:
+            lock = self._locks[room] = asyncio.Lock()
+        return lock
 
     def _user_disconnected(self, notice: UserDisconnected) -> None:
         for live in self._parts.directory.applications():

@@ -32,14 +32,19 @@ class OutboxLimits:
 
 @dataclass(slots=True, kw_only=True)
 class Membership:
-    """A connection's place in a room; ``listens_only`` is that of a subscriber, ``announced`` one of
-    whose coming the room's extensions were told."""
+    """A connection's place in a room; ``listens_only`` is that of a subscriber.
+
+    While a join is under way: ``announced`` is one of whose coming the room's extensions were told,
+    ``unheard`` one who came as the first of a user and of whom the others have not been told yet,
+    ``inside`` a member who hears the room."""
 
     room: str
     room_id: int
     group: str
     listens_only: bool
     announced: bool = False
+    inside: bool = False
+    unheard: bool = False
 
 
 class Connection:

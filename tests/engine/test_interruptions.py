@@ -1,0 +1,349 @@
+"""Failures and changes in the middle of something else: nobody is left behind, and nothing comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from rooms import catalogue
+from rooms.engine.engine import Engine
+from rooms.errors import Banned, NotMember, RoomNotFound, RoomsError, Unavailable
+from rooms.events import Join, Leave, ListMembers, ListRooms, Login, ReadHistory, Subscribe
+from rooms.extensions import Extension, JoinEvent
+from rooms.models import Application, Ban, Room
+from rooms.notices import RoomChanged
+from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, refused
+
+
+class Doors(Extension):
+    """Holds up everybody who comes in until it is opened."""
+
+    reached: asyncio.Event
+    opened: asyncio.Event
+
+    async def on_join(self, event: JoinEvent) -> None:
+        type(self).reached.set()
+        await type(self).opened.wait()
+
+
+@pytest.fixture
+async def doors(chat: Application, installed: Install) -> type[Doors]:
+    Doors.reached, Doors.opened = asyncio.Event(), asyncio.Event()
+    chat.extension = installed(Doors)
+    return Doors
+
+
+async def saved(engine: Engine, *rows: Any) -> None:
+    for row in rows:
+        await row.asave()
+    await engine.parts.tasks.settle()
+
+
+async def ban(engine: Engine, chat: Application, guest: str) -> None:
+    room = await Room.objects.aget(application=chat, name="lobby")
+    await saved(engine, Ban(application=chat, room=room, guest=guest))
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await event.wait()
+
+
+async def present(client: Client, room: str) -> list[str]:
+    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
+
+
+async def let_time_pass(engine: Engine, clock: SimpleNamespace) -> None:
+    await engine.parts.tasks.settle()
+    clock.now += 3600
+    for action in engine.parts.departures.due():
+        engine.parts.tasks.spawn(engine.parts.departures.in_turn(action))
+    await engine.parts.tasks.settle()
+
+
+def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
+    """The work, whose first call is not answered: before or after it has been carried out."""
+    failed = False
+
+    async def fail(*arguments: Any, **options: Any) -> Any:
+        nonlocal failed
+        if failed:
+            return await work(*arguments, **options)
+        failed = True
+        if after:
+            await work(*arguments, **options)
+        raise Unavailable("No answer.")
+
+    return fail
+
+
+class Stop:
+    """Work that waits in the middle until it is let go on."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.work = work
+        self.reached, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, *arguments: Any) -> Any:
+        self.reached.set()
+        await self.opened.wait()
+        return await self.work(*arguments)
+
+
+class ThreadStop:
+    """The same for a reading in a thread, which waits once it has read."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self.work, self.loop = work, asyncio.get_running_loop()
+        self.reached, self.opened = asyncio.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Any:
+        record = self.work(*arguments)
+        self.loop.call_soon_threadsafe(self.reached.set)
+        self.opened.wait(PATIENCE)
+        return record
+
+
+# Joins -------------------------------------------------------------------------------------------
+
+
+async def test_a_listener_who_is_banned_on_the_way_to_membership_leaves_no_ghost(
+    engine: Engine, chat: Application, doors: type[Doors]
+) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob")
+    await bob.ask(Subscribe(room="lobby"))
+    await saved(engine, chat)
+    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
+    await soon(doors.reached)
+    await ban(engine, chat, "bob")
+    doors.opened.set()
+    await refused(RoomsError, joining)
+    await engine.parts.tasks.settle()
+    assert await present(ann, "lobby") == ["ann"]
+    assert engine.parts.hub.members(f"room.{(await Room.objects.aget(name='lobby')).pk}") == [ann.connection]
+
+
+async def test_who_is_put_out_while_waiting_to_come_in_does_not_get_back_what_they_were(
+    engine: Engine, chat: Application, doors: type[Doors]
+) -> None:
+    ann, eve, bob = [await Client.named(engine, name) for name in ("ann", "eve", "bob")]
+    await ann.ask(Join(room="lobby"))
+    await bob.ask(Subscribe(room="lobby"))
+    await saved(engine, chat)
+    first = asyncio.ensure_future(eve.ask(Join(room="lobby")))
+    await soon(doors.reached)
+    second = asyncio.ensure_future(bob.ask(Join(room="lobby")))
+    # Bob now waits behind Eve.
+    await ban(engine, chat, "bob")
+    doors.opened.set()
+    await first
+    await refused(Banned, second)
+    await engine.parts.tasks.settle()
+    await refused(NotMember, bob.ask(ReadHistory(room="lobby")))
+
+
+async def test_a_user_whose_last_join_fails_is_told_to_have_left(
+    engine: Engine, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    token = (await bob.ask(Login()))["token"]
+    double = Client(engine)
+    await double.connect()
+    await double.ask(Login(token=token))
+    bob.disconnect()
+    await engine.parts.tasks.settle()
+    bus = Stop(engine.parts.bus.subscribe)
+    monkeypatch.setattr(engine.parts.bus, "subscribe", bus)
+    joining = asyncio.ensure_future(double.ask(Join(room="lobby")))
+    await soon(bus.reached)
+    await ban(engine, chat, "bob")
+    bus.opened.set()
+    await refused(Banned, joining)
+    await let_time_pass(engine, clock)
+    assert await present(ann, "lobby") == ["ann"]
+    assert [frame["type"] for frame in ann.told("joined", "left")] == ["joined", "left"]
+
+
+async def test_the_bus_does_not_follow_a_room_that_nobody_got_into(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await saved(engine, Room(application=chat, name="lobby"))
+    bob = await Client.named(engine, "bob")
+    bus = Stop(engine.parts.bus.subscribe)
+    monkeypatch.setattr(engine.parts.bus, "subscribe", bus)
+    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
+    await soon(bus.reached)
+    await ban(engine, chat, "bob")
+    bus.opened.set()
+    await refused(Banned, joining)
+    await engine.parts.tasks.settle()
+    assert not [group for group in engine.parts.bus._wanted if group.startswith("room.")]
+
+
+async def test_a_login_that_was_not_answered_but_carried_out_is_taken_back(
+    engine: Engine, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presence = engine.parts.presence
+    monkeypatch.setattr(presence, "add", failing_once(presence.add, after=True))
+    bob = Client(engine)
+    await bob.connect()
+    await refused(Unavailable, bob.ask(Login(name="bob")))
+    bob.disconnect()
+    await let_time_pass(engine, clock)
+    await Client.named(engine, "bob")
+
+
+# Rows --------------------------------------------------------------------------------------------
+
+
+async def test_a_change_is_carried_out_though_reading_the_rest_failed(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    directory = engine.parts.directory
+    monkeypatch.setattr(directory, "reload_room", failing_once(directory.reload_room, after=False))
+    chat.enabled = False
+    await saved(engine, chat)
+    assert ann.closed == 4509
+    assert await directory.application("chat") is None
+    # And the rest is made up for by the next reading.
+    await directory.refresh()
+    assert not directory.known_application("chat").stale  # type: ignore[union-attr]
+
+
+async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(engine, "ann")
+    row = await Room.objects.acreate(application=chat, name="den")
+    await ann.ask(Join(room="den"))
+    room = engine.parts.directory.known_room("chat", "den")
+    assert room is not None
+    asked = Stop(room.hooks.use)
+    monkeypatch.setattr(room.hooks, "use", asked)
+    row.title = "The den"
+    await row.asave()
+    await soon(asked.reached)
+    engine.parts.directory.remove_room(room)
+    asked.opened.set()
+    await engine.parts.tasks.settle()
+    assert engine.parts.directory.known_room("chat", "den") is None
+
+
+async def test_a_room_read_before_its_row_went_is_not_kept(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat.history = "database"
+    await saved(engine, chat)
+    row = Room(application=chat, name="den")
+    await saved(engine, row)
+    bob = await Client.named(engine, "bob")
+    read = ThreadStop(catalogue.load_room)
+    monkeypatch.setattr(catalogue, "load_room", read)
+    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
+    await soon(read.reached)
+    await row.adelete()
+    read.opened.set()
+    await asyncio.gather(joining, return_exceptions=True)
+    await engine.parts.tasks.settle()
+    # Either into a new room, made on demand, or again in a moment: but never into what is gone.
+    try:
+        await bob.ask(Join(room="den"))
+    except RoomNotFound:
+        pytest.fail("the room that is gone is still in the way")
+    assert await Room.objects.filter(name="den").aexists()
+
+
+async def test_a_room_is_never_told_to_be_there_after_it_was_told_to_be_gone(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(engine, "ann")
+    await ann.ask(ListRooms())
+    read = ThreadStop(catalogue.load_room_by_id)
+    monkeypatch.setattr(catalogue, "load_room_by_id", read)
+    row = await Room.objects.acreate(application=chat, name="brief")
+    await soon(read.reached)
+    await row.adelete()
+    read.opened.set()
+    await engine.parts.tasks.settle()
+    assert [frame["type"] for frame in ann.told("room_added", "room_removed")][-1] == "room_removed"
+
+
+# Messages ----------------------------------------------------------------------------------------
+
+
+async def test_a_message_kept_without_an_answer_is_told_with_its_second_sending(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat.history = "database"
+    await saved(engine, chat)
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    history = engine.parts.histories["database"]
+    monkeypatch.setattr(history, "append", failing_once(history.append, after=True))
+    await refused(Unavailable, ann.say("lobby", "hi", key="k"))
+    assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
+    assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
+    assert bob.messages() == ann.messages() == ["hi"]
+
+
+# Two processes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def two(make_engine: MakeEngine, redis_url: str) -> tuple[Engine, Engine]:
+    presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": redis_url}}
+    return await make_engine(presence=presence), await make_engine(presence=presence)
+
+
+async def test_who_follows_a_renamed_room_is_not_taken_out_by_another_process(
+    two: tuple[Engine, Engine], chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+    row = await Room.objects.acreate(application=chat, name="old")
+    ann, bob = await Client.named(here, "ann", "old"), await Client.named(there, "bob", "old")
+    reading = Stop(there.parts.directory.reload_room)
+    monkeypatch.setattr(there.parts.directory, "reload_room", reading)
+    await Room.objects.filter(pk=row.pk).aupdate(name="new")
+    await here.tell(RoomChanged(application="chat", room=row.pk, name="old", listed=True))
+    await ann.until(lambda: ann.told("removed"))
+    assert ann.told("removed")[0]["renamed"] == "new"
+    await ann.ask(Join(room="new"))
+    await soon(reading.reached)
+    reading.opened.set()
+    await bob.until(lambda: bob.told("removed"))
+    await there.parts.tasks.settle()
+    await bob.ask(Join(room="new"))
+    assert await present(ann, "new") == ["ann", "bob"]
+
+
+async def test_listeners_hear_that_another_process_removed_their_room(
+    two: tuple[Engine, Engine], chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+    await Room.objects.acreate(application=chat, name="den", persistent=False)
+    ann = await Client.named(there, "ann", "den")
+    sue, joe = await Client.named(here, "sue"), await Client.named(here, "joe")
+    await sue.ask(Subscribe(room="den"))
+    deleting = Stop(there.parts.presence.close_group)
+    closed = asyncio.Event()
+
+    async def close_and_wait(group: str) -> bool:
+        answer = await there_close(group)
+        closed.set()
+        await deleting.opened.wait()
+        return answer
+
+    there_close = there.parts.presence.close_group
+    monkeypatch.setattr(there.parts.presence, "close_group", close_and_wait)
+    await ann.ask(Leave(room="den"))
+    await soon(closed)
+    joining = asyncio.ensure_future(joe.ask(Join(room="den")))
+    await sue.until(lambda: sue.told("removed"))
+    deleting.opened.set()
+    await joining
+    assert (await joe.say("den", "hello"))["time"]
