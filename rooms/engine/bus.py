@@ -14,11 +14,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
-from weakref import WeakValueDictionary
 
 import msgspec
 from channels.layers import get_channel_layer
 
+from rooms.engine.locks import Locks
 from rooms.errors import Unavailable
 from rooms.events import RoomEvent
 from rooms.notices import AnyNotice
@@ -66,7 +66,7 @@ class Bus:
         # What is to be heard, and what the layer has been told of that.
         self._wanted: set[str] = set()
         self._subscribed: set[str] = set()
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._changing = Locks()
         self._waiting: dict[str, list[bytes]] = {}
         self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,10 +127,7 @@ class Bus:
         """Make the layer's membership what is wanted; changes of a group are made one after the other."""
         if not self._channel:
             return
-        lock = self._changing.get(group)
-        if lock is None:
-            lock = self._changing[group] = asyncio.Lock()
-        async with lock:
+        async with self._changing.of(group):
             try:
                 if group in self._wanted and group not in self._subscribed:
                     await self._in_time(self._layer.group_add(group, self._channel))

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol as Structural
-from weakref import WeakValueDictionary
 
 from rooms import catalogue, names
 from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
 from rooms.engine.hooks import Hooks
 from rooms.engine.lanes import Lane
+from rooms.engine.locks import Locks
 from rooms.errors import RoomNotFound
 from rooms.extensions import RoomContext
 from rooms.extensions.contexts import Services
@@ -91,7 +91,8 @@ class Directory:
         self._applications: dict[str, LiveApplication] = {}
         self._rooms: dict[tuple[int, str], LiveRoom] = {}
         self._by_group: dict[str, LiveRoom] = {}
-        self._loading: WeakValueDictionary[object, asyncio.Lock] = WeakValueDictionary()
+        # One lock per thing being loaded, so that an extension begins once.
+        self._loading = Locks()
 
     def applications(self) -> list[LiveApplication]:
         return list(self._applications.values())
@@ -125,7 +126,7 @@ class Directory:
 
     async def load_application(self, name: str) -> LiveApplication | None:
         """Read the row again; what is alive takes over what it says."""
-        async with self._lock(name):
+        async with self._loading.of(name):
             record = await self._pool.run(catalogue.load_application, name)
             live = self._applications.get(name)
             if record is None or (live is not None and live.record.id != record.id):
@@ -153,7 +154,7 @@ class Directory:
         """The room of that name, if there is one."""
         live = self._rooms.get((application.record.id, name))
         if live is None:
-            async with self._lock((application.record.id, name)):
+            async with self._loading.of((application.record.id, name)):
                 live = self._rooms.get((application.record.id, name))
                 if live is None:
                     record = await self._pool.run(catalogue.load_room, application.record, name)
@@ -193,7 +194,7 @@ class Directory:
 
     async def reload_room(self, live: LiveRoom) -> RoomRecord | None:
         """Read a room's row again, by its id: None when it is gone. A new name is not taken over."""
-        async with self._lock((live.application.record.id, live.name)):
+        async with self._loading.of((live.application.record.id, live.name)):
             record = await self._pool.run(catalogue.load_room_by_id, live.application.record, live.record.id)
             if record is not None and record.name == live.name and not live.gone:
                 await self._add_room(live.application, record)
@@ -201,7 +202,7 @@ class Directory:
 
     async def loaded(self, application: LiveApplication, name: str) -> None:
         """Wait until a room of that name that is just being loaded is there."""
-        async with self._lock((application.record.id, name)):
+        async with self._loading.of((application.record.id, name)):
             return
 
     def remove_room(self, live: LiveRoom) -> None:
@@ -238,10 +239,3 @@ class Directory:
 
     def _lane(self) -> Lane:
         return Lane(self._handlers, self._seconds)
-
-    def _lock(self, key: object) -> asyncio.Lock:
-        """One lock per thing being loaded, so that an extension begins once."""
-        lock = self._loading.get(key)
-        if lock is None:
-            lock = self._loading[key] = asyncio.Lock()
-        return lock

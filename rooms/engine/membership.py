@@ -86,9 +86,7 @@ class Membership:
                 # The last one went out, or the password changed, while we were on our way in.
                 if room.gone or room.record.password != password:
                     continue
-                place = Place(
-                    room=room.name, room_id=room.record.id, group=room.group, listens_only=listens_only
-                )
+                place = Place(room=room.name, group=room.group, listens_only=listens_only)
                 before = place_in(connection, room)
                 # Noted first: however this ends, the end of the connection finds it and cleans up.
                 connection.memberships[room.name] = place

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from weakref import WeakValueDictionary
 
 from msgspec import UNSET, UnsetType
 
@@ -12,6 +10,7 @@ from rooms import catalogue, policy
 from rooms.catalogue import RoomRecord, group_of
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveApplication, LiveRoom
+from rooms.engine.locks import Locks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in
 from rooms.errors import CloseCode, RoomsError
@@ -27,7 +26,7 @@ class Notices:
         self._parts = parts
         self._departing = departing
         self._management = management
-        self._locks: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._handling = Locks()
 
     async def handle(self, notice: AnyNotice) -> None:
         """Carry out a notice; a backend that is down leaves it to the next reading of the row."""
@@ -37,7 +36,7 @@ class Notices:
                     await self._parts.directory.load_application(notice.application)
             elif isinstance(notice, RoomChanged):
                 # One after the other, so that a removal is not told before what preceded it.
-                async with self._lock(notice.room):
+                async with self._handling.of(notice.room):
                     await self._room_changed(notice)
             else:
                 self._user_disconnected(notice)
@@ -129,12 +128,6 @@ class Notices:
             await self._departing.put_out(
                 connection, place, user, "kicked", removed="banned", message=sentence
             )
-
-    def _lock(self, room: int) -> asyncio.Lock:
-        lock = self._locks.get(room)
-        if lock is None:
-            lock = self._locks[room] = asyncio.Lock()
-        return lock
 
     def _user_disconnected(self, notice: UserDisconnected) -> None:
         for live in self._parts.directory.applications():

@@ -39,7 +39,6 @@ class Membership:
     ``inside`` a member who hears the room."""
 
     room: str
-    room_id: int
     group: str
     listens_only: bool
     announced: bool = False

@@ -8,6 +8,7 @@ import itertools
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any, Self
 
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 from rooms.consumers import operations
 from rooms.engine.engine import Engine
 from rooms.errors import RoomsError
-from rooms.events import Join, Login, Request, Send
+from rooms.events import Join, ListMembers, Login, Request, Send
 from rooms.extensions import Extension
 from rooms.fanout import Connection, OutboxLimits
 from rooms.protocols import Native
@@ -113,3 +114,22 @@ async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError
     with pytest.raises(error) as raised:
         await asking
     return raised.value
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await event.wait()
+
+
+async def present(client: Client, room: str) -> list[str]:
+    """The names of those who are in a room, as this client is told."""
+    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
+
+
+async def let_time_pass(engine: Engine, clock: SimpleNamespace) -> None:
+    """Whatever is due within an hour is carried out, as the heartbeat does."""
+    await engine.parts.tasks.settle()
+    clock.now += 3600
+    for action in engine.parts.departures.due():
+        engine.parts.tasks.spawn(engine.parts.departures.in_turn(action))
+    await engine.parts.tasks.settle()

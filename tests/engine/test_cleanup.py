@@ -20,27 +20,14 @@ from rooms.errors import (
     PermissionDenied,
     Unavailable,
 )
-from rooms.events import CreateRoom, Join, Leave, ListMembers, ListRooms, Login, Logout, User
+from rooms.events import CreateRoom, Join, Leave, ListRooms, Login, Logout, User
 from rooms.extensions import Extension
 from rooms.fanout import Connection, OutboxLimits
 from rooms.models import Application, Room
 from rooms.presence import Departure
 from rooms.presence.redis import RedisPresence
 from rooms.protocols import Native
-from tests.engine.clients import Client, Install, MakeEngine, refused
-
-
-async def let_time_pass(engine: Engine, clock: SimpleNamespace) -> None:
-    """Whatever is due within an hour is carried out, as the heartbeat does."""
-    await engine.parts.tasks.settle()
-    clock.now += 3600
-    for action in engine.parts.departures.due():
-        engine.parts.tasks.spawn(engine.parts.departures.in_turn(action))
-    await engine.parts.tasks.settle()
-
-
-async def present(client: Client, room: str) -> list[str]:
-    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
+from tests.engine.clients import Client, Install, MakeEngine, let_time_pass, present, refused
 
 
 def told_of(client: Client, name: str) -> list[tuple[str, str | None]]:

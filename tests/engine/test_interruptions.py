@@ -13,11 +13,11 @@ import pytest
 from rooms import catalogue
 from rooms.engine.engine import Engine
 from rooms.errors import Banned, NotMember, RoomNotFound, RoomsError, Unavailable
-from rooms.events import Join, Leave, ListMembers, ListRooms, Login, ReadHistory, Subscribe
+from rooms.events import Join, Leave, ListRooms, Login, ReadHistory, Subscribe
 from rooms.extensions import Extension, JoinEvent
 from rooms.models import Application, Ban, Room
 from rooms.notices import RoomChanged
-from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, refused
+from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
 
 
 class Doors(Extension):
@@ -47,23 +47,6 @@ async def saved(engine: Engine, *rows: Any) -> None:
 async def ban(engine: Engine, chat: Application, guest: str) -> None:
     room = await Room.objects.aget(application=chat, name="lobby")
     await saved(engine, Ban(application=chat, room=room, guest=guest))
-
-
-async def soon(event: asyncio.Event) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await event.wait()
-
-
-async def present(client: Client, room: str) -> list[str]:
-    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
-
-
-async def let_time_pass(engine: Engine, clock: SimpleNamespace) -> None:
-    await engine.parts.tasks.settle()
-    clock.now += 3600
-    for action in engine.parts.departures.due():
-        engine.parts.tasks.spawn(engine.parts.departures.in_turn(action))
-    await engine.parts.tasks.settle()
 
 
 def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:

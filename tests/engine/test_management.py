@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from rooms.catalogue import group_of
 from rooms.engine import management as module
 from rooms.engine.engine import Engine
 from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
@@ -134,7 +135,7 @@ async def test_coming_in_while_the_last_one_goes(engine: Engine, chat: Applicati
         await asyncio.gather(ann.ask(Leave(room="brief")), bob.ask(Join(room="brief")))
         await engine.parts.tasks.settle()
         assert "brief" in bob.connection.memberships
-        assert bob.connection.memberships["brief"].room_id == (await Room.objects.aget()).pk
+        assert bob.connection.memberships["brief"].group == group_of((await Room.objects.aget()).pk)
         await bob.say("brief", "here")
         await bob.ask(Leave(room="brief"))
         await engine.parts.tasks.settle()

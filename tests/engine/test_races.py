@@ -23,17 +23,12 @@ from rooms.errors import (
     RoomFull,
     Unavailable,
 )
-from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListMembers, Login, Position, Subscribe
+from rooms.events import CloseRoom, CreateRoom, Join, Leave, Login, Position, Subscribe
 from rooms.extensions import ConnectionEvent, Extension, JoinEvent, LeaveEvent, MessageEvent, message
 from rooms.histories import Snapshot
 from rooms.histories.memory import MemoryHistory
 from rooms.models import Application, Ban, Room
-from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, refused
-
-
-async def soon(event: asyncio.Event) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await event.wait()
+from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon
 
 
 async def again(engine: Engine, client: Client) -> Client:
@@ -87,10 +82,6 @@ async def gate(
 def told_of(client: Client, name: str) -> list[str]:
     """Whether this client was told that somebody joined and left, in order."""
     return [frame["type"] for frame in client.told("joined", "left") if frame["user"]["name"] == name]
-
-
-async def present(engine: Engine, client: Client, room: str) -> list[str]:
-    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
 
 
 # Where the numbers stand -------------------------------------------------------------------------
@@ -157,7 +148,7 @@ async def check_that_there_is_no_ghost(ann: Client, bob: Client) -> None:
     await ann.engine.parts.tasks.settle()
     assert ann.messages() == ["secret"]
     assert bob.messages() == []
-    assert await present(ann.engine, ann, "den") == ["ann"]
+    assert await present(ann, "den") == ["ann"]
     assert "den" not in bob.connection.memberships
     groups = [group for group in ann.engine.parts.hub.groups() if group.startswith("room.")]
     assert len(groups) == 1
@@ -194,7 +185,7 @@ async def test_a_room_made_anew_during_on_join_lets_in_who_has_its_password(
     await engine.parts.tasks.settle()
     assert ann.messages() == bob.messages() == ["hi"]
     assert told_of(ann, "bob") == ["joined"]
-    assert await present(engine, ann, "den") == ["ann", "bob"]
+    assert await present(ann, "den") == ["ann", "bob"]
 
 
 async def test_whoever_was_let_into_a_room_that_went_is_let_out_of_it(
@@ -288,7 +279,7 @@ async def test_a_ban_that_is_saved_during_on_join_keeps_out(
     await refused(NotMember, bob.say("lobby", "boo"))
     await ann.say("lobby", "unheard")
     assert (ann.messages(), bob.messages()) == (["unheard"], [])
-    assert await present(engine, ann, "lobby") == ["ann"]
+    assert await present(ann, "lobby") == ["ann"]
 
 
 async def test_whoever_was_kept_out_is_not_told_to_have_left(
@@ -354,11 +345,11 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
         await engine.parts.tasks.settle()
         await ann.say("lobby", "still heard")
         assert bob.messages() == (["still heard"] if listens else [])
-        assert await present(engine, ann, "lobby") == ["ann"]
+        assert await present(ann, "lobby") == ["ann"]
         await refused(NotMember, bob.say("lobby", "no member"))
     await bob.ask(Join(room="lobby"))
     await engine.parts.tasks.settle()
-    assert await present(engine, ann, "lobby") == ["ann", "bob"]
+    assert await present(ann, "lobby") == ["ann", "bob"]
     told = told_of(ann, "bob")
     # Told to be here: each coming that failed was taken back.
     assert told == [*["joined", "left"] * (len(told) // 2), "joined"]
@@ -369,7 +360,7 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
     await engine.parts.tasks.settle()
     assert told_of(ann, "bob") == [*told, "left"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob")
-    assert await present(engine, ann, "lobby") == ["ann"]
+    assert await present(ann, "lobby") == ["ann"]
 
 
 # Two processes -------------------------------------------------------------------------------------
@@ -392,7 +383,7 @@ async def test_whom_one_process_refuses_does_not_slip_in_through_another(
     await refused(Rejected, joining)
     for engine in (here, there):
         await engine.parts.tasks.settle()
-    assert await present(there, ann, "lobby") == ["ann"]
+    assert await present(ann, "lobby") == ["ann"]
     assert told_of(ann, "eve") == []
     for client in (eve, double):
         await refused(NotMember, client.say("lobby", "boo"))

@@ -144,7 +144,7 @@ def test_a_room_may_have_its_own_rate_for_those_who_are_in_it(guard: Throttle, s
     client = connection("ann")
     assert asked(guard, client, 5, message("lobby")) == 2
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", room_id=1, group="room.1", listens_only=False)
+    client.memberships["lobby"] = Membership(room="lobby", group="room.1", listens_only=False)
     assert asked(guard, client, 50, message("lobby")) == 50
     # What is not for that room is counted apart.
     assert asked(guard, client, 3, Ping()) == 2
@@ -153,7 +153,7 @@ def test_a_room_may_have_its_own_rate_for_those_who_are_in_it(guard: Throttle, s
 def test_a_room_may_be_without_limit(guard: Throttle, site: Site) -> None:
     site.room.record = room_record(request_rate=0)
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", room_id=1, group="room.1", listens_only=False)
+    client.memberships["lobby"] = Membership(room="lobby", group="room.1", listens_only=False)
     assert asked(guard, client, 1000, message("lobby")) == 1000
 
 
