@@ -163,9 +163,7 @@ class Membership:
         self, connection: Connection, request: Join | Subscribe, room: LiveRoom, place: Place, user: User
     ) -> None:
         parts, record = self._parts, room.record
-        limit = parts.settings.join_limit if request.limit is None else request.limit
-        limit = min(limit, parts.settings.recovery_limit)
-        past: Snapshot = await parts.histories[record.history].snapshot(record, request.since, limit)
+        past = await self._past(room, request)
         page = await parts.presence.members(room.group, limit=parts.settings.join_members)
         if place_in(connection, room) is not place:
             raise RoomClosed(f"Room {room.name} was closed.")
@@ -184,10 +182,23 @@ class Membership:
             recovered=past.recovered,
             position=past.position,
         )
-        position = past.position.seq if past.position else 0
-        parts.hub.start(room.group, position)
         connection.send(Reply(id=request.id, data=data))
-        parts.hub.settle(room.group, connection, position)
+        parts.hub.settle(room.group, connection, _number(past))
+
+    async def _past(self, room: LiveRoom, request: Join | Subscribe) -> Snapshot:
+        """What the joiner is told of the past; from there on the hub tells it everything."""
+        settings, hub = self._parts.settings, self._parts.hub
+        history = self._parts.histories[room.record.history]
+        limit = settings.join_limit if request.limit is None else request.limit
+        limit = min(limit, settings.recovery_limit)
+        runs = hub.position(room.group) is not None
+        past = await history.snapshot(room.record, request.since, limit)
+        hub.start(room.group, _number(past))
+        if not runs and (hub.position(room.group) or 0) > _number(past):
+            # Somebody else's later answer has started the hub meanwhile, which then told nobody what lies
+            # between. Now that it runs, whoever is in the group hears all that comes after.
+            past = await history.snapshot(room.record, request.since, limit)
+        return past
 
     def _restore(
         self, connection: Connection, room: LiveRoom, place: Place, before: Place | None, user: User
@@ -216,6 +227,10 @@ class Membership:
         connection.send(Reply(id=request.id, data={}))
         if not listens_only:
             await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+
+
+def _number(past: Snapshot) -> int:
+    return past.position.seq if past.position else 0
 
 
 def _full(room: LiveRoom) -> RoomFull:

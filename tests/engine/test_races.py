@@ -510,3 +510,37 @@ async def test_a_name_that_only_looks_like_a_registered_one_is_free(engine: Engi
     client = Client(engine)
     await client.connect()
     assert (await client.ask(Login(name=name)))["user"]["name"] == name
+
+
+async def test_of_two_first_joiners_the_one_with_the_older_past_misses_nothing(
+    make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two come in here at once while somebody speaks elsewhere. The one who asked the history first is
+    answered last: what was said between the two answers is still to be told to them."""
+    here, there = await make_engine(), await make_engine()
+    # In tests each engine has a memory of its own; one database is what processes share.
+    here.parts.histories["memory"]._logs = there.parts.histories["memory"]._logs  # type: ignore[attr-defined]
+    speaker = await Client.named(there, "speaker", "lobby")
+    slow, quick = await Client.named(here, "slow"), await Client.named(here, "quick")
+    asked, answered = asyncio.Event(), asyncio.Event()
+    history = here.parts.histories["memory"]
+    snapshot = history.snapshot
+
+    async def in_time(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+        past = await snapshot(room, since, limit)
+        if not asked.is_set():
+            asked.set()
+            await soon(answered)
+        return past
+
+    monkeypatch.setattr(history, "snapshot", in_time)
+    joining = asyncio.create_task(slow.ask(Join(room="lobby")))
+    await soon(asked)
+    for number in range(3):
+        await speaker.say("lobby", number)
+    await quick.ask(Join(room="lobby"))
+    answered.set()
+    known = [message["data"] for message in (await joining)["messages"]]
+    await speaker.say("lobby", 3)
+    await slow.until(lambda: 3 in slow.messages())
+    assert known + slow.messages() == [0, 1, 2, 3]
