@@ -21,14 +21,16 @@ if TYPE_CHECKING:
         members,
         publish,
     )
-    from rooms.errors import Rejected
+    from rooms.errors import Refused, Rejected, UnknownConnection
     from rooms.extensions import Extension, message, register
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Extension",
+    "Refused",
     "Rejected",
+    "UnknownConnection",
     "adisconnect",
     "ahistory",
     "amembers",
@@ -42,7 +44,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Refused": "rooms.errors",
     "Rejected": "rooms.errors",
+    "UnknownConnection": "rooms.errors",
     "Extension": "rooms.extensions",
     "message": "rooms.extensions",
     "register": "rooms.extensions",

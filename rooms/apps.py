@@ -14,9 +14,11 @@ class RoomsConfig(AppConfig):
     def ready(self) -> None:
         from django.core.checks import register
 
-        from rooms import checks, signals
+        from rooms import checks, dialling, signals
+        from rooms.engine.dials import Dials
         from rooms.extensions import registry
 
         registry.autodiscover()
         signals.connect()
+        Dials.keep = dialling.keep
         register(checks.check_rooms, "rooms")

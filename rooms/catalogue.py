@@ -19,7 +19,7 @@ from django.utils import timezone
 from rooms import names
 from rooms.conf import get_settings
 from rooms.errors import PermissionDenied, RoomExists
-from rooms.events import CreateRoom, Mode, RoomInfo, User
+from rooms.events import CreateRoom, Mode, OpenRoom, RoomInfo, User
 from rooms.models import Application, Ban, HistoryPolicy, Mute, Room, Sequence
 
 
@@ -46,6 +46,7 @@ class ApplicationRecord:
     name: str
     title: str
     enabled: bool
+    doors: tuple[str, ...]
     entry: str
     group: int | None
     rooms_on_demand: bool
@@ -54,7 +55,7 @@ class ApplicationRecord:
     max_rooms: int | None
     max_connections_per_address: int
     logins_per_minute: int
-    max_message_bytes: int
+    max_message_bytes: int | None
     request_rate: int
     request_burst: int
     history: str
@@ -65,6 +66,10 @@ class ApplicationRecord:
     extension_settings: dict[str, Any]
     bans: tuple[Restricted, ...]
     mutes: tuple[Restricted, ...]
+
+    def lets_in(self, door: str) -> bool:
+        """Whether a protocol may be spoken here, as far as the application says."""
+        return self.enabled and (not self.doors or door in self.doors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +88,7 @@ class RoomRecord:
     password: str
     listed: bool
     persistent: bool
+    closes_with_owner: bool
     history: str
     history_count: int
     history_seconds: int
@@ -163,6 +169,7 @@ def create_room(
 
     Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
     """
+    owned = isinstance(request, OpenRoom)
     try:
         with transaction.atomic(using=database()):
             _check_room_count(application)
@@ -176,7 +183,10 @@ def create_room(
                 owner_id=user.id if user and not user.guest else None,
                 guest_owner_id=user.id if user and user.guest else "",
                 guest_owner_name=user.name if user and user.guest else "",
-                persistent=application.rooms_stay,
+                persistent=application.rooms_stay and not owned,
+                listed=not owned,
+                closes_with_owner=owned,
+                grace_seconds=request.grace_seconds if isinstance(request, OpenRoom) else None,
             )
             Sequence.objects.create(room=row)
     except IntegrityError:
@@ -215,6 +225,7 @@ def _application(row: Application) -> ApplicationRecord:
         name=row.name,
         title=row.title,
         enabled=row.enabled,
+        doors=tuple(row.doors),
         entry=row.entry,
         group=row.group_id,
         rooms_on_demand=row.rooms_on_demand,
@@ -225,7 +236,7 @@ def _application(row: Application) -> ApplicationRecord:
             row.max_connections_per_address, defaults.max_connections_per_address
         ),
         logins_per_minute=_or(row.logins_per_minute, defaults.logins_per_minute),
-        max_message_bytes=_or(row.max_message_bytes, defaults.max_message_bytes),
+        max_message_bytes=row.max_message_bytes,
         request_rate=_or(row.request_rate, defaults.request_rate),
         request_burst=_or(row.request_burst, defaults.request_burst),
         history=HistoryPolicy(row.history).value,
@@ -253,6 +264,7 @@ def _room(application: ApplicationRecord, row: Room) -> RoomRecord:
         password=row.password,
         listed=row.listed,
         persistent=row.persistent,
+        closes_with_owner=row.closes_with_owner,
         history=HistoryPolicy(row.history or application.history).value,
         history_count=_or(row.history_count, application.history_count),
         history_seconds=_or(row.history_seconds, application.history_seconds),

@@ -19,7 +19,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.handlers.asgi import ASGIHandler
 from django.utils.module_loading import import_string
 
-from rooms.conf import KEYS, Settings
+from rooms.conf import DOORS, KEYS, Settings
 from rooms.histories.memory import MemoryHistory
 from rooms.models import HistoryPolicy
 from rooms.presence.memory import MemoryPresence
@@ -91,6 +91,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_doors(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and set(value) <= set(DOORS)
+
+
 def _is_backend(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
@@ -110,6 +114,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "int": (_is_whole, "a whole number, zero or more"),
     "float": (_is_number, "a number, zero or more"),
     "str": (_is_text, "a text"),
+    "Sequence[str]": (_is_doors, f"a list of some of {', '.join(DOORS)}"),
     "Backend": (_is_backend, _BACKEND),
     "Mapping[str, Backend]": (_is_backends, f"a dict by history policy, of {_BACKEND}"),
 }

@@ -7,7 +7,7 @@ the nearest lawful key. What differs per application or room is a row in the adm
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, TypedDict
@@ -32,6 +32,10 @@ def _histories() -> dict[str, Backend]:
     }
 
 
+#: Every protocol that is spoken here, by the name that settings and applications call it.
+DOORS = ("native", "roomer", "rtbroadcaster", "goroomserver", "gowsev")
+
+
 def _presence() -> Backend:
     return {"BACKEND": "rooms.presence.memory.MemoryPresence"}
 
@@ -40,6 +44,8 @@ def _presence() -> Backend:
 class Settings:
     """Times in seconds, sizes in bytes, rates per second."""
 
+    # Protocols that are let in, of DOORS above
+    doors: Sequence[str] = ("native",)
     # Heartbeat and deadlines of a connection
     ping_seconds: float = 25
     pong_seconds: float = 10
@@ -47,6 +53,10 @@ class Settings:
     write_seconds: float = 10
     # What a connection may send, and how much may wait for it
     max_frame_bytes: int = 64 * 1024
+    roomer_frame_bytes: int = 1024 * 1024
+    rtbroadcaster_frame_bytes: int = 64 * 1024
+    goroomserver_frame_bytes: int = 64 * 1024
+    gowsev_frame_bytes: int = 64 * 1024
     max_message_bytes: int = 64 * 1024
     request_rate: int = 20
     request_burst: int = 60
@@ -79,6 +89,17 @@ class Settings:
     channel_layer: str = "default"
     history: Mapping[str, Backend] = field(default_factory=_histories)
     presence: Backend = field(default_factory=_presence)
+
+    def frame_bytes(self, door: str) -> int:
+        """The largest frame that is taken from a client of this protocol."""
+        limits: dict[str, int] = {
+            "native": self.max_frame_bytes,
+            "roomer": self.roomer_frame_bytes,
+            "rtbroadcaster": self.rtbroadcaster_frame_bytes,
+            "goroomserver": self.goroomserver_frame_bytes,
+            "gowsev": self.gowsev_frame_bytes,
+        }
+        return limits.get(door, self.max_frame_bytes)
 
 
 KEYS = tuple(each.name.upper() for each in fields(Settings))

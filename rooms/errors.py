@@ -16,6 +16,7 @@ from typing import ClassVar
 class CloseCode(IntEnum):
     """Why the server ends a connection. 4000-4499: come back. 4500-4999: do not."""
 
+    NORMAL = 1000
     SERVER_RESTART = 4000
     SLOW_CONSUMER = 4001
     HEARTBEAT_TIMEOUT = 4002
@@ -134,6 +135,12 @@ class NotMember(RoomsError):
     code = "not_member"
 
 
+class AlreadyMember(RoomsError):
+    """Only told by protocols for which coming in twice is a fault."""
+
+    code = "already_member"
+
+
 class NotSender(RoomsError):
     code = "not_sender"
 
@@ -159,6 +166,21 @@ class Rejected(RoomsError):
     """Raised by an extension's handler to refuse; its text reaches the client as it is."""
 
     code = "rejected"
+
+
+class Refused(Rejected):
+    """Raised by an extension's ``on_handshake``: the handshake is answered with this HTTP ``status``, 400 to
+    499, where the server can, and else with 403. Raises ValueError for another status."""
+
+    def __init__(self, message: str = "You may not come in.", *, status: int = 403) -> None:
+        super().__init__(message)
+        if not 400 <= status <= 499:
+            raise ValueError(f"A handshake is refused with a status from 400 to 499, got {status}.")
+        self.status = status
+
+
+class UnknownConnection(LookupError):
+    """An extension named a connection that is not open (any more)."""
 
 
 class Unavailable(RoomsError):

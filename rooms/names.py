@@ -16,6 +16,8 @@ APPLICATION_NAME = re.compile(r"^[-a-zA-Z0-9_]{1,64}\Z")
 
 _USER_CATEGORIES = frozenset("LMNPS")
 _FORBIDDEN_IN_ROOMS = frozenset({"Cc", "Cf", "Cs", "Co"})
+# What the tables hold, without control characters and lone surrogates.
+_ROOM_OF_ANY_PROTOCOL = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 
 
 def user_name(name: str) -> str:
@@ -53,6 +55,11 @@ def room_name(name: str) -> str:
                 f"A room name holds no control or invisible characters, got {_shown(character)}."
             )
     return name
+
+
+def is_room_name(name: str) -> bool:
+    """Whether clients of protocols other than the native one may call a room so; its rule is narrower."""
+    return _ROOM_OF_ANY_PROTOCOL.fullmatch(name) is not None
 
 
 def _check_length(what: str, name: str, longest: int = LONGEST_NAME) -> None:

@@ -27,13 +27,14 @@ def check_entry(application: ApplicationRecord, user: User, groups: frozenset[in
         raise LoginRefused("Only signed-in users may enter here.")
     if application.entry == "group" and application.group not in groups:
         raise LoginRefused("Only members of a certain group may enter here.")
-    _check(application.bans, user, Banned, BANNED)
+    _check(application.bans, (user,), Banned, BANNED)
 
 
-def check_join(room: RoomRecord, user: User, *, moderator: bool) -> None:
-    """May this user come into the room? The password is asked separately, because that is slow."""
+def check_join(room: RoomRecord, people: Iterable[User], *, moderator: bool) -> None:
+    """May these, one client under each of their names, come into the room? The password is asked
+    separately, because that is slow."""
     if not moderator:
-        _check(room.bans, user, Banned, banned_from(room))
+        _check(room.bans, people, Banned, banned_from(room))
 
 
 def needs_password(room: RoomRecord, user: User, *, moderator: bool) -> bool:
@@ -46,12 +47,12 @@ def check_room_password(room: RoomRecord, password: str | None) -> None:
         raise BadPassword(f"Room {room.name} needs its password.")
 
 
-def check_send(room: RoomRecord, user: User) -> None:
-    """May this member speak?"""
+def check_send(room: RoomRecord, user: User, people: Iterable[User]) -> None:
+    """May this member, who is known by the names of ``people``, speak?"""
     if room.mode == "broadcast" and not room.is_owner(user):
         raise NotSender(f"Only its owner speaks in {room.name}.")
     if room.mutes or room.application.mutes:
-        _check((*room.application.mutes, *room.mutes), user, Muted, "You are muted here")
+        _check((*room.application.mutes, *room.mutes), people, Muted, "You are muted here")
 
 
 def check_create(application: ApplicationRecord) -> None:
@@ -90,10 +91,10 @@ def banned_from(room: RoomRecord) -> str:
     return f"You are banned from {room.name}"
 
 
-def restriction(restrictions: Iterable[Restricted], user: User, what: str) -> str | None:
-    """The sentence that tells a user of the restriction that concerns them, if one does."""
+def restriction(restrictions: Iterable[Restricted], people: Iterable[User], what: str) -> str | None:
+    """The sentence that tells of the restriction that concerns one of these, if one does."""
     for each in restrictions:
-        if each.concerns(user):
+        if any(each.concerns(user) for user in people):
             until = f" until {each.until:%Y-%m-%d %H:%M} UTC" if each.until else ""
             reason = f": {each.reason}" if each.reason else ""
             return f"{what}{until}{reason}."
@@ -101,7 +102,7 @@ def restriction(restrictions: Iterable[Restricted], user: User, what: str) -> st
 
 
 def _check(
-    restrictions: Iterable[Restricted], user: User, error: type[Banned] | type[Muted], what: str
+    restrictions: Iterable[Restricted], people: Iterable[User], error: type[Banned] | type[Muted], what: str
 ) -> None:
-    if (sentence := restriction(restrictions, user, what)) is not None:
+    if (sentence := restriction(restrictions, people, what)) is not None:
         raise error(sentence)

@@ -4,11 +4,13 @@
         {"http": get_asgi_application(), "websocket": rooms.routing.websocket_application()}
     )
 
-or ``websocket_urlpatterns`` into a ``URLRouter`` of its own, behind ``AuthMiddlewareStack``.
+or ``websocket_urlpatterns`` into a ``URLRouter`` of its own, behind ``AuthMiddlewareStack``. Which of the
+doors are open, ``ROOMS["DOORS"]`` says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
@@ -16,14 +18,35 @@ from channels.routing import URLRouter
 from django.urls import path, re_path
 
 from rooms.consumers import RoomConsumer, refuse
+from rooms.protocols import PROTOCOLS
 
-websocket_urlpatterns = [path("ws/rooms/<str:application>/", RoomConsumer.as_asgi())]
+
+def door(name: str, application: str | None = None) -> Any:
+    """The ASGI application for sockets that speak one protocol, to be routed to an address of your choice.
+
+    ``name`` is one of native, roomer, rtbroadcaster, goroomserver, gowsev; ``application`` is the room
+    application that is entered, unless the route's keyword ``application`` says it. Raises ValueError for
+    another name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOLS)}.")
+    return RoomConsumer.as_asgi(protocol=PROTOCOLS[name], application=application)
+
+
+websocket_urlpatterns = [
+    path("ws/rooms/<str:application>/", door("native")),
+    path("ws/roomer/<str:application>/", door("roomer")),
+    path("ws/rtbroadcaster/<str:application>/", door("rtbroadcaster")),
+    path("ws/goroomserver/", door("goroomserver")),
+    path("ws/gowsev/<str:application>/", door("gowsev")),
+]
 
 
 # ``re_path`` is declared for HTTP views; Channels routes ASGI applications with it.
 _refused: Any = refuse
 
 
-def websocket_application() -> Any:
-    """The ASGI application for sockets: Django's session and user, then the addresses of rooms."""
-    return AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, re_path("", _refused)]))
+def websocket_application(more: Sequence[Any] = ()) -> Any:
+    """The ASGI application for sockets: Django's session and user, then the addresses of rooms, and
+    ``more`` routes of the site's own."""
+    return AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, *more, re_path("", _refused)]))

@@ -17,13 +17,21 @@ django_application = get_asgi_application()
 from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
+from django.urls import path
 
-from rooms.routing import websocket_application
+from rooms.routing import door, websocket_application
 
 application = ProtocolTypeRouter(
     {
         # In production the web server in front serves what `collectstatic` gathered.
         "http": ASGIStaticFilesHandler(django_application) if settings.DEBUG else django_application,
-        "websocket": websocket_application(),
+        "websocket": websocket_application(
+            [
+                # Where the original servers' own clients look for them.
+                path("ws", door("roomer", "roomer")),
+                path("broadcasting", door("rtbroadcaster", "rtbroadcaster")),
+                path("", door("goroomserver")),
+            ]
+        ),
     }
 )

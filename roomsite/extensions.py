@@ -1,4 +1,4 @@
-"""Two example extensions: a word filter with settings, and a quiz with its own messages and state.
+"""Example extensions: a word filter with settings, a quiz with its own messages and state, and a relay.
 
 They are put on an application or a room in the admin, and show most of what an extension can do.
 """
@@ -132,3 +132,13 @@ class Quiz(Extension):
             winners = " and ".join(name for name, points in self.scores.items() if points == most)
             await room.publish("question", None, state=True)
             await room.publish("finished", {"text": f"The quiz is over. Best: {winners}, with {most}."})
+
+
+@register
+class Relay(Extension):
+    """Sends what is said under the name ``chat`` on to everybody else in the room, as the example of roomer's
+    own server does."""
+
+    @message("chat")
+    async def chat(self, event: MessageEvent) -> None:
+        await event.send_to_room("chat", event.data)

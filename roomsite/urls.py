@@ -14,5 +14,8 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("rooms/", include("rooms.urls")),
     path("admin/", admin.site.urls),
+    # Where `asgi.py` has sockets, other requests are told so.
+    path("ws", include("rooms.urls_doors")),
+    path("broadcasting", include("rooms.urls_doors")),
     path("favicon.ico", IconView.as_view()),
 ]

@@ -22,7 +22,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 from urllib.parse import urlsplit
@@ -33,7 +33,10 @@ from tests import services
 BASE_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
 
-Kind = Literal["daphne", "uvicorn"]
+Kind = Literal["daphne", "uvicorn", "runrooms"]
+
+#: As `runrooms` has uvicorn serve.
+PLAIN_SOCKETS = ("--ws", "websockets-sansio", "--ws-per-message-deflate", "false")
 
 #: What the site reads from the environment: a server gets only what its test says.
 SITE_VARIABLES = frozenset(
@@ -50,9 +53,15 @@ class Server:
     running: ClassVar[list[Server]] = []
 
     def __init__(
-        self, kind: Kind, database_url: str, redis_url: str | None, environment: Mapping[str, str]
+        self,
+        kind: Kind,
+        database_url: str,
+        redis_url: str | None,
+        environment: Mapping[str, str],
+        options: Sequence[str],
     ) -> None:
         self.kind = kind
+        self.options = options
         self.database_url = database_url
         self.redis_url = redis_url
         self.environment = site_environment(database_url, redis_url, environment)
@@ -68,9 +77,11 @@ class Server:
         redis_url: str | None = None,
         environment: Mapping[str, str] | None = None,
         bench: bool = True,
+        options: Sequence[str] = (),
     ) -> Self:
-        """A server that answers. `bench` adds the applications without limits to the demo data."""
-        server = cls(kind, database_url or fresh_database(bench), redis_url, environment or {})
+        """A server that answers. `bench` adds the applications without limits to the demo data; `options`
+        are more of its command line."""
+        server = cls(kind, database_url or fresh_database(bench), redis_url, environment or {}, options)
         server.restart()
         return server
 
@@ -118,11 +129,13 @@ class Server:
 
     def command(self) -> list[str]:
         """The command line of the server."""
-        python = [sys.executable, "-m", self.kind]
-        if self.kind == "daphne":
-            return [*python, "-b", "127.0.0.1", "-p", str(self.port), "roomsite.asgi:application"]
-        plain = ["--ws", "websockets-sansio", "--ws-per-message-deflate", "false"]
-        return [*python, "--host", "127.0.0.1", "--port", str(self.port), *plain, "roomsite.asgi:application"]
+        port, application = str(self.port), "roomsite.asgi:application"
+        commands = {
+            "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", port, application],
+            "uvicorn": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", port, *PLAIN_SOCKETS, application],
+            "runrooms": ["manage.py", "runrooms", "--listen", f"127.0.0.1:{port}"],
+        }
+        return [sys.executable, *commands[self.kind], *self.options]
 
     def answers(self) -> bool:
         """Whether it answers a request at all."""

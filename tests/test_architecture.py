@@ -29,7 +29,22 @@ STOREYS = {
     **dict.fromkeys(["histories", "presence", "extensions", "migrations"], 3),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
-        ["consumers", "routing", "urls", "views", "admin", "checks", "apps", "signals", "origins"], 5
+        [
+            "consumers",
+            "branches",
+            "serving",
+            "dialling",
+            "routing",
+            "urls",
+            "urls_doors",
+            "views",
+            "admin",
+            "checks",
+            "apps",
+            "signals",
+            "origins",
+        ],
+        5,
     ),
     **dict.fromkeys(["management", "servers", "templatetags"], 5),
     **dict.fromkeys(["client", "testing"], CLIENTS),
@@ -47,6 +62,7 @@ PUBLIC_MODULES: dict[str, set[str] | None] = {
     "rooms.testing": None,
     "rooms.routing": None,
     "rooms.urls": None,
+    "rooms.urls_doors": None,
 }
 
 LONGEST_MODULE = 300

@@ -24,7 +24,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
     assert (found.join_limit, found.grace_seconds, found.guest_name_seconds) == (50, 15, 15)
 
 
-@override_settings()
+@override_settings(ROOMS={})
 def test_a_site_without_the_setting_has_the_defaults(settings: Any) -> None:
     del settings.ROOMS
     assert get_settings() == Settings()

@@ -11,9 +11,13 @@ CODES = {
     *("bad_request", "unknown_type", "reserved_event", "not_logged_in", "login_refused", "name_taken"),
     *("bad_token", "permission_denied", "application_full", "room_not_found", "room_exists", "room_full"),
     *("room_closed", "bad_password", "banned", "muted", "not_member", "not_sender", "user_not_found"),
+    # Only told by protocols to which coming in twice is a fault.
+    "already_member",
     *("message_too_large", "too_many_rooms", "rate_limited", "rejected", "unavailable", "internal_error"),
 }
 CLOSE_CODES = {
+    # The client asked for it.
+    "normal": 1000,
     "server_restart": 4000,
     "slow_consumer": 4001,
     "heartbeat_timeout": 4002,

@@ -85,3 +85,19 @@ def test_what_is_wrong_is_said_in_letters_that_can_be_seen() -> None:
             check("a\u202eb")
         assert raised.value.message.isprintable()
         assert "U+202E" in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["a", " a ", "\u200b", "\u00a0", "\ue000", "🦊" * 128])
+def test_other_protocols_know_more_names_of_rooms(name: str) -> None:
+    assert names.is_room_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "🦊" * 129, "a\x00", "a\n", "\x1f", "\x7f", "\x9f", "\ud800"])
+def test_but_not_any(name: str) -> None:
+    assert not names.is_room_name(name)
+
+
+@given(st.text())
+def test_every_native_name_is_one_of_theirs(text: str) -> None:
+    with suppress(BadRequest):
+        assert names.is_room_name(names.room_name(text))

@@ -83,9 +83,9 @@ def test_a_restriction_ends() -> None:
 
 def test_moderators_come_in_whoever_is_banned() -> None:
     room = room_record(bans=(FOR_ANN,))
-    refused(Banned, policy.check_join, room, ANN, moderator=False)
-    policy.check_join(room, ANN, moderator=True)
-    policy.check_join(room, BOB, moderator=False)
+    refused(Banned, policy.check_join, room, [ANN], moderator=False)
+    policy.check_join(room, [ANN], moderator=True)
+    policy.check_join(room, [BOB], moderator=False)
 
 
 def test_whom_the_password_is_asked_of() -> None:
@@ -105,13 +105,14 @@ def test_the_password() -> None:
 
 def test_in_a_broadcast_room_only_the_owner_speaks() -> None:
     room = room_record(mode="broadcast", owner_id="1")
-    policy.check_send(room, ANN)
-    refused(NotSender, policy.check_send, room, BOB)
+    policy.check_send(room, ANN, [ANN])
+    refused(NotSender, policy.check_send, room, BOB, [BOB])
 
 
 def test_a_guest_with_a_users_id_is_not_the_owner() -> None:
     room = room_record(mode="broadcast", owner_id="1")
-    refused(NotSender, policy.check_send, room, User(name="ann", id="1", guest=True))
+    guest = User(name="ann", id="1", guest=True)
+    refused(NotSender, policy.check_send, room, guest, [guest])
 
 
 def test_a_room_without_owner_is_nobodys() -> None:
@@ -120,11 +121,11 @@ def test_a_room_without_owner_is_nobodys() -> None:
 
 
 def test_the_muted_are_silent_in_the_room_or_the_whole_application() -> None:
-    policy.check_send(room_record(), BOB)
-    refused(Muted, policy.check_send, room_record(mutes=(FOR_BOB,)), BOB)
+    policy.check_send(room_record(), BOB, [BOB])
+    refused(Muted, policy.check_send, room_record(mutes=(FOR_BOB,)), BOB, [BOB])
     everywhere = room_record(application=application_record(mutes=(FOR_BOB,)))
-    refused(Muted, policy.check_send, everywhere, BOB)
-    policy.check_send(everywhere, ANN)
+    refused(Muted, policy.check_send, everywhere, BOB, [BOB])
+    policy.check_send(everywhere, ANN, [ANN])
 
 
 def test_rooms_are_made_where_the_application_allows_it() -> None:

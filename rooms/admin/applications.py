@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from django import forms
 from django.contrib import admin, messages
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -16,12 +17,20 @@ from django.utils.translation import ngettext
 
 from rooms.admin.deletion import CountedDeletion
 from rooms.admin.extended import ExtendedAdmin, ExtendedForm
-from rooms.conf import get_settings
+from rooms.conf import DOORS, get_settings
 from rooms.models import Application, Ban, Message, Mute, Room, StateMessage
 
 
 class ApplicationForm(ExtendedForm):
     """An application; what it leaves blank is said by ``settings.ROOMS``."""
+
+    doors = forms.MultipleChoiceField(
+        label=_("Doors"),
+        choices=[(name, name) for name in DOORS],
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text=_("Protocols that are let in, of those that the site lets in; none chosen: all of them."),
+    )
 
     inherited = (
         *ExtendedForm.inherited,
@@ -45,7 +54,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     readonly_fields = ("created",)
     fieldsets = (
         (None, {"fields": ("name", "title", "enabled", "created")}),
-        (_("Who may enter"), {"fields": ("entry", "group", "max_users")}),
+        (_("Who may enter"), {"fields": ("entry", "group", "max_users", "doors")}),
         (_("Rooms"), {"fields": ("rooms_on_demand", "rooms_stay", "max_rooms")}),
         (_("History"), {"fields": ("history", "history_count", "history_seconds")}),
         (

@@ -113,7 +113,16 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
         ),
         (
             _("Duration"),
-            {"fields": ("persistent", "history", "history_count", "history_seconds", "grace_seconds")},
+            {
+                "fields": (
+                    "persistent",
+                    "closes_with_owner",
+                    "history",
+                    "history_count",
+                    "history_seconds",
+                    "grace_seconds",
+                )
+            },
         ),
         (
             _("Limits"),

@@ -5,6 +5,7 @@ What can be done at once is done at once; what a backend has to answer to is tri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from msgspec import UNSET, UnsetType
@@ -12,8 +13,10 @@ from msgspec import UNSET, UnsetType
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts
-from rooms.events import Joined, Left, LeftReason, Removed, RemovedReason, User
+from rooms.errors import CloseCode
+from rooms.events import Joined, Left, LeftReason, Rejoined, Removed, RemovedReason, User
 from rooms.extensions import LeaveEvent
+from rooms.extensions.contexts import NO_CLAIMS
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
 
@@ -35,7 +38,7 @@ class Departing:
     ) -> None:
         """Take a connection out of a room and tell it why."""
         self.discard(connection, place)
-        connection.notify(Removed(room=place.room, reason=removed, message=message or UNSET))
+        _tell_removed(connection, Removed(room=place.room, reason=removed, message=message or UNSET))
         if not place.listens_only:
             await self._parts.see_to(partial(self.depart, connection, place, user, reason))
 
@@ -53,10 +56,14 @@ class Departing:
             for connection, place in places:
                 await self._parts.see_to(partial(self._leave_presence, connection, place))
         for connection, _ in places:
-            connection.notify(Removed(room=room.name, reason="closed", message=message, renamed=renamed))
-        users = {each.user.id: each.user for each, place in places if each.user and place.inside}
-        for user in users.values():
-            self.tell_extensions(room, user, "closed")
+            _tell_removed(
+                connection, Removed(room=room.name, reason="closed", message=message, renamed=renamed)
+            )
+        users = {
+            each.user.id: (each.user, each.claims) for each, place in places if each.user and place.inside
+        }
+        for user, claims in users.values():
+            self.tell_extensions(room, user, "closed", claims)
         if renamed is UNSET:
             await self._parts.see_to(partial(self._parts.presence.clear, room.group))
 
@@ -85,9 +92,13 @@ class Departing:
         presence = self._parts.presence
         room = self._parts.directory.known_room(connection.application, place.room)
         seconds = room.record.grace_seconds if room else self._parts.settings.grace_seconds
+        leaves = partial(self.depart, connection, place, user, "dropped")
+        if not (seconds and (connection.protocol.resumable or _is_waited_for(room, user))):
+            self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
+            return
         fade = partial(presence.fade, place.group, connection.id, user)
         self._parts.tasks.spawn(self._parts.departures.attempt(fade))
-        self._parts.departures.add(seconds, partial(self.depart, connection, place, user, "dropped"))
+        self._parts.departures.add(seconds, leaves)
 
     async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
         """Take a connection out of a room's presence; with a user's last one the room hears of it."""
@@ -99,37 +110,66 @@ class Departing:
         if not await self._parts.presence.remove(place.group, connection.id, user):
             return
         if room is not None and room.group == place.group:
-            self.gone(room, user, reason)
+            self.gone(room, user, reason, claims=connection.claims)
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
         if _came_back(connection, place):
             return
         if await self._parts.presence.remove(place.group, connection.id, user):
-            self.gone(room, user, "left", told=not place.unheard)
+            self.gone(room, user, "left", told=not place.unheard, claims=connection.claims)
         elif place.announced and room.gone:
             # The room took its presence along, without knowing of one who was still on the way in.
-            self.tell_extensions(room, user, "closed")
+            self.tell_extensions(room, user, "closed", connection.claims)
 
-    def gone(self, room: LiveRoom, user: User, reason: LeftReason, *, told: bool = True) -> None:
+    def gone(
+        self,
+        room: LiveRoom,
+        user: User,
+        reason: LeftReason,
+        *,
+        told: bool = True,
+        claims: Mapping[str, str] = NO_CLAIMS,
+    ) -> None:
         """A user is out of a room: tell its members (if they were told of the coming) and its
         extensions, remove it if it is empty."""
         if told:
             self.tell(room, Left(room=room.name, user=user, reason=reason))
-        self.tell_extensions(room, user, reason)
-        if not room.record.persistent:
+        self.tell_extensions(room, user, reason, claims)
+        if room.record.closes_with_owner and room.record.is_owner(user):
+            remove = partial(self._management.remove, room)
+            self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
+        elif not room.record.persistent:
             remove = partial(self._management.remove_if_empty, room)
             self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
 
-    def tell_extensions(self, room: LiveRoom, user: User, reason: LeftReason) -> None:
-        event = LeaveEvent(room.context, user, reason)
+    def tell_extensions(
+        self, room: LiveRoom, user: User, reason: LeftReason, claims: Mapping[str, str]
+    ) -> None:
+        event = LeaveEvent(room.context, user, reason, claims=claims)
         for hooks in (room.hooks, room.application.hooks):
             if hooks.has("on_leave"):
                 self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
 
-    def tell(self, room: LiveRoom, event: Joined | Left, exclude: Connection | None = None) -> None:
+    def tell(
+        self, room: LiveRoom, event: Joined | Rejoined | Left, exclude: Connection | None = None
+    ) -> None:
         self._parts.hub.group_send(room.group, event, exclude=exclude)
         self._parts.bus.publish(room.group, event)
+
+
+def _tell_removed(connection: Connection, event: Removed) -> None:
+    connection.notify(event)
+    if connection.protocol.ends_with_room:
+        connection.close(
+            CloseCode.NORMAL,
+            event.message if event.message is not UNSET else "You are not in the room any more.",
+        )
+
+
+def _is_waited_for(room: LiveRoom | None, user: User) -> bool:
+    """A room that closes with its owner waits for them, whether or not they can come back."""
+    return room is not None and room.record.closes_with_owner and room.record.is_owner(user)
 
 
 def _came_back(connection: Connection, place: Place) -> bool:

@@ -6,6 +6,7 @@ Loaded when somebody first asks, loaded again when a row changes, let go when no
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,10 +20,16 @@ from rooms.engine.locks import Locks
 from rooms.errors import RoomNotFound
 from rooms.extensions import RoomContext
 from rooms.extensions.contexts import Services
+from rooms.fanout import Connection
 from rooms.threads import Pool
 
 # A room in which nobody of this process is stays loaded for so long.
 IDLE_SECONDS = 30
+
+
+def user_group(application: str, user: str) -> str:
+    """All connections of the user with this id in the application with this group; in the hub only."""
+    return f"{application}.user.{user}"
 
 
 class LiveApplication:
@@ -33,6 +40,16 @@ class LiveApplication:
         self.hooks = hooks
         # A change of the record has been taken over, but not yet carried out to its end.
         self.stale = False
+        # Those that are open in this process, by their numbers: 1, 2, 3 …
+        self.connections: dict[int, Connection] = {}
+        self._numbers = itertools.count(1)
+
+    def add(self, connection: Connection) -> None:
+        connection.number = next(self._numbers)
+        self.connections[connection.number] = connection
+
+    def discard(self, connection: Connection) -> None:
+        self.connections.pop(connection.number, None)
 
     @property
     def group(self) -> str:
@@ -135,7 +152,7 @@ class Directory:
             if record is None:
                 return None
             if live is None:
-                live = LiveApplication(record, Hooks(self._lane()))
+                live = LiveApplication(record, Hooks(self._lane(), self._services))
             changed = live.stale or live.record != record
             live.record, live.stale = record, changed
             if changed:
@@ -176,7 +193,7 @@ class Directory:
         live = self._rooms.get(key)
         if live is None or live.record.id != record.id:
             context = RoomContext(self._services, application.record.name, record.name)
-            live = LiveRoom(application, record, Hooks(self._lane()), context)
+            live = LiveRoom(application, record, Hooks(self._lane(), self._services), context)
         old, live.record = live.record, record
         if old != record and live.before is None:
             live.before = old

@@ -20,19 +20,19 @@ from rooms.conf import Settings, get_settings, load_backend
 from rooms.engine.bus import Bus, Relay
 from rooms.engine.departing import Departing
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
-from rooms.engine.gaps import Gaps
+from rooms.engine.gaps import CHECK_SECONDS, Gaps
 from rooms.engine.heartbeat import Heartbeat
 from rooms.engine.logins import Logins
 from rooms.engine.management import Management
 from rooms.engine.membership import Membership
 from rooms.engine.messages import Messages
 from rooms.engine.notices import Notices
-from rooms.engine.parts import Parts, user_of
+from rooms.engine.parts import Parts, event_of, user_of
 from rooms.engine.services import EngineServices
+from rooms.engine.speaking import Speaking
 from rooms.engine.throttle import Throttle
-from rooms.errors import CloseCode
-from rooms.events import Connected, Logout, Ping, Pong
-from rooms.extensions import ConnectionEvent
+from rooms.errors import CloseCode, RoomsError
+from rooms.events import Connected, Direct, Logout, Ping, Pong, Quit
 from rooms.fanout import Connection, Hub
 from rooms.limits import Addresses
 from rooms.notices import AnyNotice
@@ -54,6 +54,7 @@ class _Socket:
     abort: Callable[[], None]
     application: LiveApplication | None = None
     address: str = ""
+    greeted: bool = False
 
 
 class Engine:
@@ -84,9 +85,10 @@ class Engine:
         self.messages = Messages(self.parts)
         self.gaps = Gaps(self.parts)
         self.services.serve(self.parts, self.management, self.messages)
+        self.speaking = Speaking(self.parts, self.messages)
         self.logins = Logins(self.parts)
         self.notices = Notices(self.parts, self.departing, self.management)
-        self.throttle = Throttle(self.parts.directory)
+        self.throttle = Throttle(self.parts.directory, settings.request_rate, settings.request_burst)
         self._addresses = Addresses()
         self._ticking: asyncio.Task[None] | None = None
 
@@ -125,7 +127,9 @@ class Engine:
         heartbeat.every(SWEEP_SECONDS, self._sweep)
         heartbeat.every(REFRESH_SECONDS, self.parts.directory.refresh)
         heartbeat.every(REPAIR_SECONDS, self.parts.bus.repair)
+        heartbeat.every(CHECK_SECONDS, self.gaps.check)
         self._ticking = asyncio.create_task(heartbeat.run())
+        self.services.open(self)
 
     async def stop(self) -> None:
         """Close what is open and let go of threads, tasks and connections to backends."""
@@ -136,6 +140,7 @@ class Engine:
             self._ticking.cancel()
         for connection in list(self.connections):
             connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
+        await self.services.hang_up()
         await self.parts.tasks.settle()
         await self.parts.bus.stop()
         self.parts.directory.close()
@@ -154,12 +159,17 @@ class Engine:
 
     # Events of a connection --------------------------------------------------------------------------
 
+    def attach(self, connection: Connection, abort: Callable[[], None]) -> None:
+        """A socket was accepted that is in no application itself; its branches are (``branches.py``)."""
+        self.connections[connection] = _Socket(abort)
+
     async def connect(self, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
         """A socket was accepted; ``user`` is the handshake's Django user, ``abort`` ends it for good."""
         connection.heard = time.monotonic()
         socket = self.connections[connection] = _Socket(abort)
         application = await self.parts.directory.application(connection.application)
-        if application is None:
+        door = connection.protocol.name
+        if application is None or not application.record.lets_in(door):
             name = connection.application[:64]
             connection.close(CloseCode.NO_SUCH_APPLICATION, f"There is no application {name}.")
             return
@@ -175,7 +185,19 @@ class Engine:
         socket.application = application
         connection.waiting_for_login = time.monotonic()
         self.parts.hub.group_add(application.group, connection)
-        if user is not None and user.is_authenticated:
+        await self.parts.bus.subscribe(application.group)
+        application.add(connection)
+        if application.hooks.has("on_receive"):
+            connection.protocol = connection.protocol.bare()
+        if connection.protocol.anonymous:
+            try:
+                await self.logins.anonymous(connection, application, user)
+            except RoomsError as error:
+                if error.retry:
+                    raise
+                connection.close(CloseCode.NOT_PERMITTED, error.message)
+                return
+        elif user is not None and user.is_authenticated:
             await self.logins.by_session(connection, application, user)
         connection.send(
             Connected(
@@ -186,13 +208,16 @@ class Engine:
                 version=VERSION,
             )
         )
-        await application.hooks.tell("on_connect", _event(connection))
+        socket.greeted = True
+        # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
+        greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
+        await asyncio.shield(self.parts.tasks.spawn(greeting))
 
     async def logout(self, connection: Connection, request: Logout) -> None:
         user_of(connection)
         connection.hold()
         try:
-            await self.membership.leave_all(connection)
+            await self.membership.log_out(connection)
             await self.logins.logout(connection, request)
             application = await self.parts.application_of(connection)
             self.parts.hub.group_discard(application.watchers, connection)
@@ -205,6 +230,9 @@ class Engine:
     async def pong(self, connection: Connection, request: Pong) -> None:
         """A sign of life, as any frame is."""
 
+    async def quit(self, connection: Connection, request: Quit) -> None:
+        connection.close(CloseCode.NORMAL, "Good bye.")
+
     def disconnect(self, connection: Connection) -> None:
         """The socket is gone, however it ended: everything it held is let go. Never waits."""
         socket = self.connections.pop(connection, None)
@@ -212,13 +240,16 @@ class Engine:
             return
         if socket.address:
             self._addresses.remove(socket.address)
-        user, event = connection.user, _event(connection)
+        user, event = connection.user, event_of(connection, connection.user)
+        application.discard(connection)
         self.departing.disconnected(connection)
-        self.parts.hub.group_discard(application.group, connection)
+        if self.parts.hub.group_discard(application.group, connection):
+            wanted = partial(self.parts.hub.__contains__, application.group)
+            self.parts.tasks.spawn(self.parts.bus.unsubscribe(application.group, wanted))
         self.parts.hub.group_discard(application.watchers, connection)
         if user is not None:
             self.logins.disconnected(connection, application, user)
-        if application.hooks.has("on_disconnect"):
+        if socket.greeted and application.hooks.has("on_disconnect"):
             self.parts.tasks.spawn(application.hooks.tell("on_disconnect", event))
 
     # From outside ------------------------------------------------------------------------------------
@@ -242,7 +273,10 @@ class Engine:
     # Inside ------------------------------------------------------------------------------------------
 
     def _relayed(self, group: str, relay: Relay) -> None:
-        self.parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
+        if isinstance(relay.event, Direct):
+            self.speaking.deliver(group, relay.event, relay.only or ())
+        else:
+            self.parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
 
     def _abort(self, connection: Connection) -> None:
         self.connections[connection].abort()
@@ -264,7 +298,3 @@ class Engine:
         self.logins.sweep()
         self.parts.directory.sweep(self.parts.hub.__contains__)
         await self.management.sweep()
-
-
-def _event(connection: Connection) -> ConnectionEvent:
-    return ConnectionEvent(connection.application, connection.id, connection.address, connection.user)

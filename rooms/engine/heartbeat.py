@@ -76,7 +76,7 @@ class Heartbeat:
             and now - connection.waiting_for_login > settings.login_seconds
         ):
             connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")
-        elif connection.busy:
+        elif connection.busy or not connection.protocol.heartbeat:
             # Its own request keeps it from being heard.
             connection.heard = now
         elif now - connection.heard > settings.ping_seconds + settings.pong_seconds:

@@ -8,20 +8,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rooms.engine.lanes import HandlerFailed, Lane
 from rooms.errors import RoomsError
 from rooms.extensions import Extension, RoomContext, registry
+from rooms.extensions.contexts import Services
 
 logger = logging.getLogger("rooms.extensions")
+
+# Nobody waits for an answer to what an extension is only told, and it is lost when its turn does not come:
+# so it may come late.
+TELL_SECONDS = 60.0
 
 
 class Hooks:
     """The extension of one application or room in this process, its lane and its timer."""
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, services: Services) -> None:
         self.lane = lane
+        self._services = services
         self._extension: Extension | None = None
         self._name = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -44,12 +51,17 @@ class Hooks:
         if kind is None:
             logger.error("There is no extension %s; %s goes on without.", name, room or application)
             return
+        extension = None
         try:
             extension = kind(application, room, await self._read(kind, settings))
+            # A handler may set it in a thread.
+            set_timer = partial(asyncio.get_running_loop().call_soon_threadsafe, self._start_timer)
+            extension.attach(self._services, timeout_set=set_timer)
             await self.lane.run(extension.init)
         except Exception as error:
             cause = error.cause if isinstance(error, HandlerFailed) else error
             logger.error("Extension %s could not begin in %s", name, room or application, exc_info=cause)
+            self._end(extension)
             return
         self._extension, self._stopped = extension, False
         self._start_timer()
@@ -69,17 +81,25 @@ class Hooks:
         handler: Callable[..., Any] = getattr(self._extension, method)
         return handler
 
-    async def call(self, hook: str, event: object, *, lane: Lane | None = None) -> None:
+    async def call(
+        self, hook: str, event: object, *, lane: Lane | None = None, wait: float | None = None
+    ) -> None:
         """Call a hook, in the room's lane where a room's event reaches its application.
 
         Raises RoomsError as the handler does, HandlerFailed where it broke (logged already).
         """
         if self.has(hook):
-            await self.run(getattr(self._extension, hook), event, lane=lane)
+            await self.run(getattr(self._extension, hook), event, lane=lane, wait=wait)
 
-    async def run(self, handler: Callable[..., Any], *event: object, lane: Lane | None = None) -> None:
+    async def run(
+        self,
+        handler: Callable[..., Any],
+        *event: object,
+        lane: Lane | None = None,
+        wait: float | None = None,
+    ) -> None:
         try:
-            await (lane or self.lane).run(handler, *event)
+            await (lane or self.lane).run(handler, *event, wait=wait)
         except HandlerFailed as failure:
             await self._failed(handler, event, failure.cause)
             raise
@@ -87,16 +107,22 @@ class Hooks:
     async def tell(self, hook: str, event: object, *, lane: Lane | None = None) -> None:
         """Call a hook that cannot refuse; whatever it raises stays here."""
         try:
-            await self.call(hook, event, lane=lane)
+            await self.call(hook, event, lane=lane, wait=TELL_SECONDS)
         except RoomsError as error:
             if not isinstance(error, HandlerFailed):
                 logger.warning("%s of %s has no say, but raised: %s", hook, self._name, error.message)
 
     def stop(self) -> None:
-        """No more timeouts; what has been begun ends as it would."""
+        """No more timeouts and dialled services; what has been begun ends as it would."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
+        self._end(self._extension)
+
+    def _end(self, extension: Extension | None) -> None:
+        if extension is not None:
+            extension.detach()
+            self._services.ended(extension)
 
     async def _read(self, kind: type[Extension], settings: dict[str, Any]) -> Mapping[str, Any]:
         # In a thread, because a form may ask the database.
@@ -116,27 +142,27 @@ class Hooks:
                 logger.exception("on_error of extension %s failed", self._name)
 
     def _start_timer(self) -> None:
-        """Look again after ``timeout`` seconds, or after one to see whether one has been set."""
-        timeout = self._extension.timeout if self._extension else None
-        if self._stopped or not self.has("on_timeout"):
-            return
-        loop = asyncio.get_running_loop()
+        """Call ``on_timeout`` after ``timeout`` seconds from now."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_later(1 if timeout is None else timeout, self._timed_out, timeout is not None)
+        timeout = self._extension.timeout if self._extension else None
+        # One that is just being called is followed by the next when it has ended.
+        if timeout is None or self._stopped or self._timeouts or not self.has("on_timeout"):
+            return
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._timed_out)
 
-    def _timed_out(self, due: bool) -> None:
-        if due and self._extension is not None:
+    def _timed_out(self) -> None:
+        if self._extension is not None:
             task = asyncio.create_task(self._call_timeout(self._extension))
             self._timeouts.add(task)
-            task.add_done_callback(self._timeouts.discard)
-        else:
-            self._start_timer()
+            task.add_done_callback(self._timeout_ended)
 
     async def _call_timeout(self, extension: Extension) -> None:
         try:
             await self.run(extension.on_timeout)
         except RoomsError:
             logger.debug("on_timeout of %s failed; it is called again in time", self._name)
-        if extension is self._extension:
-            self._start_timer()
+
+    def _timeout_ended(self, task: asyncio.Task[None]) -> None:
+        self._timeouts.discard(task)
+        self._start_timer()

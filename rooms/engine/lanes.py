@@ -30,14 +30,15 @@ class Lane:
         self.pool = pool
         self._seconds = seconds
 
-    async def run(self, handler: Callable[..., Any], *arguments: Any) -> None:
-        """Run a handler, a coroutine function in the loop, a plain one in a thread.
+    async def run(self, handler: Callable[..., Any], *arguments: Any, wait: float | None = None) -> None:
+        """Run a handler, a coroutine function in the loop, a plain one in a thread. It may ``wait`` for its
+        turn so many seconds, by default as long as it may take itself.
 
         Raises what it raises if that is a RoomsError, Unavailable when it could not begin in time,
         HandlerFailed for everything else.
         """
         try:
-            await asyncio.wait_for(self._lock.acquire(), self._seconds)
+            await asyncio.wait_for(self._lock.acquire(), self._seconds if wait is None else wait)
         except TimeoutError:
             raise Unavailable("This room is busy; try again in a moment.") from None
         task = asyncio.create_task(_outcome(self._call(handler, arguments)))

@@ -21,8 +21,8 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from rooms import names, policy
-from rooms.engine.directory import LiveApplication
-from rooms.engine.parts import Parts, user_of
+from rooms.engine.directory import LiveApplication, user_group
+from rooms.engine.parts import Parts, event_of, user_of
 from rooms.errors import (
     ApplicationFull,
     BadRequest,
@@ -33,7 +33,6 @@ from rooms.errors import (
     RoomsError,
 )
 from rooms.events import Login, Logout, Reply, User
-from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection
 from rooms.limits import TokenBucket
 from rooms.models import RevokedLogin
@@ -67,6 +66,22 @@ class Logins:
             except RoomsError:
                 connection.login = None
 
+    async def anonymous(self, connection: Connection, application: LiveApplication, user: Any) -> None:
+        """Log in somebody whose protocol knows no names: a guest, called as the connection is. Where only
+        signed-in users are admitted, that is asked of the handshake's Django user. Raises RoomsError."""
+        guest = User(name=connection.id, id=f"guest-{connection.id}", guest=True)
+        identity = await self._parts.pool.run(_identity, user)
+        if identity is not None:
+            policy.check_entry(application.record, identity.user, identity.groups)
+            connection.account = identity.user
+        moderator = identity is not None and identity.moderator
+        await self._admit(
+            connection,
+            application,
+            Identity(user=guest, moderator=moderator),
+            vouched=identity is not None,
+        )
+
     async def login(self, connection: Connection, request: Login) -> None:
         application = await self._parts.application_of(connection)
         if request.name is not None and request.token is not None:
@@ -77,6 +92,18 @@ class Logins:
             await self._admit(connection, application, identity)
         else:
             await self._confirm(connection, application, request)
+        await self._answer(connection, request, application)
+
+    async def login_by_session(self, connection: Connection, request: Login, user: Any) -> None:
+        """As ``login``, for the handshake's Django user, whose name it is. Raises RoomsError."""
+        application = await self._parts.application_of(connection)
+        identity = await self._parts.pool.run(_identity, user)
+        if identity is None:
+            raise LoginRefused("This account is not active.")
+        await self._admit(connection, application, identity)
+        await self._answer(connection, request, application)
+
+    async def _answer(self, connection: Connection, request: Login, application: LiveApplication) -> None:
         user = user_of(connection)
         connection.login = connection.login or uuid.uuid4().hex
         token = await self._parts.pool.run(_token, application.record.name, user, connection.login)
@@ -89,17 +116,22 @@ class Logins:
         if connection.login is not None:
             await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_seconds)
         connection.user, connection.login, connection.moderator = None, None, False
+        self._parts.hub.group_discard(user_group(application.group, user.id), connection)
         connection.waiting_for_login = time.monotonic()
         await self._parts.see_to(partial(self._remove, application.group, connection, user))
         connection.send(Reply(id=request.id, data={}))
-        await application.hooks.tell("on_logout", _event(connection, user))
+        await application.hooks.tell("on_logout", event_of(connection, user))
 
     def disconnected(self, connection: Connection, application: LiveApplication, user: User) -> None:
         """A guest's name stays theirs for a while after the last connection is gone."""
         parts, group = self._parts, application.group
+        parts.hub.group_discard(user_group(application.group, user.id), connection)
+        remove = partial(self._remove, group, connection, user)
+        if not connection.protocol.resumable:
+            parts.tasks.spawn(parts.departures.attempt(remove))
+            return
         fade = partial(parts.presence.fade, group, connection.id, user)
         parts.tasks.spawn(parts.departures.attempt(fade))
-        remove = partial(self._remove, group, connection, user)
         parts.departures.add(parts.settings.guest_name_seconds, remove)
 
     async def _remove(self, group: str, connection: Connection, user: User) -> None:
@@ -132,16 +164,26 @@ class Logins:
             raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
         return Identity(user=User(name=name, id=f"guest-{uuid.uuid4().hex}", guest=True))
 
-    async def _admit(self, connection: Connection, application: LiveApplication, identity: Identity) -> None:
+    async def _admit(
+        self,
+        connection: Connection,
+        application: LiveApplication,
+        identity: Identity,
+        *,
+        vouched: bool = False,
+    ) -> None:
+        """Let somebody in; ``vouched``: whether they may enter has been found out in another way."""
         user, record = identity.user, application.record
-        policy.check_entry(record, user, identity.groups)
+        if not vouched:
+            policy.check_entry(record, user, identity.groups)
         try:
             await self._parts.presence.add(
                 application.group, connection.id, user, limit=record.max_users, unique=user.guest
             )
-            await application.hooks.call("on_login", _event(connection, user))
+            await application.hooks.call("on_login", event_of(connection, user))
             # Again, because a ban may have come while we waited.
-            policy.check_entry(application.record, user, identity.groups)
+            if not vouched:
+                policy.check_entry(application.record, user, identity.groups)
         except BaseException as error:
             remove = partial(self._remove, application.group, connection, user)
             self._parts.tasks.spawn(self._parts.departures.attempt(remove))
@@ -155,6 +197,9 @@ class Logins:
         connection.user, connection.login = user, identity.login
         connection.moderator = identity.moderator
         connection.waiting_for_login = None
+        self._parts.hub.group_add(user_group(application.group, user.id), connection)
+        if connection.protocol.watches_rooms:
+            self._parts.hub.group_add(application.watchers, connection)
 
     def _check_rate(self, connection: Connection, application: LiveApplication) -> None:
         per_minute = application.record.logins_per_minute
@@ -169,10 +214,6 @@ class Logins:
         """Forget addresses whose bucket is full again."""
         for key in [key for key, bucket in self._buckets.items() if bucket.is_full()]:
             del self._buckets[key]
-
-
-def _event(connection: Connection, user: User | None) -> ConnectionEvent:
-    return ConnectionEvent(connection.application, connection.id, connection.address, user)
 
 
 # What follows runs in threads ----------------------------------------------------------------------

@@ -13,7 +13,19 @@ from rooms.catalogue import group_of
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.parts import Parts, user_of
 from rooms.errors import RoomExists, RoomNotFound
-from rooms.events import CloseRoom, CreateRoom, ListRooms, Reply, RoomInfo, User
+from rooms.events import (
+    CloseRoom,
+    CreateRoom,
+    Enter,
+    Join,
+    Listen,
+    ListRooms,
+    Make,
+    Reply,
+    RoomInfo,
+    Subscribe,
+    User,
+)
 from rooms.fanout import Connection
 
 LIST_LIMIT = 100
@@ -77,14 +89,22 @@ class Management:
         """Slow on purpose, and so not in the threads that everybody needs."""
         return await self._parts.passwords.run(make_password, password) if password else ""
 
-    async def room_to_enter(self, connection: Connection, name: str, user: User) -> LiveRoom:
-        """The room of that name, made on demand where the application allows it."""
-        return await self.room_on_demand(await self._parts.application_of(connection), name, user)
+    async def room_to_enter(self, connection: Connection, request: Join | Subscribe, user: User) -> LiveRoom:
+        """The room that a request names, made where that may be."""
+        application = await self._parts.application_of(connection)
+        make = request.make if isinstance(request, Enter | Listen) else "on_demand"
+        return await self.room_on_demand(application, request.room, user, make=make)
 
-    async def room_on_demand(self, application: LiveApplication, name: str, user: User | None) -> LiveRoom:
-        """As above; ``user`` will own the room, None makes it the server's. Raises RoomNotFound."""
+    async def room_on_demand(
+        self, application: LiveApplication, name: str, user: User | None, *, make: Make = "on_demand"
+    ) -> LiveRoom:
+        """The room of that name, made on demand where the application allows it.
+
+        ``user`` will own a room that is made, None makes it the server's. Raises RoomNotFound.
+        """
+        may_make = make == "always" or (make == "on_demand" and application.record.rooms_on_demand)
         while (room := await self._parts.directory.find_room(application, name)) is None:
-            if not application.record.rooms_on_demand:
+            if not may_make:
                 raise RoomNotFound(f"There is no room {name}.")
             try:
                 await self._parts.pool.run(
@@ -94,6 +114,11 @@ class Management:
                 # Somebody else made it just now; look again.
                 continue
         return room
+
+    async def remove(self, room: LiveRoom) -> None:
+        """The room goes now, whoever is in it; they hear of it as of any removed room."""
+        if not room.gone:
+            await self._parts.pool.run(catalogue.delete_room, room.record.id)
 
     async def remove_if_empty(self, room: LiveRoom) -> None:
         """The last one is out of a room that goes with its last member."""

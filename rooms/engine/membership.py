@@ -15,9 +15,22 @@ from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in, user_of
-from rooms.errors import NotMember, RoomClosed, RoomFull, TooManyRooms, Unavailable
-from rooms.events import Join, JoinData, Joined, Leave, Reply, Subscribe, Unsubscribe, User
-from rooms.extensions import JoinEvent
+from rooms.errors import AlreadyMember, NotMember, RoomClosed, RoomFull, TooManyRooms, Unavailable
+from rooms.events import (
+    Enter,
+    Join,
+    JoinData,
+    Joined,
+    Leave,
+    LeaveAll,
+    Listen,
+    Rejoined,
+    Reply,
+    Subscribe,
+    Unsubscribe,
+    User,
+)
+from rooms.extensions import JoinEvent, LeaveEvent
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
 from rooms.histories import Snapshot
@@ -45,7 +58,18 @@ class Membership:
     async def unsubscribe(self, connection: Connection, request: Unsubscribe) -> None:
         await self._leave(connection, request, listens_only=True)
 
-    async def leave_all(self, connection: Connection) -> None:
+    async def leave_every(self, connection: Connection, request: LeaveAll) -> None:
+        """Out of every room, as somebody who leaves each."""
+        user = user_of(connection)
+        places = list(connection.memberships.values())
+        for place in places:
+            self._departing.discard(connection, place)
+        connection.send(Reply(id=request.id, data={}))
+        for place in places:
+            if not place.listens_only:
+                await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+
+    async def log_out(self, connection: Connection) -> None:
         """Out of every room, as somebody who logs out."""
         user = user_of(connection)
         for place in list(connection.memberships.values()):
@@ -61,8 +85,12 @@ class Membership:
         connection.hold()
         try:
             room, place, before = await self._admit(connection, request, user, listens_only=listens_only)
+            if place is before and isinstance(request, Enter | Listen) and request.again == "refuse":
+                raise AlreadyMember(f"You are in {room.name} already.")
             try:
                 await self._answer(connection, request, room, place, user)
+                if place is before and isinstance(request, Enter) and request.again == "announce":
+                    self._departing.tell(room, Rejoined(room=room.name, user=user), exclude=connection)
             except BaseException:
                 if place is not before:
                     self._restore(connection, room, place, before, user)
@@ -76,7 +104,7 @@ class Membership:
         """Let the connection in. The room, its place there, and the place it had before: the same
         one where it was in already."""
         for pause in PAUSES:
-            room = await self._management.room_to_enter(connection, request.room, user)
+            room = await self._management.room_to_enter(connection, request, user)
             before = place_in(connection, room)
             if before is not None and (listens_only or not before.listens_only):
                 return room, before, before
@@ -112,7 +140,7 @@ class Membership:
     async def _check_password(
         self, connection: Connection, request: Join | Subscribe, room: LiveRoom, user: User
     ) -> None:
-        policy.check_join(room.record, user, moderator=connection.moderator)
+        policy.check_join(room.record, connection.people, moderator=connection.moderator)
         if policy.needs_password(room.record, user, moderator=connection.moderator):
             # Slow on purpose, and so neither under a lock nor in the threads that everybody needs.
             await self._parts.passwords.run(policy.check_room_password, room.record, request.password)
@@ -129,14 +157,14 @@ class Membership:
             except BaseException as error:
                 if place.announced:
                     place.announced = False
-                    self._departing.tell_extensions(room, user, "left")
+                    self._departing.tell_extensions(room, user, "left", connection.claims)
                 if isinstance(error, GroupFull):
                     raise _full(room) from None
                 raise
             place.unheard = first
         await self._parts.bus.subscribe(room.group)
         # Again, because a ban may have come while we waited.
-        policy.check_join(room.record, user, moderator=connection.moderator)
+        policy.check_join(room.record, connection.people, moderator=connection.moderator)
         if room.gone:
             raise GroupClosed
         if place_in(connection, room) is not place:
@@ -154,7 +182,7 @@ class Membership:
         limit = room.record.max_members
         if limit is not None and (await self._parts.presence.counts([room.group]))[0] >= limit:
             raise _full(room)
-        event = JoinEvent(room.context, user, connection.id)
+        event = JoinEvent(room.context, user, connection.id, claims=connection.claims)
         for hooks in levels:
             await hooks.call("on_join", event, lane=room.hooks.lane)
         return True
@@ -164,7 +192,8 @@ class Membership:
     ) -> None:
         parts, record = self._parts, room.record
         past = await self._past(room, request)
-        page = await parts.presence.members(room.group, limit=parts.settings.join_members)
+        most = None if connection.protocol.lists_all_members else parts.settings.join_members
+        page = await parts.presence.members(room.group, limit=most)
         if place_in(connection, room) is not place:
             raise RoomClosed(f"Room {room.name} was closed.")
         members = page.users
@@ -222,11 +251,30 @@ class Membership:
         user = user_of(connection)
         place = connection.memberships.get(request.room)
         if place is None or place.listens_only is not listens_only:
+            await self._parts.check_room_exists(connection, request.room)
             raise NotMember(f"You are not in {request.room}.")
+        if not listens_only:
+            await self._ask_to_leave(connection, place, user)
         self._departing.discard(connection, place)
         connection.send(Reply(id=request.id, data={}))
         if not listens_only:
             await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+
+    async def _ask_to_leave(self, connection: Connection, place: Place, user: User) -> None:
+        """The room's extension and its application's may refuse to let somebody go who asks."""
+        room = self._parts.directory.room_by_group(place.group)
+        if room is None:
+            return
+        event = LeaveEvent(room.context, user, "left", claims=connection.claims)
+        for hooks in (room.hooks, room.application.hooks):
+            if hooks.has("on_leaving"):
+                connection.hold()
+                try:
+                    await hooks.call("on_leaving", event, lane=room.hooks.lane)
+                finally:
+                    connection.release()
+        if connection.memberships.get(place.room) is not place:
+            raise NotMember(f"You are not in {place.room} any more.")
 
 
 def _number(past: Snapshot) -> int:

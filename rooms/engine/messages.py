@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from rooms import clock, policy
+from rooms.engine.answers import LONGEST_EVENT, message_event
 from rooms.engine.directory import LiveRoom
 from rooms.engine.parts import Parts, place_in, user_of
 from rooms.errors import (
@@ -24,8 +25,7 @@ from rooms.errors import (
     ReservedEvent,
     UserNotFound,
 )
-from rooms.events import ListMembers, Message, ReadHistory, Reply, Send, SentData, User
-from rooms.extensions import MessageEvent
+from rooms.events import HistoryData, ListMembers, Message, ReadHistory, Reply, Say, Send, SentData, User
 from rooms.fanout import Connection
 from rooms.histories import Appended
 from rooms.protocols.native import RESERVED
@@ -36,7 +36,6 @@ MOST_KEYS = 10_000
 DEFAULT_EVENT = "message"
 LIST_LIMIT = 100
 LONGEST_LIST = 1000
-LONGEST_EVENT = 64
 
 # A key as it counts: with its room and its user.
 _Used: TypeAlias = tuple[int, str, str]
@@ -54,8 +53,12 @@ class Messages:
         room = await self._room_of(connection, request.room)
         if connection.memberships[room.name].listens_only:
             raise NotMember(f"You only listen in {request.room}.")
-        policy.check_send(room.record, user)
-        self._check(request, room.application.record.max_message_bytes)
+        await self.say(connection, request, room, user)
+
+    async def say(self, connection: Connection, request: Send, room: LiveRoom, user: User) -> None:
+        """As ``send``, for one of whom it is known that they may be heard here."""
+        policy.check_send(room.record, user, connection.people)
+        self._check(request, self._largest(connection, room))
         if request.key is None:
             await self._carry_out(connection, request, room, user)
         else:
@@ -72,8 +75,11 @@ class Messages:
         to: str | Sequence[str] | None = None,
         state: bool = False,
         volatile: bool = False,
+        sender: User | None = None,
+        exclude: Connection | None = None,
     ) -> Message:
-        """Say something as the server. No handler is asked and no policy: the site's code decides."""
+        """Say something as the server, or as ``sender``, whose own connection, ``exclude``, is left out. No
+        handler is asked and no policy: the site's code decides."""
         request = Send(
             room=room.name,
             data=msgspec.Raw(msgspec.json.encode(data)),
@@ -86,10 +92,10 @@ class Messages:
             raise BadRequest(f"An event's name has 1 to {LONGEST_EVENT} characters, none of them NUL.")
         if event in RESERVED:
             raise ReservedEvent(f"The event name {event} belongs to the protocol; choose another.")
-        self._check(request, room.application.record.max_message_bytes)
+        self._check(request, self._largest(exclude, room))
         recipients = await self._recipients(room, request.to)
-        message = (await self._keep(request, room, None, request.data, recipients)).message
-        self._tell(room, message, recipients, volatile=volatile)
+        message = (await self._keep(request, room, sender, request.data, recipients)).message
+        self._tell(room, message, recipients, exclude=exclude, volatile=volatile)
         return message
 
     async def history(self, connection: Connection, request: ReadHistory) -> None:
@@ -102,7 +108,7 @@ class Messages:
             after=request.after,
             limit=min(limit, settings.recovery_limit),
         )
-        connection.send(Reply(id=request.id, data={"messages": page.messages, "more": page.more}))
+        connection.send(Reply(id=request.id, data=HistoryData(messages=page.messages, more=page.more)))
 
     async def members(self, connection: Connection, request: ListMembers) -> None:
         room = await self._room_of(connection, request.room)
@@ -118,15 +124,26 @@ class Messages:
         """The room, for those who are in it. Raises NotMember."""
         user_of(connection)
         if name not in connection.memberships:
+            await self._parts.check_room_exists(connection, name)
             raise NotMember(f"You are not in {name}.")
         room = await self._parts.directory.room(await self._parts.application_of(connection), name)
         if place_in(connection, room) is None:
             raise NotMember(f"You are not in {name}.")
         return room
 
-    def _check(self, request: Send, most: int) -> None:
+    def _largest(self, connection: Connection | None, room: LiveRoom) -> int | None:
+        """The most bytes of a message: the application's word, or what suits the protocol, where the largest
+        frame is limit enough."""
+        most = room.application.record.max_message_bytes
+        if most is None and (connection is None or connection.protocol.limits_messages):
+            most = self._parts.settings.max_message_bytes
+        return most
+
+    def _check(self, request: Send, most: int | None) -> None:
         size = len(bytes(request.data))
-        if size > most:
+        if isinstance(request, Say) and request.words is not None:
+            size = max(size, len(bytes(request.words)))
+        if most is not None and size > most:
             raise MessageTooLarge(f"A message has at most {most} bytes, got {size}.")
         if request.state:
             if request.to is not None or request.volatile:
@@ -197,12 +214,14 @@ class Messages:
     ) -> msgspec.Raw | dict[str, Any]:
         """What is left to be said after the extensions, or the answer of the one that took the message."""
         levels = (room.hooks, room.application.hooks)
-        name = request.event or DEFAULT_EVENT
+        name = DEFAULT_EVENT if request.event is None else request.event
         taking = next(((hooks, taker) for hooks in levels if (taker := hooks.taker(name))), None)
         asked = [hooks for hooks in levels if hooks.has("on_message")]
         if taking is None and not asked:
             return request.data
-        event = MessageEvent(room.context, user, connection.id, name, msgspec.json.decode(request.data))
+        event = message_event(
+            self._parts, self.publish, connection, user, room.application, room, name, request.data
+        )
         if taking is not None:
             hooks, taker = taking
             await hooks.run(taker, event, lane=room.hooks.lane)
@@ -241,13 +260,14 @@ class Messages:
     ) -> Appended:
         message = Message(
             room=room.name,
-            event=request.event or DEFAULT_EVENT,
+            event=DEFAULT_EVENT if request.event is None else request.event,
             data=data,
             sender=user,
             seq=None,
             time=clock.now(),
             to=UNSET if recipients is None else [each.name for each in recipients],
             state=True if request.state else UNSET,
+            words=_words(request, data),
         )
         if recipients is not None or request.volatile:
             return Appended(message)
@@ -265,6 +285,13 @@ class Messages:
         only = None if recipients is None else {each.id for each in recipients}
         self._parts.hub.group_send(room.group, message, exclude=exclude, only=only, volatile=volatile)
         self._parts.bus.publish(room.group, message, only=only, volatile=volatile)
+
+
+def _words(request: Send, data: msgspec.Raw) -> msgspec.Raw | UnsetType:
+    # An extension that changed the data spoke last.
+    if isinstance(request, Say) and request.words is not None and data is request.data:
+        return request.words
+    return UNSET
 
 
 def _has_extensions(room: LiveRoom) -> bool:

@@ -14,7 +14,7 @@ from rooms.engine.locks import Locks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import RoomAdded, RoomRemoved
+from rooms.events import RoomAdded, RoomEdited, RoomRemoved
 from rooms.fanout import Connection
 from rooms.notices import AnyNotice, ApplicationChanged, RoomChanged, UserDisconnected
 
@@ -49,9 +49,7 @@ class Notices:
         for connection in self._parts.hub.members(application.group):
             if not record.enabled:
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
-            elif connection.user is not None and (
-                sentence := policy.restriction(record.bans, connection.user, policy.BANNED)
-            ):
+            elif sentence := policy.restriction(record.bans, connection.people, policy.BANNED):
                 connection.close(CloseCode.BANNED, sentence)
 
     def room_changed(self, room: LiveRoom, old: RoomRecord) -> None:
@@ -65,7 +63,7 @@ class Notices:
                 connection.close(CloseCode.RESYNC, "The room's history is kept elsewhere now.")
             elif connection.user is not None and not connection.moderator:
                 sentence = policy.restriction(
-                    room.record.bans, connection.user, policy.banned_from(room.record)
+                    room.record.bans, connection.people, policy.banned_from(room.record)
                 )
                 if sentence is not None:
                     self._parts.tasks.spawn(self._put_out(connection, room, sentence))
@@ -104,7 +102,10 @@ class Notices:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
         if record.listed:
             info = await self._management.info(record.id, record)
-            self._parts.hub.group_send(application.watchers, RoomAdded(room=info))
+            known = notice.listed and notice.name == record.name
+            self._parts.hub.group_send(
+                application.watchers, RoomEdited(room=info) if known else RoomAdded(room=info)
+            )
         elif notice.listed:
             self._parts.hub.group_send(application.watchers, RoomRemoved(room=record.name))
 
@@ -133,5 +134,5 @@ class Notices:
         for live in self._parts.directory.applications():
             if notice.application in (None, live.record.name):
                 for connection in self._parts.hub.members(live.group):
-                    if connection.user is not None and connection.user.id == notice.user:
+                    if any(user.id == notice.user for user in connection.people):
                         connection.close(CloseCode(notice.code), notice.message)

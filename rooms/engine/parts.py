@@ -16,6 +16,7 @@ from rooms.engine.bus import Bus
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
 from rooms.errors import NotLoggedIn, RoomNotFound, RoomsError
 from rooms.events import User
+from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection, Hub, Membership
 from rooms.histories import History
 from rooms.presence import Presence
@@ -111,6 +112,11 @@ class Parts:
         """Wait for something that has to be done in the end, also when nobody waits any more."""
         await asyncio.shield(self.tasks.spawn(self.departures.attempt(action)))
 
+    async def check_room_exists(self, connection: Connection, name: str) -> None:
+        """Raises RoomNotFound for protocols to which that is another error than not being in a room."""
+        if connection.protocol.tells_unknown_rooms:
+            await self.directory.room(await self.application_of(connection), name)
+
     async def application_of(self, connection: Connection) -> LiveApplication:
         """The application that a connection is in. Raises RoomNotFound when it is gone."""
         live = await self.directory.application(connection.application)
@@ -124,6 +130,18 @@ def user_of(connection: Connection) -> User:
     if connection.user is None:
         raise NotLoggedIn("Log in first.")
     return connection.user
+
+
+def event_of(connection: Connection, user: User | None) -> ConnectionEvent:
+    """What extensions are told of a connection."""
+    return ConnectionEvent(
+        connection.application,
+        connection.id,
+        connection.address,
+        user,
+        number=connection.number,
+        claims=connection.claims,
+    )
 
 
 def place_in(connection: Connection, room: LiveRoom) -> Membership | None:

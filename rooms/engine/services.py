@@ -6,16 +6,24 @@ May be called from any event loop; the work is done in the engine's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rooms import names
+from rooms.engine.answers import data_of
+from rooms.engine.dials import Dial, Dials
 from rooms.engine.directory import LiveApplication
+from rooms.engine.loops import in_loop
 from rooms.engine.management import Management
 from rooms.engine.messages import Messages
 from rooms.engine.parts import Parts
-from rooms.errors import RoomNotFound
-from rooms.events import Message, User
+from rooms.errors import CloseCode, RoomNotFound, UnknownConnection
+from rooms.events import Direct, Message, User
+from rooms.extensions import Extension
+from rooms.fanout import Connection
+
+if TYPE_CHECKING:
+    from rooms.engine.engine import Engine
 
 
 class EngineServices:
@@ -27,15 +35,22 @@ class EngineServices:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._dials = Dials()
 
     def serve(self, parts: Parts, management: Management, messages: Messages) -> None:
         self._parts, self._management, self._messages = parts, management, messages
 
     def call(self, work: Any) -> Any:
         """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
-        if asyncio.get_running_loop() is self._loop:
-            return work
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return in_loop(self._loop, work)
+
+    def open(self, engine: Engine) -> None:
+        """The engine has started, so extensions may dial."""
+        self._dials.open(engine)
+
+    async def hang_up(self) -> None:
+        """Close every connection that an extension dialled."""
+        await self._dials.close()
 
     async def publish(
         self,
@@ -61,6 +76,59 @@ class EngineServices:
     async def history(self, application: str, room: str, limit: int) -> list[Message]:
         messages: list[Message] = await self.call(self._history(application, room, limit))
         return messages
+
+    # Connections by number ---------------------------------------------------------------------------
+
+    def connections(self, application: str) -> list[int]:
+        """The numbers of an application's connections that are open in this process."""
+        live = self._parts.directory.known_application(application)
+        open = [] if live is None else list(live.connections.items())
+        return [number for number, connection in open if connection.close_code is None]
+
+    async def write(self, application: str, number: int, data: Any) -> None:
+        payload = data.encode() if isinstance(data, str) else data
+        await in_loop(self._loop, self._write(application, number, payload))
+
+    async def close(self, application: str, number: int) -> None:
+        await in_loop(self._loop, self._close(application, number))
+
+    async def dial(
+        self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+    ) -> Dial:
+        return await in_loop(self._loop, self._dial(extension, url, protocol, headers))
+
+    def ended(self, extension: Extension) -> None:
+        """An extension has come to its end, and so has what it dialled."""
+        self._dials.hang_up_all(extension)
+
+    async def _write(self, application: str, number: int, data: Any) -> None:
+        connection = self._connection(application, number)
+        user = connection.user
+        event = Direct(
+            room="",
+            event="message",
+            data=data_of(data),
+            sender=None,
+            to="" if user is None else user.name,
+        )
+        connection.notify(event)
+
+    async def _close(self, application: str, number: int) -> None:
+        connection = self._connection(application, number)
+        self._dials.hang_up(connection)
+        connection.close(CloseCode.NORMAL, "Good bye.")
+
+    async def _dial(self, extension: Extension, url: str, protocol: str, headers: Mapping[str, str]) -> Dial:
+        return self._dials.dial(extension, url, protocol=protocol, headers=headers)
+
+    def _connection(self, application: str, number: int) -> Connection:
+        live = self._parts.directory.known_application(application)
+        connection = live.connections.get(number) if live is not None else None
+        if connection is None or connection.close_code is not None:
+            raise UnknownConnection(f"No connection {number} of {application} is open in this process.")
+        return connection
+
+    # In the engine's event loop ----------------------------------------------------------------------
 
     async def _publish(self, application: str, room: str, data: Any, **options: Any) -> Message:
         live = await self._application(application)

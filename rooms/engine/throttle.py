@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rooms.engine.directory import Directory
 from rooms.errors import CloseCode, RateLimited
-from rooms.events import Error, Request, Send
+from rooms.events import Addressed, Error, Quit, Request, Send
 from rooms.fanout import Connection
 from rooms.limits import Strikes, TokenBucket
 from rooms.protocols import error_answer
@@ -16,14 +16,18 @@ STRIKE_SECONDS = 30
 
 
 class Throttle:
-    def __init__(self, directory: Directory) -> None:
+    """``rate`` and ``burst`` are those of connections that are in no application."""
+
+    def __init__(self, directory: Directory, rate: int = 0, burst: int = 0) -> None:
         self._directory = directory
+        self._outside = rate, burst
         self._strikes = Strikes(STRIKE_SECONDS)
         self._closed = Strikes(STRIKE_SECONDS)
 
     def allows(self, connection: Connection, request: Request | Error) -> bool:
         """Whether the request may be carried out; otherwise it has been answered here."""
-        if self._bucket(connection, request).take():
+        # Whoever wants to go is never in the way.
+        if isinstance(request, Quit) or self._bucket(connection, request).take():
             return True
         error = RateLimited("Too many requests at once; try again in a moment.")
         id = request.id if isinstance(request, Request) else None
@@ -39,15 +43,14 @@ class Throttle:
 
     def _bucket(self, connection: Connection, request: Request | Error) -> TokenBucket:
         """The connection's own bucket, or the one for messages to a room that has its own rate."""
-        if isinstance(request, Send) and request.room in connection.memberships:
-            room = self._directory.known_room(connection.application, request.room)
+        asked = request.request if isinstance(request, Addressed) else request
+        if isinstance(asked, Send) and asked.room in connection.memberships:
+            room = self._directory.known_room(connection.application, asked.room)
             if room is not None and room.record.request_rate is not None:
                 rate, burst = room.record.request_rate, room.record.request_burst
                 return self._found(connection, f"room {room.record.id} {rate} {burst}", rate, burst)
         live = self._directory.known_application(connection.application)
-        if live is None:
-            return TokenBucket(0, 0)
-        rate, burst = live.record.request_rate, live.record.request_burst
+        rate, burst = (live.record.request_rate, live.record.request_burst) if live else self._outside
         return self._found(connection, f"{rate} {burst}", rate, burst)
 
     def _found(self, connection: Connection, name: str, rate: int, burst: int) -> TokenBucket:

@@ -7,15 +7,27 @@ derive from, ``contexts.py`` what its handlers are given, ``registry.py`` how it
 from __future__ import annotations
 
 from rooms.extensions.base import Extension, message
-from rooms.extensions.contexts import ConnectionEvent, JoinEvent, LeaveEvent, MessageEvent, RoomContext
+from rooms.extensions.contexts import (
+    ConnectionEvent,
+    Dialled,
+    HandshakeEvent,
+    JoinEvent,
+    LeaveEvent,
+    MessageEvent,
+    ReceiveEvent,
+    RoomContext,
+)
 from rooms.extensions.registry import register
 
 __all__ = [
     "ConnectionEvent",
+    "Dialled",
     "Extension",
+    "HandshakeEvent",
     "JoinEvent",
     "LeaveEvent",
     "MessageEvent",
+    "ReceiveEvent",
     "RoomContext",
     "message",
     "register",

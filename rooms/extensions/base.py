@@ -12,7 +12,17 @@ from typing import Any, ClassVar, TypeVar
 
 from django import forms
 
-from rooms.extensions.contexts import ConnectionEvent, JoinEvent, LeaveEvent, MessageEvent, RoomContext
+from rooms.extensions.contexts import (
+    ConnectionEvent,
+    Dialled,
+    HandshakeEvent,
+    JoinEvent,
+    LeaveEvent,
+    MessageEvent,
+    ReceiveEvent,
+    RoomContext,
+    Services,
+)
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -42,8 +52,11 @@ class Extension:
 
     Settings: type[forms.Form] = forms.Form
 
-    # Seconds between calls of ``on_timeout``; None: never. May be set while running.
+    # Seconds between calls of ``on_timeout``; None: never. May be set while running: the wait begins anew.
     timeout: float | None = None
+
+    _services: Services | None = None
+    _timeout_set: Callable[[], object] | None = None
 
     takers: ClassVar[Mapping[str, str]] = {}
     overridden: ClassVar[frozenset[str]] = frozenset()
@@ -52,6 +65,11 @@ class Extension:
         self.application = application
         self.room = room
         self.settings = settings
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name == "timeout" and self._timeout_set is not None:
+            self._timeout_set()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -73,14 +91,70 @@ class Extension:
                 takers[event] = name
         cls.takers, cls.overridden = takers, frozenset(overridden)
 
+    def attach(self, services: Services, timeout_set: Callable[[], object]) -> None:
+        """Called by the engine, before ``init``; ``timeout_set`` is to be called when ``timeout`` is set."""
+        self._services, self._timeout_set = services, timeout_set
+
+    def detach(self) -> None:
+        """Called by the engine when it has no more use for this instance; handlers may still be at work."""
+        self._timeout_set = None
+
+    # Connections by number ---------------------------------------------------------------------------
+
+    @property
+    def connections(self) -> list[int]:
+        """The numbers of the application's connections that are open in this process."""
+        return self._engine().connections(self.application)
+
+    async def write(self, number: int, data: Any) -> None:
+        """Tell one connection something as the server. ``bytes`` and ``str`` (its UTF-8) are what clients of
+        gowsev get as they are; for others, and given as anything else that JSON can hold, it is the value.
+        Raises UnknownConnection where no connection with that number is open in this process."""
+        await self._engine().write(self.application, number, data)
+
+    async def close(self, number: int) -> None:
+        """Close one connection, after what waits to be written. Raises UnknownConnection."""
+        await self._engine().close(self.application, number)
+
+    async def dial(
+        self, url: str, *, protocol: str = "gowsev", headers: Mapping[str, str] | None = None
+    ) -> Dialled:
+        """Have this process open a WebSocket to another service and serve that as if it had come in: it has
+        a number, and ``on_connect``, ``on_receive`` and ``on_disconnect`` are called (application only).
+
+        Returns at once; the service is dialled in the background, and again when the connection is lost.
+        Raises ValueError for an address that is not ``ws://`` or ``wss://`` or a protocol that there is
+        not, RuntimeError where too many are dialled already or the package ``websockets`` is missing.
+        """
+        if self.room is not None:
+            raise RuntimeError("Only an application's extension dials, not a room's.")
+        if self._timeout_set is None:
+            raise RuntimeError(f"This {type(self).__name__} is not running (any more), so it dials nobody.")
+        return await self._engine().dial(self, url, protocol=protocol, headers=headers or {})
+
+    def _engine(self) -> Services:
+        if self._services is None:
+            raise RuntimeError(f"This {type(self).__name__} is not running.")
+        return self._services
+
+    # Hooks -------------------------------------------------------------------------------------------
+
     async def init(self) -> None:
         """Called once, when the application or room is ready, before any other handler."""
+
+    async def on_handshake(self, event: HandshakeEvent) -> None:
+        """Somebody wants to connect (application only): fill ``event.claims``, or raise Refused (an HTTP
+        status from 400 to 499) or Rejected (403) to turn them away before the socket is accepted."""
 
     async def on_connect(self, event: ConnectionEvent) -> None:
         """A socket was accepted (application only)."""
 
     async def on_disconnect(self, event: ConnectionEvent) -> None:
         """A socket ended (application only)."""
+
+    async def on_receive(self, event: ReceiveEvent) -> None:
+        """A frame came through the gowsev door (application only). An extension with this hook decides by
+        itself what is spoken there; without it that is gowsev's subscribe and publish."""
 
     async def on_login(self, event: ConnectionEvent) -> None:
         """Raise Rejected to refuse the login (application only)."""
@@ -91,6 +165,9 @@ class Extension:
     async def on_join(self, event: JoinEvent) -> None:
         """Raise Rejected to refuse the join."""
 
+    async def on_leaving(self, event: LeaveEvent) -> None:
+        """A user asks to leave: raise Rejected to refuse. Who drops, is put out or logs out does not ask."""
+
     async def on_leave(self, event: LeaveEvent) -> None:
         """A user is out of the room."""
 
@@ -99,7 +176,7 @@ class Extension:
         Rejected to refuse it."""
 
     async def on_timeout(self) -> None:
-        """``timeout`` seconds have passed."""
+        """``timeout`` seconds have passed, whatever happened meanwhile."""
 
     async def on_error(self, event: object, error: BaseException) -> None:
         """A handler of this extension raised ``error`` while it handled ``event``."""

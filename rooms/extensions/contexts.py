@@ -7,11 +7,30 @@ event loop the handler runs in. A plain ``def`` handler calls their coroutines w
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import Any
+from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from typing import Protocol as Structural
 
 from rooms.events import Message, User
+
+if TYPE_CHECKING:
+    from rooms.extensions.base import Extension
+
+
+class Dialled(Structural):
+    """Another service that an extension dialled. It is dialled again whenever the connection is lost, until
+    somebody hangs up."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def number(self) -> int | None:
+        """The number of the connection that there is now; each has a new one. None: there is none."""
+
+    def hang_up(self) -> None:
+        """Close it and dial no more. May be called in any thread."""
 
 
 class Services(Structural):
@@ -32,6 +51,28 @@ class Services(Structural):
     async def members(self, application: str, room: str) -> list[User]: ...
 
     async def history(self, application: str, room: str, limit: int) -> list[Message]: ...
+
+    def connections(self, application: str) -> list[int]: ...
+
+    async def write(self, application: str, number: int, data: Any) -> None: ...
+
+    async def close(self, application: str, number: int) -> None: ...
+
+    async def dial(
+        self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+    ) -> Dialled: ...
+
+    def ended(self, extension: Extension) -> None: ...
+
+
+class Answers(Structural):
+    """What the engine does on behalf of the sender of a message."""
+
+    async def send(self, name: str, data: Any, room: str | None) -> bool: ...
+
+    async def send_to_room(self, name: str, data: Any, room: str | None) -> Message: ...
+
+    async def send_to_user(self, user: str, name: str, data: Any) -> None: ...
 
 
 class RoomContext:
@@ -69,44 +110,119 @@ class RoomContext:
         return await self._services.history(self.application, self.name, limit)
 
 
-class ConnectionEvent:
-    """Somebody connected, logged in or out, or is gone. ``user`` is None before the login."""
+#: Of a connection whose handshake said nothing.
+NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 
-    def __init__(self, application: str, connection: str, address: str, user: User | None) -> None:
+
+class HandshakeEvent:
+    """Somebody wants to connect; nothing has been accepted yet. ``user`` is who is signed in on the site, if
+    the handshake came from one of its pages; ``protocol`` is what shall be spoken, ``query`` and ``headers``
+    (names in lower case) are what was sent. What a handler writes into ``claims``, texts by name, stands in
+    every later event of the connection."""
+
+    def __init__(
+        self,
+        application: str,
+        protocol: str,
+        path: str,
+        query: Mapping[str, list[str]],
+        headers: Mapping[str, str],
+        address: str,
+        user: User | None,
+        claims: dict[str, str],
+    ) -> None:
+        self.application = application
+        self.protocol = protocol
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.address = address
+        self.user = user
+        self.claims = claims
+
+
+class ConnectionEvent:
+    """Somebody connected, logged in or out, or is gone. ``user`` is None before the login; ``number`` counts
+    the connections of the application in this process from 1; ``claims`` is what the handshake said."""
+
+    def __init__(
+        self,
+        application: str,
+        connection: str,
+        address: str,
+        user: User | None,
+        *,
+        number: int = 0,
+        claims: Mapping[str, str] = NO_CLAIMS,
+    ) -> None:
         self.application = application
         self.connection = connection
         self.address = address
         self.user = user
+        self.number = number
+        self.claims = claims
+
+
+class ReceiveEvent:
+    """A frame as a connection sent it; text is its UTF-8."""
+
+    def __init__(self, source: ConnectionEvent, data: bytes) -> None:
+        self.application = source.application
+        self.connection = source.connection
+        self.number = source.number
+        self.user = source.user
+        self.claims = source.claims
+        self.data = data
 
 
 class JoinEvent:
     """A user comes into a room; once per user, not per connection."""
 
-    def __init__(self, room: RoomContext, user: User, connection: str) -> None:
+    def __init__(
+        self, room: RoomContext, user: User, connection: str, *, claims: Mapping[str, str] = NO_CLAIMS
+    ) -> None:
         self.room = room
         self.user = user
         self.connection = connection
+        self.claims = claims
 
 
 class LeaveEvent:
-    """A user is out of a room; ``reason`` is one of left, dropped, kicked, closed."""
+    """A user is out of a room; ``reason`` is one of left, dropped, kicked, closed. ``claims`` are those of
+    the connection that was the user's last one there, if that is known in this process."""
 
-    def __init__(self, room: RoomContext, user: User, reason: str) -> None:
+    def __init__(
+        self, room: RoomContext, user: User, reason: str, *, claims: Mapping[str, str] = NO_CLAIMS
+    ) -> None:
         self.room = room
         self.user = user
         self.reason = reason
+        self.claims = claims
 
 
 class MessageEvent:
-    """Somebody says something in a room. ``data`` may be changed before it goes on to the room."""
+    """Somebody says something: in a room, or to the application, where ``room`` is None. ``data`` may be
+    changed before it goes on to the room."""
 
-    def __init__(self, room: RoomContext, user: User, connection: str, name: str, data: Any) -> None:
+    def __init__(
+        self,
+        room: RoomContext | None,
+        user: User,
+        connection: str,
+        name: str,
+        data: Any,
+        *,
+        claims: Mapping[str, str] = NO_CLAIMS,
+        answers: Answers | None = None,
+    ) -> None:
         self.room = room
         self.user = user
         self.connection = connection
         self.name = name
         self.data = data
+        self.claims = claims
         self.answer: dict[str, Any] = {}
+        self._answers = answers
 
     def reply(self, data: dict[str, Any]) -> Replied:
         """Answer the sender alone; the answer goes out before anything the handler publishes.
@@ -117,6 +233,31 @@ class MessageEvent:
             raise TypeError(f"A reply is a dict, got {type(data).__name__}.")
         self.answer.update(data)
         return Replied()
+
+    async def send(self, name: str, data: Any, *, room: str | None = None) -> bool:
+        """Tell the sender's connection alone, as if the sender said it to itself; ``room`` (by default that
+        of the message) is only told. ``data`` is anything that JSON can hold, or bytes. False: it was not
+        told, because it is slow or gone or its protocol knows no such messages (the native one)."""
+        return await self._through().send(name, data, room)
+
+    async def send_to_room(self, name: str, data: Any, *, room: str | None = None) -> Message:
+        """Say something in a room (by default that of the message) as its sender, to everybody but the
+        sender's connection. It is kept and numbered as any message; no handler is asked about it. Raises
+        RoomNotFound, BadRequest, ReservedEvent, MessageTooLarge; ValueError where there is no room to
+        speak to."""
+        if room is None and self.room is None:
+            raise ValueError("This message came to no room: name the room to send to.")
+        return await self._through().send_to_room(name, data, room)
+
+    async def send_to_user(self, user: str, name: str, data: Any) -> None:
+        """Tell all connections of one user of the application, by name, as the sender. Where there is no
+        such user nobody is told; clients of the native protocol hear nothing of it."""
+        await self._through().send_to_user(user, name, data)
+
+    def _through(self) -> Answers:
+        if self._answers is None:
+            raise RuntimeError("This event belongs to no connection, so nothing can be sent through it.")
+        return self._answers
 
 
 class Replied:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rooms.fanout.connection import Connection, Membership, OutboxLimits
+from rooms.fanout.connection import Branch, Connection, Membership, OutboxLimits
 from rooms.fanout.hub import Hub
 
-__all__ = ["Connection", "Hub", "Membership", "OutboxLimits"]
+__all__ = ["Branch", "Connection", "Hub", "Membership", "OutboxLimits"]

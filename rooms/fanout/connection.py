@@ -55,10 +55,12 @@ class Connection:
         "_held",
         "_limits",
         "_wake",
+        "account",
         "address",
         "application",
         "buckets",
         "busy",
+        "claims",
         "close_code",
         "close_reason",
         "heard",
@@ -66,6 +68,7 @@ class Connection:
         "login",
         "memberships",
         "moderator",
+        "number",
         "pinged",
         "protocol",
         "requests",
@@ -88,7 +91,13 @@ class Connection:
         self.protocol = protocol
         self.application = application
         self.address = address
+        # Counts the connections of an application in this process, from 1; 0 before it is let in.
+        self.number = 0
+        # What the handshake said about its client, for extensions; see ``engine/handshakes.py``.
+        self.claims: dict[str, str] = {}
         self.user: User | None = None
+        # The signed-in user behind one whom the protocol makes anonymous.
+        self.account: User | None = None
         self.moderator = False
         # The login whose tokens end with a logout; see ``engine/logins.py``.
         self.login: str | None = None
@@ -112,6 +121,11 @@ class Connection:
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
+
+    @property
+    def people(self) -> tuple[User, ...]:
+        """Everybody whom this client is known as: what is forbidden to one of them is forbidden to it."""
+        return tuple(user for user in (self.user, self.account) if user is not None)
 
     @property
     def waiting(self) -> int:
@@ -221,3 +235,38 @@ class Connection:
 
     def _too_slow(self) -> None:
         self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)
+
+
+class Branch(Connection):
+    """A client's place in one application, where one socket is in several: it tells and ends its
+    ``trunk``, the connection that has the socket. Until ``grown`` its end is its own: it was not let in."""
+
+    __slots__ = ("_trunk", "grown")
+
+    def __init__(self, id: str, trunk: Connection, *, application: str) -> None:
+        super().__init__(
+            id,
+            trunk.protocol.within(application),
+            application=application,
+            address=trunk.address,
+            limits=trunk._limits,
+        )
+        self.claims = trunk.claims
+        self.grown = False
+        self._trunk = trunk
+
+    def is_slow(self) -> bool:
+        return self._trunk.is_slow()
+
+    def close(
+        self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
+    ) -> None:
+        if not self.grown:
+            super().close(code, message, retry_in=retry_in, discard=discard)
+            return
+        if not discard:
+            self.release()
+        self._trunk.close(code, message, retry_in=retry_in, discard=discard)
+
+    def _put(self, frame: bytes) -> None:
+        self._trunk._put(frame)

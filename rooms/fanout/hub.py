@@ -156,7 +156,7 @@ class Hub:
                 continue
             kind = type(member.protocol)
             if kind not in frames:
-                frames[kind] = kind.broadcast(event)
+                frames[kind] = kind.broadcast(event, member.application)
             frame = frames[kind]
             if frame is None:
                 continue

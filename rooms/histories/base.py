@@ -8,6 +8,7 @@ message is kept: only then is it acknowledged.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rooms.catalogue import RoomRecord
@@ -62,6 +63,10 @@ class History(ABC):
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         """Messages after a number, oldest first, no more than a recovery hands over. Those that
         this process appended are told to their appender before they are told here."""
+
+    @abstractmethod
+    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
+        """The newest number of each of the rooms with these ids, as far as there is one."""
 
     @abstractmethod
     async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:

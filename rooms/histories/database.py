@@ -62,6 +62,9 @@ class DatabaseHistory(History):
         result: list[Message] = await _told_plainly(self._ledger.read(partial(_after, room, seq)))
         return result
 
+    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
+        return await self._pool.run(_positions, rooms)
+
     async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
         return await self._pool.run(_find, room, sender, key)
 
@@ -154,10 +157,12 @@ def put_state(room: RoomRecord, message: Message, seq: int | None) -> BadRequest
     of_room = models.StateMessage.objects.filter(room_id=room.id)
     if bytes(message.data) == b"null":
         of_room.filter(event=message.event).delete()
-    elif not of_room.filter(event=message.event).update(seq=seq, **_said(message)):
-        if of_room.count() >= get_settings().state_count:
-            return too_much_state()
-        of_room.create(room_id=room.id, seq=seq, **_said(message))
+    else:
+        value = {"seq": seq, **_said(message)}
+        if not of_room.filter(event=message.event).update(**value):
+            if of_room.count() >= get_settings().state_count:
+                return too_much_state()
+            of_room.create(room_id=room.id, **value)
     return None
 
 
@@ -203,6 +208,10 @@ def _after(room: RoomRecord, seq: int) -> list[Message]:
     return [_message(room, row) for row in rows[: get_settings().recovery_limit]]
 
 
+def _positions(rooms: Sequence[int]) -> dict[int, int]:
+    return dict(models.Sequence.objects.filter(pk__in=rooms).values_list("pk", "seq"))
+
+
 def _find(room: RoomRecord, sender: str, key: str) -> Message | None:
     row = models.Message.objects.filter(room_id=room.id, sender_id=sender, key=key).first()
     return None if row is None else _message(room, row)
@@ -246,6 +255,7 @@ def _said(message: Message) -> dict[str, Any]:
         "sender_name": sender.name if sender else "",
         "sender_guest": sender.guest if sender else False,
         "time": clock.from_wire(message.time),
+        "words": bytes(message.words).decode() if isinstance(message.words, msgspec.Raw) else "",
     }
 
 
@@ -264,4 +274,5 @@ def _message(
         seq=row.seq,
         time=clock.to_wire(row.time),
         state=True if state else msgspec.UNSET,
+        words=msgspec.Raw(row.words.encode()) if row.words else msgspec.UNSET,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -76,6 +76,9 @@ class MemoryHistory(History):
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         messages = [message for message, _ in self._log(room).messages if (message.seq or 0) > seq]
         return messages[: get_settings().recovery_limit]
+
+    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
+        return {room: self._logs[room].seq for room in rooms if room in self._logs}
 
     async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
         return self._log(room).keys.get((sender, key))

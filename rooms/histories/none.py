@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from rooms.catalogue import RoomRecord
@@ -33,6 +35,9 @@ class NoHistory(History):
 
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         return []
+
+    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
+        return {}
 
     async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
         return None

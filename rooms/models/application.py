@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from rooms import names
+from rooms.conf import DOORS
 from rooms.models.common import Extended, HistoryPolicy, Limits
 
 
@@ -35,6 +36,12 @@ class Application(Limits, Extended):
     entry = models.CharField(_("who may enter"), max_length=10, choices=Entry, default=Entry.ANYONE)
     group = models.ForeignKey(
         Group, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("group")
+    )
+    doors = models.JSONField(
+        _("doors"),
+        default=list,
+        blank=True,
+        help_text=_("Protocols that are let in; none chosen: all of the site's."),
     )
     rooms_on_demand = models.BooleanField(
         _("rooms on demand"), default=False, help_text=_("Users may make rooms, by joining or creating them.")
@@ -79,5 +86,7 @@ class Application(Limits, Extended):
 
     def clean(self) -> None:
         super().clean()
+        if not isinstance(self.doors, list) or not set(self.doors) <= set(DOORS):
+            raise ValidationError({"doors": _("Doors are some of %s.") % ", ".join(DOORS)})
         if self.entry == self.Entry.GROUP and self.group_id is None:
             raise ValidationError({"group": _("Choose the group whose members may enter.")})

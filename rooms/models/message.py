@@ -47,6 +47,8 @@ class Said(models.Model):
     sender_name = models.CharField(_("sender"), max_length=255, blank=True)
     sender_guest = models.BooleanField(_("guest"), default=False)
     time = models.DateTimeField(_("time"))
+    # What the sender's own protocol said beyond event and data, as JSON.
+    words = models.TextField(blank=True, editable=False)
 
     class Meta:
         abstract = True

@@ -63,6 +63,11 @@ class Room(Limits, Extended):
     persistent = models.BooleanField(
         _("persistent"), default=True, help_text=_("Otherwise the room goes with its last member.")
     )
+    closes_with_owner = models.BooleanField(
+        _("closes with its owner"),
+        default=False,
+        help_text=_("The room goes when its owner does, after the grace period."),
+    )
     history = models.CharField(_("history"), max_length=10, choices=HistoryPolicy, blank=True)
     created = models.DateTimeField(_("created"), auto_now_add=True)
 

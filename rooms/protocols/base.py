@@ -18,14 +18,51 @@ from rooms.events import Error, Push, Request, RequestId
 
 
 class Protocol(ABC):
-    """One per connection."""
+    """One per connection.
 
+    The flags say what the engine does differently for clients of this protocol; each defaults to what
+    suits a protocol that knows little.
+    """
+
+    # What settings and applications call it.
+    name: ClassVar[str]
     # Frames leave as binary rather than as text.
     binary: ClassVar[bool] = False
     # What may stand between frames that leave together as one; None: each leaves by itself.
     separator: ClassVar[bytes | None] = None
     # The WebSocket subprotocol that is echoed when the client offers it.
     subprotocol: ClassVar[str | None] = None
+    # Its clients have no names: each becomes a guest who is called as its connection is.
+    anonymous: ClassVar[bool] = False
+    # Its clients can come back as the same user, so that who drops is waited for.
+    resumable: ClassVar[bool] = False
+    # A message has its own limit beside the one for frames, where the application names none.
+    limits_messages: ClassVar[bool] = False
+    # Its clients answer pings of the protocol. Of others the server in front finds out whether they live.
+    heartbeat: ClassVar[bool] = False
+    # The answer to a join lists every member, however many.
+    lists_all_members: ClassVar[bool] = False
+    # Whoever is logged in hears of rooms that are made and removed, without asking.
+    watches_rooms: ClassVar[bool] = False
+    # A client that is put out of a room is disconnected.
+    ends_with_room: ClassVar[bool] = False
+    # A room that is not there is another error than one that the client is not in.
+    tells_unknown_rooms: ClassVar[bool] = False
+    # Its requests are ``Addressed``: a client may be logged in to several applications on one socket.
+    addresses_applications: ClassVar[bool] = False
+
+    def connected(self, connection: str) -> Iterable[Request]:
+        """What is to be carried out for a client at once when it is connected (and, if anonymous, logged
+        in); ``connection`` is its id."""
+        return ()
+
+    def bare(self) -> Protocol:
+        """What is spoken instead where the application's extension takes frames as they come."""
+        return self
+
+    def within(self, application: str) -> Protocol:
+        """What is spoken by a client's place in one of the applications that its requests address."""
+        return self
 
     @abstractmethod
     def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
@@ -39,8 +76,9 @@ class Protocol(ABC):
 
     @classmethod
     @abstractmethod
-    def broadcast(cls, event: Push) -> bytes | None:
-        """The frame that tells every client of a room. Stateless, so that it is encoded once."""
+    def broadcast(cls, event: Push, application: str) -> bytes | None:
+        """The frame that tells every client of a room of ``application``. Stateless, so that it is
+        encoded once."""
 
 
 def error_answer(id: RequestId | None, error: RoomsError) -> Error:

@@ -10,10 +10,22 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Union
 
 import msgspec
+from msgspec import UNSET
 
-from rooms import events, names
+from rooms import clock, events, names
 from rooms.errors import BadRequest, ProtocolError, ReservedEvent, RoomsError, UnknownType
-from rooms.events import Error, Push, Reply, Request, RequestId
+from rooms.events import (
+    Direct,
+    Error,
+    HistoryData,
+    JoinData,
+    Message,
+    Push,
+    Rejoined,
+    Reply,
+    Request,
+    RequestId,
+)
 from rooms.protocols import strict
 from rooms.protocols.base import Protocol, error_answer
 
@@ -50,6 +62,10 @@ _encoder = msgspec.json.Encoder()
 
 
 class Native(Protocol):
+    name: ClassVar[str] = "native"
+    resumable: ClassVar[bool] = True
+    limits_messages: ClassVar[bool] = True
+    heartbeat: ClassVar[bool] = True
     separator: ClassVar[bytes | None] = b"\n"
     subprotocol: ClassVar[str | None] = "rooms.v1"
 
@@ -61,13 +77,50 @@ class Native(Protocol):
                 yield _read(line)
 
     def send(self, event: Push | Request) -> bytes | None:
-        if isinstance(event, Reply) and event.id is None:
-            return None
-        return _encoder.encode(event)
+        if isinstance(event, Reply):
+            if event.id is None:
+                return None
+            if isinstance(event.data, JoinData | HistoryData):
+                event = msgspec.structs.replace(event, data=_without_words(event.data))
+        return self.broadcast(event, "")
 
     @classmethod
-    def broadcast(cls, event: Push) -> bytes | None:
+    def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
+        if isinstance(event, Message):
+            event = plain(event)
+        elif isinstance(event, Rejoined):
+            return None
+        elif isinstance(event, Direct):
+            return _direct(event)
         return _encoder.encode(event)
+
+
+def plain(message: Message) -> Message:
+    """The message as native clients know it."""
+    return message if message.words is UNSET else msgspec.structs.replace(message, words=UNSET)
+
+
+def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
+    messages = [plain(each) for each in data.messages]
+    if isinstance(data, HistoryData):
+        return msgspec.structs.replace(data, messages=messages)
+    return msgspec.structs.replace(data, messages=messages, state=[plain(each) for each in data.state])
+
+
+def _direct(event: Direct) -> bytes | None:
+    # What other clients say outside of rooms has no place here: it would seem to be said in one.
+    if event.sender is not None:
+        return None
+    said = Message(
+        room=event.room,
+        event=event.event,
+        data=event.data,
+        sender=None,
+        seq=None,
+        time=clock.now(),
+        to=[event.to],
+    )
+    return _encoder.encode(said)
 
 
 def _read(line: str) -> Request | Error:

@@ -28,6 +28,8 @@ def filled_in(form: BaseForm) -> dict[str, Any]:
         value = field.value()
         if value is True:
             sent[field.html_name] = "on"
+        elif isinstance(value, list):
+            sent[field.html_name] = value
         elif value is not None and value is not False:
             sent[field.html_name] = str(value)
     return sent

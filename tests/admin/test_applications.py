@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from rooms.models import Application, Room
 from rooms.notices import ApplicationChanged
-from tests.admin.pages import act, address, form_of
+from tests.admin.pages import act, address, form_of, save
 
 
 def test_the_list_counts_rooms(client: Client, application: Application) -> None:
@@ -72,3 +72,13 @@ def test_blank_limits_show_what_holds(client: Client, application: Application, 
     assert form.fields["grace_seconds"].widget.attrs["placeholder"] == 4321
     assert form["grace_seconds"].value() is None
     assert 'placeholder="65536"' in str(form["max_message_bytes"])
+
+
+def test_doors_are_chosen_by_ticking_them(client: Client, application: Application) -> None:
+    save(client, application, {"doors": ["native", "roomer"]})
+    application.refresh_from_db()
+    assert application.doors == ["native", "roomer"]
+    save(client, application, {"doors": None})
+    application.refresh_from_db()
+    assert application.doors == []
+    assert "doors" in form_of(save(client, application, {"doors": ["matrix"]})).errors

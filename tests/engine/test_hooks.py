@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
+from unittest.mock import Mock
 
 import pytest
 from django import forms
 
 from rooms.engine.hooks import Hooks
 from rooms.engine.lanes import HandlerFailed, Lane
-from rooms.errors import Rejected
+from rooms.errors import Rejected, Unavailable
 from rooms.extensions import Extension, message
 from rooms.threads import Pool
 
@@ -55,7 +56,7 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def hooks() -> AsyncIterator[Hooks]:
     pool = Pool(2, 8)
-    hooks = Hooks(Lane(pool, 20))
+    hooks = Hooks(Lane(pool, 20), Mock())
     yield hooks
     hooks.stop()
     await asyncio.to_thread(pool.close)
@@ -194,6 +195,36 @@ async def test_a_rooms_event_reaches_its_application_in_the_rooms_lane(
     await asyncio.gather(first, second)
 
 
+async def test_what_an_extension_is_only_told_may_come_late(
+    installed: Install,
+) -> None:
+    pool = Pool(2, 8)
+    hooks = Hooks(Lane(pool, 0.01), Mock())
+    inside, go_on = asyncio.Event(), asyncio.Event()
+    await use(hooks, installed(Recorder))
+    # It has begun in time and takes no notice of its own limit.
+    busy = asyncio.ensure_future(hooks.lane.run(_stubborn, inside, go_on))
+    await inside.wait()
+    told = asyncio.ensure_future(hooks.tell("on_join", "late"))
+    with pytest.raises(Unavailable):
+        await hooks.call("on_join", "asked")
+    go_on.set()
+    with pytest.raises(HandlerFailed):
+        await busy
+    await told
+    assert Recorder.calls == [("init", 1), ("join", "late")]
+    await asyncio.to_thread(pool.close)
+
+
+async def _stubborn(inside: asyncio.Event, go_on: asyncio.Event) -> None:
+    inside.set()
+    while not go_on.is_set():
+        try:
+            await go_on.wait()
+        except asyncio.CancelledError:
+            continue
+
+
 # Timers ------------------------------------------------------------------------------------------
 
 
@@ -229,3 +260,93 @@ async def test_a_timeout_comes_again_and_again_until_it_is_stopped(
     await hooks.lane.run(int)
     assert len(Ticking.ticks) == count
     assert hooks._timer is None or hooks._timer.cancelled()
+
+
+class Patient(Extension):
+    """Waits an hour, unless it is told otherwise."""
+
+    timeout: float | None = 3600
+    begun: ClassVar[Patient]
+    called: ClassVar[asyncio.Event]
+
+    async def init(self) -> None:
+        type(self).begun = self
+
+    async def on_timeout(self) -> None:
+        self.called.set()
+
+
+@pytest.fixture
+async def patient(hooks: Hooks, installed: Install, monkeypatch: pytest.MonkeyPatch) -> Patient:
+    monkeypatch.setattr(Patient, "called", asyncio.Event(), raising=False)
+    await use(hooks, installed(Patient))
+    return Patient.begun
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_a_timeout_that_is_set_holds_at_once(patient: Patient, in_a_thread: bool) -> None:
+    if in_a_thread:
+        await asyncio.to_thread(setattr, patient, "timeout", 0)
+    else:
+        patient.timeout = 0
+    async with asyncio.timeout(20):
+        await Patient.called.wait()
+
+
+async def test_setting_the_timeout_begins_the_wait_anew_and_none_ends_it(
+    hooks: Hooks, patient: Patient
+) -> None:
+    first = hooks._timer
+    assert first is not None
+    patient.timeout = 3600
+    await hooks.lane.run(int)
+    second = hooks._timer
+    assert second is not None
+    assert (first.cancelled(), second.when() > first.when()) == (True, True)
+    patient.timeout = None
+    await hooks.lane.run(int)
+    assert second.cancelled()
+    assert hooks._timer is second
+
+
+async def test_a_timeout_that_is_being_handled_is_not_called_a_second_time(
+    hooks: Hooks, installed: Install
+) -> None:
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Extension):
+        timeout = 0
+        at_once = 0
+
+        async def on_timeout(self) -> None:
+            type(self).at_once += 1
+            assert self.at_once == 1
+            # While this is still going on.
+            self.timeout = 0
+            inside.set()
+            await go_on.wait()
+            type(self).at_once -= 1
+            self.timeout = None
+
+    await use(hooks, installed(Slow))
+    await inside.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert len(hooks._timeouts) == 1
+    go_on.set()
+    await asyncio.gather(*hooks._timeouts)
+    assert Slow.at_once == 0
+
+
+async def test_the_engine_hears_of_the_end_of_an_extension(hooks: Hooks, installed: Install) -> None:
+    class Broken(Extension):
+        async def init(self) -> None:
+            raise ValueError
+
+    ended: Any = hooks._services.ended
+    await use(hooks, installed(Recorder))
+    running = hooks._extension
+    ended.assert_not_called()
+    await use(hooks, installed(Broken))
+    assert [type(call.args[0]) for call in ended.call_args_list] == [Recorder, Broken]
+    assert ended.call_args_list[0].args[0] is running

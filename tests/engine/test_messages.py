@@ -453,6 +453,44 @@ class TestTwoProcesses:
         await bob.until(lambda: len(bob.messages()) == 4)
         assert bob.messages() == ann.messages() == [1, 2, 3, 4]
 
+    async def test_the_last_hint_of_all_is_missed_when_positions_are_compared(
+        self, make_engine: MakeEngine, wire: Wire
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        await ann.say("kept", 1)
+        await bob.until(lambda: bob.messages() == [1])
+        wire.loses = lambda group, message: True
+        for number in (2, 3):
+            await ann.say("kept", number)
+        await ann.engine.parts.bus.flush()
+        await bob.engine.gaps.check()
+        await bob.until(lambda: bob.messages() == [1, 2, 3])
+
+    async def test_positions_that_agree_ask_for_no_messages(
+        self, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        await ann.say("kept", 1)
+        await bob.until(lambda: bob.messages() == [1])
+        monkeypatch.setattr(bob.engine.parts.histories["database"], "after", None)
+        await bob.engine.gaps.check()
+        await bob.engine.parts.tasks.settle()
+        assert bob.messages() == [1]
+
+    async def test_what_was_lost_and_is_not_kept_any_more_is_passed_over(
+        self, make_engine: MakeEngine, wire: Wire, kept: Room
+    ) -> None:
+        ann, bob = await self.pair(make_engine)
+        wire.loses = lambda group, message: True
+        await ann.say("kept", 1)
+        await ann.engine.parts.bus.flush()
+        await kept.messages.all().adelete()
+        await bob.engine.gaps.check()
+        await bob.engine.parts.tasks.settle()
+        wire.loses = lambda group, message: False
+        await ann.say("kept", 2)
+        await bob.until(lambda: bob.messages() == [2])
+
     async def test_the_own_next_message_finds_the_gap_too_and_its_answer_comes_first(
         self, make_engine: MakeEngine, wire: Wire
     ) -> None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from rooms.engine import throttle
 from rooms.engine.throttle import Throttle
 from rooms.errors import CloseCode
-from rooms.events import Error, Ping, Send, User
+from rooms.events import Error, Ping, Quit, Send, User
 from rooms.fanout import Connection, Membership
 from rooms.limits import Strikes, TokenBucket
 from rooms.protocols import Native
@@ -162,3 +162,10 @@ def test_a_changed_rate_begins_at_once(guard: Throttle, site: Site) -> None:
     assert asked(guard, client, 3) == 2
     site.application.record = application_record(request_rate=1, request_burst=10)
     assert asked(guard, client, 12) == 10
+
+
+def test_whoever_wants_to_go_is_not_in_the_way(guard: Throttle) -> None:
+    client = connection()
+    assert asked(guard, client, 3) == 2
+    assert asked(guard, client, 9, Quit()) == 9
+    assert client.close_code is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from rooms.extensions import Extension, MessageEvent, message
+from rooms.extensions import Extension, MessageEvent, RoomContext, message
 from rooms.extensions.base import HOOKS
 
 
@@ -22,8 +23,8 @@ class Quiz(Extension):
 
 def test_the_hooks() -> None:
     assert {
-        *("on_connect", "on_disconnect", "on_login", "on_logout", "on_join", "on_leave", "on_message"),
-        *("on_timeout", "on_error"),
+        *("on_handshake", "on_connect", "on_receive", "on_disconnect", "on_login", "on_logout"),
+        *("on_join", "on_leaving", "on_leave", "on_message", "on_timeout", "on_error"),
     } == HOOKS
 
 
@@ -85,3 +86,49 @@ def test_the_mark_without_its_name_is_refused() -> None:
 def test_an_instance_knows_where_it_is() -> None:
     quiz = Quiz("chat", None, {"rounds": 3})
     assert (quiz.application, quiz.room, quiz.settings["rounds"], quiz.timeout) == ("chat", None, 3, None)
+
+
+async def test_an_instance_reaches_connections_by_their_numbers() -> None:
+    services = AsyncMock(connections=Mock(return_value=[1, 3]))
+    quiz = Quiz("chat", None, {})
+    quiz.attach(services, timeout_set=Mock())
+    assert quiz.connections == [1, 3]
+    services.connections.assert_called_once_with("chat")
+    await quiz.write(3, b"hello")
+    services.write.assert_awaited_once_with("chat", 3, b"hello")
+    await quiz.close(3)
+    services.close.assert_awaited_once_with("chat", 3)
+    assert await quiz.dial("ws://service/", headers={"Key": "1"}) is services.dial.return_value
+    services.dial.assert_awaited_once_with(quiz, "ws://service/", protocol="gowsev", headers={"Key": "1"})
+
+
+async def test_an_instance_without_an_engine_says_so() -> None:
+    with pytest.raises(RuntimeError, match="This Quiz is not running"):
+        await Quiz("chat", None, {}).write(1, "hello")
+
+
+async def test_only_an_applications_extension_that_runs_dials() -> None:
+    services = AsyncMock()
+    for_room = Quiz("chat", RoomContext(services, "chat", "lobby"), {})
+    for_room.attach(services, timeout_set=Mock())
+    with pytest.raises(RuntimeError, match="not a room's"):
+        await for_room.dial("ws://service/")
+    ended = Quiz("chat", None, {})
+    ended.attach(services, timeout_set=Mock())
+    ended.detach()
+    with pytest.raises(RuntimeError, match="not running"):
+        await ended.dial("ws://service/")
+    services.dial.assert_not_called()
+
+
+def test_setting_the_timeout_is_told_and_setting_anything_else_is_not() -> None:
+    quiz, told = Quiz("chat", None, {}), Mock()
+    quiz.timeout = 3
+    quiz.attach(AsyncMock(), timeout_set=told)
+    quiz.settings = {}
+    assert told.call_count == 0
+    quiz.timeout = 3
+    assert (told.call_count, quiz.timeout) == (1, 3)
+    quiz.detach()
+    quiz.timeout = None
+    assert told.call_count == 1

@@ -17,6 +17,8 @@ _ids = itertools.count(1)
 class Plain(Protocol):
     """Writes a message as its event's name, anything else as its tag; counts what it encodes."""
 
+    name: ClassVar[str] = "plain"
+
     encoded: ClassVar[int] = 0
 
     def receive(self, frame: str | bytes) -> list[Request | Error]:
@@ -26,7 +28,7 @@ class Plain(Protocol):
         return self._text(event)
 
     @classmethod
-    def broadcast(cls, event: Push) -> bytes | None:
+    def broadcast(cls, event: Push, application: str) -> bytes | None:
         cls.encoded += 1
         return cls._text(event)
 
@@ -56,7 +58,7 @@ class Silent(Plain):
         return None
 
     @classmethod
-    def broadcast(cls, event: Push) -> bytes | None:
+    def broadcast(cls, event: Push, application: str) -> bytes | None:
         cls.encoded += 1
         return None
 

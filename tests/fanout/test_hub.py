@@ -95,7 +95,7 @@ class EncodesForEach(Hub):
         self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
     ) -> None:
         for member in found.members:
-            frame = type(member.protocol).broadcast(delivery.event)
+            frame = type(member.protocol).broadcast(delivery.event, "")
             if frame is not None:
                 member.push(frame, group, seq)
 

@@ -54,6 +54,15 @@ async def test_an_empty_room(history: History, room: RoomRecord) -> None:
     assert await history.after(room, 0) == []
 
 
+async def test_where_rooms_stand(history: History, make_room: RoomMaker) -> None:
+    one, other, silent = await make_room(), await make_room("other"), await make_room("silent")
+    await said(history, one, 3)
+    await said(history, other, 2)
+    found = await history.positions([one.id, other.id, silent.id, 10**9])
+    assert (found[one.id], found[other.id], found.get(silent.id, 0)) == (3, 2, 0)
+    assert 10**9 not in found
+
+
 async def test_numbers_count_from_one_in_each_room(history: History, make_room: RoomMaker) -> None:
     one, other = await make_room(), await make_room("other")
     assert numbers(await said(history, one, 3)) == [1, 2, 3]

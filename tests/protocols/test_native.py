@@ -360,7 +360,7 @@ def test_what_a_client_of_ours_writes_is_read_as_it_was_meant(request: Request) 
 
 @given(MESSAGES)
 def test_what_is_told_to_a_room_is_read_as_it_was_meant(message: Message) -> None:
-    frame = Native.broadcast(message)
+    frame = Native.broadcast(message, "chat")
     assert frame is not None
     assert b"\n" not in frame
     assert msgspec.json.decode(frame, type=Message) == message
@@ -424,7 +424,7 @@ def test_ping_and_pong() -> None:
 )
 def test_pushes_as_the_protocol_writes_them(event: Push, wire: dict[str, Any]) -> None:
     assert written(event) == wire
-    frame = Native.broadcast(event)
+    frame = Native.broadcast(event, "chat")
     assert frame is not None
     assert json.loads(frame) == wire
 

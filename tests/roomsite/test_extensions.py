@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from channels.layers import channel_layers
@@ -15,7 +16,7 @@ from rooms.engine.engine import Engine
 from rooms.events import Join, User
 from rooms.extensions import MessageEvent, RoomContext, registry
 from rooms.models import Application, Room
-from roomsite.extensions import QUESTIONS, Quiz, WordFilter
+from roomsite.extensions import QUESTIONS, Quiz, Relay, WordFilter
 from tests.engine.clients import Client
 from tests.engine.wires import Wire
 
@@ -62,6 +63,15 @@ def test_the_settings_are_checked() -> None:
     assert isinstance(form, forms.Form)
     assert not form.is_valid()
     assert registry.read_settings(Quiz, {}) == {"rounds": 3, "points": 1}
+
+
+async def test_chat_is_relayed_to_everybody_else_in_the_room() -> None:
+    answers = AsyncMock()
+    room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
+    event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "chat", "Hello!", answers=answers)
+    assert Relay.takers == {"chat": "chat"}
+    await Relay("chat", None, {}).chat(event)
+    answers.send_to_room.assert_awaited_once_with("chat", "Hello!", None)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from rooms.protocols import PROTOCOLS
 from tests.servers import SITE_VARIABLES, manage, site_environment
 
 SETTINGS = Path(__file__).resolve().parent.parent.parent / "roomsite" / "settings.py"
@@ -51,7 +52,8 @@ def test_nothing_set(settings_for) -> None:
     assert str(os.getpid()) in database["TEST"]["NAME"]
     assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == "channels.layers.InMemoryChannelLayer"
     assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["capacity"] == 10_000
-    assert found["ROOMS"] == {}
+    assert set(found["ROOMS"]) == {"DOORS"}
+    assert set(found["ROOMS"]["DOORS"]) == set(PROTOCOLS)
 
 
 def test_an_empty_variable_counts_as_absent(settings_for) -> None:

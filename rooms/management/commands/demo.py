@@ -70,6 +70,7 @@ class Command(BaseCommand):
         quiz = Application.objects.create(name="quiz", title="Quiz")
         Room.objects.create(application=quiz, name="lobby", title="Quiz lobby", extension="roomsite.Quiz")
         Room.objects.create(application=quiz, name="help", title="Help")
+        _make_originals()
         return True
 
     def _greet(self, host: str, port: int, made: bool) -> None:
@@ -88,6 +89,28 @@ class Command(BaseCommand):
             lines += [f"  Sign in as {' or '.join(known)}; the password is the name.", ""]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
+
+
+def _make_originals() -> None:
+    """Where the clients of other room servers come in. Those servers have neither history nor limits; here
+    there are limits, but so wide that only a flood meets them."""
+    for name, title, on_demand, extension in (
+        ("roomer", "For roomer's clients", True, "roomsite.Relay"),
+        ("rtbroadcaster", "For rtbroadcaster's clients", True, ""),
+        ("gowsev", "For gowsev's clients", True, ""),
+        ("test", "For goroomserver's clients", False, ""),
+    ):
+        Application.objects.create(
+            name=name,
+            title=title,
+            rooms_on_demand=on_demand,
+            history=HistoryPolicy.NONE,
+            request_rate=500,
+            request_burst=2000,
+            logins_per_minute=0,
+            max_connections_per_address=1000,
+            extension=extension,
+        )
 
 
 def _make_bench() -> None:

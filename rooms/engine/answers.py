@@ -1,0 +1,125 @@
+"""What the handler of a message can do on behalf of its sender, beyond the reply.
+
+The sender's connection is held while the handler runs, so whatever of this it hears itself comes after the
+reply. Next in the flow: ``messages.py`` for what goes to a room, the hub for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from rooms.engine.directory import LiveApplication, LiveRoom, user_group
+from rooms.engine.loops import in_loop
+from rooms.engine.parts import Parts
+from rooms.errors import BadRequest
+from rooms.events import Direct, Message, User
+from rooms.extensions import MessageEvent
+from rooms.fanout import Connection
+from rooms.protocols.payload import from_bytes
+
+LONGEST_EVENT = 64
+# What roomer calls the room of what a handler says to one client.
+ROOT = "root"
+
+
+async def tell_user(parts: Parts, application: LiveApplication, event: Direct) -> None:
+    """Tell all connections of the user whom ``event`` names, in every process; nobody where there is none."""
+    found = await parts.presence.find(application.group, [event.to])
+    recipient = found.get(event.to)
+    # Names are found in whatever case, but an id is compared exactly.
+    if recipient is not None and recipient.name == event.to:
+        parts.hub.group_send(user_group(application.group, recipient.id), event)
+        parts.bus.publish(application.group, event, only=[recipient.id])
+
+
+def data_of(value: Any) -> msgspec.Raw:
+    """What a handler wants said, as JSON. Raises TypeError for what JSON cannot hold."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return from_bytes(bytes(value))
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+class SenderAnswers:
+    """For one message. Made in the engine's event loop, may be used from any."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        publish: Callable[..., Awaitable[Message]],
+        connection: Connection,
+        user: User,
+        application: LiveApplication,
+        room: LiveRoom | None,
+        said: msgspec.Raw,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parts = parts
+        self._publish = publish
+        self._connection = connection
+        self._user = user
+        self._application = application
+        self._room = room
+        self._said = said
+
+    async def send(self, name: str, data: Any, room: str | None) -> bool:
+        return await in_loop(self._loop, self._send(name, self._data(data), room))
+
+    async def send_to_room(self, name: str, data: Any, room: str | None) -> Message:
+        return await in_loop(self._loop, self._send_to_room(name, self._data(data), room))
+
+    async def send_to_user(self, user: str, name: str, data: Any) -> None:
+        event = self._direct(name, self._data(data), ROOT, user)
+        await in_loop(self._loop, tell_user(self._parts, self._application, event))
+
+    async def _send(self, name: str, data: msgspec.Raw, room: str | None) -> bool:
+        here = self._room.name if self._room is not None else ""
+        event = self._direct(name, data, here if room is None else room, self._user.name)
+        connection = self._connection
+        gone = connection.user is None or connection.close_code is not None
+        if gone or connection.is_slow() or (frame := connection.protocol.send(event)) is None:
+            return False
+        connection.push(frame)
+        return True
+
+    async def _send_to_room(self, name: str, data: msgspec.Raw, room: str | None) -> Message:
+        there = self._room
+        if room is not None and (there is None or there.name != room):
+            there = await self._parts.directory.room(self._application, room)
+        return await self._publish(there, data, event=name, sender=self._user, exclude=self._connection)
+
+    def _direct(self, name: str, data: msgspec.Raw, room: str, to: str) -> Direct:
+        if len(name) > LONGEST_EVENT or "\0" in name:
+            raise BadRequest(f"An event's name has at most {LONGEST_EVENT} characters, none of them NUL.")
+        return Direct(room=room, event=name, data=data, sender=self._user, to=to)
+
+    def _data(self, value: Any) -> msgspec.Raw:
+        data = data_of(value)
+        # What was sent is passed on as it was sent, blanks and digits included.
+        same = msgspec.json.encode(msgspec.json.decode(self._said))
+        return self._said if bytes(data) == same else data
+
+
+def message_event(
+    parts: Parts,
+    publish: Callable[..., Awaitable[Message]],
+    connection: Connection,
+    user: User,
+    application: LiveApplication,
+    room: LiveRoom | None,
+    name: str,
+    said: msgspec.Raw,
+) -> MessageEvent:
+    """What the handlers of a message are given; ``publish`` is that of ``Messages``."""
+    return MessageEvent(
+        None if room is None else room.context,
+        user,
+        connection.id,
+        name,
+        msgspec.json.decode(said),
+        claims=connection.claims,
+        answers=SenderAnswers(parts, publish, connection, user, application, room, said),
+    )

@@ -1,0 +1,16 @@
+"""From handlers' threads and event loops into the engine's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
+    """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
+    if asyncio.get_running_loop() is loop:
+        return work
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

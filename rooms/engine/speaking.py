@@ -1,0 +1,81 @@
+"""Saying something without being in a room: to one user, to a room from outside, to the application.
+
+Asked by clients of protocols that know such messages; the native protocol does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rooms import policy
+from rooms.engine.answers import message_event, tell_user
+from rooms.engine.directory import user_group
+from rooms.engine.messages import DEFAULT_EVENT, Messages
+from rooms.engine.parts import Parts, event_of, user_of
+from rooms.errors import PermissionDenied
+from rooms.events import Direct, Publish, Receive, Reply, SendDirect, SendToApplication
+from rooms.extensions import ReceiveEvent
+from rooms.fanout import Connection
+
+
+class Speaking:
+    def __init__(self, parts: Parts, messages: Messages) -> None:
+        self._parts = parts
+        self._messages = messages
+
+    async def publish(self, connection: Connection, request: Publish) -> None:
+        """To a room from outside, where anybody may come in: no password, no handler that lets people in."""
+        user = user_of(connection)
+        if request.room in connection.memberships:
+            await self._messages.send(connection, request)
+            return
+        application = await self._parts.application_of(connection)
+        room = await self._parts.directory.find_room(application, request.room)
+        if room is None:
+            connection.send(Reply(id=request.id, data={}))
+            return
+        moderator = connection.moderator
+        policy.check_join(room.record, connection.people, moderator=moderator)
+        if policy.needs_password(room.record, user, moderator=moderator) or any(
+            hooks.has("on_join") for hooks in (room.hooks, application.hooks)
+        ):
+            raise PermissionDenied(f"Only members speak in {room.name}.")
+        await self._messages.say(connection, request, room, user)
+
+    async def direct(self, connection: Connection, request: SendDirect) -> None:
+        """To all connections of one user; no handler is asked."""
+        user = user_of(connection)
+        application = await self._parts.application_of(connection)
+        event = Direct(room=request.room, event=request.event, data=request.data, sender=user, to=request.to)
+        await tell_user(self._parts, application, event)
+        connection.send(Reply(id=request.id, data={}))
+
+    def deliver(self, application: str, event: Direct, users: Iterable[str]) -> None:
+        """Tell those connections of users (ids) that are in this process; ``application`` is its group."""
+        for user in users:
+            self._parts.hub.group_send(user_group(application, user), event)
+
+    async def receive(self, connection: Connection, request: Receive) -> None:
+        """A frame as it came, for the application's extension."""
+        application = await self._parts.application_of(connection)
+        event = ReceiveEvent(event_of(connection, connection.user), request.data)
+        await application.hooks.tell("on_receive", event)
+
+    async def to_application(self, connection: Connection, request: SendToApplication) -> None:
+        """For the handler of the application's extension that takes such messages, if there is one."""
+        user = user_of(connection)
+        application = await self._parts.application_of(connection)
+        name = DEFAULT_EVENT if request.event is None else request.event
+        taker = application.hooks.taker(name)
+        if taker is None:
+            connection.send(Reply(id=request.id, data={}))
+            return
+        event = message_event(
+            self._parts, self._messages.publish, connection, user, application, None, name, request.data
+        )
+        connection.hold()
+        try:
+            await application.hooks.run(taker, event)
+            connection.send(Reply(id=request.id, data=event.answer))
+        finally:
+            connection.release()

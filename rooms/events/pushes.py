@@ -1,0 +1,129 @@
+"""What the server says."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from msgspec import UNSET, Raw, Struct, UnsetType, json
+
+from rooms.events.values import LeftReason, Mode, RemovedReason, RequestId, User, Value
+
+
+class Push(Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Anything the server sends."""
+
+
+class Connected(Push, frozen=True, kw_only=True, tag="connected"):
+    connection: str
+    application: str
+    user: User | None
+    ping: int
+    version: int
+
+
+class Reply(Push, frozen=True, kw_only=True, tag="reply"):
+    """Yes. ``data`` is anything that encodes to a JSON object."""
+
+    id: RequestId | None
+    data: object
+
+
+class Error(Push, frozen=True, kw_only=True, tag="error"):
+    """No. Also what a codec yields for a request that it could not read."""
+
+    id: RequestId | UnsetType = UNSET
+    code: str
+    message: str
+    retry: bool = False
+
+
+class Message(Push, frozen=True, kw_only=True, tag="message", rename={"sender": "from"}):
+    """Something said in a room. ``sender`` is None for what the server itself says, ``seq`` is None
+    where no history keeps it, ``time`` is RFC 3339 UTC with milliseconds."""
+
+    room: str
+    event: str
+    data: Raw
+    sender: User | None
+    seq: int | None
+    time: str
+    to: list[str] | UnsetType = UNSET
+    state: bool | UnsetType = UNSET
+    # What the sender's own protocol said beyond that, for those who speak it too; others never see it.
+    words: Raw | UnsetType = UNSET
+
+    @property
+    def value(self) -> Any:
+        """``data`` as Python values."""
+        return json.decode(self.data)
+
+
+class Joined(Push, frozen=True, kw_only=True, tag="joined"):
+    room: str
+    user: User
+
+
+class Rejoined(Push, frozen=True, kw_only=True, tag="rejoined"):
+    """A member said once more that they come in. Told by protocols whose clients expect that."""
+
+    room: str
+    user: User
+
+
+class Left(Push, frozen=True, kw_only=True, tag="left"):
+    room: str
+    user: User
+    reason: LeftReason
+
+
+class RoomInfo(Value, frozen=True, kw_only=True):
+    """A room as a list of rooms shows it."""
+
+    name: str
+    title: str
+    members: int
+    max_members: int | None
+    mode: Mode
+
+
+class RoomAdded(Push, frozen=True, kw_only=True, tag="room_added"):
+    room: RoomInfo
+
+
+class RoomEdited(RoomAdded, frozen=True, kw_only=True, tag="room_added"):
+    """A listed room is another now; to native clients the same as a new one."""
+
+
+class RoomRemoved(Push, frozen=True, kw_only=True, tag="room_removed"):
+    room: str
+
+
+class Removed(Push, frozen=True, kw_only=True, tag="removed"):
+    """The receiving connection is out of this room; ``renamed`` is the name by which it still exists."""
+
+    room: str
+    reason: RemovedReason
+    message: str | UnsetType = UNSET
+    renamed: str | UnsetType = UNSET
+
+
+class Direct(Push, frozen=True, kw_only=True, tag="direct"):
+    """Something said to one user or connection alone, outside of any room; ``room`` is only told.
+    ``sender`` is None for what the server says."""
+
+    room: str
+    event: str
+    data: Raw
+    sender: User | None
+    to: str
+
+
+class Closing(Push, frozen=True, kw_only=True, tag="closing"):
+    """The last word before a close; ``retry_in`` (seconds) is already jittered."""
+
+    code: int
+    message: str
+    retry_in: float | UnsetType = UNSET
+
+
+RoomEvent: TypeAlias = Message | Joined | Rejoined | Left | Direct

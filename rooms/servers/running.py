@@ -1,0 +1,160 @@
+"""uvicorn on every listening address, in one event loop, until a signal comes.
+
+``manage.py runrooms`` hands in what listens; the clients are taken leave of in ``engine/closing.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from rooms.conf import DOORS, get_settings
+from rooms.engine.closing import LOOK_SECONDS, close_connections
+from rooms.engine.engine import Engine
+from rooms.engine.opening import open_applications
+
+logger = logging.getLogger("rooms.servers")
+
+# The end, step by step: the connections (``engine/closing.py``), answers to the last close frames, what
+# Django still answers, the engine. Whatever hangs then is left behind.
+ANSWER_SECONDS = 2.0
+GRACEFUL_SECONDS = 5
+STOP_SECONDS = 4.0
+END_SECONDS = 24.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Sockets of one address, the ASGI application behind them, and the files for TLS if it is spoken."""
+
+    sockets: list[socket.socket]
+    application: Any
+    certificate: str | None = None
+    key: str | None = None
+
+
+def run(listeners: Sequence[Listener], listening: Callable[[], None], *, verbose: bool) -> None:
+    """Serve until SIGINT or SIGTERM; ``listening`` is called when every address accepts. A second signal
+    ends the process at once."""
+    servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
+    with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
+        runner.run(_serve(servers, listening))
+
+
+def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
+    settings = get_settings()
+    return uvicorn.Config(
+        listener.application,
+        interface="asgi3",
+        lifespan="off",
+        workers=1,
+        ws=WebSocketsSansIOProtocol,
+        # Our own limits come first, and say why a connection ends; this one is for what is far beyond them.
+        ws_max_size=2 * max(map(settings.frame_bytes, DOORS)),
+        # Compression would cost memory per connection.
+        ws_per_message_deflate=False,
+        ws_ping_interval=20,
+        ws_ping_timeout=20,
+        # Which proxies are believed, the settings of Django and Rooms say.
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        log_level="info" if verbose else "warning",
+        access_log=verbose,
+        timeout_graceful_shutdown=GRACEFUL_SECONDS,
+        ssl_certfile=listener.certificate,
+        ssl_keyfile=listener.key,
+    )
+
+
+class _Server(uvicorn.Server):
+    """One address. uvicorn's own ``serve`` minds signals, which concern all addresses together."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config)
+        self._sockets = sockets
+
+    async def begin(self) -> asyncio.Task[None]:
+        """Accept from now on; the task keeps it alive until ``should_exit``."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(self._sockets)
+        return asyncio.create_task(self.main_loop())
+
+    def stop_accepting(self) -> None:
+        self.should_exit = True
+        for server in self.servers:
+            server.close()
+
+    def waits_for_answers(self) -> bool:
+        """Whether a client has yet to answer a close frame; cut off earlier, it might not get to read it."""
+        return any(
+            isinstance(each, WebSocketsSansIOProtocol) and each.close_sent
+            for each in self.server_state.connections
+        )
+
+    async def end(self) -> None:
+        """Let what is still answered be answered, then close everything."""
+        await self.shutdown(self._sockets)
+
+
+async def _serve(servers: Sequence[_Server], listening: Callable[[], None]) -> None:
+    stopped = _stopped_by_signal()
+    engine = await Engine.serving()
+    await open_applications(engine.parts)
+    alive = [await server.begin() for server in servers]
+    listening()
+    await stopped.wait()
+    for server in servers:
+        server.stop_accepting()
+    await close_connections(engine)
+    await _hear_answers(servers)
+    await asyncio.gather(*alive, *(server.end() for server in servers))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(engine.stop(), STOP_SECONDS)
+
+
+async def _hear_answers(servers: Sequence[_Server]) -> None:
+    for _ in range(round(ANSWER_SECONDS / LOOK_SECONDS)):
+        if not any(server.waits_for_answers() for server in servers):
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _stopped_by_signal() -> asyncio.Event:
+    """Set by the first signal; the second has its usual effect, and so has too long a time."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_DFL)
+        # Threads that hang, in a handler or in a database, would otherwise be waited for without end.
+        deadline = threading.Timer(END_SECONDS, _end)
+        deadline.daemon = True
+        deadline.start()
+        loop.call_soon_threadsafe(stopped.set)
+
+    for each in signals:
+        signal.signal(each, stop)
+    return stopped
+
+
+def _end() -> None:
+    logger.error(
+        "Something still runs %d seconds after the signal; the process ends without it.", END_SECONDS
+    )
+    os._exit(1)

@@ -1,0 +1,205 @@
+"""Serving one socket, wherever it comes from: an ASGI server (``consumers.py``) or a service that an
+extension dialled (``dialling.py``).
+
+One task reads: frame → protocol → requests, carried out one after another. One task writes: what piled
+up in a turn of the loop leaves together. Whatever ends either, the connection is let go of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+from typing import Protocol as Structural
+
+from rooms.engine.engine import Engine
+from rooms.engine.handshakes import Handshake
+from rooms.errors import CloseCode, InternalError, ProtocolError, RoomsError
+from rooms.events import Error, Request
+from rooms.fanout import Connection, OutboxLimits
+from rooms.protocols import Protocol, error_answer
+
+logger = logging.getLogger("rooms.serving")
+
+Operation: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
+Operations: TypeAlias = Mapping[type[Request], Operation]
+
+# So many requests are carried out in a row before others get their turn.
+REQUESTS_A_TURN = 32
+
+
+class Socket(Structural):
+    """What is left of a WebSocket when its origin is taken away."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next frame; None when the socket has ended."""
+
+    async def send(self, frame: bytes, *, binary: bool) -> None: ...
+
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+def make_connection(
+    engine: Engine, id: str, protocol: Protocol, *, application: str, address: str
+) -> tuple[Connection, asyncio.Event]:
+    """A connection, and the event that says that it has something to be written."""
+    settings = engine.parts.settings
+    wanted = asyncio.Event()
+    largest = settings.frame_bytes(protocol.name)
+    connection = Connection(
+        id,
+        protocol,
+        application=application,
+        address=address,
+        limits=OutboxLimits(bytes=max(settings.outbox_bytes, 4 * largest), frames=settings.outbox_frames),
+        wake=wanted.set,
+    )
+    return connection, wanted
+
+
+class Service:
+    """One socket and its connection, from the accepted handshake to the end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        operations: Operations,
+        connection: Connection,
+        wanted: asyncio.Event,
+        socket: Socket,
+        handshake: Handshake | None = None,
+    ) -> None:
+        self._engine = engine
+        self._operations = operations
+        self._connection = connection
+        self._wanted = wanted
+        self._socket = socket
+        self._handshake = handshake
+        self._largest = engine.parts.settings.frame_bytes(connection.protocol.name)
+
+    async def run(self, user: Any) -> None:
+        """Until the socket has ended; ``user`` is the Django user of the handshake or None."""
+        connection = self._connection
+        serving = asyncio.current_task()
+        assert serving is not None
+        aborted = False
+
+        def abort() -> None:
+            # Not in the middle of a request, which would leave it half done: then the next look is in time.
+            nonlocal aborted
+            if not connection.busy:
+                aborted = True
+                serving.cancel()
+
+        writing = asyncio.create_task(self._write())
+        try:
+            await self._begin(user, abort)
+            await self._listen()
+        except asyncio.CancelledError:
+            if not aborted:
+                raise
+        finally:
+            # ``disconnect()`` of Channels is not always called; this is.
+            self._end()
+            writing.cancel()
+
+    # Reading -----------------------------------------------------------------------------------------
+
+    async def _begin(self, user: Any, abort: Callable[[], None]) -> None:
+        connection = self._connection
+        try:
+            await self._engine.connect(connection, user, abort)
+        except RoomsError as error:
+            connection.close(CloseCode.OVERLOADED, error.message, retry_in=random.uniform(1, 5))
+        for request in connection.protocol.connected(connection.id):
+            if connection.close_code is None:
+                await self._carry_out(request)
+
+    def _end(self) -> None:
+        self._engine.disconnect(self._connection)
+
+    async def _listen(self) -> None:
+        """Take frames until the socket ends; one request after the other, in order."""
+        connection = self._connection
+        while (frame := await self._socket.receive()) is not None:
+            connection.heard, connection.pinged = time.monotonic(), False
+            if _size(frame, self._largest) > self._largest:
+                connection.close(CloseCode.FRAME_TOO_LARGE, f"A frame has at most {self._largest} bytes.")
+            else:
+                await self._read(frame)
+
+    async def _read(self, frame: str | bytes) -> None:
+        connection = self._connection
+        try:
+            for request in connection.protocol.receive(frame):
+                if connection.close_code is not None:
+                    return
+                if self._engine.throttle.allows(self._asking(request), request):
+                    await self._carry_out(request)
+                connection.requests += 1
+                if connection.requests % REQUESTS_A_TURN == 0:
+                    await asyncio.sleep(0)
+        except ProtocolError as error:
+            connection.close(error.close_code, error.message)
+
+    async def _carry_out(self, request: Request | Error) -> None:
+        connection = self._connection
+        if isinstance(request, Error):
+            connection.send(request)
+            return
+        connection.busy = True
+        try:
+            await self._operate(request)
+        except RoomsError as error:
+            connection.send(error_answer(request.id, error))
+        except Exception:
+            logger.exception("%s failed (connection %s)", type(request).__name__, connection.id)
+            connection.send(error_answer(request.id, InternalError("Something went wrong on the server.")))
+        finally:
+            connection.busy = False
+
+    def _asking(self, request: Request | Error) -> Connection:
+        """Whose request it is."""
+        return self._connection
+
+    async def _operate(self, request: Request) -> None:
+        await self._operations[type(request)](self._connection, request)
+
+    # Writing -----------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        connection = self._connection
+        try:
+            while connection.close_code is None:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await self._write_waiting()
+            await self._write_waiting()
+            # Left standing: a peer that does not answer the close is ended by the heartbeat.
+            connection.writing_since = time.monotonic()
+            # A close frame holds at most 123 bytes of reason.
+            reason = connection.close_reason.encode()[:123].decode(errors="ignore")
+            await self._socket.close(int(connection.close_code or CloseCode.INTERNAL_ERROR), reason)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            # The socket is gone; the receive loop hears of it.
+            logger.debug("Could not write to %r: %r", connection, error)
+
+    async def _write_waiting(self) -> None:
+        connection = self._connection
+        binary = connection.protocol.binary
+        for frame in connection.take():
+            connection.writing_since = time.monotonic()
+            await self._socket.send(frame, binary=binary)
+        connection.writing_since = None
+
+
+def _size(frame: str | bytes, interesting: int) -> int:
+    """Bytes of a frame; text is only measured exactly where it matters."""
+    if isinstance(frame, bytes) or len(frame) * 4 <= interesting or len(frame) > interesting:
+        return len(frame)
+    return len(frame.encode())

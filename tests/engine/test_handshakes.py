@@ -1,0 +1,259 @@
+"""Before a socket is accepted: what the extension is asked, what it may answer, and what becomes of that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from rooms.consumers import RoomConsumer
+from rooms.engine.engine import Engine
+from rooms.engine.handshakes import Handshake, claims_of
+from rooms.errors import InternalError, Refused, Rejected, RoomsError
+from rooms.extensions import Extension, HandshakeEvent
+from rooms.protocols import Protocol
+from rooms.protocols.goroomserver import Goroomserver
+from rooms.protocols.roomer import Roomer
+from tests.engine.clients import PATIENCE, Install
+
+if TYPE_CHECKING:
+    from rooms.models import Application
+
+ANN = SimpleNamespace(is_authenticated=True, is_active=True, pk=7, get_username=lambda: "ann")
+
+
+def handshake(**fields: Any) -> Handshake:
+    plain = {"protocol": "native", "path": "/", "query": {}, "headers": {}, "address": "10.0.0.1"}
+    return Handshake(**{**plain, **fields})
+
+
+class Porter(Extension):
+    """``act`` is what it does about a handshake."""
+
+    act: ClassVar[Callable[[HandshakeEvent], Any]]
+    seen: ClassVar[list[HandshakeEvent]]
+    greeted: ClassVar[list[Any]]
+
+    async def on_handshake(self, event: HandshakeEvent) -> None:
+        self.seen.append(event)
+        type(self).act(event)
+
+    async def on_connect(self, event: Any) -> None:
+        self.greeted.append(event.claims)
+
+
+@pytest.fixture
+async def porter(chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch) -> type[Porter]:
+    """Put on the application."""
+    chat.extension = installed(Porter)
+    await chat.asave()
+    for name, value in {"seen": [], "greeted": [], "act": staticmethod(lambda event: None)}.items():
+        monkeypatch.setattr(Porter, name, value, raising=False)
+    return Porter
+
+
+def raiser(error: BaseException) -> Any:
+    def act(event: HandshakeEvent) -> None:
+        raise error
+
+    return staticmethod(act)
+
+
+# The extension -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("chat")
+async def test_without_an_extension_the_claims_are_the_signed_in_user(engine: Engine) -> None:
+    for application in ("chat", "nowhere", ""):
+        assert await claims_of(engine.parts, application, handshake()) == {}
+        assert await claims_of(engine.parts, application, handshake(user=ANN)) == {
+            "user": "ann",
+            "user_id": "7",
+        }
+
+
+@pytest.mark.parametrize("missing", ["is_authenticated", "is_active"])
+@pytest.mark.usefixtures("chat")
+async def test_who_is_not_signed_in_or_shut_out_is_no_claim(engine: Engine, missing: str) -> None:
+    user = SimpleNamespace(**{**vars(ANN), missing: False})
+    assert await claims_of(engine.parts, "chat", handshake(user=user)) == {}
+
+
+async def test_the_extension_sees_the_handshake_and_adds_claims(engine: Engine, porter: type[Porter]) -> None:
+    porter.act = staticmethod(lambda event: event.claims.update(key=event.query["key"][0]))
+    asked = handshake(
+        protocol="roomer", path="/ws", query={"key": ["k", "l"]}, headers={"x-tenant": "1"}, user=ANN
+    )
+    assert await claims_of(engine.parts, "chat", asked) == {"user": "ann", "user_id": "7", "key": "k"}
+    (event,) = porter.seen
+    assert (event.application, event.protocol, event.path) == ("chat", "roomer", "/ws")
+    assert (event.query, event.headers, event.address) == ({"key": ["k", "l"]}, {"x-tenant": "1"}, "10.0.0.1")
+    assert event.user is not None
+    assert (event.user.name, event.user.id, event.user.guest) == ("ann", "7", False)
+
+
+async def test_nobody_is_asked_about_a_door_that_is_shut(
+    engine: Engine, chat: Application, porter: type[Porter]
+) -> None:
+    chat.doors = ["native"]
+    await chat.asave()
+    porter.act = raiser(Refused())
+    assert await claims_of(engine.parts, "chat", handshake(protocol="roomer")) == {}
+    assert porter.seen == []
+
+
+@pytest.mark.parametrize("claims", [{"age": 7}, {7: "age"}, {"name": None}])
+async def test_claims_are_texts(
+    engine: Engine, porter: type[Porter], claims: dict[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    porter.act = staticmethod(lambda event: event.claims.update(claims))
+    with caplog.at_level(logging.ERROR), pytest.raises(InternalError):
+        await claims_of(engine.parts, "chat", handshake())
+    assert "Lawful: texts by name" in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 399, 500])
+def test_a_refusal_has_a_lawful_status(status: int) -> None:
+    with pytest.raises(ValueError, match=f"from 400 to 499, got {status}"):
+        Refused(status=status)
+
+
+# The door ------------------------------------------------------------------------------------------------
+
+
+class Door:
+    """Knocks at a door as an ASGI server does, and notes what is answered."""
+
+    def __init__(
+        self,
+        *,
+        protocol: type[Protocol] = Roomer,
+        application: str | None = "chat",
+        speaks_http: bool = True,
+        **scope: Any,
+    ) -> None:
+        self._consumer = RoomConsumer(protocol=protocol, application=application)
+        self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "websocket.connect"})
+        self.scope = {
+            "type": "websocket",
+            "path": "/ws",
+            "query_string": b"",
+            "headers": [],
+            "subprotocols": [],
+            "client": ("10.0.0.9", 5),
+            "extensions": {"websocket.http.response": {}} if speaks_http else {},
+            **scope,
+        }
+
+    async def __aenter__(self) -> Door:
+        self._serving = asyncio.ensure_future(
+            self._consumer(self.scope, self._incoming.get, self.answers.put)  # type: ignore[arg-type]
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._incoming.put_nowait({"type": "websocket.disconnect"})
+        async with asyncio.timeout(PATIENCE):
+            await self._serving
+
+    def say(self, text: str) -> None:
+        self._incoming.put_nowait({"type": "websocket.receive", "text": text})
+
+    async def answer(self) -> dict[str, Any]:
+        async with asyncio.timeout(PATIENCE):
+            return await self.answers.get()
+
+
+@pytest.mark.usefixtures("engine")
+async def test_the_door_tells_what_was_sent_and_lets_in(porter: type[Porter]) -> None:
+    def act(event: HandshakeEvent) -> None:
+        event.claims["tenant"] = event.headers["x-tenant"]
+
+    porter.act = staticmethod(act)
+    headers = [(b"X-Tenant", b"one"), (b"accept", b"a"), (b"accept", b"b")]
+    async with Door(headers=headers, query_string=b"a=1&a=%C3%A9&b=", user=ANN) as door:
+        assert (await door.answer())["type"] == "websocket.accept"
+        # Only after the greeting something is told.
+        assert (await door.answer())["type"] == "websocket.send"
+    (event,) = porter.seen
+    assert (event.path, event.query, event.address) == ("/ws", {"a": ["1", "é"], "b": [""]}, "10.0.0.9")
+    assert event.headers == {"x-tenant": "one", "accept": "a, b"}
+    # There was no Origin, so nobody knows whose cookies those are.
+    assert event.user is None
+    assert porter.greeted == [{"tenant": "one"}]
+
+
+@pytest.mark.usefixtures("engine")
+async def test_the_door_knows_who_is_signed_in(porter: type[Porter], settings: Any) -> None:
+    settings.ALLOWED_HOSTS = ["site"]
+    porter.act = raiser(Refused(status=402))
+    headers = [(b"origin", b"http://site"), (b"host", b"site")]
+    async with Door(headers=headers, user=ANN) as door:
+        assert (await door.answer())["status"] == 402
+    assert porter.seen[0].claims == {"user": "ann", "user_id": "7"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "body"),
+    [
+        (Refused(status=401, message="Who are you?"), 401, b"Who are you?"),
+        (Refused(), 403, b"You may not come in."),
+        (Rejected("Not today."), 403, b"Not today."),
+        (ValueError("secret"), 500, b"Something went wrong on the server."),
+        (SystemExit(1), 500, b"Something went wrong on the server."),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("engine")
+async def test_who_is_refused_gets_the_status_where_the_server_can_say_it(
+    porter: type[Porter], error: BaseException, status: int, body: bytes
+) -> None:
+    porter.act = raiser(error)
+    async with Door() as door:
+        start, text = await door.answer(), await door.answer()
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
+    assert (text["type"], text["body"]) == ("websocket.http.response.body", body)
+    async with Door(speaks_http=False) as door:
+        assert await door.answer() == {"type": "websocket.close"}
+    assert porter.greeted == []
+
+
+@pytest.mark.usefixtures("engine")
+async def test_a_door_whose_address_names_no_application_asks_at_the_login(porter: type[Porter]) -> None:
+    def act(event: HandshakeEvent) -> None:
+        if "x-tenant" not in event.headers:
+            raise Refused("Who are you?", status=401)
+        event.claims["tenant"] = event.headers["x-tenant"]
+
+    porter.act = staticmethod(act)
+    login = json.dumps({"appName": "chat", "roomName": "", "eventType": 6, "data": {"username": "ann"}})
+    for headers, code in (([], 3), ([(b"x-tenant", b"one")], 0)):
+        async with Door(protocol=Goroomserver, application=None, headers=headers) as door:
+            assert (await door.answer())["type"] == "websocket.accept"
+            door.say(login)
+            answer = json.loads((await door.answer())["text"])
+        assert answer["error"]["code"] == code
+        assert answer["error"]["message"] == ("Who are you?" if code else "")
+    assert porter.greeted == [{"tenant": "one"}]
+
+
+async def test_a_handler_that_takes_too_long_lets_nobody_in(
+    chat: Application, installed: Install, make_engine: Callable[..., Awaitable[Engine]]
+) -> None:
+    class Slow(Extension):
+        async def on_handshake(self, event: HandshakeEvent) -> None:
+            await asyncio.Event().wait()
+
+    chat.extension = installed(Slow)
+    await chat.asave()
+    engine = await make_engine(handler_seconds=0.01)
+    with pytest.raises(RoomsError) as raised:
+        await claims_of(engine.parts, "chat", handshake())
+    assert raised.value.code == "internal_error"

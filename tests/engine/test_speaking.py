@@ -1,0 +1,381 @@
+"""Speaking without being in a room, and what else other protocols than the native one ask of the engine."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth.models import AnonymousUser, User
+from msgspec import Raw
+
+from rooms.engine.engine import Engine
+from rooms.errors import AlreadyMember, CloseCode, NotMember, Rejected, RoomNotFound, RoomsError
+from rooms.events import (
+    CloseRoom,
+    Direct,
+    Enter,
+    Join,
+    Leave,
+    LeaveAll,
+    OpenRoom,
+    Publish,
+    Push,
+    Quit,
+    Rejoined,
+    Request,
+    Say,
+    SendDirect,
+    SendToApplication,
+)
+from rooms.extensions import Extension, JoinEvent, LeaveEvent, MessageEvent, message
+from rooms.models import Application, Ban, Mute, Room
+from rooms.protocols import Native
+from tests.engine.clients import Client, Install, MakeEngine, let_time_pass, present, refused
+
+
+class Foreign(Native):
+    """A protocol of clients without names that knows all there is; written as the native one is."""
+
+    name: ClassVar[str] = "foreign"
+    anonymous: ClassVar[bool] = True
+    resumable: ClassVar[bool] = False
+    heartbeat: ClassVar[bool] = False
+    tells_unknown_rooms: ClassVar[bool] = True
+
+    def send(self, event: Push | Request) -> bytes | None:
+        if isinstance(event, Direct | Rejoined):
+            return msgspec.json.encode(event)
+        return super().send(event)
+
+    @classmethod
+    def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
+        return msgspec.json.encode(event)
+
+
+class Ending(Foreign):
+    """One whose clients are done when their room is."""
+
+    ends_with_room: ClassVar[bool] = True
+
+
+async def foreigner(
+    engine: Engine, *rooms: str, protocol: type[Foreign] = Foreign, user: Any = None
+) -> Client:
+    """A client of another protocol, in these rooms."""
+    client = Client(engine)
+    client.connection.protocol = protocol()
+    await client.connect(user)
+    for room in rooms:
+        await client.ask(Enter(room=room))
+    return client
+
+
+def name_of(client: Client) -> str:
+    assert client.connection.user is not None
+    return client.connection.user.name
+
+
+def data(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value))
+
+
+# Who they are ------------------------------------------------------------------------------------------
+
+
+async def test_one_whose_protocol_knows_no_names_is_a_guest_called_as_the_connection_is(
+    engine: Engine,
+) -> None:
+    ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine, "lobby")
+    assert name_of(other) == other.connection.id
+    assert ann.told("joined")[0]["user"] == {
+        "name": other.connection.id,
+        "id": f"guest-{other.connection.id}",
+        "guest": True,
+    }
+
+
+async def test_who_cannot_come_back_is_gone_at_once(engine: Engine) -> None:
+    ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine, "lobby")
+    other.disconnect()
+    await engine.parts.tasks.settle()
+    assert [left["reason"] for left in ann.told("left")] == ["dropped"]
+    assert await present(ann, "lobby") == ["ann"]
+    assert (await engine.parts.presence.counts(["application.1"]))[0] <= 1
+    assert engine.parts.departures.due() == []
+
+
+async def test_where_only_users_enter_the_account_of_the_handshake_opens(
+    engine: Engine, chat: Application
+) -> None:
+    chat.entry = "users"
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    account = await sync_to_async(User.objects.create_user)("eve")
+    stranger = await foreigner(engine, user=AnonymousUser())
+    assert stranger.closed == CloseCode.NOT_PERMITTED
+    eve = await foreigner(engine, "lobby", user=account)
+    assert eve.closed is None
+    assert name_of(eve) == eve.connection.id
+
+
+async def test_what_is_forbidden_to_the_account_is_forbidden_to_its_guest(
+    engine: Engine, chat: Application
+) -> None:
+    account = await sync_to_async(User.objects.create_user)("eve")
+    lobby, other = [await Room.objects.acreate(application=chat, name=name) for name in ("lobby", "other")]
+    eve = await foreigner(engine, "lobby", "other", user=account)
+    await Mute.objects.acreate(application=chat, room=other, user=account)
+    await Ban.objects.acreate(application=chat, room=lobby, user=account)
+    await engine.parts.tasks.settle()
+    assert [removed["room"] for removed in eve.told("removed")] == ["lobby"]
+    assert (await refused(RoomsError, eve.ask(Say(room="other", data=data(1))))).code == "muted"
+    await Ban.objects.acreate(application=chat, user=account)
+    await engine.parts.tasks.settle()
+    assert eve.closed == CloseCode.BANNED
+    again = await foreigner(engine, user=account)
+    assert again.closed == CloseCode.NOT_PERMITTED
+
+
+@pytest.mark.parametrize(("doors", "code"), [([], None), (["foreign"], None), (["native"], 4509)])
+async def test_an_application_says_which_protocols_it_lets_in(
+    engine: Engine, chat: Application, doors: list[str], code: int | None
+) -> None:
+    chat.doors = doors
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    assert (await foreigner(engine)).closed == code
+
+
+# Coming in and going out -------------------------------------------------------------------------------
+
+
+async def test_a_room_is_made_never_or_on_demand_or_always(engine: Engine, chat: Application) -> None:
+    other = await foreigner(engine)
+    await refused(RoomNotFound, other.ask(Enter(room="a", make="never")))
+    await other.ask(Enter(room="b", make="on_demand"))
+    chat.rooms_on_demand = False
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    await refused(RoomNotFound, other.ask(Enter(room="c", make="on_demand")))
+    await other.ask(Enter(room="d", make="always"))
+    assert {room.name async for room in Room.objects.all()} == {"b", "d"}
+
+
+async def test_who_comes_in_again_is_answered_or_announced_or_refused(engine: Engine) -> None:
+    witness, ann = await foreigner(engine, "lobby"), await Client.named(engine, "ann", "lobby")
+    other = await foreigner(engine, "lobby")
+    witness.listen()
+    assert (await other.ask(Enter(room="lobby")))["count"] == 3
+    assert witness.told("rejoined") == []
+    assert (await other.ask(Enter(room="lobby", again="announce")))["count"] == 3
+    assert [event["user"]["name"] for event in witness.told("rejoined")] == [name_of(other)]
+    assert ann.told("rejoined") == []
+    await refused(AlreadyMember, other.ask(Enter(room="lobby", again="refuse")))
+    assert await present(ann, "lobby") == sorted(["ann", name_of(other), name_of(witness)])
+
+
+async def test_to_leave_a_room_that_is_not_there_is_another_error(engine: Engine) -> None:
+    ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine)
+    await refused(NotMember, other.ask(Leave(room="lobby")))
+    await refused(RoomNotFound, other.ask(Leave(room="nowhere")))
+    await refused(RoomNotFound, other.ask(Say(room="nowhere", data=data(1))))
+    await refused(NotMember, ann.ask(Leave(room="nowhere")))
+
+
+async def test_out_of_every_room_at_once(engine: Engine) -> None:
+    ann, other = await Client.named(engine, "ann", "a", "b"), await foreigner(engine, "a", "b")
+    await other.ask(LeaveAll())
+    await engine.parts.tasks.settle()
+    assert sorted(left["room"] for left in ann.told("left")) == ["a", "b"]
+    assert other.told("removed") == []
+
+
+class Holding(Extension):
+    """Lets nobody go who asks for it the first time."""
+
+    asked: ClassVar[list[str]] = []
+
+    async def on_leaving(self, event: LeaveEvent) -> None:
+        self.asked.append(event.user.name)
+        if len(self.asked) == 1:
+            raise Rejected("Stay a while.")
+
+
+async def test_an_extension_may_refuse_to_let_go(
+    engine: Engine, chat: Application, installed: Install
+) -> None:
+    Holding.asked.clear()
+    chat.extension = installed(Holding)
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    assert (await refused(Rejected, bob.ask(Leave(room="lobby")))).message == "Stay a while."
+    assert await present(ann, "lobby") == ["ann", "bob"]
+    await bob.ask(Leave(room="lobby"))
+    assert await present(ann, "lobby") == ["ann"]
+
+
+async def test_a_client_may_ask_for_the_end(engine: Engine) -> None:
+    other = await foreigner(engine)
+    await other.ask(Quit())
+    assert other.closed == CloseCode.NORMAL
+
+
+# Rooms that go with their owner --------------------------------------------------------------------------
+
+
+async def opened(engine: Engine, client: Client, room: str = "stage", **fields: Any) -> None:
+    await client.ask(OpenRoom(room=room, mode="broadcast", **fields))
+    await client.ask(Enter(room=room, make="never"))
+
+
+@pytest.mark.parametrize("how", ["leaves", "drops", "closes it"])
+async def test_a_room_goes_with_its_owner(engine: Engine, how: str) -> None:
+    owner, ann = await foreigner(engine), await Client.named(engine, "ann")
+    await opened(engine, owner)
+    await ann.ask(Join(room="stage"))
+    listener = await foreigner(engine, "stage", protocol=Ending)
+    if how == "leaves":
+        await owner.ask(Leave(room="stage"))
+    elif how == "drops":
+        owner.disconnect()
+    else:
+        await owner.ask(CloseRoom(room="stage"))
+    await engine.parts.tasks.settle()
+    assert [(removed["room"], removed["reason"]) for removed in ann.told("removed")] == [("stage", "closed")]
+    assert ann.closed is None
+    assert listener.closed == CloseCode.NORMAL
+    listener.listen()
+    assert [frame["type"] for frame in listener.heard][-2:] == ["removed", "closing"]
+    assert not await Room.objects.filter(name="stage").aexists()
+
+
+async def test_a_room_outlives_its_listeners_and_is_not_listed(engine: Engine) -> None:
+    owner, listener = await foreigner(engine), await foreigner(engine)
+    await opened(engine, owner)
+    await listener.ask(Enter(room="stage"))
+    listener.disconnect()
+    await engine.parts.tasks.settle()
+    room = await Room.objects.aget(name="stage")
+    assert (room.listed, room.persistent, room.grace_seconds) == (False, False, 0)
+
+
+async def test_with_a_grace_period_the_owner_is_waited_for(engine: Engine, clock: Any) -> None:
+    owner, ann = await foreigner(engine), await Client.named(engine, "ann")
+    await opened(engine, owner, grace_seconds=30)
+    await ann.ask(Join(room="stage"))
+    owner.disconnect()
+    await engine.parts.tasks.settle()
+    assert ann.told("removed") == []
+    await let_time_pass(engine, clock)
+    assert len(ann.told("removed")) == 1
+
+
+# To one user, from outside, to the application --------------------------------------------------------------
+
+
+async def test_to_one_user_whatever_rooms_they_are_in(engine: Engine) -> None:
+    one, two, three = [await foreigner(engine) for _ in range(3)]
+    await one.ask(SendDirect(room="anything", event="whisper", data=data("psst"), to=name_of(two)))
+    assert [(said["room"], said["event"], said["data"], said["to"]) for said in two.told("direct")] == [
+        ("anything", "whisper", "psst", name_of(two))
+    ]
+    assert two.heard[-1]["sender"]["name"] == name_of(one)
+    assert one.told("direct") == three.told("direct") == []
+    await one.ask(SendDirect(room="", event="", data=data(1), to="nobody"))
+    await one.ask(SendDirect(room="", event="", data=data(2), to=name_of(one)))
+    assert [said["data"] for said in one.told("direct")] == [2]
+
+
+async def test_to_one_user_of_another_process(make_engine: MakeEngine) -> None:
+    here, there = await make_engine(), await make_engine()
+    object.__setattr__(there.parts, "presence", here.parts.presence)
+    one, two = await foreigner(here), await foreigner(there)
+    await one.ask(SendDirect(room="r", event="e", data=data(1), to=name_of(two)))
+    await two.until(lambda: two.told("direct"))
+    assert two.told("direct")[0]["data"] == 1
+
+
+async def test_native_clients_are_not_told_what_is_said_outside_of_rooms(engine: Engine) -> None:
+    ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine)
+    await other.ask(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
+    assert ann.told("message", "direct") == []
+
+
+async def test_speaking_in_a_room_from_outside(engine: Engine) -> None:
+    ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine)
+    await other.ask(Publish(room="lobby", data=data("hello")))
+    assert ann.messages() == ["hello"]
+    assert await present(ann, "lobby") == ["ann"]
+    await other.ask(Publish(room="nowhere", data=data("hello")))
+    assert not await Room.objects.filter(name="nowhere").aexists()
+
+
+class Bouncer(Extension):
+    async def on_join(self, event: JoinEvent) -> None:
+        """Looks at everybody who comes in."""
+
+
+async def test_from_outside_nobody_gets_round_what_stands_at_the_entrance(
+    engine: Engine, chat: Application, installed: Install
+) -> None:
+    other = await foreigner(engine)
+    await Room.objects.acreate(application=chat, name="secret", password="hashed")
+    await Room.objects.acreate(application=chat, name="stage", mode="broadcast")
+    await Room.objects.acreate(application=chat, name="club", extension=installed(Bouncer))
+    for room, code in (
+        ("secret", "permission_denied"),
+        ("stage", "not_sender"),
+        ("club", "permission_denied"),
+    ):
+        assert (await refused(RoomsError, other.ask(Publish(room=room, data=data(1))))).code == code
+
+
+class Desk(Extension):
+    """Takes what is said to the application."""
+
+    @message("message")
+    async def hear(self, event: MessageEvent) -> None:
+        assert event.room is None
+        await event.reply({"heard": event.data})
+
+
+async def test_to_the_application(engine: Engine, chat: Application, installed: Install) -> None:
+    other = await foreigner(engine)
+    assert await other.ask(SendToApplication(data=data(1))) == {}
+    chat.extension = installed(Desk)
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    assert await other.ask(SendToApplication(data=data(1))) == {"heard": 1}
+    assert await other.ask(SendToApplication(data=data(1), event="other")) == {}
+
+
+# Words -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("history", ["memory", "database", "none"])
+async def test_words_are_for_those_who_speak_the_same_protocol(
+    engine: Engine, chat: Application, history: str
+) -> None:
+    chat.history = history
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    ann, other, speaker = (
+        await Client.named(engine, "ann", "lobby"),
+        await foreigner(engine, "lobby"),
+        await foreigner(engine, "lobby"),
+    )
+    await speaker.ask(
+        Say(room="lobby", event="move", data=data([1]), state=True, words=data({"x": [1], "y": 2}))
+    )
+    assert "words" not in ann.told("message")[0]
+    assert other.told("message")[0]["words"] == {"x": [1], "y": 2}
+    late = await Client.named(engine, "late")
+    joined = await late.ask(Join(room="lobby"))
+    assert [said["data"] for said in joined["state"]] == [[1]]
+    assert all("words" not in said for said in (*joined["state"], *joined["messages"]))
+    room = await engine.parts.directory.room(next(iter(engine.parts.directory.applications())), "lobby")
+    past = await engine.parts.histories[history].snapshot(room.record, None, 50)
+    assert [bytes(said.words) for said in past.state if isinstance(said.words, Raw)] == [b'{"x":[1],"y":2}']

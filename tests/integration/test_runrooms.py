@@ -1,0 +1,262 @@
+"""``manage.py runrooms`` as a process: several ports and TLS, a port for one door, and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests import services
+from tests.certificates import Certificate, make_certificate
+from tests.integration.native import PATIENCE, Client, make_application, unique
+from tests.servers import BASE_DIR, Server, running
+
+Open = Callable[..., Awaitable[ClientConnection]]
+HANDSHAKE = (
+    "GET /ws/rooms/durable/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+class Site(NamedTuple):
+    """A server, its other ports, and the certificate of the one with TLS."""
+
+    server: Server
+    native: int
+    gowsev: int
+    tls: int
+    certificate: Certificate
+
+    def addresses(self) -> list[str]:
+        """Where the application `durable` is, one on each kind of port."""
+        path = "/ws/rooms/durable/"
+        return [
+            f"{self.server.ws}{path}",
+            f"ws://127.0.0.1:{self.native}/",
+            f"wss://127.0.0.1:{self.tls}{path}",
+        ]
+
+
+def start(certificate: Certificate) -> Site:
+    native, gowsev, tls = (services.free_port() for _ in range(3))
+    options = ["--listen", f"127.0.0.1:{native}=native/durable"]
+    options += ["--listen", f"127.0.0.1:{gowsev}=gowsev/durable", "--listen-tls", f"127.0.0.1:{tls}"]
+    options += ["--cert", certificate.file, "--key", certificate.key]
+    return Site(Server.start("runrooms", options=options), native, gowsev, tls, certificate)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def site(certificate: Certificate) -> Iterator[Site]:
+    """A site that several tests look at."""
+    site = start(certificate)
+    with running(site.server):
+        yield site
+
+
+@pytest.fixture
+def ending(certificate: Certificate) -> Iterator[Site]:
+    """A site that the test ends."""
+    site = start(certificate)
+    with running(site.server):
+        yield site
+
+
+@pytest.fixture
+async def opened(certificate: Certificate) -> AsyncIterator[Open]:
+    """Opens sockets, and closes them all at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(address: str, **options: Any) -> ClientConnection:
+            trusting = (
+                ssl.create_default_context(cafile=certificate.file) if address.startswith("wss") else None
+            )
+            plain = {"compression": None, "ping_interval": None, "proxy": None, "close_timeout": 1}
+            return await stack.enter_async_context(connect(address, ssl=trusting, **{**plain, **options}))
+
+        yield opened
+
+
+async def greeted(socket: ClientConnection, *rooms: str) -> Client:
+    """A client on this socket that has been greeted, is logged in, and in these rooms."""
+    client = Client(socket)
+    assert (await client.receive())["application"] == "durable"
+    await client.login(name=unique("guest"))
+    for room in rooms:
+        await client.join(room)
+    return client
+
+
+async def ended(server: Server) -> int:
+    """End it as a deploy does; the code with which it ended."""
+    process = server.process
+    assert process is not None
+    await asyncio.to_thread(server.stop)
+    return int(process.returncode)
+
+
+def ask(port: int, method: str, path: str) -> tuple[int, Mapping[str, str], bytes]:
+    """Status, headers and body of the answer to a plain request."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+# While it serves --------------------------------------------------------------------------------------
+
+
+async def test_a_client_of_each_port_hears_the_others(site: Site, opened: Open) -> None:
+    room = unique("room")
+    clients = [await greeted(await opened(address), room) for address in site.addresses()]
+    for number, speaker in enumerate(clients):
+        await speaker.say(room, number)
+    for client in clients:
+        assert [message["data"] for message in await client.messages(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", ["/", "/any", "/ws/rooms/elsewhere/", "/a%20b?c=d"])
+async def test_a_port_that_is_given_to_a_door_is_it_at_every_path(
+    site: Site, opened: Open, path: str
+) -> None:
+    await greeted(await opened(f"ws://127.0.0.1:{site.native}{path}"))
+
+
+async def test_a_port_that_is_given_to_another_door_speaks_as_that_one(site: Site, opened: Open) -> None:
+    client = await opened(f"ws://127.0.0.1:{site.gowsev}/any")
+    await client.send(f"subscribe:{(channel := unique('room'))}")
+    assert await client.recv() == b"OK"
+    native = await greeted(await opened(site.addresses()[0]), channel)
+    await native.say(channel, "hello")
+    assert await client.recv() == b"hello"
+
+
+def test_a_port_that_is_given_to_a_door_has_no_pages(site: Site) -> None:
+    status, headers, text = ask(site.native, "GET", "/")
+    assert (status, headers["Upgrade"]) == (426, "websocket")
+    assert b"open it as ws://" in text
+    status, headers, _ = ask(site.native, "POST", "/anything")
+    assert (status, headers["Allow"]) == (405, "GET")
+
+
+def test_the_server_does_not_say_what_it_is(site: Site) -> None:
+    status, headers, _ = ask(site.server.port, "GET", "/")
+    assert status == 200
+    assert "Server" not in headers
+
+
+async def test_a_frame_that_is_too_large_is_closed_by_its_own_limit(site: Site, opened: Open) -> None:
+    client = await greeted(await opened(site.addresses()[0]))
+    await client.send_text(" " * 65537)
+    assert await client.closed() == 4507
+    # Twice what the native door takes, and below what the largest door takes.
+    client = await greeted(await opened(site.addresses()[0]))
+    await client.send_text(" " * 131072)
+    assert await client.closed() == 4507
+
+
+async def test_frames_are_not_compressed(site: Site, opened: Open) -> None:
+    client = await opened(site.addresses()[0], compression="deflate")
+    assert client.response is not None
+    assert "Sec-WebSocket-Extensions" not in client.response.headers
+
+
+async def test_it_says_what_is_where_and_logs_no_requests(site: Site, opened: Open) -> None:
+    marker = unique("query")
+    await greeted(await opened(f"{site.addresses()[0]}?{marker}"))
+    ask(site.server.port, "GET", f"/?{marker}")
+    log = site.server.log.read_text()
+    assert [line for line in log.splitlines() if line.startswith("Listening on")] == [
+        f"Listening on http://127.0.0.1:{site.server.port}/  the site and its doors",
+        f"Listening on ws://127.0.0.1:{site.native}/  native at every path, application durable",
+        f"Listening on ws://127.0.0.1:{site.gowsev}/  gowsev at every path, application durable",
+        f"Listening on https://127.0.0.1:{site.tls}/  the site and its doors",
+    ]
+    assert marker not in log
+
+
+def test_a_second_server_on_the_same_port_fails_in_plain_words(site: Site) -> None:
+    again = subprocess.run(
+        [sys.executable, "manage.py", "runrooms", "--listen", f"127.0.0.1:{site.tls}"],
+        capture_output=True,
+        text=True,
+        cwd=BASE_DIR,
+        env=site.server.environment,
+        timeout=PATIENCE,
+    )
+    assert again.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{site.tls}: Address already in use." in again.stderr
+    assert "Traceback" not in again.stderr
+    assert "Listening" not in again.stdout
+
+
+def test_extensions_begin_without_a_client() -> None:
+    server = Server.start("runrooms")
+    with running(server):
+        # One that cannot be found is told in the log, as soon as its application is loaded.
+        application = make_application(server, extension="nowhere.Nothing")
+        server.restart()
+        assert f"There is no extension nowhere.Nothing; {application} goes on without." in server.tail()
+
+
+# Its end ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_with_a_signal_every_client_is_told_and_the_process_ends(
+    ending: Site, opened: Open, number: signal.Signals
+) -> None:
+    clients = [await greeted(await opened(address), "lobby") for address in ending.addresses()]
+    process = ending.server.process
+    assert process is not None
+    process.send_signal(number)
+    assert [await client.closed() for client in clients] == [4000] * 3
+    assert await asyncio.to_thread(process.wait, PATIENCE) == 0
+    for port in (ending.server.port, ending.native, ending.tls):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+    assert "Traceback" not in ending.server.tail()
+
+
+@contextlib.contextmanager
+def silence(port: int) -> Iterator[None]:
+    """Two clients that keep a server waiting: one never answers a close, one never ends its request."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent,
+        socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as unfinished,
+    ):
+        unfinished.sendall(b"POST /login/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nhalf")
+        silent.sendall(HANDSHAKE.encode())
+        assert silent.recv(12) == b"HTTP/1.1 101"
+        yield
+
+
+async def test_clients_that_leave_it_waiting_do_not_keep_it(ending: Site) -> None:
+    with silence(ending.server.port):
+        assert await ended(ending.server) == 0
+
+
+async def test_a_second_signal_ends_it_at_once(ending: Site, opened: Open) -> None:
+    client = await greeted(await opened(ending.addresses()[0]))
+    process = ending.server.process
+    assert process is not None
+    with silence(ending.server.port):
+        process.send_signal(signal.SIGTERM)
+        assert await client.closed() == 4000
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, PATIENCE) == -signal.SIGTERM

@@ -1,0 +1,276 @@
+"""Plays the transcripts in tests/vectors over real sockets against a running server.
+
+`load()` reads the files; `play()` carries one out and raises `Mismatch` at the first thing that is
+otherwise than expected; `play_all()` plays many, as much at the same time as they allow. What a file
+holds is told by tests/vectors/README.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.integration.values import Arrived, Event, Known, matches, written
+
+FOLDER = Path(__file__).resolve().parent.parent / "vectors"
+
+#: Where the originals' own clients look for them, and the application that is entered there.
+ADDRESSES = {
+    "roomer": ("/ws", "roomer"),
+    "rtbroadcaster": ("/broadcasting", "rtbroadcaster"),
+    "goroomserver": ("/", "test"),
+    "gowsev": ("/ws/gowsev/gowsev/", "gowsev"),
+}
+#: Doors whose frames may carry several messages, one to a line.
+LINES = frozenset({"rtbroadcaster", "native"})
+
+QUIET = 0.25
+"""Seconds of listening where nothing is expected."""
+PATIENCE = 20.0
+"""Seconds after which something that must come is given up."""
+AT_ONCE = 8
+"""So many scenarios of one protocol are played at the same time."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One file. ``expect`` is what our server is to answer."""
+
+    protocol: str
+    name: str
+    steps: Sequence[Mapping[str, Any]]
+    expect: Sequence[Mapping[str, Sequence[Event]]]
+    application: str | None = None
+    rooms: Sequence[Mapping[str, Any]] = field(default=())
+
+    def __str__(self) -> str:
+        return f"{self.protocol}/{self.name}"
+
+    def address(self, door: str | None) -> str:
+        """The path of a door to this scenario's application; None: that of the scenario's protocol."""
+        path, application = ADDRESSES[self.protocol]
+        application = self.application or application
+        if door == "native":
+            return f"/ws/rooms/{application}/"
+        if door is None and self.application is None:
+            return path
+        door = door or self.protocol
+        return "/ws/goroomserver/" if door == "goroomserver" else f"/ws/{door}/{application}/"
+
+
+class Mismatch(AssertionError):
+    """The server did something else than the transcript says."""
+
+
+def load() -> list[Scenario]:
+    """Every scenario: the originals', and ours. One of ours replaces an original of the same name that
+    the original alone does not decide."""
+    ours = {str(each): each for each in map(_read, sorted(FOLDER.glob("ours/*/*.json")))}
+    theirs = [_read(path) for protocol in ADDRESSES for path in sorted((FOLDER / protocol).glob("*.json"))]
+    return [ours.pop(str(each), each) for each in theirs] + list(ours.values())
+
+
+def _read(path: Path) -> Scenario:
+    content = json.loads(path.read_text())
+    expect = content["expect_ours"] or content["expect"]
+    assert content["name"] == path.stem, f"{path} calls itself {content['name']}"
+    assert content["protocol"] == path.parent.name, f"{path} is of {content['protocol']}"
+    assert len(expect) == len(content["steps"]), f"{path} expects {len(expect)} times"
+    return Scenario(
+        content["protocol"],
+        content["name"],
+        content["steps"],
+        expect,
+        content.get("application"),
+        content.get("rooms", ()),
+    )
+
+
+class Client:
+    """One connection, and what has arrived on it."""
+
+    def __init__(self, socket: ClientConnection, *, lines: bool) -> None:
+        self.socket = socket
+        self._lines = lines
+        self._arrived: asyncio.Queue[Arrived] = asyncio.Queue()
+        self._kept: list[Arrived] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def next(self, patience: float) -> Arrived:
+        """What arrived next. Raises TimeoutError."""
+        return self._kept.pop() if self._kept else await asyncio.wait_for(self._arrived.get(), patience)
+
+    def keep(self, arrived: Arrived) -> None:
+        """Look at it again next time."""
+        self._kept.append(arrived)
+
+    def more(self) -> Arrived | None:
+        """Something that has arrived beyond what was looked at, if anything has."""
+        if self._kept:
+            return self._kept.pop()
+        return None if self._arrived.empty() else self._arrived.get_nowait()
+
+    async def end(self) -> None:
+        await self.socket.close()
+        await self._reading
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                for arrived in self._messages(await self.socket.recv()):
+                    self._arrived.put_nowait(arrived)
+        except ConnectionClosed:
+            self._arrived.put_nowait(Arrived("close", code=self.socket.close_code or 0))
+
+    def _messages(self, frame: str | bytes) -> Iterable[Arrived]:
+        if isinstance(frame, bytes):
+            return [Arrived("binary", frame)]
+        lines = frame.split("\n") if self._lines else [frame]
+        return [Arrived("text", line.encode()) for line in lines]
+
+
+async def play(scenario: Scenario, server: str, *, quiet: float = QUIET, patience: float = PATIENCE) -> None:
+    """Carry the scenario out against the server at this address (``ws://host:port``). Raises Mismatch."""
+    player = _Player(scenario, server, quiet, patience)
+    try:
+        await player.play()
+    finally:
+        await asyncio.gather(*(client.end() for client in player.clients.values()))
+
+
+async def play_all(scenarios: Iterable[Scenario], server: str) -> dict[str, Exception | None]:
+    """Play them, protocols side by side; what went wrong with each, by its name."""
+    results: dict[str, Exception | None] = {}
+    # roomer's clients all meet in root.
+    turns = {each: asyncio.Semaphore(1 if each == "roomer" else AT_ONCE) for each in ADDRESSES}
+
+    async def outcome(scenario: Scenario) -> None:
+        async with turns[scenario.protocol]:
+            try:
+                if scenario.protocol == "roomer":
+                    await wait_for_empty_root(server + scenario.address(None))
+                await play(scenario, server)
+                results[str(scenario)] = None
+            except Exception as error:
+                results[str(scenario)] = error
+
+    await asyncio.gather(*map(outcome, scenarios))
+    return results
+
+
+async def wait_for_empty_root(address: str) -> None:
+    """Until everybody else has left roomer's room root, where all its clients meet."""
+    async with asyncio.timeout(PATIENCE), open_socket(address) as socket:
+        *_, own, listed = _fields(await socket.recv())
+        others = set(json.loads(listed)) - {own.decode()}
+        while others:
+            _, event, _, _, who = _fields(await socket.recv())
+            others -= {who.decode()} if event == b"member_left" else set()
+        await socket.send(written({"fields": ["root", "leave", "", "", ""]}, {}))
+        while _fields(await socket.recv())[1] != b"leave_ack":
+            pass
+
+
+def _fields(frame: str | bytes) -> list[bytes]:
+    assert isinstance(frame, bytes)
+    fields, at = [], 0
+    while at < len(frame):
+        length = int.from_bytes(frame[at : at + 4], "big")
+        fields.append(frame[at + 4 : at + 4 + length])
+        at += 4 + length
+    return fields
+
+
+def open_socket(address: str, **options: Any) -> connect:
+    """A plain WebSocket: no subprotocol, no Origin, no compression, no pings of its own."""
+    plain: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
+    return connect(address, **{**plain, "max_queue": None, **options})
+
+
+class _Player:
+    def __init__(self, scenario: Scenario, server: str, quiet: float, patience: float) -> None:
+        self.clients: dict[str, Client] = {}
+        self._scenario = scenario
+        self._server = server
+        self._quiet = quiet
+        self._patience = patience
+        self._known: Known = {}
+
+    async def play(self) -> None:
+        for number, step in enumerate(self._scenario.steps):
+            where = f"{self._scenario}, step {number} ({step['client']} {step['action']})"
+            try:
+                await self._carry_out(step)
+            except ConnectionClosed as error:
+                raise Mismatch(f"{where}: the connection is closed: {error}") from None
+            expected = self._scenario.expect[number]
+            await self._hear(expected, where)
+            if not expected:
+                await asyncio.sleep(step["ms"] / 1000 if "ms" in step else self._quiet)
+            self._see_that_there_is_no_more(where)
+        await asyncio.sleep(self._quiet)
+        self._see_that_there_is_no_more(f"{self._scenario}, afterwards")
+
+    async def _carry_out(self, step: Mapping[str, Any]) -> None:
+        action, name = step["action"], step["client"]
+        if action == "connect":
+            door = step.get("door")
+            socket = await open_socket(self._server + self._scenario.address(door))
+            self.clients[name] = Client(socket, lines=(door or self._scenario.protocol) in LINES)
+        elif action in ("send_text", "send_binary"):
+            await self._send(self.clients[name].socket, step, text=action == "send_text")
+        elif action == "close":
+            await self.clients[name].socket.close(step.get("code", 1000))
+        elif action == "drop":
+            self.clients[name].socket.transport.abort()
+        elif action != "expect_quiet":
+            raise ValueError(f"There is no action {action!r}.")
+
+    async def _send(self, socket: ClientConnection, step: Mapping[str, Any], *, text: bool) -> None:
+        if "fragments" in step:
+            await socket.send([written(each, self._known) for each in step["fragments"]], text=text)
+        else:
+            for each in step["burst"] if "burst" in step else [step["data"]]:
+                await socket.send(written(each, self._known), text=text)
+
+    async def _hear(self, expected: Mapping[str, Sequence[Event]], where: str) -> None:
+        for name, events in expected.items():
+            for event in events:
+                try:
+                    await self._hear_one(self.clients[name], event, f"{where}: {name}")
+                except TimeoutError:
+                    if "optional" in event:
+                        continue
+                    raise Mismatch(f"{where}: {name} did not get {_short(event)}") from None
+
+    async def _hear_one(self, client: Client, event: Event, where: str) -> None:
+        missing = list(event.get("unordered", [event]))
+        while missing:
+            arrived = await client.next(self._patience)
+            for each in missing:
+                now = matches(each.get("optional", each), arrived, self._known)
+                if now is not None:
+                    self._known = now
+                    missing.remove(each)
+                    break
+            else:
+                if "optional" not in event:
+                    raise Mismatch(f"{where} got {arrived}, expected {_short(missing)}")
+                client.keep(arrived)
+                return
+
+    def _see_that_there_is_no_more(self, where: str) -> None:
+        for name, client in self.clients.items():
+            if (arrived := client.more()) is not None:
+                raise Mismatch(f"{where}: {name} got {arrived}, expected nothing")
+
+
+def _short(event: Any) -> str:
+    return json.dumps(event, ensure_ascii=False)[:300]

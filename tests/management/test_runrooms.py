@@ -1,0 +1,220 @@
+"""``manage.py runrooms`` before it serves: what its options mean, and what it refuses in plain words."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from rooms.management.commands.runrooms import wanted_addresses
+from rooms.servers import running
+from rooms.servers.addresses import Address, parse
+from tests.certificates import Certificate, make_certificate
+from tests.services import free_port
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+# What the options mean -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8000", Address(host="127.0.0.1", port=8000)),
+        ("localhost:1", Address(host="localhost", port=1)),
+        ("chat.example.org:65535", Address(host="chat.example.org", port=65535)),
+        ("[::1]:8000", Address(host="::1", port=8000)),
+        ("[fe80::1%eth0]:8000", Address(host="fe80::1%eth0", port=8000)),
+        ("[::]:9=gowsev", Address(host="::", port=9, door="gowsev", application="gowsev")),
+        ("0.0.0.0:9=roomer", Address(host="0.0.0.0", port=9, door="roomer", application="roomer")),
+        ("a:9=roomer/chat", Address(host="a", port=9, door="roomer", application="chat")),
+        ("a:9=rtbroadcaster", Address(host="a", port=9, door="rtbroadcaster", application="rtbroadcaster")),
+        ("a:9=native/my-chat_2", Address(host="a", port=9, door="native", application="my-chat_2")),
+        ("a:9=goroomserver", Address(host="a", port=9, door="goroomserver")),
+    ],
+)
+def test_an_address(text: str, address: Address) -> None:
+    assert parse(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "url", "served"),
+    [
+        ("[::1]:8000", "http://[::1]:8000/", "the site and its doors"),
+        ("a:9=gowsev/chat", "ws://a:9/", "gowsev at every path, application chat"),
+        ("a:9=goroomserver", "ws://a:9/", "goroomserver at every path"),
+    ],
+)
+def test_an_address_says_what_is_served_there(text: str, url: str, served: str) -> None:
+    address = parse(text)
+    assert (address.url, address.served) == (url, served)
+    assert parse(text, tls=True).url == url.replace("://", "s://")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is no address"),
+        ("8000", "is no address"),
+        (":8000", "is no address"),
+        ("127.0.0.1", "is no address"),
+        ("127.0.0.1:", "is no address"),
+        ("127.0.0.1:http", "is no address"),
+        ("127.0.0.1:٨٠", "is no address"),
+        ("127.0.0.1:8000000", "is no address"),
+        ("::1:8000", "is no address"),
+        ("[127.0.0.1:8000", "is no address"),
+        ("http://127.0.0.1:8000", "is no address"),
+        ("127.0.0.1:8000/", "is no address"),
+        ("a b:8000", "is no address"),
+        ("a..b:8000", "is no address"),
+        ("x" * 64 + ":8000", "is no address"),
+        ("127.0.0.1:0", "has the port 0. Lawful: 1 to 65535."),
+        ("127.0.0.1:65536", "has the port 65536. Lawful: 1 to 65535."),
+        ("a:9=", "names the door ''. Lawful: native, roomer, rtbroadcaster, goroomserver, gowsev."),
+        ("a:9=telnet", "names the door 'telnet'. Lawful: native, roomer"),
+        ("a:9=Roomer", "names the door 'Roomer'. Lawful: native, roomer"),
+        ("a:9=native", "names no application. Lawful: native/application."),
+        ("a:9=roomer/", "names the application ''. Lawful: roomer/"),
+        ("a:9=roomer/a/b", "names the application 'a/b'. Lawful: roomer/"),
+        ("a:9=roomer/a b", "names the application 'a b'. Lawful: roomer/"),
+        ("a:9=goroomserver/chat", "clients of goroomserver say it. Lawful: goroomserver."),
+    ],
+)
+def test_what_is_no_address_is_told_with_what_is_lawful(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match="Lawful: ") as raised:
+        parse(text)
+    assert repr(text) in str(raised.value)
+    assert words in str(raised.value)
+
+
+def test_a_closed_door_is_told_with_those_that_are_open(settings: Any) -> None:
+    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
+    assert parse("a:9=gowsev").door == "gowsev"
+    with pytest.raises(ValueError, match=r'closed\. Lawful by ROOMS\["DOORS"\]: native, gowsev\.$'):
+        parse("a:9=roomer")
+
+
+def test_options_may_be_repeated_and_there_is_a_default(certificate: Certificate) -> None:
+    def places(*options: Any) -> list[tuple[int, bool]]:
+        return [(address.port, address.tls) for address in wanted_addresses(*options)]
+
+    assert places([], [], None, None) == [(8000, False)]
+    assert places(["a:1", "a:2"], [], None, None) == [(1, False), (2, False)]
+    assert places(["a:1"], ["a:2", "a:3"], *certificate) == [(1, False), (2, True), (3, True)]
+    assert places([], ["a:2"], *certificate) == [(2, True)]
+
+
+# What is refused before anything is served ------------------------------------------------------------
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What would have been served, instead of serving it."""
+    served: list[Any] = []
+
+    def run(listeners: list[Any], listening: Any, *, verbose: bool) -> None:
+        served.extend(listeners)
+        for listener in listeners:
+            for each in listener.sockets:
+                each.close()
+
+    monkeypatch.setattr(running, "run", run)
+    return served
+
+
+def refusal(*options: str) -> str:
+    """How the command refuses these options."""
+    with pytest.raises(CommandError) as raised:
+        call_command("runrooms", *options, stdout=StringIO())
+    assert raised.value.returncode == 1
+    return str(raised.value)
+
+
+def test_it_serves_what_the_options_say(served: list[Any], certificate: Certificate) -> None:
+    plain, only, tls = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    options = ["--listen", plain, "--listen", f"{only}=gowsev", "--listen-tls", tls]
+    call_command("runrooms", *options, "--cert", certificate.file, "--key", certificate.key)
+    assert [listener.certificate for listener in served] == [None, None, certificate.file]
+    assert served[0].application is served[2].application
+    assert served[1].application is not served[0].application
+
+
+@pytest.mark.parametrize("option", ["--listen", "--listen-tls"])
+def test_a_bad_address_is_refused(served: list[Any], certificate: Certificate, option: str) -> None:
+    files = ["--cert", certificate.file, "--key", certificate.key] if option == "--listen-tls" else []
+    assert "'nowhere' is no address. Lawful: HOST:PORT" in refusal(option, "nowhere", *files)
+    assert served == []
+
+
+@pytest.mark.parametrize("missing", ["--cert", "--key"])
+def test_tls_needs_both_files(served: list[Any], certificate: Certificate, missing: str) -> None:
+    files = {"--cert": certificate.file, "--key": certificate.key}
+    del files[missing]
+    (given,) = files.items()
+    address = f"127.0.0.1:{free_port()}"
+    assert f"--listen-tls needs {missing}, and got none. Lawful: " in refusal("--listen-tls", address, *given)
+    gone = refusal("--listen-tls", address, *given, missing, "/nowhere.pem")
+    assert f"{missing} is /nowhere.pem, and there is no such file. Lawful: " in gone
+    assert "without an address for it. Lawful: with --listen-tls" in refusal("--listen", address, *given)
+    assert served == []
+
+
+def test_files_that_do_not_belong_together_are_refused(
+    served: list[Any], certificate: Certificate, tmp_path: Path
+) -> None:
+    other = make_certificate(tmp_path)
+    nonsense = tmp_path / "nonsense.pem"
+    nonsense.write_text("nonsense")
+    for cert, key in [(certificate.file, other.key), (str(nonsense), other.key), (other.file, str(nonsense))]:
+        options = ["--listen-tls", f"127.0.0.1:{free_port()}", "--cert", cert, "--key", key]
+        assert f"--cert {cert} and --key {key} cannot be used" in refusal(*options)
+    assert served == []
+
+
+def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
+    served: list[Any], tmp_path: Path
+) -> None:
+    locked = make_certificate(tmp_path, password=b"secret")
+    options = ["--cert", locked.file, "--key", locked.key]
+    said = refusal("--listen-tls", f"127.0.0.1:{free_port()}", *options)
+    assert "cannot be used" in said
+    assert "without a password" in said
+    assert served == []
+
+
+def test_a_port_that_is_taken_is_refused_and_the_others_are_let_go_of(served: list[Any]) -> None:
+    free = free_port()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refusal("--listen", f"127.0.0.1:{free}", "--listen", f"127.0.0.1:{port}")
+    assert said.startswith(f"Cannot listen on 127.0.0.1:{port}: Address already in use. Lawful: ")
+    socket.create_server(("127.0.0.1", free)).close()
+    assert served == []
+
+
+def test_a_host_that_is_not_ours_is_refused(served: list[Any]) -> None:
+    assert "Cannot listen on 192.0.2.1:8000: " in refusal("--listen", "192.0.2.1:8000")
+    assert served == []
+
+
+def test_a_site_without_an_asgi_application_is_told_so(served: list[Any], settings: Any) -> None:
+    settings.ASGI_APPLICATION = "roomsite.asgi.nothing"
+    assert "'nothing'" in refusal("--listen", f"127.0.0.1:{free_port()}")
+    assert served == []
+
+
+def test_without_uvicorn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "rooms.servers.running")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert refusal() == 'runrooms needs uvicorn, which is not installed: pip install "django-rooms[server]"'

@@ -1,0 +1,1 @@
+"""A site for servers of tests: the example site, and extensions that only tests need."""

@@ -1,0 +1,39 @@
+"""Extensions that only tests need."""
+
+from __future__ import annotations
+
+from django import forms
+
+from rooms import Extension, Refused, register
+from rooms.extensions import ConnectionEvent, HandshakeEvent, ReceiveEvent
+
+
+@register
+class Bridge(Extension):
+    """Hands every frame of its clients to a service that it dials, and what the service says to all of them.
+    Only those are let in who have the key."""
+
+    class Settings(forms.Form):
+        url = forms.CharField()
+        key = forms.CharField()
+
+    async def init(self) -> None:
+        self.service = await self.dial(self.settings["url"])
+
+    async def on_handshake(self, event: HandshakeEvent) -> None:
+        if event.query.get("key") != [self.settings["key"]]:
+            raise Refused("Bring the key.", status=401)
+        event.claims["name"] = event.headers.get("x-name", "nobody")
+
+    async def on_connect(self, event: ConnectionEvent) -> None:
+        if event.number != self.service.number:
+            await self.write(event.number, f"hello {event.claims['name']}")
+
+    async def on_receive(self, event: ReceiveEvent) -> None:
+        if event.number != self.service.number:
+            others = [self.service.number]
+        else:
+            others = [number for number in self.connections if number != event.number]
+        for number in others:
+            if number is not None:
+                await self.write(number, event.data)
