@@ -55,6 +55,11 @@ def check_send(room: RoomRecord, user: User, people: Iterable[User]) -> None:
         _check((*room.application.mutes, *room.mutes), people, Muted, "You are muted here")
 
 
+def check_voice(application: ApplicationRecord, people: Iterable[User]) -> None:
+    """May they speak in the application at all?"""
+    _check(application.mutes, people, Muted, "You are muted here")
+
+
 def check_create(application: ApplicationRecord) -> None:
     if not application.rooms_on_demand:
         raise PermissionDenied("Rooms are made by the staff here.")

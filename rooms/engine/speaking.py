@@ -11,9 +11,9 @@ from rooms import policy
 from rooms.engine.answers import message_event, tell_user
 from rooms.engine.directory import user_group
 from rooms.engine.messages import DEFAULT_EVENT, Messages
-from rooms.engine.parts import Parts, event_of, user_of
-from rooms.errors import PermissionDenied
-from rooms.events import Direct, Publish, Receive, Reply, SendDirect, SendToApplication
+from rooms.engine.parts import Parts, event_of, place_in, user_of
+from rooms.errors import PermissionDenied, RoomsError
+from rooms.events import Direct, Publish, Receive, Reply, SendDirect, SendToApplication, User
 from rooms.extensions import ReceiveEvent
 from rooms.fanout import Connection
 
@@ -46,9 +46,29 @@ class Speaking:
         """To all connections of one user; no handler is asked."""
         user = user_of(connection)
         application = await self._parts.application_of(connection)
-        event = Direct(room=request.room, event=request.event, data=request.data, sender=user, to=request.to)
+        policy.check_voice(application.record, connection.people)
+        event = Direct(
+            room=request.room,
+            event=request.event,
+            data=request.data,
+            sender=user,
+            to=request.to,
+            outside=not await self._may_whisper(connection, request, user),
+        )
         await tell_user(self._parts, application, event)
         connection.send(Reply(id=request.id, data={}))
+
+    async def _may_whisper(self, connection: Connection, request: SendDirect, user: User) -> bool:
+        """Whether both are in the room and the sender may speak there: then it is as any message to one."""
+        room = self._parts.directory.known_room(connection.application, request.room)
+        place = place_in(connection, room) if room is not None else None
+        if room is None or place is None or place.listens_only:
+            return False
+        try:
+            policy.check_send(room.record, user, connection.people)
+        except RoomsError:
+            return False
+        return request.to in await self._parts.presence.find(room.group, [request.to])
 
     def deliver(self, application: str, event: Direct, users: Iterable[str]) -> None:
         """Tell those connections of users (ids) that are in this process; ``application`` is its group."""

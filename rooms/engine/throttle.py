@@ -61,7 +61,9 @@ class Throttle:
         return bucket
 
     def _close(self, connection: Connection) -> None:
-        who = connection.user.id if connection.user else connection.address
+        # Whom the protocol makes anonymous is somebody else every time.
+        user = None if connection.protocol.anonymous else connection.user
+        who = connection.address if user is None else user.id
         if self._closed.add(f"{connection.application} {who}") > 1:
             connection.close(CloseCode.FLOODING, "Too many requests, again.")
         else:

@@ -108,14 +108,16 @@ class Removed(Push, frozen=True, kw_only=True, tag="removed"):
 
 
 class Direct(Push, frozen=True, kw_only=True, tag="direct"):
-    """Something said to one user or connection alone, outside of any room; ``room`` is only told.
-    ``sender`` is None for what the server says."""
+    """Something said to one user or connection alone; ``room`` is only told. ``sender`` is None for what the
+    server says. ``outside`` is what one client says to another with whom it need not share the room: told
+    only by protocols whose clients expect that."""
 
     room: str
     event: str
     data: Raw
     sender: User | None
     to: str
+    outside: bool = False
 
 
 class Closing(Push, frozen=True, kw_only=True, tag="closing"):

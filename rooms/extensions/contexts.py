@@ -237,7 +237,7 @@ class MessageEvent:
     async def send(self, name: str, data: Any, *, room: str | None = None) -> bool:
         """Tell the sender's connection alone, as if the sender said it to itself; ``room`` (by default that
         of the message) is only told. ``data`` is anything that JSON can hold, or bytes. False: it was not
-        told, because it is slow or gone or its protocol knows no such messages (the native one)."""
+        told, because it is slow or gone or its protocol has no word for that."""
         return await self._through().send(name, data, room)
 
     async def send_to_room(self, name: str, data: Any, *, room: str | None = None) -> Message:
@@ -251,7 +251,7 @@ class MessageEvent:
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
         """Tell all connections of one user of the application, by name, as the sender. Where there is no
-        such user nobody is told; clients of the native protocol hear nothing of it."""
+        such user nobody is told."""
         await self._through().send_to_user(user, name, data)
 
     def _through(self) -> Answers:

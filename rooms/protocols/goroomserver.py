@@ -147,6 +147,9 @@ class Goroomserver(Protocol):
 
     @classmethod
     def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
+        if isinstance(event, Direct) and event.outside:
+            # It would seem to be said in a room.
+            return None
         if isinstance(event, Message | Direct):
             return _message(event, application)
         if isinstance(event, RoomAdded):

@@ -63,7 +63,10 @@ class Gowsev(Protocol):
 
     @classmethod
     def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
-        return payload.to_bytes(event.data) if isinstance(event, Message | Direct) else None
+        # What other clients say outside of rooms would seem to be published.
+        if isinstance(event, Message) or (isinstance(event, Direct) and not event.outside):
+            return payload.to_bytes(event.data)
+        return None
 
 
 class Frames(Protocol):
@@ -81,7 +84,7 @@ class Frames(Protocol):
 
     @classmethod
     def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
-        return payload.to_bytes(event.data) if isinstance(event, Direct) else None
+        return payload.to_bytes(event.data) if isinstance(event, Direct) and not event.outside else None
 
 
 def _read(text: str) -> Request | None:

@@ -109,13 +109,13 @@ def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
 
 def _direct(event: Direct) -> bytes | None:
     # What other clients say outside of rooms has no place here: it would seem to be said in one.
-    if event.sender is not None:
+    if event.outside:
         return None
     said = Message(
         room=event.room,
         event=event.event,
         data=event.data,
-        sender=None,
+        sender=event.sender,
         seq=None,
         time=clock.now(),
         to=[event.to],

@@ -163,8 +163,8 @@ class Rtbroadcaster(Protocol):
     def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
         if isinstance(event, Message):
             return bytes(event.words) if isinstance(event.words, Raw) else _encoder.encode(_words_of(event))
-        # What other clients say outside of rooms has no place here: only owners call a listener's functions.
-        if isinstance(event, Direct) and (event.sender is None or event.sender.name == event.to):
+        # What other clients say outside of rooms has no place here: it would call a listener's functions.
+        if isinstance(event, Direct) and not event.outside:
             return _encoder.encode(_words_of(event))
         return None
 

@@ -302,6 +302,41 @@ async def test_native_clients_are_not_told_what_is_said_outside_of_rooms(engine:
     ann, other = await Client.named(engine, "ann", "lobby"), await foreigner(engine)
     await other.ask(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
     assert ann.told("message", "direct") == []
+    await other.ask(Enter(room="elsewhere"))
+    await other.ask(SendDirect(room="elsewhere", event="message", data=data("as if"), to="ann"))
+    assert ann.told("message", "direct") == []
+
+
+async def test_in_a_room_that_both_are_in_it_is_a_message_to_one(engine: Engine, chat: Application) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    other = await foreigner(engine, "lobby")
+    await other.ask(SendDirect(room="lobby", event="psst", data=data(1), to="ann"))
+    assert [
+        (said["event"], said["data"], said["to"], said["from"]["name"]) for said in ann.told("message")
+    ] == [("psst", 1, ["ann"], name_of(other))]
+    assert bob.told("message") == []
+    room = await Room.objects.aget(application=chat, name="lobby")
+    room.mode = "broadcast"
+    await room.asave()
+    await engine.parts.tasks.settle()
+    await other.ask(SendDirect(room="lobby", event="psst", data=data(2), to="ann"))
+    assert ann.messages() == [1]
+
+
+async def test_who_is_muted_everywhere_does_not_whisper_either(engine: Engine, chat: Application) -> None:
+    account = await sync_to_async(User.objects.create_user)("eve")
+    eve, other = await foreigner(engine, user=account), await foreigner(engine)
+    await Mute.objects.acreate(application=chat, user=account)
+    await engine.parts.tasks.settle()
+    whisper = SendDirect(room="", event="", data=data(1), to=name_of(other))
+    assert (await refused(RoomsError, eve.ask(whisper))).code == "muted"
+    assert other.told("direct") == []
+
+
+async def test_an_id_is_compared_exactly(engine: Engine) -> None:
+    one, two = await foreigner(engine), await foreigner(engine)
+    await one.ask(SendDirect(room="", event="", data=data(1), to=name_of(two).upper()))
+    assert two.told("direct") == []
 
 
 async def test_speaking_in_a_room_from_outside(engine: Engine) -> None:

@@ -17,6 +17,7 @@ from rooms.events import Error, Ping, Quit, Send, User
 from rooms.fanout import Connection, Membership
 from rooms.limits import Strikes, TokenBucket
 from rooms.protocols import Native
+from rooms.protocols.gowsev import Gowsev
 from tests.records import application_record, room_record
 
 PING = Ping(id=7)
@@ -108,6 +109,16 @@ def test_before_the_login_the_address_counts(guard: Throttle) -> None:
     again = connection()
     asked(guard, again, 5)
     assert again.close_code is CloseCode.FLOODING
+
+
+def test_whom_the_protocol_makes_anonymous_is_known_by_the_address(guard: Throttle) -> None:
+    codes = []
+    for name in ("one", "two"):
+        client = connection(name)
+        client.protocol = Gowsev()
+        asked(guard, client, 5)
+        codes.append(client.close_code)
+    assert codes == [CloseCode.RATE_LIMITED, CloseCode.FLOODING]
 
 
 def test_strikes_are_forgotten(guard: Throttle, site: Site) -> None:

@@ -366,13 +366,17 @@ async def test_roomers_direct_messages_carry_their_true_sender(guests: Guests) -
     roomer, other = members["roomer"], await guests.come("roomer")
     await roomer.send(roomer.frame("anywhere", "whisper", b"psst", dst=other.name))
     assert await other.told() == ("anywhere", "whisper", other.name, roomer.name, b"psst")
-    for door in ("native", "goroomserver"):
-        await roomer.send(roomer.frame(room, "whisper", b"psst", dst=members[door].name))
-    await roomer.answers()
-    # The native protocol knows no messages outside of rooms.
-    assert [each for each in await members["native"].answers() if each["type"] == "message"] == []
-    heard = [each["data"] for each in await members["goroomserver"].answers() if each["eventType"] == 11]
-    assert [each["userName"] for each in heard] == [roomer.name]
+    for said_in, heard in (("anywhere", 0), (room, 1)):
+        for door in ("native", "goroomserver"):
+            await roomer.send(roomer.frame(said_in, "whisper", b"psst", dst=members[door].name))
+        await roomer.answers()
+        # The others know no messages outside of rooms; in one that both are in it is a message to one.
+        native = [each for each in await members["native"].answers() if each["type"] == "message"]
+        assert [(each["from"]["name"], each["to"]) for each in native] == [
+            (roomer.name, [members["native"].name])
+        ] * heard
+        other = [each["data"] for each in await members["goroomserver"].answers() if each["eventType"] == 11]
+        assert [each["userName"] for each in other] == [roomer.name] * heard
     for silent in ("rtbroadcaster", "gowsev"):
         assert await members[silent].answers() == []
 

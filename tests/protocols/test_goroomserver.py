@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from rooms.errors import BadRequest, Muted, NotMember, Rejected, RoomFull, RoomNotFound, RoomsError
 from rooms.events import (
@@ -437,6 +437,8 @@ def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -
     data = {"a": 1, "roomName": "r", "appName": "test", "userName": name}
     assert spoken(event)["data"] == data
     assert told(Goroomserver().within("test"), event)["data"] == data
+    outside = structs.replace(event, outside=True)
+    assert Goroomserver.broadcast(outside, "test") is None
 
 
 @pytest.mark.parametrize(

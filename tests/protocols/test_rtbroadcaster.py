@@ -561,15 +561,16 @@ def test_what_other_doors_say_comes_as_parameters(data: bytes, params: list[str]
         }
 
 
-def test_the_server_speaks_to_one_as_an_owner_does_and_other_clients_do_not() -> None:
+def test_what_is_said_to_one_is_told_as_an_owner_says_it_but_not_what_is_said_outside_of_rooms() -> None:
     client = listener()
     direct = Direct(room="", event="move", data=Raw(b'["1"]'), sender=None, to="x")
     client.tell(direct)
     client.tell(msgspec.structs.replace(direct, room="lobby", sender=ANN, to="ann"))
-    client.tell(msgspec.structs.replace(direct, sender=ANN))
+    client.tell(msgspec.structs.replace(direct, sender=ANN, outside=True))
     usual = json.loads(message(3, funcKey="move", funcParams=["1"]))
     assert client.hear() == [{**usual, "uuid": ROOM}, {**usual, "uuid": "lobby"}]
-    assert Rtbroadcaster.broadcast(msgspec.structs.replace(direct, sender=ANN), "") is None
+    outside = msgspec.structs.replace(direct, outside=True)
+    assert Rtbroadcaster.broadcast(outside, "") is None
 
 
 def test_nothing_is_taken_for_the_answer_to_coming_in() -> None:
