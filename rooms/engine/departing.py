@@ -10,6 +10,7 @@ from functools import partial
 
 from msgspec import UNSET, UnsetType
 
+from rooms import catalogue
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts
@@ -19,6 +20,7 @@ from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
+from rooms.presence.base import Departure
 
 
 class Departing:
@@ -111,6 +113,20 @@ class Departing:
             return
         if room is not None and room.group == place.group:
             self.gone(room, user, reason, claims=connection.claims)
+
+    async def beat(self) -> None:
+        """Renew what this process says about presence, and see to those whom dead processes left behind."""
+        for departure in await self._parts.presence.beat():
+            left_behind = partial(self._left_behind, departure)
+            self._parts.tasks.spawn(self._parts.departures.attempt(left_behind))
+
+    async def _left_behind(self, departure: Departure) -> None:
+        parts = self._parts
+        place = await parts.pool.run(catalogue.place_of, departure.group)
+        application = await parts.directory.application(place[0]) if place else None
+        room = await parts.directory.find_room(application, place[1]) if application and place else None
+        if room is not None:
+            self.gone(room, departure.user, "dropped")
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
-from rooms import catalogue
 from rooms.catalogue import RoomRecord
 from rooms.conf import Settings, get_settings, load_backend
 from rooms.engine.bus import Bus, Relay
@@ -36,7 +35,7 @@ from rooms.events import Connected, Direct, Logout, Ping, Pong, Quit
 from rooms.fanout import Connection, Hub
 from rooms.limits import Addresses
 from rooms.notices import AnyNotice
-from rooms.presence.base import BEAT_SECONDS, Departure
+from rooms.presence.base import BEAT_SECONDS
 from rooms.protocols.native import VERSION
 from rooms.threads import Pool
 
@@ -123,7 +122,7 @@ class Engine:
         heartbeat = Heartbeat(
             self.parts.settings, self.connections, self.parts.departures, self.parts.tasks, self._abort
         )
-        heartbeat.every(BEAT_SECONDS, self._beat)
+        heartbeat.every(BEAT_SECONDS, self.departing.beat)
         heartbeat.every(SWEEP_SECONDS, self._sweep)
         heartbeat.every(REFRESH_SECONDS, self.parts.directory.refresh)
         heartbeat.every(REPAIR_SECONDS, self.parts.bus.repair)
@@ -209,9 +208,10 @@ class Engine:
             )
         )
         socket.greeted = True
-        # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
-        greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
-        await asyncio.shield(self.parts.tasks.spawn(greeting))
+        if application.hooks.has("on_connect"):
+            # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
+            greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
+            await asyncio.shield(self.parts.tasks.spawn(greeting))
 
     async def logout(self, connection: Connection, request: Logout) -> None:
         user_of(connection)
@@ -280,18 +280,6 @@ class Engine:
 
     def _abort(self, connection: Connection) -> None:
         self.connections[connection].abort()
-
-    async def _beat(self) -> None:
-        for departure in await self.parts.presence.beat():
-            self.parts.tasks.spawn(self.parts.departures.attempt(partial(self._departed, departure)))
-
-    async def _departed(self, departure: Departure) -> None:
-        """Somebody whom another process left behind is out of a group."""
-        place = await self.parts.pool.run(catalogue.place_of, departure.group)
-        application = await self.parts.directory.application(place[0]) if place else None
-        room = await self.parts.directory.find_room(application, place[1]) if application and place else None
-        if room is not None:
-            self.departing.gone(room, departure.user, "dropped")
 
     async def _sweep(self) -> None:
         self.throttle.sweep()

@@ -47,7 +47,7 @@ class Notices:
         """The record is another: close those who may not be here any more."""
         record = application.record
         for connection in self._parts.hub.members(application.group):
-            if not record.enabled:
+            if not record.lets_in(connection.protocol.name):
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
             elif sentence := policy.restriction(record.bans, connection.people, policy.BANNED):
                 connection.close(CloseCode.BANNED, sentence)

@@ -231,7 +231,7 @@ async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
         return [Departure("application.1", ghost), Departure("room.999999", ghost), Departure(group, ghost)]
 
     monkeypatch.setattr(engine.parts.presence, "beat", beat)
-    await engine._beat()
+    await engine.departing.beat()
     await engine.parts.tasks.settle()
     assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
 

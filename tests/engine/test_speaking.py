@@ -148,6 +148,16 @@ async def test_an_application_says_which_protocols_it_lets_in(
     assert (await foreigner(engine)).closed == code
 
 
+async def test_a_door_that_is_shut_is_shut_to_those_who_are_inside_as_well(
+    engine: Engine, chat: Application
+) -> None:
+    ann, other = await Client.named(engine, "ann"), await foreigner(engine)
+    chat.doors = ["native"]
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    assert (ann.closed, other.closed) == (None, CloseCode.NO_SUCH_APPLICATION)
+
+
 # Coming in and going out -------------------------------------------------------------------------------
 
 
