@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from rooms.engine.handshakes import claims_of
 from rooms.errors import LoginRefused, NameTaken, NotLoggedIn, RoomsError
 from rooms.events import Addressed, Error, Login, Reply, Request
 from rooms.fanout import Branch, Connection
+from rooms.limits import TokenBucket
 from rooms.serving import Service
 
 # Each takes memory, and is a member of a group: a socket is in at most so many applications.
@@ -35,6 +37,8 @@ class Trunk(Service):
     def __init__(self, engine: Engine, *arguments: Any) -> None:
         super().__init__(engine, *arguments)
         self._branches: dict[str, Branch] = {}
+        # Of each application: what a client may still ask does not grow with every login.
+        self._buckets: defaultdict[str, dict[str, TokenBucket]] = defaultdict(dict)
         self._user: Any = None
         self._abort: Callable[[], None] = lambda: None
 
@@ -79,6 +83,7 @@ class Trunk(Service):
         if len(self._branches) >= MOST_APPLICATIONS:
             raise LoginRefused(f"One socket is logged in to at most {MOST_APPLICATIONS} applications.")
         branch = Branch(str(uuid.uuid4()), self._connection, application=application)
+        branch.buckets = self._buckets[application]
         self._branches[application] = branch
         try:
             if self._handshake is not None:
@@ -91,10 +96,11 @@ class Trunk(Service):
                 await self._engine.logins.login_by_session(branch, request, self._user)
             else:
                 await self._operations[Login](branch, request)
-            self._connection.waiting_for_login = None
         finally:
             if branch.user is None:
                 self._let_go(application)
+            else:
+                self._connection.waiting_for_login = None
 
     def _is_the_session_of(self, name: str | None) -> bool:
         user = self._user

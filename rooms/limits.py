@@ -19,14 +19,16 @@ class TokenBucket:
         self._clock = clock
         self._updated = clock()
 
-    def take(self) -> bool:
-        """Take one token; False when there is none."""
+    def take(self, tokens: float = 1) -> bool:
+        """Take so many tokens, or as many as can be saved up at most; False, and none taken, when there are
+        fewer."""
         if self._rate == 0:
             return True
         self._refill()
-        if self._tokens < 1:
+        tokens = min(tokens, self._burst)
+        if self._tokens < tokens:
             return False
-        self._tokens -= 1
+        self._tokens -= tokens
         return True
 
     def is_full(self) -> bool:

@@ -29,6 +29,7 @@ Operations: TypeAlias = Mapping[type[Request], Operation]
 
 # So many requests are carried out in a row before others get their turn.
 REQUESTS_A_TURN = 32
+BYTES_A_REQUEST = 64 * 1024
 
 
 class Socket(Structural):
@@ -132,18 +133,29 @@ class Service:
                 await self._read(frame)
 
     async def _read(self, frame: str | bytes) -> None:
-        connection = self._connection
+        connection, throttle = self._connection, self._engine.throttle
+        asks_once, asked = connection.protocol.asks_once, 0
+        # A large frame is as much work as many small ones.
+        cost = 1 + len(frame) // BYTES_A_REQUEST
         try:
             for request in connection.protocol.receive(frame):
                 if connection.close_code is not None:
                     return
-                if self._engine.throttle.allows(self._asking(request), request):
+                free = asks_once and asked > 0
+                if free or throttle.allows(self._asking(request), request, cost=cost):
                     await self._carry_out(request)
-                connection.requests += 1
-                if connection.requests % REQUESTS_A_TURN == 0:
-                    await asyncio.sleep(0)
+                asked, cost = asked + 1, 1
+                await self._give_way()
         except ProtocolError as error:
             connection.close(error.close_code, error.message)
+        if not asked:
+            throttle.allows(connection, None, cost=cost)
+            await self._give_way()
+
+    async def _give_way(self) -> None:
+        self._connection.requests += 1
+        if self._connection.requests % REQUESTS_A_TURN == 0:
+            await asyncio.sleep(0)
 
     async def _carry_out(self, request: Request | Error) -> None:
         connection = self._connection

@@ -22,6 +22,6 @@ async def close_connections(engine: Engine) -> None:
     while engine.connections and time.monotonic() < begin + FINISH_SECONDS + HEAR_SECONDS:
         late = time.monotonic() > begin + FINISH_SECONDS
         for connection in list(engine.connections):
-            if late or not connection.busy:
+            if late or not connection.is_busy():
                 connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
         await asyncio.sleep(LOOK_SECONDS)

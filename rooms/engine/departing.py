@@ -5,13 +5,14 @@ What can be done at once is done at once; what a backend has to answer to is tri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from msgspec import UNSET, UnsetType
 
 from rooms import catalogue
 from rooms.engine.directory import LiveRoom
+from rooms.engine.hooks import Hooks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts
 from rooms.errors import CloseCode
@@ -160,10 +161,16 @@ class Departing:
             self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
 
     def tell_extensions(
-        self, room: LiveRoom, user: User, reason: LeftReason, claims: Mapping[str, str]
+        self,
+        room: LiveRoom,
+        user: User,
+        reason: LeftReason,
+        claims: Mapping[str, str],
+        levels: Sequence[Hooks] | None = None,
     ) -> None:
+        """Tell the room's extension and its application's, or those ``levels``, that a user is out."""
         event = LeaveEvent(room.context, user, reason, claims=claims)
-        for hooks in (room.hooks, room.application.hooks):
+        for hooks in (room.hooks, room.application.hooks) if levels is None else levels:
             if hooks.has("on_leave"):
                 self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
 

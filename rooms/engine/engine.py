@@ -27,6 +27,7 @@ from rooms.engine.membership import Membership
 from rooms.engine.messages import Messages
 from rooms.engine.notices import Notices
 from rooms.engine.parts import Parts, event_of, user_of
+from rooms.engine.reading import Reading
 from rooms.engine.services import EngineServices
 from rooms.engine.speaking import Speaking
 from rooms.engine.throttle import Throttle
@@ -82,6 +83,7 @@ class Engine:
         self.departing = Departing(self.parts, self.management)
         self.membership = Membership(self.parts, self.management, self.departing)
         self.messages = Messages(self.parts)
+        self.reading = Reading(self.parts)
         self.gaps = Gaps(self.parts)
         self.services.serve(self.parts, self.management, self.messages)
         self.speaking = Speaking(self.parts, self.messages)

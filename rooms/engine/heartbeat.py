@@ -73,6 +73,7 @@ class Heartbeat:
             self._abort(connection)
         elif (
             connection.waiting_for_login is not None
+            and not connection.busy
             and now - connection.waiting_for_login > settings.login_seconds
         ):
             connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")

@@ -97,6 +97,7 @@ class Logins:
     async def login_by_session(self, connection: Connection, request: Login, user: Any) -> None:
         """As ``login``, for the handshake's Django user, whose name it is. Raises RoomsError."""
         application = await self._parts.application_of(connection)
+        self._check_rate(connection, application)
         identity = await self._parts.pool.run(_identity, user)
         if identity is None:
             raise LoginRefused("This account is not active.")

@@ -93,7 +93,9 @@ class Management:
         """The room that a request names, made where that may be."""
         application = await self._parts.application_of(connection)
         make = request.make if isinstance(request, Enter | Listen) else "on_demand"
-        return await self.room_on_demand(application, request.room, user, make=make)
+        # One that is there whatever anybody wants is nobody's.
+        owner = None if make == "always" else user
+        return await self.room_on_demand(application, request.room, owner, make=make)
 
     async def room_on_demand(
         self, application: LiveApplication, name: str, user: User | None, *, make: Make = "on_demand"

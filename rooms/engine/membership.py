@@ -11,11 +11,19 @@ import asyncio
 from functools import partial
 
 from rooms import policy
+from rooms.engine import asking, pasts
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in, user_of
-from rooms.errors import AlreadyMember, NotMember, RoomClosed, RoomFull, TooManyRooms, Unavailable
+from rooms.errors import (
+    AlreadyMember,
+    NotMember,
+    RoomClosed,
+    RoomsError,
+    TooManyRooms,
+    Unavailable,
+)
 from rooms.events import (
     Enter,
     Join,
@@ -30,10 +38,8 @@ from rooms.events import (
     Unsubscribe,
     User,
 )
-from rooms.extensions import JoinEvent, LeaveEvent
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
-from rooms.histories import Snapshot
 from rooms.presence.base import GroupClosed, GroupFull
 
 # A room that is just being removed is looked for again after so many seconds each time.
@@ -61,13 +67,21 @@ class Membership:
     async def leave_every(self, connection: Connection, request: LeaveAll) -> None:
         """Out of every room, as somebody who leaves each."""
         user = user_of(connection)
-        places = list(connection.memberships.values())
-        for place in places:
+        refusal: RoomsError | None = None
+        for place in list(connection.memberships.values()):
+            if not place.listens_only:
+                try:
+                    await asking.to_leave(self._parts, connection, place, user)
+                except RoomsError as error:
+                    refusal = error
+                    continue
+            # One by one, so that whatever ends this leaves the others to the end of the connection.
             self._departing.discard(connection, place)
-        connection.send(Reply(id=request.id, data={}))
-        for place in places:
             if not place.listens_only:
                 await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+        if refusal is not None:
+            raise refusal
+        connection.send(Reply(id=request.id, data={}))
 
     async def log_out(self, connection: Connection) -> None:
         """Out of every room, as somebody who logs out."""
@@ -119,7 +133,7 @@ class Membership:
                 # Noted first: however this ends, the end of the connection finds it and cleans up.
                 connection.memberships[room.name] = place
                 try:
-                    first = await self._come_in(connection, room, place, user)
+                    first, newest = await self._come_in(connection, room, place, user)
                 except GroupClosed:
                     # It is being removed, here or by another process: soon there is a new one to find.
                     self._parts.directory.remove_room(room)
@@ -131,6 +145,8 @@ class Membership:
                     self._restore(connection, room, place, before, user)
                     raise
                 self._parts.hub.group_add(room.group, connection)
+                if newest is not None:
+                    self._parts.hub.start(room.group, newest)
                 place.inside, place.unheard = not listens_only, False
             if first:
                 self._departing.tell(room, Joined(room=room.name, user=user), exclude=connection)
@@ -145,11 +161,17 @@ class Membership:
             # Slow on purpose, and so neither under a lock nor in the threads that everybody needs.
             await self._parts.passwords.run(policy.check_room_password, room.record, request.password)
 
-    async def _come_in(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> bool:
-        """Handlers, presence, bus. True when the user was not in the room before."""
+    async def _come_in(
+        self, connection: Connection, room: LiveRoom, place: Place, user: User
+    ) -> tuple[bool, int | None]:
+        """Handlers, presence, bus. Whether the user was not in the room before, and the number from which on
+        the hub tells the room's events, if that is to be settled now."""
         first = False
+        announced = await asking.to_enter(
+            self._parts, self._departing, connection, room, user, listens=place.listens_only
+        )
         if not place.listens_only:
-            place.announced = await self._ask_extensions(connection, room, user)
+            place.announced = announced
             try:
                 first = await self._parts.presence.add(
                     room.group, connection.id, user, limit=room.record.max_members
@@ -159,39 +181,24 @@ class Membership:
                     place.announced = False
                     self._departing.tell_extensions(room, user, "left", connection.claims)
                 if isinstance(error, GroupFull):
-                    raise _full(room) from None
+                    raise asking.full(room) from None
                 raise
             place.unheard = first
         await self._parts.bus.subscribe(room.group)
+        newest = await pasts.newest(self._parts, room, connection.protocol)
         # Again, because a ban may have come while we waited.
         policy.check_join(room.record, connection.people, moderator=connection.moderator)
         if room.gone:
             raise GroupClosed
         if place_in(connection, room) is not place:
             raise RoomClosed(f"You are not in {room.name} any more.")
-        return first
-
-    async def _ask_extensions(self, connection: Connection, room: LiveRoom, user: User) -> bool:
-        """Have ``on_join`` called for a user who is not in the room yet; True when one was."""
-        levels = [hooks for hooks in (room.hooks, room.application.hooks) if hooks.has("on_join")]
-        if not levels:
-            return False
-        here = (await self._parts.presence.find(room.group, [user.name])).get(user.name)
-        if here is not None and here.id == user.id:
-            return False
-        limit = room.record.max_members
-        if limit is not None and (await self._parts.presence.counts([room.group]))[0] >= limit:
-            raise _full(room)
-        event = JoinEvent(room.context, user, connection.id, claims=connection.claims)
-        for hooks in levels:
-            await hooks.call("on_join", event, lane=room.hooks.lane)
-        return True
+        return first, newest
 
     async def _answer(
         self, connection: Connection, request: Join | Subscribe, room: LiveRoom, place: Place, user: User
     ) -> None:
         parts, record = self._parts, room.record
-        past = await self._past(room, request)
+        past = await pasts.past_of(parts, room, connection.protocol, request)
         most = None if connection.protocol.lists_all_members else parts.settings.join_members
         page = await parts.presence.members(room.group, limit=most)
         if place_in(connection, room) is not place:
@@ -206,28 +213,17 @@ class Membership:
             ),
             members=members,
             count=page.count,
-            state=past.state,
-            messages=past.messages,
-            recovered=past.recovered,
-            position=past.position,
+            state=past.state if past else [],
+            messages=past.messages if past else [],
+            recovered=past is not None and past.recovered,
+            position=past.position if past else None,
         )
         connection.send(Reply(id=request.id, data=data))
-        parts.hub.settle(room.group, connection, _number(past))
-
-    async def _past(self, room: LiveRoom, request: Join | Subscribe) -> Snapshot:
-        """What the joiner is told of the past; from there on the hub tells it everything."""
-        settings, hub = self._parts.settings, self._parts.hub
-        history = self._parts.histories[room.record.history]
-        limit = settings.join_limit if request.limit is None else request.limit
-        limit = min(limit, settings.recovery_limit)
-        runs = hub.position(room.group) is not None
-        past = await history.snapshot(room.record, request.since, limit)
-        hub.start(room.group, _number(past))
-        if not runs and (hub.position(room.group) or 0) > _number(past):
-            # Somebody else's later answer has started the hub meanwhile, which then told nobody what lies
-            # between. Now that it runs, whoever is in the group hears all that comes after.
-            past = await history.snapshot(room.record, request.since, limit)
-        return past
+        if past is None:
+            # It hears all that was said since it is in the group.
+            connection.release()
+        else:
+            parts.hub.settle(room.group, connection, pasts.number_of(past))
 
     def _restore(
         self, connection: Connection, room: LiveRoom, place: Place, before: Place | None, user: User
@@ -254,33 +250,8 @@ class Membership:
             await self._parts.check_room_exists(connection, request.room)
             raise NotMember(f"You are not in {request.room}.")
         if not listens_only:
-            await self._ask_to_leave(connection, place, user)
+            await asking.to_leave(self._parts, connection, place, user)
         self._departing.discard(connection, place)
         connection.send(Reply(id=request.id, data={}))
         if not listens_only:
             await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
-
-    async def _ask_to_leave(self, connection: Connection, place: Place, user: User) -> None:
-        """The room's extension and its application's may refuse to let somebody go who asks."""
-        room = self._parts.directory.room_by_group(place.group)
-        if room is None:
-            return
-        event = LeaveEvent(room.context, user, "left", claims=connection.claims)
-        for hooks in (room.hooks, room.application.hooks):
-            if hooks.has("on_leaving"):
-                connection.hold()
-                try:
-                    await hooks.call("on_leaving", event, lane=room.hooks.lane)
-                finally:
-                    connection.release()
-        if connection.memberships.get(place.room) is not place:
-            raise NotMember(f"You are not in {place.room} any more.")
-
-
-def _number(past: Snapshot) -> int:
-    return past.position.seq if past.position else 0
-
-
-def _full(room: LiveRoom) -> RoomFull:
-    limit = room.record.max_members
-    return RoomFull(f"Room {room.name} is full ({limit} of {limit}).", retry=True)

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 from rooms import clock, policy
 from rooms.engine.answers import LONGEST_EVENT, message_event
 from rooms.engine.directory import LiveRoom
-from rooms.engine.parts import Parts, place_in, user_of
+from rooms.engine.parts import Parts, room_of, user_of
 from rooms.errors import (
     BadRequest,
     MessageTooLarge,
@@ -25,7 +25,7 @@ from rooms.errors import (
     ReservedEvent,
     UserNotFound,
 )
-from rooms.events import HistoryData, ListMembers, Message, ReadHistory, Reply, Say, Send, SentData, User
+from rooms.events import Message, Reply, Say, Send, SentData, User
 from rooms.fanout import Connection
 from rooms.histories import Appended
 from rooms.protocols.native import RESERVED
@@ -34,8 +34,6 @@ from rooms.protocols.native import RESERVED
 MOST_KEYS = 10_000
 
 DEFAULT_EVENT = "message"
-LIST_LIMIT = 100
-LONGEST_LIST = 1000
 
 # A key as it counts: with its room and its user.
 _Used: TypeAlias = tuple[int, str, str]
@@ -50,7 +48,7 @@ class Messages:
 
     async def send(self, connection: Connection, request: Send) -> None:
         user = user_of(connection)
-        room = await self._room_of(connection, request.room)
+        room = await room_of(self._parts, connection, request.room)
         if connection.memberships[room.name].listens_only:
             raise NotMember(f"You only listen in {request.room}.")
         await self.say(connection, request, room, user)
@@ -98,38 +96,7 @@ class Messages:
         self._tell(room, message, recipients, exclude=exclude, volatile=volatile)
         return message
 
-    async def history(self, connection: Connection, request: ReadHistory) -> None:
-        room = await self._room_of(connection, request.room)
-        settings = self._parts.settings
-        limit = settings.join_limit if request.limit is None else request.limit
-        page = await self._parts.histories[room.record.history].page(
-            room.record,
-            before=request.before,
-            after=request.after,
-            limit=min(limit, settings.recovery_limit),
-        )
-        connection.send(Reply(id=request.id, data=HistoryData(messages=page.messages, more=page.more)))
-
-    async def members(self, connection: Connection, request: ListMembers) -> None:
-        room = await self._room_of(connection, request.room)
-        limit = min(LIST_LIMIT if request.limit is None else request.limit, LONGEST_LIST)
-        page = await self._parts.presence.members(room.group, after=request.after, limit=limit)
-        connection.send(
-            Reply(id=request.id, data={"members": page.users, "count": page.count, "more": page.more})
-        )
-
     # Steps of a message ------------------------------------------------------------------------------
-
-    async def _room_of(self, connection: Connection, name: str) -> LiveRoom:
-        """The room, for those who are in it. Raises NotMember."""
-        user_of(connection)
-        if name not in connection.memberships:
-            await self._parts.check_room_exists(connection, name)
-            raise NotMember(f"You are not in {name}.")
-        room = await self._parts.directory.room(await self._parts.application_of(connection), name)
-        if place_in(connection, room) is None:
-            raise NotMember(f"You are not in {name}.")
-        return room
 
     def _largest(self, connection: Connection | None, room: LiveRoom) -> int | None:
         """The most bytes of a message: the application's word, or what suits the protocol, where the largest
@@ -139,12 +106,17 @@ class Messages:
             most = self._parts.settings.max_message_bytes
         return most
 
-    def _check(self, request: Send, most: int | None) -> None:
-        size = len(bytes(request.data))
-        if isinstance(request, Say) and request.words is not None:
-            size = max(size, len(bytes(request.words)))
+    def check_size(self, data: msgspec.Raw, most: int | None) -> int:
+        """The size of a message. Raises MessageTooLarge."""
+        size = len(bytes(data))
         if most is not None and size > most:
             raise MessageTooLarge(f"A message has at most {most} bytes, got {size}.")
+        return size
+
+    def _check(self, request: Send, most: int | None) -> None:
+        size = self.check_size(request.data, most)
+        if isinstance(request, Say) and request.words is not None:
+            size = max(size, self.check_size(request.words, most))
         if request.state:
             if request.to is not None or request.volatile:
                 raise BadRequest("State is for everybody and is kept: it goes with neither to nor volatile.")

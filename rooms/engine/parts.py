@@ -14,7 +14,7 @@ from typing import Any
 from rooms.conf import Settings
 from rooms.engine.bus import Bus
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
-from rooms.errors import NotLoggedIn, RoomNotFound, RoomsError
+from rooms.errors import NotLoggedIn, NotMember, RoomNotFound, RoomsError
 from rooms.events import User
 from rooms.extensions import ConnectionEvent
 from rooms.fanout import Connection, Hub, Membership
@@ -123,6 +123,18 @@ class Parts:
         if live is None:
             raise RoomNotFound("This application is not open any more.")
         return live
+
+
+async def room_of(parts: Parts, connection: Connection, name: str) -> LiveRoom:
+    """The room, for those who are in it. Raises NotMember."""
+    user_of(connection)
+    if name not in connection.memberships:
+        await parts.check_room_exists(connection, name)
+        raise NotMember(f"You are not in {name}.")
+    room = await parts.directory.room(await parts.application_of(connection), name)
+    if place_in(connection, room) is None:
+        raise NotMember(f"You are not in {name}.")
+    return room
 
 
 def user_of(connection: Connection) -> User:

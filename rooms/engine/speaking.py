@@ -47,6 +47,7 @@ class Speaking:
         user = user_of(connection)
         application = await self._parts.application_of(connection)
         policy.check_voice(application.record, connection.people)
+        self._messages.check_size(request.data, application.record.max_message_bytes)
         event = Direct(
             room=request.room,
             event=request.event,
@@ -85,6 +86,8 @@ class Speaking:
         """For the handler of the application's extension that takes such messages, if there is one."""
         user = user_of(connection)
         application = await self._parts.application_of(connection)
+        policy.check_voice(application.record, connection.people)
+        self._messages.check_size(request.data, application.record.max_message_bytes)
         name = DEFAULT_EVENT if request.event is None else request.event
         taker = application.hooks.taker(name)
         if taker is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rooms.engine.directory import Directory
 from rooms.errors import CloseCode, RateLimited
-from rooms.events import Addressed, Error, Quit, Request, Send
+from rooms.events import Addressed, Error, Publish, Quit, Request, Send
 from rooms.fanout import Connection
 from rooms.limits import Strikes, TokenBucket
 from rooms.protocols import error_answer
@@ -24,15 +24,16 @@ class Throttle:
         self._strikes = Strikes(STRIKE_SECONDS)
         self._closed = Strikes(STRIKE_SECONDS)
 
-    def allows(self, connection: Connection, request: Request | Error) -> bool:
-        """Whether the request may be carried out; otherwise it has been answered here."""
+    def allows(self, connection: Connection, request: Request | Error | None, *, cost: float = 1) -> bool:
+        """Whether the request may be carried out; otherwise it has been answered here. None is a frame that
+        asks nothing; ``cost`` is how many usual requests it is worth."""
         # Whoever wants to go is never in the way.
-        if isinstance(request, Quit) or self._bucket(connection, request).take():
+        if isinstance(request, Quit) or self._bucket(connection, request).take(cost):
             return True
         error = RateLimited("Too many requests at once; try again in a moment.")
         id = request.id if isinstance(request, Request) else None
         connection.send(error_answer(id, error))
-        if self._strikes.add(connection.id) >= MOST_STRIKES:
+        if self._strikes.add(connection.socket) >= MOST_STRIKES:
             self._close(connection)
         return False
 
@@ -41,10 +42,10 @@ class Throttle:
         self._strikes.sweep()
         self._closed.sweep()
 
-    def _bucket(self, connection: Connection, request: Request | Error) -> TokenBucket:
+    def _bucket(self, connection: Connection, request: Request | Error | None) -> TokenBucket:
         """The connection's own bucket, or the one for messages to a room that has its own rate."""
         asked = request.request if isinstance(request, Addressed) else request
-        if isinstance(asked, Send) and asked.room in connection.memberships:
+        if isinstance(asked, Publish) or (isinstance(asked, Send) and asked.room in connection.memberships):
             room = self._directory.known_room(connection.application, asked.room)
             if room is not None and room.record.request_rate is not None:
                 rate, burst = room.record.request_rate, room.record.request_burst

@@ -176,15 +176,23 @@ class ReceiveEvent:
 
 
 class JoinEvent:
-    """A user comes into a room; once per user, not per connection."""
+    """A user comes into a room; once per user, not per connection. One who only ``listens`` is no member:
+    no ``on_leave`` follows."""
 
     def __init__(
-        self, room: RoomContext, user: User, connection: str, *, claims: Mapping[str, str] = NO_CLAIMS
+        self,
+        room: RoomContext,
+        user: User,
+        connection: str,
+        *,
+        claims: Mapping[str, str] = NO_CLAIMS,
+        listens: bool = False,
     ) -> None:
         self.room = room
         self.user = user
         self.connection = connection
         self.claims = claims
+        self.listens = listens
 
 
 class LeaveEvent:

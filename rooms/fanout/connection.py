@@ -123,6 +123,11 @@ class Connection:
         return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
 
     @property
+    def socket(self) -> str:
+        """What tells its socket from others, however often its client logs in."""
+        return self.id
+
+    @property
     def people(self) -> tuple[User, ...]:
         """Everybody whom this client is known as: what is forbidden to one of them is forbidden to it."""
         return tuple(user for user in (self.user, self.account) if user is not None)
@@ -140,6 +145,8 @@ class Connection:
 
     def push(self, frame: bytes, group: str | None = None, seq: int | None = None) -> None:
         """Queue a frame that was encoded for a whole group."""
+        if self._is_closing():
+            return
         if self._held is not None:
             self._held.append((frame, group, seq))
             self._bytes += len(frame)
@@ -157,6 +164,10 @@ class Connection:
     def is_slow(self) -> bool:
         """More than half of the outbox is taken: what may be dropped is dropped."""
         return self._bytes * 2 > self._limits.bytes or len(self._frames) * 2 > self._limits.frames
+
+    def is_busy(self) -> bool:
+        """A request is being carried out."""
+        return self.busy
 
     def hold(self) -> None:
         """Queue pushes aside until ``release``, so that an answer can go before them."""
@@ -255,8 +266,18 @@ class Branch(Connection):
         self.grown = False
         self._trunk = trunk
 
+    @property
+    def socket(self) -> str:
+        return self._trunk.id
+
     def is_slow(self) -> bool:
         return self._trunk.is_slow()
+
+    def is_busy(self) -> bool:
+        return self._trunk.is_busy()
+
+    def _is_closing(self) -> bool:
+        return super()._is_closing() or self._trunk._is_closing()
 
     def close(
         self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
@@ -264,7 +285,9 @@ class Branch(Connection):
         if not self.grown:
             super().close(code, message, retry_in=retry_in, discard=discard)
             return
-        if not discard:
+        if discard:
+            self._held, self._bytes = None, 0
+        else:
             self.release()
         self._trunk.close(code, message, retry_in=retry_in, discard=discard)
 

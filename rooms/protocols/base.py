@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from msgspec import UNSET
 
 from rooms.errors import RoomsError
 from rooms.events import Error, Push, Request, RequestId
+
+Past: TypeAlias = Literal["nothing", "state", "all"]
 
 
 class Protocol(ABC):
@@ -42,6 +44,10 @@ class Protocol(ABC):
     heartbeat: ClassVar[bool] = False
     # The answer to a join lists every member, however many.
     lists_all_members: ClassVar[bool] = False
+    # How much of what was said before the answer to a join tells.
+    tells_past: ClassVar[Past] = "nothing"
+    # To the rates a frame is one request, whatever it asks.
+    asks_once: ClassVar[bool] = True
     # Whoever is logged in hears of rooms that are made and removed, without asking.
     watches_rooms: ClassVar[bool] = False
     # A client that is put out of a room is disconnected.

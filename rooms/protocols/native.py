@@ -27,7 +27,7 @@ from rooms.events import (
     RequestId,
 )
 from rooms.protocols import strict
-from rooms.protocols.base import Protocol, error_answer
+from rooms.protocols.base import Past, Protocol, error_answer
 
 VERSION = 1
 
@@ -65,6 +65,8 @@ class Native(Protocol):
     name: ClassVar[str] = "native"
     resumable: ClassVar[bool] = True
     limits_messages: ClassVar[bool] = True
+    tells_past: ClassVar[Past] = "all"
+    asks_once: ClassVar[bool] = False
     heartbeat: ClassVar[bool] = True
     separator: ClassVar[bytes | None] = b"\n"
     subprotocol: ClassVar[str | None] = "rooms.v1"

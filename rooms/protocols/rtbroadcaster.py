@@ -36,7 +36,7 @@ from rooms.events import (
     Say,
 )
 from rooms.protocols import payload, strict
-from rooms.protocols.base import Protocol
+from rooms.protocols.base import Past, Protocol
 
 # Values of a status.
 NOT_CONNECTED, NEW, JOIN, CONNECTED, CLOSE = range(5)
@@ -74,6 +74,7 @@ class Rtbroadcaster(Protocol):
     separator: ClassVar[bytes | None] = b"\n"
     anonymous: ClassVar[bool] = True
     ends_with_room: ClassVar[bool] = True
+    tells_past: ClassVar[Past] = "state"
 
     def __init__(self) -> None:
         # Where the client is, and the room that it made and owns.

@@ -28,6 +28,7 @@ from rooms.events import (
     Say,
     SendDirect,
     SendToApplication,
+    Subscribe,
 )
 from rooms.extensions import Extension, JoinEvent, LeaveEvent, MessageEvent, message
 from rooms.models import Application, Ban, Mute, Room
@@ -424,3 +425,46 @@ async def test_words_are_for_those_who_speak_the_same_protocol(
     room = await engine.parts.directory.room(next(iter(engine.parts.directory.applications())), "lobby")
     past = await engine.parts.histories[history].snapshot(room.record, None, 50)
     assert [bytes(said.words) for said in past.state if isinstance(said.words, Raw)] == [b'{"x":[1],"y":2}']
+
+
+class Refusing(Extension):
+    """Lets nobody in, to speak or to listen."""
+
+    async def on_join(self, event: JoinEvent) -> None:
+        raise Rejected("Listening too." if event.listens else "Not you.")
+
+
+async def test_who_is_refused_does_not_get_in_by_listening(
+    engine: Engine, chat: Application, installed: Install
+) -> None:
+    ann = await Client.named(engine, "ann")
+    await Room.objects.acreate(application=chat, name="club", extension=installed(Refusing))
+    assert (await refused(Rejected, ann.ask(Join(room="club")))).message == "Not you."
+    assert (await refused(Rejected, ann.ask(Subscribe(room="club")))).message == "Listening too."
+    assert "room.1" not in engine.parts.hub.groups()
+
+
+class First(Extension):
+    """The room's: says yes to everybody."""
+
+    heard: ClassVar[list[str]] = []
+
+    async def on_join(self, event: JoinEvent) -> None:
+        self.heard.append("join")
+
+    async def on_leave(self, event: LeaveEvent) -> None:
+        self.heard.append("leave")
+
+
+async def test_whoever_said_yes_hears_that_nobody_came_of_it(
+    engine: Engine, chat: Application, installed: Install
+) -> None:
+    First.heard.clear()
+    chat.extension = installed(Refusing)
+    await chat.asave()
+    await Room.objects.acreate(application=chat, name="club", extension=installed(First))
+    await engine.parts.tasks.settle()
+    ann = await Client.named(engine, "ann")
+    await refused(Rejected, ann.ask(Join(room="club")))
+    await engine.parts.tasks.settle()
+    assert First.heard == ["join", "leave"]

@@ -1,0 +1,62 @@
+"""What extensions say to coming in and going out: the room's before its application's."""
+
+from __future__ import annotations
+
+from rooms.engine.departing import Departing
+from rooms.engine.directory import LiveRoom
+from rooms.engine.hooks import Hooks
+from rooms.engine.parts import Parts
+from rooms.errors import NotMember, RoomFull
+from rooms.events import User
+from rooms.extensions import JoinEvent, LeaveEvent
+from rooms.fanout import Connection, Membership
+
+
+async def to_enter(
+    parts: Parts, departing: Departing, connection: Connection, room: LiveRoom, user: User, *, listens: bool
+) -> bool:
+    """Have ``on_join`` called for a user who is not in the room yet; True when one was. Raises what it
+    raises, RoomFull where it would be asked for nothing."""
+    levels = [hooks for hooks in (room.hooks, room.application.hooks) if hooks.has("on_join")]
+    if not levels:
+        return False
+    here = (await parts.presence.find(room.group, [user.name])).get(user.name)
+    if here is not None and here.id == user.id:
+        return False
+    limit = None if listens else room.record.max_members
+    if limit is not None and (await parts.presence.counts([room.group]))[0] >= limit:
+        raise full(room)
+    event = JoinEvent(room.context, user, connection.id, claims=connection.claims, listens=listens)
+    asked: list[Hooks] = []
+    try:
+        for hooks in levels:
+            await hooks.call("on_join", event, lane=room.hooks.lane)
+            asked.append(hooks)
+    except BaseException:
+        if not listens:
+            # Whoever said yes hears that nobody came of it.
+            departing.tell_extensions(room, user, "left", connection.claims, levels=asked)
+        raise
+    return True
+
+
+async def to_leave(parts: Parts, connection: Connection, place: Membership, user: User) -> None:
+    """Extensions may refuse to let somebody go who asks. Raises what ``on_leaving`` raises."""
+    room = parts.directory.room_by_group(place.group)
+    if room is None:
+        return
+    event = LeaveEvent(room.context, user, "left", claims=connection.claims)
+    for hooks in (room.hooks, room.application.hooks):
+        if hooks.has("on_leaving"):
+            connection.hold()
+            try:
+                await hooks.call("on_leaving", event, lane=room.hooks.lane)
+            finally:
+                connection.release()
+    if connection.memberships.get(place.room) is not place:
+        raise NotMember(f"You are not in {place.room} any more.")
+
+
+def full(room: LiveRoom) -> RoomFull:
+    limit = room.record.max_members
+    return RoomFull(f"Room {room.name} is full ({limit} of {limit}).", retry=True)
