@@ -92,7 +92,8 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_doors(value: Any) -> bool:
-    return isinstance(value, list | tuple | set | frozenset) and set(value) <= set(DOORS)
+    listed = isinstance(value, list | tuple | set | frozenset)
+    return listed and bool(value) and all(door in DOORS for door in value)
 
 
 def _is_backend(value: Any) -> bool:
@@ -114,7 +115,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "int": (_is_whole, "a whole number, zero or more"),
     "float": (_is_number, "a number, zero or more"),
     "str": (_is_text, "a text"),
-    "Sequence[str]": (_is_doors, f"a list of some of {', '.join(DOORS)}"),
+    "Sequence[str]": (_is_doors, f"a list of one or more of {', '.join(DOORS)}"),
     "Backend": (_is_backend, _BACKEND),
     "Mapping[str, Backend]": (_is_backends, f"a dict by history policy, of {_BACKEND}"),
 }

@@ -50,6 +50,8 @@ class Settings:
     ping_seconds: float = 25
     pong_seconds: float = 10
     login_seconds: float = 10
+    # Of goroomserver's sockets, which are in no application before somebody has typed a name
+    goroomserver_login_seconds: float = 300
     write_seconds: float = 10
     # What a connection may send, and how much may wait for it
     max_frame_bytes: int = 64 * 1024

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
@@ -57,6 +58,7 @@ def operations(engine: Engine) -> dict[type[Request], Operation]:
         events.Unsubscribe: engine.membership.unsubscribe,
         events.Send: engine.messages.send,
         events.Say: engine.messages.send,
+        events.Offer: engine.speaking.offer,
         events.Publish: engine.speaking.publish,
         events.SendDirect: engine.speaking.direct,
         events.SendToApplication: engine.speaking.to_application,
@@ -82,25 +84,21 @@ class RoomConsumer(AsyncConsumer):
         self._application = application
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
-        headers = scope["headers"]
-        if self._protocol.name not in get_settings().doors:
-            await refuse(scope, receive, send)
-            return
-        if not origins.is_allowed(headers):
-            logger.warning(
-                "Refused a socket from a page of %.200r: not this site's own, nor in CSRF_TRUSTED_ORIGINS.",
-                origins.header(headers, b"origin"),
-            )
-            await refuse(scope, receive, send)
-            return
         await receive()
+        if (sentence := self._objection(scope)) is not None:
+            await _answer(scope, send, 403, sentence)
+            return
         engine = await Engine.serving()
         handshake = _handshake(scope, self._protocol, engine.parts.settings.proxies)
         application = self._application_of(scope)
         try:
             claims = await claims_of(engine.parts, application, handshake)
         except RoomsError as error:
-            await turn_away(scope, send, error)
+            status = _status_of(error)
+            logger.info(
+                "A handshake for %.64r from %s is refused: %d", application, handshake.address, status
+            )
+            await _answer(scope, send, status, error.message)
             return
         offered = self._protocol.subprotocol
         accept = {"type": "websocket.accept"}
@@ -118,11 +116,32 @@ class RoomConsumer(AsyncConsumer):
         serving = service(engine, operations(engine), connection, wanted, socket, handshake)
         await serving.run(handshake.user)
 
+    def _objection(self, scope: Any) -> str | None:
+        """What is told, and logged with the cause, where the site lets in no such socket."""
+        door = self._protocol.name
+        if door not in get_settings().doors:
+            _tell_once(f'Refused a socket at {scope["path"][:200]!r}: ROOMS["DOORS"] has no {door}.')
+            return f"This site does not let in {door} clients."
+        if not origins.is_allowed(scope["headers"]):
+            logger.warning(
+                "Refused a socket from a page of %.200r: not this site's own, nor in CSRF_TRUSTED_ORIGINS.",
+                origins.header(scope["headers"], b"origin"),
+            )
+            return "Pages of other sites may not open sockets here."
+        return None
+
     def _application_of(self, scope: Any) -> str:
         if self._application is not None:
             return self._application
-        application: str = scope.get("url_route", {}).get("kwargs", {}).get("application", "")
-        return application
+        said: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
+        if "application" not in said and not self._protocol.addresses_applications:
+            logger.error(
+                'The address %.200r leads into no application: name it in door("%s", …), or as <application> '
+                "in the route.",
+                scope["path"],
+                self._protocol.name,
+            )
+        return said.get("application", "")
 
 
 def _handshake(scope: Any, protocol: type[Protocol], proxies: int) -> Handshake:
@@ -184,22 +203,32 @@ _NOTHING = _Nothing()
 
 
 async def refuse(scope: Any, receive: Any, send: Send) -> None:
-    """The ASGI application for any other address: closed before it was accepted, so that the
-    handshake is answered with 403 rather than with a server error."""
+    """The ASGI application for any other address, at which there is no door."""
     await receive()
-    await send({"type": "websocket.close"})
+    path = scope["path"][:200]
+    _tell_once(f"Refused a socket: there is no door at {path!r}.")
+    await _answer(scope, send, 404, f"There is no door at {path}.")
 
 
-async def turn_away(scope: Any, send: Send, error: RoomsError) -> None:
-    """Answer a handshake with no: with the error's status and sentence where the server knows how to, else
-    by closing it before it was accepted, which servers make 403 of."""
+# Whoever looks for a door is not to fill the log: the same is told again only after so much else.
+@lru_cache(maxsize=256)
+def _tell_once(sentence: str) -> None:
+    logger.info(sentence)
+
+
+def _status_of(error: RoomsError) -> int:
+    """The HTTP status with which a handshake is refused."""
+    if isinstance(error, Rejected):
+        return error.status if isinstance(error, Refused) else 403
+    return 503 if error.retry else 500
+
+
+async def _answer(scope: Any, send: Send, status: int, sentence: str) -> None:
+    """Answer a handshake: with a status and a sentence where the server knows how to, else by closing it
+    before it was accepted, which servers make 403 of."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
-    if isinstance(error, Rejected):
-        status = error.status if isinstance(error, Refused) else 403
-    else:
-        status = 503 if error.retry else 500
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": error.message.encode()})
+    await send({"type": "websocket.http.response.body", "body": sentence.encode()})

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rooms.consumers import operations
 from rooms.engine.dials import Dial
 from rooms.engine.engine import Engine
+from rooms.errors import FOR_GOOD
 from rooms.protocols import PROTOCOLS
 from rooms.serving import Service, make_connection
 
@@ -33,7 +34,7 @@ LONGEST_PAUSE = 20.0
 
 
 async def keep(engine: Engine, dial: Dial) -> None:
-    """Stay connected until somebody hangs up."""
+    """Stay connected until somebody hangs up, or we close the connection and would close the next as well."""
     pause = FIRST_PAUSE
     while not dial.over:
         began = time.monotonic()
@@ -71,12 +72,15 @@ async def _serve(engine: Engine, dial: Dial) -> None:
             application=dial.owner.application,
             address="",
         )
+        connection.dialled = True
         dial.connection = connection
         service = Service(engine, operations(engine), connection, wanted, _DialledSocket(websocket))
         # A task of its own: the heartbeat ends that, and not the dialling.
         await asyncio.create_task(service.run(None))
         if connection.close_code is not None and not dial.over:
-            logger.warning("%r was closed from here: %s", dial, connection.close_reason)
+            dial.over = connection.close_code >= FOR_GOOD
+            what = "is not dialled again" if dial.over else "was closed from here"
+            logger.warning("%r %s: %s", dial, what, connection.close_reason)
     finally:
         dial.connection = None
         websocket.transport.abort()

@@ -39,6 +39,10 @@ class CloseCode(IntEnum):
     LOGGED_OUT = 4510
 
 
+# From this code on, whoever comes again meets the same.
+FOR_GOOD = CloseCode.BAD_FRAME
+
+
 class RoomsError(Exception):
     """A request that is answered with no: ``code`` for programs, ``message`` for people.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
-from django.urls import path, re_path
+from django.urls import re_path
 
 from rooms.consumers import RoomConsumer, refuse
 from rooms.protocols import PROTOCOLS
@@ -33,12 +33,13 @@ def door(name: str, application: str | None = None) -> Any:
     return RoomConsumer.as_asgi(protocol=PROTOCOLS[name], application=application)
 
 
+# Sockets are not redirected, so the final slash may be left out.
 websocket_urlpatterns = [
-    path("ws/rooms/<str:application>/", door("native")),
-    path("ws/roomer/<str:application>/", door("roomer")),
-    path("ws/rtbroadcaster/<str:application>/", door("rtbroadcaster")),
-    path("ws/goroomserver/", door("goroomserver")),
-    path("ws/gowsev/<str:application>/", door("gowsev")),
+    re_path(r"^ws/rooms/(?P<application>[^/]+)/?\Z", door("native")),
+    re_path(r"^ws/roomer/(?P<application>[^/]+)/?\Z", door("roomer")),
+    re_path(r"^ws/rtbroadcaster/(?P<application>[^/]+)/?\Z", door("rtbroadcaster")),
+    re_path(r"^ws/goroomserver/?\Z", door("goroomserver")),
+    re_path(r"^ws/gowsev/(?P<application>[^/]+)/?\Z", door("gowsev")),
 ]
 
 

@@ -8,6 +8,7 @@ up in a turn of the loop leaves together. Whatever ends either, the connection i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -198,8 +199,13 @@ class Service:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            # The socket is gone; the receive loop hears of it.
-            logger.debug("Could not write to %r: %r", connection, error)
+            # The socket is gone, and the receive loop hears of it; or the server in front would not send this
+            # frame, and the heartbeat ends what is not to go on half alive.
+            logger.info("Could not write to %r: %r", connection, error)
+            connection.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
+            connection.writing_since = connection.writing_since or time.monotonic()
+            with contextlib.suppress(Exception):
+                await self._socket.close(CloseCode.INTERNAL_ERROR, connection.close_reason)
 
     async def _write_waiting(self) -> None:
         connection = self._connection

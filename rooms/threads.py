@@ -1,7 +1,7 @@
 """Threads for what must not run in the event loop: the ORM and synchronous handlers.
 
 Channels gives all its database work one thread per process, so that one slow query stalls every
-socket. This pool has several and a bounded queue: when that is full, the caller is told to come
+socket. This pool has several and a bounded queue: when that stays full, the caller is told to come
 back rather than kept waiting.
 """
 
@@ -22,27 +22,35 @@ logger = logging.getLogger("rooms")
 T = TypeVar("T")
 
 
-class Pool:
-    """At most ``threads`` jobs at a time, ``queue`` more waiting."""
+# A crowd that comes at once is served one after the other; only what takes longer is too much.
+PATIENCE_SECONDS = 5.0
 
-    def __init__(self, threads: int, queue: int, name: str = "rooms") -> None:
+
+class Pool:
+    """At most ``threads`` jobs at a time and ``queue`` more at hand. Belongs to one event loop; there, for a
+    place among them, others wait at most ``patience`` seconds."""
+
+    def __init__(
+        self, threads: int, queue: int, name: str = "rooms", *, patience: float = PATIENCE_SECONDS
+    ) -> None:
         self._threads = threads
-        self._most = threads + queue
+        self._places = asyncio.Semaphore(threads + queue)
+        self._patience = patience
         self._name = name
-        self._jobs = 0
         self._executor: ThreadPoolExecutor | None = None
 
     async def run(self, job: Callable[..., T], *arguments: Any) -> T:
         """The job's result, computed in a thread with a usable database connection.
 
-        Raises Unavailable when the queue is full or the database is down, else what the job raises.
+        Raises Unavailable when the queue stays full or the database is down, else what the job raises.
         """
-        if self._jobs >= self._most:
-            raise Unavailable("The server is busy; try again in a moment.")
+        try:
+            await asyncio.wait_for(self._places.acquire(), self._patience if self._places.locked() else None)
+        except TimeoutError:
+            raise Unavailable("The server is busy; try again in a moment.") from None
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, self._name)
-        # Counted until the job ends, even when the caller stops waiting for it.
-        self._jobs += 1
+        # Its place is taken until the job ends, even when the caller stops waiting for it.
         future = asyncio.get_running_loop().run_in_executor(self._executor, _with_database, job, arguments)
         future.add_done_callback(self._done)
         try:
@@ -64,7 +72,7 @@ class Pool:
         executor.shutdown(wait=True)
 
     def _done(self, future: asyncio.Future[Any]) -> None:
-        self._jobs -= 1
+        self._places.release()
         if not future.cancelled():
             # Somebody may have stopped waiting; the error is then seen by nobody else.
             future.exception()

@@ -141,4 +141,5 @@ class Relay(Extension):
 
     @message("chat")
     async def chat(self, event: MessageEvent) -> None:
-        await event.send_to_room("chat", event.data)
+        if event.room is not None:
+            await event.send_to_room("chat", event.data)

@@ -16,8 +16,10 @@ class HomeView(TemplateView):
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         # By name, because the models of rooms are not among the names that it offers to import.
-        applications = apps.get_model("rooms", "Application").objects.filter(enabled=True)
-        return super().get_context_data(**kwargs, applications=applications.order_by("title", "name"))
+        applications = apps.get_model("rooms", "Application").objects.order_by("title", "name")
+        # Those with a page: its socket speaks the native protocol.
+        open_ones = [application for application in applications if application.lets_in("native")]
+        return super().get_context_data(**kwargs, applications=open_ones)
 
 
 class IconView(RedirectView):

@@ -93,8 +93,10 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"ROOMS": {"PRESENCE": {"OPTIONS": {}}}}, "rooms.E004", "dotted.path"),
     ({"ROOMS": {"PRESENCE": {**MEMORY_PRESENCE, "OPTIONS": []}}}, "rooms.E004", "OPTIONS"),
     ({"ROOMS": {"PRESENCE": {**MEMORY_PRESENCE, "OPTION": {}}}}, "rooms.E004", "OPTIONS"),
-    ({"ROOMS": {"DOORS": "native"}}, "rooms.E004", "a list of some of native, roomer"),
-    ({"ROOMS": {"DOORS": ["native", "matrix"]}}, "rooms.E004", "a list of some of native, roomer"),
+    *[
+        ({"ROOMS": {"DOORS": value}}, "rooms.E004", "a list of one or more of native, roomer")
+        for value in ("native", ["native", "matrix"], [], [["native"]])
+    ],
     ({"ROOMS": {"HISTORY": DATABASE}}, "rooms.E003 rooms.E004", "by history policy"),
     ({"ROOMS": {"HISTORY": {"memory": "rooms.Memory"}}}, "rooms.E004", "by history policy"),
     ({"ROOMS": {"PRESENCE": {"BACKEND": "rooms.presence.Lost"}}}, "rooms.E005", "'rooms.presence.Lost'"),

@@ -13,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from rooms.engine.dials import MOST_DIALS, Dial
 from rooms.engine.engine import Engine
-from rooms.errors import UnknownConnection
+from rooms.errors import CloseCode, UnknownConnection
 from rooms.extensions import Extension
 from tests.engine.clients import PATIENCE, Client
 from tests.engine.conftest import chat, installed, wire
@@ -271,6 +271,43 @@ async def test_who_stayed_connected_for_long_is_dialled_again_soon(
     assert limits == [0.2, 0.4, 0.2]
 
 
+async def test_a_connection_that_is_closed_here_is_dialled_again(
+    upstream: Upstream, service: Service, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    await upstream.next()
+    next(iter(engine.connections)).close(CloseCode.PERMISSIONS_CHANGED, "Come back.")
+    assert [(await upstream.next())[:2] for _ in range(2)] == [("disconnect", 1), ("connect", 2)]
+    assert "was closed from here: Come back." in caplog.text
+    assert not upstream.source.over
+
+
+async def test_what_can_never_work_is_not_dialled_again(
+    engine: Engine, put: Put, service: Service, chat: Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat.entry = "users"
+    await chat.asave()
+    upstream = await dialling(engine, put, service.url)
+    await ended(upstream.source)
+    assert upstream.source.over
+    warnings = [each.getMessage() for each in caplog.records if each.name == "rooms.dialling"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"<Dial ws://127.0.0.1:{service.port}/feed> is not dialled again: ")
+
+
+async def test_the_feed_that_the_site_dialled_has_no_limit_of_requests(
+    engine: Engine, put: Put, service: Service, chat: Application
+) -> None:
+    chat.request_rate = chat.request_burst = 1
+    await chat.asave()
+    upstream = await dialling(engine, put, service.url)
+    call = await service.call()
+    await upstream.next()
+    for number in range(20):
+        await call.send(str(number))
+    heard = [(await upstream.next())[2] for _ in range(20)]
+    assert heard == [str(number).encode() for number in range(20)]
+
+
 async def test_a_connection_closed_by_its_number_is_not_dialled_again(
     upstream: Upstream, service: Service
 ) -> None:
@@ -395,16 +432,20 @@ async def test_a_process_that_serves_no_sockets_dials_nobody(chat: Application, 
     [
         *("http://host/", "file:///etc/passwd", "ws:///path", "ws://", "host:9000", "", "ws://host:99999/"),
         *("ws://host/#part", "ws://host/a b", "ws://host/\r\nHost: other", "ws://[::1/", "ws://host:0/"),
+        *(5, None, b"ws://host/"),
     ],
 )
-async def test_only_addresses_of_sockets_are_dialled(upstream: Upstream, url: str) -> None:
+async def test_only_addresses_of_sockets_are_dialled(upstream: Upstream, url: Any) -> None:
     with pytest.raises(ValueError, match=r"cannot be dialled\. Lawful: ws://host:port/path or wss://"):
         await upstream.dial(url)
 
 
 async def test_only_known_protocols_are_spoken(upstream: Upstream) -> None:
-    with pytest.raises(ValueError, match=r"There is no protocol 'smtp'\. Lawful: native, roomer"):
+    with pytest.raises(ValueError, match=r"There is no protocol 'smtp' to dial with\. Lawful: native, "):
         await upstream.dial("ws://host/", protocol="smtp")
+    # Its sockets are in no application of their own.
+    with pytest.raises(ValueError, match=r"no protocol 'goroomserver'"):
+        await upstream.dial("ws://host/", protocol="goroomserver")
 
 
 async def test_without_the_library_the_error_says_what_to_install(

@@ -84,6 +84,8 @@ def registered() -> Iterator[None]:
 class Room:
     """A room that remembers what an extension said to it."""
 
+    name = "lobby"
+
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
 

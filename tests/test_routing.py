@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -31,7 +32,12 @@ async def engine(transactional_db: None) -> AsyncIterator[None]:
 
 
 async def answer(application: Callable[..., Any], address: str) -> dict[str, Any]:
-    """What a handshake is answered with; the socket ends at once."""
+    """What a handshake is answered with first; the socket ends at once."""
+    return (await answers_to(application, address))[0]
+
+
+async def answers_to(application: Callable[..., Any], address: str, *extensions: str) -> list[dict[str, Any]]:
+    """All that a handshake is answered with by a server that knows these extensions of ASGI."""
     answers: list[dict[str, Any]] = []
     events = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}])
 
@@ -49,10 +55,11 @@ async def answer(application: Callable[..., Any], address: str) -> dict[str, Any
         "headers": [],
         "subprotocols": [],
         "client": ("127.0.0.1", 1),
+        "extensions": {name: {} for name in extensions},
     }
     async with asyncio.timeout(20):
         await application(scope, receive, send)
-    return answers[0]
+    return answers
 
 
 def test_there_is_a_protocol_for_every_door() -> None:
@@ -62,6 +69,14 @@ def test_there_is_a_protocol_for_every_door() -> None:
 @pytest.mark.parametrize("name", DOORS)
 async def test_each_door_has_its_address(name: str) -> None:
     assert (await answer(websocket_application(), ADDRESSES[name]))["type"] == "websocket.accept"
+
+
+@pytest.mark.parametrize("name", DOORS)
+async def test_the_final_slash_may_be_left_out(name: str) -> None:
+    application = websocket_application()
+    assert (await answer(application, ADDRESSES[name].rstrip("/")))["type"] == "websocket.accept"
+    for other in (f"{ADDRESSES[name]}/", f"{ADDRESSES[name]}x", f"/x{ADDRESSES[name]}"):
+        assert (await answer(application, other))["type"] == "websocket.close"
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -88,3 +103,41 @@ async def test_a_site_may_put_a_door_anywhere() -> None:
 def test_a_door_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(ValueError, match=r"no door 'matrix'\. Lawful: native, roomer"):
         door("matrix")
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "rooms.consumers"]
+
+
+async def test_an_address_without_a_door_is_told_so_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "rooms.consumers")
+    application, address = websocket_application(), f"/ws/gowsev/{uuid.uuid4()}/chat"
+    for _ in range(3):
+        start, body = await answers_to(application, address, "websocket.http.response")
+        assert (start["status"], body["body"].decode()) == (404, f"There is no door at {address}.")
+    assert told(caplog) == [f"Refused a socket: there is no door at '{address}'."]
+
+
+async def test_a_door_that_the_site_has_closed_is_told_so_and_logged_once(
+    caplog: pytest.LogCaptureFixture, settings: Any
+) -> None:
+    caplog.set_level("INFO", "rooms.consumers")
+    settings.ROOMS = {"DOORS": ["native"]}
+    application, address = websocket_application(), f"/ws/gowsev/{uuid.uuid4()}"
+    for _ in range(3):
+        start, body = await answers_to(application, address, "websocket.http.response")
+        assert (start["status"], body["body"]) == (403, b"This site does not let in gowsev clients.")
+    assert told(caplog) == [f"Refused a socket at '{address}': ROOMS[\"DOORS\"] has no gowsev."]
+
+
+async def test_a_route_that_leads_into_no_application_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    application = websocket_application(
+        [path("lost", door("roomer")), path("all", door("goroomserver")), path("one", door("roomer", "one"))]
+    )
+    for address in ("/all", "/one", "/ws/roomer/chat", "/lost"):
+        await answer(application, address)
+    assert [line.partition(":")[0] for line in told(caplog)] == [
+        "The address '/lost' leads into no application"
+    ]

@@ -26,7 +26,7 @@ def gate() -> Iterator[threading.Event]:
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool(2, 1, "test")
+    pool = Pool(2, 1, "test", patience=0)
     yield pool
     pool.close()
 
@@ -59,7 +59,16 @@ async def test_a_database_that_is_down_is_unavailable(pool: Pool, error: type[Ex
     assert "10.0.0.1" not in raised.value.message
 
 
-async def test_a_full_queue_refuses_at_once_and_takes_jobs_again_when_there_is_room(
+async def test_a_crowd_waits_for_its_turn(gate: threading.Event) -> None:
+    pool = Pool(2, 1, "test")
+    waiting = [asyncio.ensure_future(pool.run(gate.wait)) for _ in range(100)]
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*waiting) == [True] * 100
+    pool.close()
+
+
+async def test_a_queue_that_stays_full_refuses_and_takes_jobs_again_when_there_is_room(
     pool: Pool, gate: threading.Event
 ) -> None:
     waiting = [asyncio.ensure_future(pool.run(gate.wait)) for _ in range(3)]

@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from rooms.admin.deletion import CountedDeletion
 from rooms.admin.extended import ExtendedAdmin, ExtendedForm
@@ -26,7 +27,6 @@ class ApplicationForm(ExtendedForm):
 
     doors = forms.MultipleChoiceField(
         label=_("Doors"),
-        choices=[(name, name) for name in DOORS],
         widget=forms.CheckboxSelectMultiple,
         required=False,
         help_text=_("Protocols that are let in, of those that the site lets in; none chosen: all of them."),
@@ -34,11 +34,48 @@ class ApplicationForm(ExtendedForm):
 
     inherited = (
         *ExtendedForm.inherited,
-        *("max_connections_per_address", "logins_per_minute", "max_message_bytes"),
+        *("max_connections_per_address", "logins_per_minute"),
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        fields: dict[str, Any] = self.fields
+        fields["doors"].choices = [(name, _door(name)) for name in DOORS]
+        # Somebody who may only look has no fields but those that are declared above.
+        if "max_message_bytes" in fields:
+            fields["max_message_bytes"].help_text = _("Blank: as large as the client's protocol allows.")
 
     def inherit(self, name: str) -> Any:
         return getattr(get_settings(), name)
+
+    def clean_doors(self) -> list[str]:
+        """Raises ValidationError where nobody could come in."""
+        chosen: list[str] = self.cleaned_data["doors"]
+        opened = get_settings().doors
+        if chosen and not set(chosen) & set(opened):
+            raise ValidationError(
+                gettext("This site's settings close what you chose, so nobody could come in. They open: %s.")
+                % ", ".join(opened)
+            )
+        return chosen
+
+
+class DoorFilter(admin.SimpleListFilter):
+    """By the protocol that an application lets in."""
+
+    title = _("door")
+    parameter_name = "door"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, _door(name)) for name in DOORS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Application]) -> QuerySet[Application]:
+        door = self.value()
+        if door is None:
+            return queryset
+        # Not every database can look into a list.
+        chosen = queryset.values_list("pk", "doors")
+        return queryset.filter(pk__in=[pk for pk, doors in chosen if not doors or door in doors])
 
 
 @admin.register(Application)
@@ -48,7 +85,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     form = ApplicationForm
     # No more than fits beside the filters; those tell the rest.
     list_display = ("name", "enabled", "entry", "room_count", "extension")
-    list_filter = ("enabled", "entry", "rooms_on_demand", "history", "extension")
+    list_filter = ("enabled", "entry", DoorFilter, "rooms_on_demand", "history", "extension")
     search_fields = ("name", "title")
     actions = ("enable", "disable")
     readonly_fields = ("created",)
@@ -115,3 +152,8 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
             else ngettext("%d application was disabled.", "%d applications were disabled.", len(changed))
         )
         self.message_user(request, text % len(changed), messages.SUCCESS)
+
+
+def _door(name: str) -> str:
+    """A door as the form names it."""
+    return name if name in get_settings().doors else gettext("%s (closed by this site's settings)") % name

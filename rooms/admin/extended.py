@@ -67,7 +67,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
             field.help_text = format_html(
                 '<strong class="errornote">{}</strong>{}',
                 gettext(
-                    "This site has no extension %s, so all goes on without one. "
+                    "This site has no extension %s, so nobody enters until it is back or another is chosen. "
                     "Its settings are kept for the case that it comes back."
                 )
                 % self.stored,

@@ -15,14 +15,15 @@ import msgspec
 from rooms.engine.directory import LiveApplication, LiveRoom, user_group
 from rooms.engine.loops import in_loop
 from rooms.engine.parts import Parts
-from rooms.errors import BadRequest
+from rooms.errors import BadRequest, ReservedEvent
 from rooms.events import Direct, Message, User
 from rooms.extensions import MessageEvent
 from rooms.fanout import Connection
+from rooms.protocols.native import RESERVED
 from rooms.protocols.payload import from_bytes
 
 LONGEST_EVENT = 64
-# What roomer calls the room of what a handler says to one client.
+# What roomer calls the room of what the server says to one client.
 ROOT = "root"
 
 
@@ -94,6 +95,8 @@ class SenderAnswers:
     def _direct(self, name: str, data: msgspec.Raw, room: str, to: str) -> Direct:
         if len(name) > LONGEST_EVENT or "\0" in name:
             raise BadRequest(f"An event's name has at most {LONGEST_EVENT} characters, none of them NUL.")
+        if name in RESERVED:
+            raise ReservedEvent(f"The event name {name} belongs to the protocol; choose another.")
         return Direct(room=room, event=name, data=data, sender=self._user, to=to)
 
     def _data(self, value: Any) -> msgspec.Raw:
@@ -112,6 +115,8 @@ def message_event(
     room: LiveRoom | None,
     name: str,
     said: msgspec.Raw,
+    *,
+    room_name: str = "",
 ) -> MessageEvent:
     """What the handlers of a message are given; ``publish`` is that of ``Messages``."""
     return MessageEvent(
@@ -121,5 +126,6 @@ def message_event(
         name,
         msgspec.json.decode(said),
         claims=connection.claims,
+        room_name=room_name,
         answers=SenderAnswers(parts, publish, connection, user, application, room, said),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveRoom
 from rooms.engine.hooks import Hooks
@@ -16,7 +18,9 @@ async def to_enter(
     parts: Parts, departing: Departing, connection: Connection, room: LiveRoom, user: User, *, listens: bool
 ) -> bool:
     """Have ``on_join`` called for a user who is not in the room yet; True when one was. Raises what it
-    raises, RoomFull where it would be asked for nothing."""
+    raises, RoomFull where it would be asked for nothing, Unavailable where one has not begun."""
+    for hooks in (room.hooks, room.application.hooks):
+        hooks.check_begun()
     levels = [hooks for hooks in (room.hooks, room.application.hooks) if hooks.has("on_join")]
     if not levels:
         return False
@@ -30,9 +34,13 @@ async def to_enter(
     asked: list[Hooks] = []
     try:
         for hooks in levels:
+            hooks.check_begun()
             await hooks.call("on_join", event, lane=room.hooks.lane)
             asked.append(hooks)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, asyncio.CancelledError):
+            # Nobody waits any more, but it may well say yes.
+            asked.append(hooks)
         if not listens:
             # Whoever said yes hears that nobody came of it.
             departing.tell_extensions(room, user, "left", connection.claims, levels=asked)

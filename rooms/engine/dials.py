@@ -109,15 +109,25 @@ class Dials:
             await asyncio.wait(tasks)
 
 
-def _check(url: str, protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"There is no protocol {protocol!r}. Lawful: {', '.join(PROTOCOLS)}.")
-    try:
-        parts = urlsplit(url)
-        lawful = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0 and not parts.fragment
-    except ValueError:
-        lawful = False
-    if not lawful or any(character <= " " or character == "\x7f" for character in url):
+def _check(url: object, protocol: str) -> None:
+    # One connection is in one application here.
+    spoken = [name for name, each in PROTOCOLS.items() if not each.addresses_applications]
+    if protocol not in spoken:
+        raise ValueError(f"There is no protocol {protocol!r} to dial with. Lawful: {', '.join(spoken)}.")
+    if not isinstance(url, str) or not _is_address(url):
         raise ValueError(f"{url!r} cannot be dialled. Lawful: ws://host:port/path or wss://host:port/path.")
     if find_spec("websockets") is None:
         raise RuntimeError('To dial, the package websockets is needed: pip install "django-rooms[server]".')
+
+
+def _is_address(url: str) -> bool:
+    """Whether it is the address of a WebSocket."""
+    if any(character <= " " or character == "\x7f" for character in url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(
+            parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0 and not parts.fragment
+        )
+    except ValueError:
+        return False

@@ -15,7 +15,7 @@ from typing import Protocol as Structural
 from rooms import catalogue, names
 from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
 from rooms.engine.hooks import Hooks
-from rooms.engine.lanes import Lane
+from rooms.engine.lanes import Lane, Turnstile
 from rooms.engine.locks import Locks
 from rooms.errors import RoomNotFound
 from rooms.extensions import RoomContext
@@ -25,6 +25,8 @@ from rooms.threads import Pool
 
 # A room in which nobody of this process is stays loaded for so long.
 IDLE_SECONDS = 30
+# So many clients wait for an application's extension to be asked about their handshake; more are sent away.
+MOST_HANDSHAKES = 64
 
 
 def user_group(application: str, user: str) -> str:
@@ -38,6 +40,7 @@ class LiveApplication:
     def __init__(self, record: ApplicationRecord, hooks: Hooks) -> None:
         self.record = record
         self.hooks = hooks
+        self.handshakes = Turnstile(hooks.lane, MOST_HANDSHAKES)
         # A change of the record has been taken over, but not yet carried out to its end.
         self.stale = False
         # Those that are open in this process, by their numbers: 1, 2, 3 …
@@ -137,9 +140,13 @@ class Directory:
         return live if live and live.record.enabled else None
 
     async def refresh(self) -> None:
-        """Read every live application again, for a process that no notice reaches."""
+        """Read every live application again, for a process that no notice reaches, and the rooms whose
+        extension has yet to begin."""
         for name in list(self._applications):
             await self.load_application(name)
+        for room in list(self._rooms.values()):
+            if room.hooks.shut:
+                await self.reload_room(room)
 
     async def load_application(self, name: str) -> LiveApplication | None:
         """Read the row again; what is alive takes over what it says."""

@@ -172,8 +172,11 @@ class Engine:
         door = connection.protocol.name
         if application is None or not application.record.lets_in(door):
             name = connection.application[:64]
-            connection.close(CloseCode.NO_SUCH_APPLICATION, f"There is no application {name}.")
+            reason = f"Application {name} does not let in {door} clients."
+            missing = f"There is no application {name}."
+            connection.close(CloseCode.NO_SUCH_APPLICATION, missing if application is None else reason)
             return
+        application.hooks.check_begun()
         most = application.record.max_connections_per_address
         address = f"{application.record.id} {connection.address}"
         if connection.address:

@@ -37,12 +37,16 @@ async def claims_of(parts: Parts, application: str, handshake: Handshake) -> dic
     """The claims of a connection to ``application``: the signed-in user and what the extension adds.
 
     Raises Rejected or Refused where the extension does not let the client in, InternalError where it broke,
-    Unavailable where it or the database did not answer in time.
+    Unavailable where it has not begun, where too many wait for it, and where it or the database did not
+    answer in time.
     """
     user = _signed_in(handshake.user)
     claims = {} if user is None else {"user": user.name, "user_id": user.id}
     live = await parts.directory.application(application)
-    if live is None or not live.record.lets_in(handshake.protocol) or not live.hooks.has("on_handshake"):
+    if live is None or not live.record.lets_in(handshake.protocol):
+        return claims
+    live.hooks.check_begun()
+    if not live.hooks.has("on_handshake"):
         return claims
     event = HandshakeEvent(
         live.record.name,
@@ -54,7 +58,8 @@ async def claims_of(parts: Parts, application: str, handshake: Handshake) -> dic
         user,
         claims,
     )
-    await live.hooks.call("on_handshake", event)
+    async with live.handshakes.turn():
+        await live.hooks.call("on_handshake", event)
     _check(live, event.claims)
     return dict(event.claims)
 

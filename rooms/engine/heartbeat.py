@@ -74,7 +74,7 @@ class Heartbeat:
         elif (
             connection.waiting_for_login is not None
             and not connection.busy
-            and now - connection.waiting_for_login > settings.login_seconds
+            and now - connection.waiting_for_login > self._login_seconds(connection)
         ):
             connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")
         elif connection.busy or not connection.protocol.heartbeat:
@@ -85,6 +85,10 @@ class Heartbeat:
         elif not connection.pinged and now - connection.heard > settings.ping_seconds:
             connection.pinged = True
             connection.send(Ping())
+
+    def _login_seconds(self, connection: Connection) -> float:
+        settings = self._settings
+        return settings.login_seconds if connection.application else settings.goroomserver_login_seconds
 
 
 async def _carried_out(action: Callable[[], Awaitable[None]]) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from rooms.engine.lanes import HandlerFailed, Lane
-from rooms.errors import RoomsError
+from rooms.errors import RoomsError, Unavailable
 from rooms.extensions import Extension, RoomContext, registry
 from rooms.extensions.contexts import Services
 
@@ -21,6 +23,10 @@ logger = logging.getLogger("rooms.extensions")
 # Nobody waits for an answer to what an extension is only told, and it is lost when its turn does not come:
 # so it may come late.
 TELL_SECONDS = 60.0
+# An extension that could not begin is tried again after so many seconds at the earliest.
+AGAIN_SECONDS = 60.0
+# What gowsev's time-out waits for: an extension that takes frames hears of the time without any of these.
+HAPPENINGS = frozenset({"on_connect", "on_receive", "on_disconnect"})
 
 
 class Hooks:
@@ -34,23 +40,44 @@ class Hooks:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self._timeouts: set[asyncio.Task[None]] = set()
+        # How many of HAPPENINGS wait or are being handled.
+        self._happening = 0
+        # The settings with which it could not begin, and when it may try again with the same.
+        self._failed_with: dict[str, Any] | None = None
+        self._again = 0.0
 
     async def use(
         self, name: str, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> None:
-        """Have this extension with these settings from now on. The same extension stays as it is
-        and gets the new settings; one that is gone or cannot begin leaves the place without."""
+        """Have this extension with these settings from now on. The same extension stays as it is and
+        gets the new settings. One that is missing or cannot begin leaves the place shut, until it begins:
+        that is tried again whenever this is called, with the same settings once a minute."""
         if name == self._name and self._extension is not None:
             self._extension.settings = await self._read(type(self._extension), settings)
             return
+        again = name == self._name and settings == self._failed_with
+        if again and time.monotonic() < self._again:
+            return
         self.stop()
-        self._extension, self._name = None, name
+        self._extension, self._name, self._failed_with = None, name, None
         if not name:
             return
-        kind = registry.find(name)
-        if kind is None:
-            logger.error("There is no extension %s; %s goes on without.", name, room or application)
+        extension = await self._begun(settings, application, room)
+        if extension is None:
+            self._failed_with, self._again = settings, time.monotonic() + AGAIN_SECONDS
             return
+        self._extension, self._stopped = extension, False
+        self._start_timer()
+
+    async def _begun(
+        self, settings: dict[str, Any], application: str, room: RoomContext | None
+    ) -> Extension | None:
+        """The chosen extension, which has begun; None where it is missing or cannot begin."""
+        place = room or application
+        kind = registry.find(self._name)
+        if kind is None:
+            logger.error("There is no extension %s; until there is, nobody enters %s.", self._name, place)
+            return None
         extension = None
         try:
             extension = kind(application, room, await self._read(kind, settings))
@@ -60,19 +87,38 @@ class Hooks:
             await self.lane.run(extension.init)
         except Exception as error:
             cause = error.cause if isinstance(error, HandlerFailed) else error
-            logger.error("Extension %s could not begin in %s", name, room or application, exc_info=cause)
+            logger.error(
+                "Extension %s could not begin; until it does, nobody enters %s.",
+                self._name,
+                place,
+                exc_info=cause,
+            )
             self._end(extension)
-            return
-        self._extension, self._stopped = extension, False
-        self._start_timer()
+            return None
+        return extension
 
     @property
     def active(self) -> bool:
         return self._extension is not None
 
+    @property
+    def shut(self) -> bool:
+        """An extension is chosen, but has not begun: nobody is to get past what it would ask."""
+        return self._extension is None and bool(self._name)
+
+    def check_begun(self) -> None:
+        """Raises Unavailable where the place is shut."""
+        if self.shut:
+            raise Unavailable("This place is not ready; try again in a moment.")
+
     def has(self, hook: str) -> bool:
         """Whether anything would run: no lane is entered for nothing."""
-        return self._extension is not None and hook in self._extension.overridden
+        return self._extension is not None and (hook in self._extension.overridden or self._disturbs(hook))
+
+    def _disturbs(self, hook: str) -> bool:
+        """Whether the time-out is waited for anew when that has happened."""
+        kind = self._extension
+        return hook in HAPPENINGS and kind is not None and {"on_receive", "on_timeout"} <= kind.overridden
 
     def taker(self, event: str) -> Callable[..., Any] | None:
         """The handler that takes messages of this name."""
@@ -88,7 +134,9 @@ class Hooks:
 
         Raises RoomsError as the handler does, HandlerFailed where it broke (logged already).
         """
-        if self.has(hook):
+        if not self.has(hook):
+            return
+        with self._happens() if self._disturbs(hook) else nullcontext():
             await self.run(getattr(self._extension, hook), event, lane=lane, wait=wait)
 
     async def run(
@@ -131,9 +179,12 @@ class Hooks:
     async def _failed(
         self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException
     ) -> None:
-        where = getattr(event[0], "connection", "") if event else ""
         logger.error(
-            "%s of extension %s failed (connection %s)", handler.__name__, self._name, where, exc_info=cause
+            "%s of extension %s failed%s",
+            handler.__name__,
+            self._name,
+            _origin(event[0]) if event else "",
+            exc_info=cause,
         )
         if self.has("on_error") and self._extension is not None:
             try:
@@ -141,13 +192,24 @@ class Hooks:
             except RoomsError:
                 logger.exception("on_error of extension %s failed", self._name)
 
+    @contextmanager
+    def _happens(self) -> Iterator[None]:
+        self._happening += 1
+        self._start_timer()
+        try:
+            yield
+        finally:
+            self._happening -= 1
+            self._start_timer()
+
     def _start_timer(self) -> None:
-        """Call ``on_timeout`` after ``timeout`` seconds from now."""
+        """Call ``on_timeout`` after ``timeout`` seconds from now, or from the end of what is happening."""
         if self._timer is not None:
             self._timer.cancel()
         timeout = self._extension.timeout if self._extension else None
         # One that is just being called is followed by the next when it has ended.
-        if timeout is None or self._stopped or self._timeouts or not self.has("on_timeout"):
+        waits = self._timeouts or self._happening
+        if timeout is None or self._stopped or waits or not self.has("on_timeout"):
             return
         self._timer = asyncio.get_running_loop().call_later(timeout, self._timed_out)
 
@@ -166,3 +228,11 @@ class Hooks:
     def _timeout_ended(self, task: asyncio.Task[None]) -> None:
         self._timeouts.discard(task)
         self._start_timer()
+
+
+def _origin(event: object) -> str:
+    """Where an event came from, for the log; of a handshake there is no connection yet."""
+    for name in ("connection", "address"):
+        if value := getattr(event, name, ""):
+            return f" ({name} {value})"
+    return ""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rooms.errors import InternalError, RoomsError, Unavailable
@@ -28,7 +29,7 @@ class Lane:
     def __init__(self, pool: Pool, seconds: float) -> None:
         self._lock = asyncio.Lock()
         self.pool = pool
-        self._seconds = seconds
+        self.seconds = seconds
 
     async def run(self, handler: Callable[..., Any], *arguments: Any, wait: float | None = None) -> None:
         """Run a handler, a coroutine function in the loop, a plain one in a thread. It may ``wait`` for its
@@ -38,17 +39,17 @@ class Lane:
         HandlerFailed for everything else.
         """
         try:
-            await asyncio.wait_for(self._lock.acquire(), self._seconds if wait is None else wait)
+            await asyncio.wait_for(self._lock.acquire(), self.seconds if wait is None else wait)
         except TimeoutError:
             raise Unavailable("This room is busy; try again in a moment.") from None
         task = asyncio.create_task(_outcome(self._call(handler, arguments)))
         _running.add(task)
         # The lane opens when the handler has really ended, which may be after its time limit.
         task.add_done_callback(self._ended)
-        done, _ = await asyncio.wait({task}, timeout=self._seconds)
+        done, _ = await asyncio.wait({task}, timeout=self.seconds)
         if not done:
             task.cancel()
-            raise HandlerFailed(TimeoutError(f"the handler took more than {self._seconds} s"))
+            raise HandlerFailed(TimeoutError(f"the handler took more than {self.seconds} s"))
         error = task.result()
         if isinstance(error, RoomsError):
             raise error
@@ -70,6 +71,35 @@ class Lane:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         _running.discard(task)
         self._lock.release()
+
+
+class Turnstile:
+    """Before a lane: a crowd goes through it one by one, so that whoever else needs the lane has their turn
+    in between. At most ``most`` wait, each as long as for the lane."""
+
+    def __init__(self, lane: Lane, most: int) -> None:
+        self._lock = asyncio.Lock()
+        self._seconds = lane.seconds
+        self._most = most
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Raises Unavailable where too many wait, or it took too long."""
+        if self._waiting >= self._most:
+            raise Unavailable("Too many want to come in at once; try again in a moment.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise Unavailable("Many want to come in; try again in a moment.") from None
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class HandlerFailed(InternalError):

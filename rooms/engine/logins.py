@@ -70,7 +70,8 @@ class Logins:
         """Log in somebody whose protocol knows no names: a guest, called as the connection is. Where only
         signed-in users are admitted, that is asked of the handshake's Django user. Raises RoomsError."""
         guest = User(name=connection.id, id=f"guest-{connection.id}", guest=True)
-        identity = await self._parts.pool.run(_identity, user)
+        signed_in = user is not None and user.is_authenticated
+        identity = await self._parts.pool.run(_identity, user) if signed_in else None
         if identity is not None:
             policy.check_entry(application.record, identity.user, identity.groups)
             connection.account = identity.user
@@ -181,6 +182,7 @@ class Logins:
             await self._parts.presence.add(
                 application.group, connection.id, user, limit=record.max_users, unique=user.guest
             )
+            application.hooks.check_begun()
             await application.hooks.call("on_login", event_of(connection, user))
             # Again, because a ban may have come while we waited.
             if not vouched:

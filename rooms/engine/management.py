@@ -35,6 +35,8 @@ LONGEST_LIST = 1000
 class Management:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        # Ids of the rooms that users made here and that are still there.
+        self._made: set[int] = set()
 
     async def list(self, connection: Connection, request: ListRooms) -> None:
         """Answer with the listed rooms; from now on the connection hears of new and removed ones."""
@@ -67,6 +69,7 @@ class Management:
             password = await self._hash(request.password)
             await self._parts.pool.run(catalogue.create_room, application.record, request, user, password)
             room = await self._parts.directory.room(application, request.room)
+            self._made.add(room.record.id)
             details = policy.details(room.record, user, moderator=connection.moderator)
             connection.send(Reply(id=request.id, data={"room": details}))
         finally:
@@ -105,6 +108,7 @@ class Management:
         ``user`` will own a room that is made, None makes it the server's. Raises RoomNotFound.
         """
         may_make = make == "always" or (make == "on_demand" and application.record.rooms_on_demand)
+        made = False
         while (room := await self._parts.directory.find_room(application, name)) is None:
             if not may_make:
                 raise RoomNotFound(f"There is no room {name}.")
@@ -115,7 +119,14 @@ class Management:
             except RoomExists:
                 # Somebody else made it just now; look again.
                 continue
+            made = True
+        if made:
+            self._made.add(room.record.id)
         return room
+
+    def forget(self, room: int) -> None:
+        """The room with this id is not there any more."""
+        self._made.discard(room)
 
     async def remove(self, room: LiveRoom) -> None:
         """The room goes now, whoever is in it; they hear of it as of any removed room."""
@@ -132,9 +143,15 @@ class Management:
             self._parts.directory.remove_room(room)
 
     async def sweep(self) -> None:
-        """Remove passing rooms that stayed empty, which nobody entered or a crash left behind."""
+        """Remove passing rooms that stayed empty, which nobody entered or a crash left behind.
+
+        Where presence is not shared, another process may have people in rooms that look empty here: then
+        only those that were made or are in use here, and what a crash left stays until it is used again.
+        """
         before = timezone.now() - timedelta(seconds=self._parts.settings.empty_room_seconds)
         rooms = await self._parts.pool.run(catalogue.passing_rooms, before)
+        if not self._parts.presence.shared:
+            rooms = [pk for pk in rooms if pk in self._made or self._parts.directory.room_by_id(pk)]
         counts = await self._parts.presence.counts([group_of(pk) for pk in rooms])
         for pk, count in zip(rooms, counts, strict=True):
             if count:

@@ -219,6 +219,7 @@ class Membership:
             position=past.position if past else None,
         )
         connection.send(Reply(id=request.id, data=data))
+        connection.drop_told(room.group, {each.id for each in members}, complete=not page.more)
         if past is None:
             # It hears all that was said since it is in the group.
             connection.release()

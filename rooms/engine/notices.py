@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
+from django.contrib.auth import get_user_model
 from msgspec import UNSET, UnsetType
 
 from rooms import catalogue, policy
-from rooms.catalogue import RoomRecord, group_of
+from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.locks import Locks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import RoomAdded, RoomEdited, RoomRemoved
+from rooms.events import RoomAdded, RoomEdited, RoomRemoved, User
 from rooms.fanout import Connection
 from rooms.notices import AnyNotice, ApplicationChanged, RoomChanged, UserDisconnected
 
@@ -51,6 +53,24 @@ class Notices:
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
             elif sentence := policy.restriction(record.bans, connection.people, policy.BANNED):
                 connection.close(CloseCode.BANNED, sentence)
+            elif (user := _enters_as(connection)) is not None and user.guest:
+                # The signed-in users' groups, where those matter, are in the database.
+                _close_if_refused(record, connection, user, frozenset())
+        if record.entry == "group":
+            action = partial(self._check_groups, application)
+            self._parts.tasks.spawn(self._parts.departures.attempt(action))
+
+    async def _check_groups(self, application: LiveApplication) -> None:
+        """Close the signed-in users who may not enter any more."""
+        record = application.record
+        everybody = [(each, _enters_as(each)) for each in self._parts.hub.members(application.group)]
+        inside = [(connection, user) for connection, user in everybody if user and not user.guest]
+        groups = await self._parts.pool.run(_groups_of, {user.id for _, user in inside}, record.group)
+        if application.record != record:
+            # It changed once more, and is looked at anew.
+            return
+        for connection, user in inside:
+            _close_if_refused(record, connection, user, groups.get(user.id, frozenset()))
 
     def room_changed(self, room: LiveRoom, old: RoomRecord) -> None:
         """The record is another: put out those who may not be here any more."""
@@ -114,6 +134,7 @@ class Notices:
             await self._remove(live, "The room was closed.")
         else:
             await self._parts.presence.clear(group_of(notice.room))
+        self._management.forget(notice.room)
         for history in self._parts.histories.values():
             await history.forget(notice.room)
 
@@ -136,3 +157,27 @@ class Notices:
                 for connection in self._parts.hub.members(live.group):
                     if any(user.id == notice.user for user in connection.people):
                         connection.close(CloseCode(notice.code), notice.message)
+
+
+def _enters_as(connection: Connection) -> User | None:
+    """The one whose right to enter counts: the signed-in user, if there is one."""
+    return connection.account or connection.user
+
+
+def _close_if_refused(
+    record: ApplicationRecord, connection: Connection, user: User, groups: frozenset[int]
+) -> None:
+    try:
+        policy.check_entry(record, user, groups)
+    except RoomsError as error:
+        connection.close(CloseCode.PERMISSIONS_CHANGED, error.message)
+
+
+def _groups_of(users: set[str], group: int | None) -> dict[str, frozenset[int]]:
+    """Of those users who are in the group: that group. To be called in a thread."""
+    model = get_user_model()
+    # A site's own user model need not know groups.
+    if group is None or not hasattr(model, "groups"):
+        return {}
+    members = model._default_manager.filter(pk__in=users, groups=group)
+    return {str(pk): frozenset({group}) for pk in members.values_list("pk", flat=True)}

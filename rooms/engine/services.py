@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rooms import names
-from rooms.engine.answers import data_of
+from rooms.engine.answers import ROOT, data_of
 from rooms.engine.dials import Dial, Dials
 from rooms.engine.directory import LiveApplication
 from rooms.engine.loops import in_loop
@@ -105,7 +105,7 @@ class EngineServices:
         connection = self._connection(application, number)
         user = connection.user
         event = Direct(
-            room="",
+            room=ROOT,
             event="message",
             data=data_of(data),
             sender=None,

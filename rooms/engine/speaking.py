@@ -12,8 +12,8 @@ from rooms.engine.answers import message_event, tell_user
 from rooms.engine.directory import user_group
 from rooms.engine.messages import DEFAULT_EVENT, Messages
 from rooms.engine.parts import Parts, event_of, place_in, user_of
-from rooms.errors import PermissionDenied, RoomsError
-from rooms.events import Direct, Publish, Receive, Reply, SendDirect, SendToApplication, User
+from rooms.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
+from rooms.events import Direct, Offer, Publish, Receive, Reply, SendDirect, SendToApplication, User
 from rooms.extensions import ReceiveEvent
 from rooms.fanout import Connection
 
@@ -34,6 +34,8 @@ class Speaking:
         if room is None:
             connection.send(Reply(id=request.id, data={}))
             return
+        for hooks in (room.hooks, application.hooks):
+            hooks.check_begun()
         moderator = connection.moderator
         policy.check_join(room.record, connection.people, moderator=moderator)
         if policy.needs_password(room.record, user, moderator=moderator) or any(
@@ -82,19 +84,39 @@ class Speaking:
         event = ReceiveEvent(event_of(connection, connection.user), request.data)
         await application.hooks.tell("on_receive", event)
 
+    async def offer(self, connection: Connection, request: Offer) -> None:
+        """To a room; if one is not in it, for the handler of the application's extension, whose event then has
+        no ``room``."""
+        try:
+            await self._messages.send(connection, request)
+        except (NotMember, RoomNotFound):
+            if not await self._taken(connection, request):
+                raise
+
     async def to_application(self, connection: Connection, request: SendToApplication) -> None:
         """For the handler of the application's extension that takes such messages, if there is one."""
+        if not await self._taken(connection, request):
+            connection.send(Reply(id=request.id, data={}))
+
+    async def _taken(self, connection: Connection, request: Offer | SendToApplication) -> bool:
         user = user_of(connection)
         application = await self._parts.application_of(connection)
-        policy.check_voice(application.record, connection.people)
-        self._messages.check_size(request.data, application.record.max_message_bytes)
         name = DEFAULT_EVENT if request.event is None else request.event
         taker = application.hooks.taker(name)
         if taker is None:
-            connection.send(Reply(id=request.id, data={}))
-            return
+            return False
+        policy.check_voice(application.record, connection.people)
+        self._messages.check_size(request.data, application.record.max_message_bytes)
         event = message_event(
-            self._parts, self._messages.publish, connection, user, application, None, name, request.data
+            self._parts,
+            self._messages.publish,
+            connection,
+            user,
+            application,
+            None,
+            name,
+            request.data,
+            room_name=request.room if isinstance(request, Offer) else "",
         )
         connection.hold()
         try:
@@ -102,3 +124,4 @@ class Speaking:
             connection.send(Reply(id=request.id, data=event.answer))
         finally:
             connection.release()
+        return True

@@ -27,8 +27,8 @@ class Throttle:
     def allows(self, connection: Connection, request: Request | Error | None, *, cost: float = 1) -> bool:
         """Whether the request may be carried out; otherwise it has been answered here. None is a frame that
         asks nothing; ``cost`` is how many usual requests it is worth."""
-        # Whoever wants to go is never in the way.
-        if isinstance(request, Quit) or self._bucket(connection, request).take(cost):
+        # Whoever wants to go is never in the way, and whom this server called itself may speak.
+        if isinstance(request, Quit) or connection.dialled or self._bucket(connection, request).take(cost):
             return True
         error = RateLimited("Too many requests at once; try again in a moment.")
         id = request.id if isinstance(request, Request) else None

@@ -46,6 +46,10 @@ class Say(Send, frozen=True, kw_only=True, tag="say"):
     words: Raw | None = None
 
 
+class Offer(Send, frozen=True, kw_only=True, tag="offer"):
+    """A message to a room; from one who is not in it, for the application's handler of that name alone."""
+
+
 class Publish(Send, frozen=True, kw_only=True, tag="publish"):
     """Say something in a room where anybody may come in, without being a member. Where there is no
     such room nobody hears it."""

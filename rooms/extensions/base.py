@@ -7,6 +7,7 @@ or plain functions (those run in a bounded thread pool); handlers of one room ne
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -25,6 +26,9 @@ from rooms.extensions.contexts import (
 )
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+# How long nothing happens before an extension that takes frames is told, unless it says otherwise.
+QUIET_SECONDS = 60.0
 
 
 def message(name: str) -> Callable[[Handler], Handler]:
@@ -52,7 +56,9 @@ class Extension:
 
     Settings: type[forms.Form] = forms.Form
 
-    # Seconds between calls of ``on_timeout``; None: never. May be set while running: the wait begins anew.
+    # Seconds until ``on_timeout`` is called, and again; None: never. May be set while running: the wait
+    # begins anew. With ``on_receive`` it also does so whenever something happens to a connection, and is 60
+    # unless another is said.
     timeout: float | None = None
 
     _services: Services | None = None
@@ -67,6 +73,8 @@ class Extension:
         self.settings = settings
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name == "timeout":
+            _check_timeout(type(self).__name__, value)
         super().__setattr__(name, value)
         if name == "timeout" and self._timeout_set is not None:
             self._timeout_set()
@@ -90,6 +98,10 @@ class Extension:
                     )
                 takers[event] = name
         cls.takers, cls.overridden = takers, frozenset(overridden)
+        _check_timeout(cls.__name__, inspect.getattr_static(cls, "timeout"))
+        said = any("timeout" in vars(each) for each in cls.__mro__ if each is not Extension)
+        if "on_receive" in overridden and not said:
+            cls.timeout = QUIET_SECONDS
 
     def attach(self, services: Services, timeout_set: Callable[[], object]) -> None:
         """Called by the engine, before ``init``; ``timeout_set`` is to be called when ``timeout`` is set."""
@@ -122,7 +134,8 @@ class Extension:
         """Have this process open a WebSocket to another service and serve that as if it had come in: it has
         a number, and ``on_connect``, ``on_receive`` and ``on_disconnect`` are called (application only).
 
-        Returns at once; the service is dialled in the background, and again when the connection is lost.
+        Returns at once; the service is dialled in the background, and again when the connection is lost,
+        unless this server closed it for good.
         Raises ValueError for an address that is not ``ws://`` or ``wss://`` or a protocol that there is
         not, RuntimeError where too many are dialled already or the package ``websockets`` is missing.
         """
@@ -176,10 +189,22 @@ class Extension:
         Rejected to refuse it."""
 
     async def on_timeout(self) -> None:
-        """``timeout`` seconds have passed, whatever happened meanwhile."""
+        """``timeout`` seconds have passed; of an extension with ``on_receive``, without anything happening
+        to a connection."""
 
     async def on_error(self, event: object, error: BaseException) -> None:
         """A handler of this extension raised ``error`` while it handled ``event``."""
 
 
 HOOKS = frozenset(name for name in vars(Extension) if name.startswith("on_"))
+
+
+def _check_timeout(owner: str, timeout: object) -> None:
+    """Raises ValueError for what nobody can wait for."""
+    if timeout is None:
+        return
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 < timeout < math.inf:  # type: ignore[operator]
+        raise ValueError(
+            f"{owner}.timeout is a number of seconds above 0, or None for never; got {timeout!r}."
+        )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class Dialled(Structural):
     """Another service that an extension dialled. It is dialled again whenever the connection is lost, until
-    somebody hangs up."""
+    somebody hangs up or this server closes it for good."""
 
     @property
     def url(self) -> str: ...
@@ -28,6 +28,10 @@ class Dialled(Structural):
     @property
     def number(self) -> int | None:
         """The number of the connection that there is now; each has a new one. None: there is none."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody dials it any more."""
 
     def hang_up(self) -> None:
         """Close it and dial no more. May be called in any thread."""
@@ -209,8 +213,9 @@ class LeaveEvent:
 
 
 class MessageEvent:
-    """Somebody says something: in a room, or to the application, where ``room`` is None. ``data`` may be
-    changed before it goes on to the room."""
+    """Somebody says something: in a room, or to the application; then ``room`` is None and ``room_name``
+    the name that was said, if one was, of a room that the sender is not in. ``data`` may be changed before
+    it goes on to the room."""
 
     def __init__(
         self,
@@ -222,8 +227,10 @@ class MessageEvent:
         *,
         claims: Mapping[str, str] = NO_CLAIMS,
         answers: Answers | None = None,
+        room_name: str = "",
     ) -> None:
         self.room = room
+        self.room_name = room_name if room is None else room.name
         self.user = user
         self.connection = connection
         self.name = name

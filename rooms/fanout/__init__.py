@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rooms.fanout.connection import Branch, Connection, Membership, OutboxLimits
+from rooms.fanout.branch import Branch
+from rooms.fanout.connection import Connection, Membership, OutboxLimits
 from rooms.fanout.hub import Hub
 
 __all__ = ["Branch", "Connection", "Hub", "Membership", "OutboxLimits"]

@@ -6,8 +6,9 @@ here waits: a client that does not read fills its own outbox and is closed, nobo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -18,6 +19,8 @@ from rooms.protocols import Protocol
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
 LONGEST_JOINED_FRAME = 64 * 1024
+# So many may wait, whatever their size.
+FEW_FRAMES = 4
 # Behind an answer that takes its time so many outboxes may wait.
 MOST_HELD = 4
 
@@ -46,6 +49,15 @@ class Membership:
     unheard: bool = False
 
 
+class _Held(NamedTuple):
+    """A push that waits for an answer to go before it."""
+
+    frame: bytes
+    group: str | None
+    seq: int | None
+    whose: tuple[str, bool] | None
+
+
 class Connection:
     """Lives from the accepted handshake to the end of the socket. Not thread-safe: its event loop's own."""
 
@@ -63,6 +75,7 @@ class Connection:
         "claims",
         "close_code",
         "close_reason",
+        "dialled",
         "heard",
         "id",
         "login",
@@ -95,6 +108,8 @@ class Connection:
         self.number = 0
         # What the handshake said about its client, for extensions; see ``engine/handshakes.py``.
         self.claims: dict[str, str] = {}
+        # It leads to a service that an extension dialled, and did not come in by itself.
+        self.dialled = False
         self.user: User | None = None
         # The signed-in user behind one whom the protocol makes anonymous.
         self.account: User | None = None
@@ -117,7 +132,7 @@ class Connection:
         self._wake = wake
         self._frames: list[bytes] = []
         self._bytes = 0
-        self._held: list[tuple[bytes, str | None, int | None]] | None = None
+        self._held: list[_Held] | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
@@ -139,16 +154,21 @@ class Connection:
 
     def send(self, event: Push | Request) -> None:
         """Tell this client alone. Not held back: answers go before what they caused."""
-        frame = self.protocol.send(event)
-        if frame is not None:
+        for frame in self.protocol.frames(event):
             self._put(frame)
 
-    def push(self, frame: bytes, group: str | None = None, seq: int | None = None) -> None:
-        """Queue a frame that was encoded for a whole group."""
+    def push(
+        self,
+        frame: bytes,
+        group: str | None = None,
+        seq: int | None = None,
+        whose: tuple[str, bool] | None = None,
+    ) -> None:
+        """Queue a frame that was encoded for a whole group; ``whose`` coming (True) or going it tells."""
         if self._is_closing():
             return
         if self._held is not None:
-            self._held.append((frame, group, seq))
+            self._held.append(_Held(frame, group, seq, whose))
             self._bytes += len(frame)
             if self._bytes > MOST_HELD * self._limits.bytes:
                 self._too_slow()
@@ -178,10 +198,28 @@ class Connection:
         """Let held pushes follow, but for those of ``group`` up to the number ``until``, which the
         answer has already told."""
         held, self._held = self._held or [], None
-        self._bytes -= sum(len(frame) for frame, _, _ in held)
-        for frame, of, seq in held:
-            if of is None or of != group or seq is None or seq > until:
-                self._put(frame)
+        self._bytes -= sum(len(each.frame) for each in held)
+        for each in held:
+            if each.group is None or each.group != group or each.seq is None or each.seq > until:
+                self._put(each.frame)
+
+    def drop_told(self, group: str, present: Collection[str], *, complete: bool) -> None:
+        """Leave out of what is held which comings and goings a list of the group's users (by id) tells; one
+        that is not ``complete`` says nothing of those who are not on it."""
+        held = self._held or []
+        # However often somebody came and went meanwhile: what counts is the last.
+        last = {each.whose[0]: each for each in held if each.whose is not None and each.group == group}
+        kept = []
+        for each in held:
+            if each.whose is not None and each.group == group:
+                user, came = each.whose
+                told = user in present if came else complete and user not in present
+                if told or last[user] is not each:
+                    self._bytes -= len(each.frame)
+                    continue
+            kept.append(each)
+        if self._held is not None:
+            self._held = kept
 
     def take(self) -> list[bytes]:
         """Everything to be written now, joined into as few frames as the protocol allows."""
@@ -238,58 +276,12 @@ class Connection:
 
     def _check_bounds(self, frames: int) -> None:
         # What piles up within one turn of the loop leaves with the next write, however much it is;
-        # only what waits behind a write that does not end says that the client is slow.
-        if self.writing_since is None or frames == 1:
+        # only what waits behind a write that does not end says that the client is slow. And a few frames
+        # are no sign of that, however large somebody else made them.
+        if self.writing_since is None or frames <= min(FEW_FRAMES, self._limits.frames):
             return
         if self._bytes > self._limits.bytes or frames > self._limits.frames:
             self._too_slow()
 
     def _too_slow(self) -> None:
         self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)
-
-
-class Branch(Connection):
-    """A client's place in one application, where one socket is in several: it tells and ends its
-    ``trunk``, the connection that has the socket. Until ``grown`` its end is its own: it was not let in."""
-
-    __slots__ = ("_trunk", "grown")
-
-    def __init__(self, id: str, trunk: Connection, *, application: str) -> None:
-        super().__init__(
-            id,
-            trunk.protocol.within(application),
-            application=application,
-            address=trunk.address,
-            limits=trunk._limits,
-        )
-        self.claims = trunk.claims
-        self.grown = False
-        self._trunk = trunk
-
-    @property
-    def socket(self) -> str:
-        return self._trunk.id
-
-    def is_slow(self) -> bool:
-        return self._trunk.is_slow()
-
-    def is_busy(self) -> bool:
-        return self._trunk.is_busy()
-
-    def _is_closing(self) -> bool:
-        return super()._is_closing() or self._trunk._is_closing()
-
-    def close(
-        self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
-    ) -> None:
-        if not self.grown:
-            super().close(code, message, retry_in=retry_in, discard=discard)
-            return
-        if discard:
-            self._held, self._bytes = None, 0
-        else:
-            self.release()
-        self._trunk.close(code, message, retry_in=retry_in, discard=discard)
-
-    def _put(self, frame: bytes) -> None:
-        self._trunk._put(frame)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from rooms.events import Message, Push
+from rooms.events import Joined, Left, Message, Push
 from rooms.fanout.connection import Connection
 from rooms.fanout.sequencer import Sequencer
 from rooms.protocols import Protocol
@@ -147,6 +147,7 @@ class Hub:
         frames: dict[type[Protocol], bytes | None] = {}
         event, exclude, only = delivery.event, delivery.exclude, delivery.only
         settled = found.settling and seq is not None
+        whose = _whose(event)
         for member in found.members:
             if member is exclude:
                 continue
@@ -163,6 +164,11 @@ class Hub:
             if volatile and member.is_slow():
                 self.dropped["volatile"] += 1
                 continue
-            member.push(frame, group, seq)
+            member.push(frame, group, seq, whose)
         if settled and seq is not None:
             found.settling = {each: until for each, until in found.settling.items() if until > seq}
+
+
+def _whose(event: Push) -> tuple[str, bool] | None:
+    """Whose coming or going (False) an event tells."""
+    return (event.user.id, isinstance(event, Joined)) if isinstance(event, Joined | Left) else None

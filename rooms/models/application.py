@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from rooms import names
-from rooms.conf import DOORS
+from rooms.conf import DOORS, get_settings
 from rooms.models.common import Extended, HistoryPolicy, Limits
 
 
@@ -83,6 +83,10 @@ class Application(Limits, Extended):
 
     def __str__(self) -> str:
         return self.title or self.name
+
+    def lets_in(self, door: str) -> bool:
+        """Whether a protocol may be spoken here, as far as the site and the application say."""
+        return self.enabled and door in get_settings().doors and (not self.doors or door in self.doors)
 
     def clean(self) -> None:
         super().clean()

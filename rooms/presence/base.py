@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rooms import names
 from rooms.events import User
@@ -47,6 +48,10 @@ class NameInUse(Exception):
 
 class Presence(ABC):
     """Every method raises Unavailable when the store does not answer."""
+
+    # Processes that share the database share it too. Of one that is not shared, whoever is in another
+    # process's rooms is not known here.
+    shared: ClassVar[bool] = True
 
     @abstractmethod
     async def add(

@@ -42,6 +42,8 @@ class _Group:
 class MemoryPresence(Presence):
     """The default."""
 
+    shared = False
+
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
 

@@ -80,6 +80,12 @@ class Protocol(ABC):
     def send(self, event: Push | Request) -> bytes | None:
         """The frame that tells this client of ``event``, or None: it is silent about that."""
 
+    def frames(self, event: Push | Request) -> list[bytes]:
+        """All that tells this client of ``event``: the frame of ``send``, if there is one, and whatever goes
+        after it in frames of its own, because together they would be too long for many clients."""
+        frame = self.send(event)
+        return [] if frame is None else [frame]
+
     @classmethod
     @abstractmethod
     def broadcast(cls, event: Push, application: str) -> bytes | None:

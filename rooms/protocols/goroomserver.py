@@ -40,6 +40,7 @@ from rooms.protocols.base import Protocol, error_answer
 from rooms.protocols.goroomserver_frames import Asked, read
 
 DEFAULT_EVENT = "message"
+LONGEST_EVENT = 64
 
 
 class EventType(IntEnum):
@@ -107,6 +108,7 @@ _OF_A_NAMED_ROOM = frozenset(
 
 
 _encoder = msgspec.json.Encoder()
+_members = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Goroomserver(Protocol):
@@ -174,7 +176,7 @@ class Goroomserver(Protocol):
                 return None
             data = {**answer, "roomName": asked.room, **data}
         elif asked.event in _OF_A_NAMED_ROOM:
-            data["roomName"] = asked.data["roomName"]
+            data["roomName"] = asked.text("roomName")
         return _success(asked.event, data)
 
     def _refusal(self, error: Error) -> bytes:
@@ -186,8 +188,11 @@ class Goroomserver(Protocol):
             "code": 500,
             "error": {"code": code, "message": text},
         }
-        # Python's own, because what is repeated may hold what msgspec does not write: lone surrogates.
-        return json.dumps(answer, separators=(",", ":")).encode()
+        try:
+            return _encoder.encode(answer)
+        except UnicodeEncodeError:
+            # What is repeated may hold what only Python's own writes: lone surrogates.
+            return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def _request(asked: Asked) -> Request | None:
@@ -196,18 +201,17 @@ def _request(asked: Asked) -> Request | None:
     if asked.event == EventType.JOIN_APP:
         return None
     if asked.event == EventType.LOGIN:
-        name = asked.data.get("username")
-        return Login(id=id, name=name if isinstance(name, str) else "")
+        return Login(id=id, name=asked.text("username") or "")
     if asked.event == EventType.LOGOUT:
         return Logout(id=id)
     if asked.event == EventType.MESSAGE:
-        data = _raw(asked.data)
+        data, name = _raw(asked.data), _event_name(asked)
         if not asked.room:
-            return SendToApplication(id=id, data=data)
-        return Send(id=id, room=_room(asked.room), data=data)
+            return SendToApplication(id=id, data=data, event=name)
+        return Send(id=id, room=_room(asked.room), data=data, event=name)
     if asked.event not in _OF_A_NAMED_ROOM:
         raise UnknownType("There is no such event for clients.")
-    room = _room(asked.data.get("roomName"))
+    room = _room(asked.text("roomName"))
     if asked.event == EventType.JOIN_ROOM:
         return Enter(id=id, room=room, make="never", again="refuse")
     if asked.event == EventType.LEAVE_ROOM:
@@ -224,8 +228,16 @@ def _raw(data: dict[str, Any]) -> Raw:
         raise UnknownType("Text must not hold lone surrogates.") from None
 
 
-def _room(name: object) -> str:
-    if not isinstance(name, str) or not names.is_room_name(name):
+def _event_name(asked: Asked) -> str | None:
+    """What the data call the event; None where they do not."""
+    name = asked.text("eventName") or None
+    if name is not None and (len(name) > LONGEST_EVENT or "\0" in name):
+        raise UnknownType("This is no lawful name of an event.")
+    return name
+
+
+def _room(name: str | None) -> str:
+    if name is None or not names.is_room_name(name):
         raise BadRequest("This is no lawful name of a room.")
     return name
 
@@ -252,8 +264,12 @@ def _success(event: int, data: dict[str, Any]) -> bytes:
 
 
 def _message(event: Message | Direct, application: str) -> bytes:
-    value = msgspec.json.decode(event.data)
-    data = value if isinstance(value, dict) else {"data": value}
+    data: dict[str, Any]
+    # What the members are is nobody's business here: it may be long.
+    try:
+        data = dict(_members.decode(event.data))
+    except msgspec.ValidationError:
+        data = {"data": event.data}
     if event.event != DEFAULT_EVENT:
         data.setdefault("eventName", event.event)
     sender = event.sender.name if event.sender else ""

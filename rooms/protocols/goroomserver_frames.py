@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from rooms.protocols import strict
+from rooms.protocols.json_texts import is_lawful
 
 _MOST = 2**63
 
@@ -25,12 +26,13 @@ class _Frame(Struct):
     application: str | None = msgspec.field(name="appName", default=None)
     room: str | None = msgspec.field(name="roomName", default=None)
     event: int | None = msgspec.field(name="eventType", default=None)
-    data: dict[str, Any] | None = None
+    data: dict[str, Raw] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Asked:
-    """What is being answered; ``sound`` is what could be read as a request."""
+    """What is being answered; ``sound`` is what could be read as a request. The members of ``data`` are JSON
+    texts or, where the frame was read closely, values."""
 
     id: int = 0
     application: str = ""
@@ -38,6 +40,16 @@ class Asked:
     event: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     sound: bool = False
+
+    def text(self, name: str) -> str | None:
+        """The text in a member of the data; None where there is none."""
+        value = self.data.get(name)
+        if isinstance(value, Raw):
+            try:
+                return msgspec.json.decode(value, type=str)
+            except msgspec.ValidationError:
+                return None
+        return value if isinstance(value, str) else None
 
 
 _decoder = msgspec.json.Decoder(_Frame)
@@ -49,26 +61,29 @@ def read(frame: str | bytes, id: int) -> Asked:
         text = frame if isinstance(frame, str) else frame.decode()
     except UnicodeDecodeError:
         return Asked(id=id)
-    if strict.is_plain(text):
-        try:
-            found = _decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeEncodeError):
-            return _read_closely(text, id)
-        return Asked(
-            id=id,
-            application=found.application or "",
-            room=found.room or "",
-            event=found.event or 0,
-            data=found.data or {},
-            sound=True,
-        )
-    return _read_closely(text, id)
+    try:
+        found = _decoder.decode(text) if strict.is_plain(text) or is_lawful(text.encode()) else None
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        found = None
+    if found is None:
+        return _read_closely(text, id)
+    return Asked(
+        id=id,
+        application=found.application or "",
+        room=found.room or "",
+        event=found.event or 0,
+        data=found.data or {},
+        sound=True,
+    )
 
 
 def _read_closely(text: str, id: int) -> Asked:
     """As much as can be read of a frame that has, or may have, something wrong with it."""
+    numbers = _Numbers()
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_number, parse_constant=_number)
+        value = json.loads(
+            text, parse_int=numbers.integer, parse_float=numbers.number, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError):
         return Asked(id=id)
     if not isinstance(value, dict):
@@ -81,6 +96,7 @@ def _read_closely(text: str, id: int) -> Asked:
         isinstance(application, str | None)
         and isinstance(room, str | None)
         and isinstance(data, dict | None)
+        and not numbers.overflow
         and not _is_deeper(value, strict.DEEPEST)
     )
     return Asked(
@@ -93,18 +109,28 @@ def _read_closely(text: str, id: int) -> Asked:
     )
 
 
-def _integer(digits: str) -> int | float:
+class _Numbers:
     """To the original all numbers are doubles; here those are that no 64 bits hold."""
-    if len(digits) <= 20 and -_MOST <= int(digits) < _MOST:
-        return int(digits)
-    return _number(digits)
+
+    def __init__(self) -> None:
+        # One was so large that not even a double holds it.
+        self.overflow = False
+
+    def integer(self, digits: str) -> int | float:
+        if len(digits) <= 20 and -_MOST <= int(digits) < _MOST:
+            return int(digits)
+        return self.number(digits)
+
+    def number(self, digits: str) -> float:
+        value = float(digits)
+        if math.isfinite(value):
+            return value
+        self.overflow = True
+        return 0.0
 
 
-def _number(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise ValueError(digits[:24])
-    return value
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON.")
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -28,6 +28,7 @@ from rooms.events import (
 )
 from rooms.protocols import strict
 from rooms.protocols.base import Past, Protocol, error_answer
+from rooms.protocols.json_texts import is_lawful
 
 VERSION = 1
 
@@ -120,14 +121,14 @@ def _direct(event: Direct) -> bytes | None:
         sender=event.sender,
         seq=None,
         time=clock.now(),
-        to=[event.to],
+        to=[event.to] if event.to else UNSET,
     )
     return _encoder.encode(said)
 
 
 def _read(line: str) -> Request | Error:
     try:
-        if not strict.is_plain(line):
+        if not strict.is_plain(line) and not is_lawful(line.encode()):
             _, fault = strict.read(line)
             if fault:
                 return _explain(line)

@@ -1,4 +1,4 @@
-"""Payloads between doors: what is bytes at one is a JSON value at another.
+r"""Payloads between doors: what is bytes at one is a JSON value at another.
 
 - A JSON text on one line that keeps the native protocol's rules, but for a string, is that value; its
   text stays as it is.
@@ -8,40 +8,36 @@
 Nothing is lost either way: ``to_bytes(from_bytes(payload)) == payload`` and ``from_bytes(to_bytes(data))``
 is the value of ``data``. So where two would be the same, one of them is written in a longer way: the
 string ``123`` is ``"123"`` with its quotes, and a text that reads as such a base64 object is in base64
-itself. A base64 object that holds what has a plainer value is nothing but an object.
+itself. A base64 object that holds what has a plainer value is nothing but an object, and so is one that is
+not written plainly: on one line, with no escape but ``\/``.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-from base64 import b64decode, b64encode
-from typing import Any
+from base64 import b64encode
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
-from rooms.protocols import strict
+from rooms.protocols.json_texts import is_lawful
 
-_MIGHT_BE_JSON = re.compile(r"[ \t\r]*+(?:[\[{\d-]|true|false|null)")
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
-_LONG_INTEGER = re.compile(rb"(?<![\d.eE+-])-?\d{19,}+(?![.eE])")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+# A line break would end a message of the native protocol in its middle.
+_MIGHT_BE_JSON = re.compile(rb"[ \t\r]*+(?:[\[{\d-]|true|false|null)[^\n]*+\Z")
+_BASE64_BEGINS = re.compile(rb'[ \t\r]*+\{[ \t\r]*+"base64"[ \t\r]*+:[ \t\r]*+"')
+_BASE64_ENDS = re.compile(rb'"[ \t\r]*+\}[ \t\r]*+\Z')
 
 _encode = msgspec.json.encode
 
 
 def from_bytes(payload: bytes) -> Raw:
     """The JSON text of the value that stands for these bytes; it holds no line break."""
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
+    if not _is_text(payload):
         return _wrapped(payload)
-    value = _read(text)
-    if value is not UNSET:
-        return Raw(payload) if _unwrapped(value) is None else _wrapped(payload)
-    return Raw(payload if _is_needed_quote(text) else _encode(text))
+    if _is_json(payload):
+        return Raw(payload) if _unwrapped(payload) is None else _wrapped(payload)
+    return Raw(payload if _is_needed_quote(payload) else _encode(payload.decode()))
 
 
 def to_bytes(data: Raw) -> bytes:
@@ -49,58 +45,42 @@ def to_bytes(data: Raw) -> bytes:
     text = bytes(data)
     first = text.lstrip()[:1]
     if first == b'"':
-        string: str = msgspec.json.decode(text)
-        return _encode(string) if _is_ambiguous(string) else string.encode()
-    if first == b"{" and (b"base64" in text or b"\\" in text):
-        unwrapped = _unwrapped(msgspec.json.decode(text))
-        if unwrapped is not None:
-            return unwrapped
-    return text
+        string = msgspec.json.decode(text, type=str).encode()
+        return _encode(string.decode()) if _is_ambiguous(string) else string
+    unwrapped = _unwrapped(text) if first == b"{" else None
+    return text if unwrapped is None else unwrapped
 
 
 # Texts -------------------------------------------------------------------------------------------------
 
 
-def _read(text: str) -> Any:
-    """The value of a JSON text that is taken for JSON; UNSET for any other text."""
-    # A line break would end a message of the native protocol in its middle.
-    if not _MIGHT_BE_JSON.match(text) or "\n" in text:
-        return UNSET
+def _is_text(payload: bytes) -> bool:
     try:
-        value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError):
-        return UNSET
-    return value if strict.is_plain(text) or _keeps_the_rules(text) else UNSET
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
-def _keeps_the_rules(text: str) -> bool:
-    """Whether JSON keeps the rules on depth and integers: as ``strict.py`` says, but for texts of any length
-    and without saying what is wrong."""
-    bare = _STRING.sub(b'""', text.encode())
-    for match in _LONG_INTEGER.finditer(bare):
-        digits = match.group()
-        if len(digits) > 20 or not -(2**63) <= int(digits) < 2**63:
-            return False
-    brackets = bare.translate(_ONE_KIND, _NO_BRACKETS)
-    for _ in range(strict.DEEPEST):
-        brackets = brackets.replace(b"[]", b"")
-    return not brackets
+def _is_json(text: bytes) -> bool:
+    """Whether a text is taken for JSON, strings aside."""
+    return _MIGHT_BE_JSON.match(text) is not None and is_lawful(text)
 
 
-def _is_ambiguous(string: str) -> bool:
+def _is_ambiguous(string: bytes) -> bool:
     """Whether the text of a string by itself would be read as something else."""
-    return _read(string) is not UNSET or _is_needed_quote(string)
+    return _is_json(string) or _is_needed_quote(string)
 
 
-def _is_needed_quote(text: str) -> bool:
+def _is_needed_quote(text: bytes) -> bool:
     """Whether a text is what an ambiguous string is written as."""
-    if text[:1] != '"' or text[-1:] != '"':
+    if text[:1] != b'"' or text[-1:] != b'"':
         return False
     try:
-        string = msgspec.json.decode(text)
+        string = msgspec.json.decode(text, type=str)
     except msgspec.MsgspecError:
         return False
-    return _is_ambiguous(string) and _encode(string) == text.encode()
+    return _is_ambiguous(string.encode()) and _encode(string) == text
 
 
 # Bytes -------------------------------------------------------------------------------------------------
@@ -110,18 +90,31 @@ def _wrapped(payload: bytes) -> Raw:
     return Raw(b'{"base64":"' + b64encode(payload) + b'"}')
 
 
-def _unwrapped(value: Any) -> bytes | None:
-    """The bytes that a value stands for, if it is a base64 object of bytes that have no plainer value."""
-    if not (isinstance(value, dict) and len(value) == 1 and isinstance(text := value.get("base64"), str)):
+def _unwrapped(text: bytes) -> bytes | None:
+    """The bytes that a JSON text stands for, if it is a base64 object of bytes that have no plainer value:
+    that are no UTF-8, or such an object themselves."""
+    payload = _decoded(text)
+    innermost = payload
+    while innermost is not None:
+        if (inner := _decoded(innermost)) is None:
+            return None if _is_text(innermost) else payload
+        innermost = inner
+    return None
+
+
+def _decoded(text: bytes) -> bytes | None:
+    """What a base64 object on one line holds, whatever that is; None for any other text."""
+    begins = _BASE64_BEGINS.match(text)
+    if begins is None:
         return None
+    ends = _BASE64_ENDS.search(text, max(begins.end(), text.rfind(b'"')))
+    if ends is None:
+        return None
+    digits = text[begins.end() : ends.start()]
+    if b"\\" in digits:
+        digits = digits.replace(b"\\/", b"/")
     try:
-        payload = b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        payload = binascii.a2b_base64(digits, strict_mode=True)
+    except binascii.Error:
         return None
-    if b64encode(payload).decode() != text:
-        return None
-    try:
-        value = _read(payload.decode())
-    except UnicodeDecodeError:
-        return payload
-    return None if _unwrapped(value) is None else payload
+    return payload if b64encode(payload) == digits else None

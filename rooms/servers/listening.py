@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rooms.servers.addresses import Address
+
+# What is in a PEM file. One may hold both, and be named twice.
+CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+PRIVATE_KEY = b"PRIVATE KEY-----"
+LOCKED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
 
 def take(addresses: Sequence[Address]) -> list[list[socket.socket]]:
@@ -37,18 +43,51 @@ def _sockets(address: Address) -> Iterator[socket.socket]:
 
 def check_certificate(certificate: str | None, key: str | None) -> None:
     """Whether the two files are there and belong together. Raises ValueError."""
-    for option, path in (("--cert", certificate), ("--key", key)):
-        if not path:
-            raise ValueError(f"--listen-tls needs {option}, and got none. Lawful: a file in PEM format.")
-        if not Path(path).is_file():
-            raise ValueError(f"{option} is {path}, and there is no such file. Lawful: a file in PEM format.")
+    chain, private = _read("--cert", certificate), _read("--key", key)
+    if CERTIFICATE not in chain:
+        raise ValueError(
+            f"--cert is {certificate}, which holds {_held(chain)}. Lawful: a certificate chain in PEM format."
+        )
+    if PRIVATE_KEY not in private:
+        raise ValueError(
+            f"--key is {key}, which holds {_held(private)}. Lawful: a private key in PEM format."
+        )
+    if LOCKED.search(private):
+        raise ValueError(
+            f"--key is {key}, which is encrypted. Lawful: a private key without a password, as "
+            f"openssl pkey -in {key} -out FILE writes it."
+        )
     assert certificate is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Never ask at a terminal for the password of an encrypted key.
+        # Never ask at a terminal for a password.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except OSError as error:
         raise ValueError(
-            f"--cert {certificate} and --key {key} cannot be used: {error.strerror or error}. Lawful: a "
-            "certificate chain and its private key without a password, both in PEM format."
+            f"--cert {certificate} and --key {key} cannot be used together: {error.strerror or error}. "
+            "Lawful: a certificate chain and its own private key."
         ) from error
+
+
+def _read(option: str, path: str | None) -> bytes:
+    """A file that an option names. Raises ValueError."""
+    if not path:
+        raise ValueError(f"--listen-tls needs {option}, and got none. Lawful: a file in PEM format.")
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        reason = "there is no such file"
+    except IsADirectoryError:
+        reason = "that is a folder"
+    except OSError as error:
+        reason = f"that cannot be read: {error.strerror}"
+    raise ValueError(f"{option} is {path}, and {reason}. Lawful: a file in PEM format.")
+
+
+def _held(text: bytes) -> str:
+    """What is in a file that does not hold what it should."""
+    if PRIVATE_KEY in text:
+        return "a private key: perhaps the two files are exchanged"
+    if CERTIFICATE in text:
+        return "a certificate: perhaps the two files are exchanged"
+    return "nothing in PEM format" if text.strip() else "nothing"

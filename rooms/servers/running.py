@@ -27,6 +27,10 @@ from rooms.engine.opening import open_applications
 
 logger = logging.getLogger("rooms.servers")
 
+# What uvicorn says, as an error, of a handshake that was answered with another status than 101. It was meant
+# so, and ``consumers.py`` says why.
+REFUSED = "ASGI callable returned without completing handshake."
+
 # The end, step by step: the connections (``engine/closing.py``), answers to the last close frames, what
 # Django still answers, the engine. Whatever hangs then is left behind.
 ANSWER_SECONDS = 2.0
@@ -49,6 +53,7 @@ def run(listeners: Sequence[Listener], listening: Callable[[], None], *, verbose
     """Serve until SIGINT or SIGTERM; ``listening`` is called when every address accepts. A second signal
     ends the process at once."""
     servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != REFUSED)
     with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
         runner.run(_serve(servers, listening))
 

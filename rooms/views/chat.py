@@ -17,6 +17,7 @@ from django.views.generic import TemplateView
 
 from rooms import policy
 from rooms.catalogue import ApplicationRecord, load_application
+from rooms.conf import get_settings
 from rooms.errors import RoomsError
 from rooms.events import User
 
@@ -29,7 +30,7 @@ class ChatView(TemplateView):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         application = load_application(kwargs["application"])
-        if application is None or not application.enabled:
+        if application is None or not _has_a_page(application):
             raise Http404("There is no such application.")
         self.application = application
         if request.user.is_authenticated:
@@ -58,6 +59,11 @@ class ChatView(TemplateView):
                 },
             }
         )
+
+
+def _has_a_page(application: ApplicationRecord) -> bool:
+    """Whether the page's own socket is let in."""
+    return "native" in get_settings().doors and application.lets_in("native")
 
 
 def _check_entry(application: ApplicationRecord, account: AbstractBaseUser | AnonymousUser) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
-from django.views.generic import ListView
+from typing import Any
+
+from django.views.generic import TemplateView
 
 from rooms.models import Application
 
 
-class IndexView(ListView):  # type: ignore[type-arg]  # Django's own class takes no parameters when it runs
-    """Every enabled application, by title."""
+class IndexView(TemplateView):
+    """Every application that lets in native clients, as the pages are, by title."""
 
     template_name = "rooms/index.html"
-    context_object_name = "applications"
 
-    def get_queryset(self) -> QuerySet[Application]:
-        return Application.objects.filter(enabled=True).order_by("title", "name")
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        enabled = Application.objects.filter(enabled=True).order_by("title", "name")
+        applications = [application for application in enabled if application.lets_in("native")]
+        return super().get_context_data(**kwargs, applications=applications)

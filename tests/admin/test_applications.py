@@ -71,7 +71,9 @@ def test_blank_limits_show_what_holds(client: Client, application: Application, 
     form = form_of(client.get(address(Application, "change", application.pk)))
     assert form.fields["grace_seconds"].widget.attrs["placeholder"] == 4321
     assert form["grace_seconds"].value() is None
-    assert 'placeholder="65536"' in str(form["max_message_bytes"])
+    # What a blank one stands for differs from door to door.
+    assert "placeholder" not in str(form["max_message_bytes"])
+    assert "protocol" in form["max_message_bytes"].help_text
 
 
 def test_doors_are_chosen_by_ticking_them(client: Client, application: Application) -> None:
@@ -82,3 +84,33 @@ def test_doors_are_chosen_by_ticking_them(client: Client, application: Applicati
     application.refresh_from_db()
     assert application.doors == []
     assert "doors" in form_of(save(client, application, {"doors": ["matrix"]})).errors
+
+
+def test_doors_that_the_site_has_closed_are_marked(
+    client: Client, application: Application, settings: Any
+) -> None:
+    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
+    page = client.get(address(Application, "change", application.pk)).text
+    assert page.count("(closed by this site&#x27;s settings)") == 3
+    assert "roomer (closed by this site&#x27;s settings)" in page
+    assert "gowsev (closed" not in page
+
+
+def test_doors_that_are_all_closed_are_not_chosen(
+    client: Client, application: Application, settings: Any
+) -> None:
+    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
+    page = save(client, application, {"doors": ["roomer", "goroomserver"]})
+    assert "so nobody could come in. They open: native, gowsev." in page.text
+    assert save(client, application, {"doors": ["roomer", "gowsev"]}).status_code == 302
+    application.refresh_from_db()
+    assert application.doors == ["roomer", "gowsev"]
+
+
+@pytest.mark.parametrize(("door", "names"), [("roomer", ["fewer", "tea"]), ("native", ["tea"])])
+def test_applications_are_filtered_by_the_door_that_they_open(
+    client: Client, application: Application, door: str, names: list[str]
+) -> None:
+    Application.objects.create(name="fewer", doors=["roomer", "gowsev"])
+    found = client.get(address(Application, "changelist"), {"door": door}).context["cl"].result_list
+    assert [row.name for row in found] == names

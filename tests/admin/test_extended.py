@@ -190,7 +190,7 @@ def test_an_extension_that_is_gone_is_told_and_kept(client: Client, extended: Ap
     extended.extension, extended.extension_settings = "gone.<Gone>", {"left": "over"}
     extended.save()
     page = client.get(address(type(extended), "change", extended.pk))
-    assert "This site has no extension gone.&lt;Gone&gt;" in page.text
+    assert "This site has no extension gone.&lt;Gone&gt;, so nobody enters until it is back" in page.text
     assert "gone.&lt;Gone&gt; (missing)" in page.text
     assert save(client, extended, {"title": "New title"}).status_code == 302
     assert settings_of(extended) == {"left": "over"}

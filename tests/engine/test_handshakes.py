@@ -14,12 +14,14 @@ import pytest
 from rooms.consumers import RoomConsumer
 from rooms.engine.engine import Engine
 from rooms.engine.handshakes import Handshake, claims_of
-from rooms.errors import InternalError, Refused, Rejected, RoomsError
+from rooms.engine.lanes import HandlerFailed, Lane
+from rooms.errors import InternalError, Refused, Rejected, RoomsError, Unavailable
+from rooms.events import Login
 from rooms.extensions import Extension, HandshakeEvent
 from rooms.protocols import Protocol
 from rooms.protocols.goroomserver import Goroomserver
 from rooms.protocols.roomer import Roomer
-from tests.engine.clients import PATIENCE, Install
+from tests.engine.clients import PATIENCE, Client, Install, soon
 
 if TYPE_CHECKING:
     from rooms.models import Application
@@ -242,6 +244,74 @@ async def test_a_door_whose_address_names_no_application_asks_at_the_login(porte
         assert answer["error"]["code"] == code
         assert answer["error"]["message"] == ("Who are you?" if code else "")
     assert porter.greeted == [{"tenant": "one"}]
+
+
+async def test_a_crowd_before_the_door_is_bounded_and_leaves_others_their_turn(
+    engine: Engine, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on, order = asyncio.Event(), asyncio.Event(), list[str]()
+
+    class Slow(Extension):
+        async def on_handshake(self, event: HandshakeEvent) -> None:
+            order.append("handshake")
+            inside.set()
+            await go_on.wait()
+
+        async def on_login(self, event: Any) -> None:
+            order.append("login")
+
+    ann = Client(engine)
+    await ann.connect()
+    chat.extension = installed(Slow)
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    asking = [asyncio.ensure_future(claims_of(engine.parts, "chat", handshake()))]
+    await soon(inside)
+    asking += [asyncio.ensure_future(claims_of(engine.parts, "chat", handshake())) for _ in range(64)]
+    waits, run = asyncio.Event(), Lane.run
+
+    async def told(lane: Lane, handler: Any, *arguments: Any, **options: Any) -> None:
+        if handler.__name__ == "on_login":
+            waits.set()
+        await run(lane, handler, *arguments, **options)
+
+    monkeypatch.setattr(Lane, "run", told)
+    login = asyncio.ensure_future(ann.ask(Login(name="ann")))
+    await soon(waits)
+    with pytest.raises(Unavailable, match="Too many"):
+        await claims_of(engine.parts, "chat", handshake())
+    go_on.set()
+    await asyncio.gather(*asking, login)
+    # The login waits for one handshake, and not for all.
+    assert order.index("login") <= 2
+    assert order.count("handshake") == 65
+    assert await claims_of(engine.parts, "chat", handshake()) == {}
+
+
+async def test_who_waits_too_long_before_the_door_is_told_to_come_back(
+    chat: Application, installed: Install, make_engine: Callable[..., Awaitable[Engine]]
+) -> None:
+    class Slow(Extension):
+        async def on_handshake(self, event: HandshakeEvent) -> None:
+            await asyncio.Event().wait()
+
+    chat.extension = installed(Slow)
+    await chat.asave()
+    engine = await make_engine(handler_seconds=0.05)
+    asked = [claims_of(engine.parts, "chat", handshake()) for _ in range(3)]
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert HandlerFailed in map(type, errors)
+    assert Unavailable in map(type, errors)
+
+
+async def test_a_refusal_is_told_in_the_log(
+    engine: Engine, porter: type[Porter], caplog: pytest.LogCaptureFixture
+) -> None:
+    porter.act = raiser(Refused(status=401))
+    with caplog.at_level(logging.INFO, "rooms.consumers"):
+        async with Door() as door:
+            await door.answer()
+    assert "A handshake for 'chat' from 10.0.0.9 is refused: 401" in caplog.text
 
 
 async def test_a_handler_that_takes_too_long_lets_nobody_in(

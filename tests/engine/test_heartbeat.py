@@ -22,7 +22,7 @@ class Watch:
     """A heartbeat over one connection that was last heard at the start."""
 
     def __init__(self) -> None:
-        self.connection = Connection("c", Native())
+        self.connection = Connection("c", Native(), application="chat")
         self.connection.heard = START
         self.aborted: list[Connection] = []
         self.heartbeat = Heartbeat(SETTINGS, [self.connection], Departures(), Tasks(), self.aborted.append)
@@ -72,6 +72,20 @@ def test_who_does_not_log_in_is_closed(watch: Watch) -> None:
     watch.connection.waiting_for_login = START
     assert watch.after(10) == []
     assert b'"code":4502' in watch.after(10.5)[0]
+
+
+def test_a_socket_that_is_in_no_application_yet_has_longer(watch: Watch) -> None:
+    watch.connection.application = ""
+    watch.connection.heard = START + 299
+    watch.connection.waiting_for_login = START
+    assert watch.after(300) == []
+    assert b'"code":4502' in watch.after(301)[0]
+
+
+def test_whose_login_is_being_carried_out_is_in_time(watch: Watch) -> None:
+    watch.connection.waiting_for_login = START
+    watch.connection.busy = True
+    assert watch.after(11) == []
 
 
 def test_who_logged_in_is_not(watch: Watch) -> None:

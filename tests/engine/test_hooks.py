@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest.mock import Mock
 
@@ -106,16 +107,19 @@ async def test_another_extension_begins_anew_and_none_ends_it(hooks: Hooks, inst
     assert Recorder.calls == [("init", 1), ("other", 1)]
 
 
-async def test_one_that_is_gone_leaves_the_place_without(
-    hooks: Hooks, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_one_that_is_gone_leaves_the_place_shut(hooks: Hooks, caplog: pytest.LogCaptureFixture) -> None:
+    hooks.check_begun()
     await use(hooks, "gone.Extension")
-    assert not hooks.active
-    assert "There is no extension gone.Extension" in caplog.text
+    assert (hooks.active, hooks.shut) == (False, True)
+    with pytest.raises(Unavailable, match="try again"):
+        hooks.check_begun()
+    assert "There is no extension gone.Extension; until there is, nobody enters chat." in caplog.text
+    await use(hooks, "")
+    hooks.check_begun()
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Rejected("no"), SystemExit(1)], ids=repr)
-async def test_one_that_cannot_begin_leaves_the_place_without(
+async def test_one_that_cannot_begin_leaves_the_place_shut(
     hooks: Hooks, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Extension):
@@ -123,8 +127,49 @@ async def test_one_that_cannot_begin_leaves_the_place_without(
             raise error
 
     await use(hooks, installed(Broken))
-    assert not hooks.active
-    assert "could not begin" in caplog.text
+    assert (hooks.active, hooks.shut) == (False, True)
+    assert "could not begin; until it does, nobody enters chat." in caplog.text
+
+
+async def test_one_that_is_just_beginning_leaves_the_place_shut(hooks: Hooks, installed: Install) -> None:
+    seen: list[bool] = []
+
+    class Watching(Extension):
+        async def init(self) -> None:
+            seen.append(hooks.shut)
+
+    await use(hooks, installed(Recorder))
+    await use(hooks, installed(Watching))
+    assert (seen, hooks.shut) == ([True], False)
+
+
+async def test_one_that_could_not_begin_is_tried_again_with_other_settings_or_after_a_minute(
+    hooks: Hooks, installed: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+    monkeypatch.setattr("rooms.engine.hooks.time", clock)
+    tried: list[float] = []
+    broken = True
+
+    class Broken(Extension):
+        async def init(self) -> None:
+            tried.append(clock.now)
+            if broken:
+                raise ValueError
+
+    name = installed(Broken)
+    for now in (100, 101, 159.9, 160, 161):
+        clock.now = now
+        await use(hooks, name, size=1)
+    assert tried == [100, 160]
+    clock.now = 162
+    await use(hooks, name, size=2)
+    assert (tried, hooks.shut) == ([100, 160, 162], True)
+    # Another that was chosen meanwhile, or none, is no reason to wait.
+    await use(hooks, "")
+    broken = False
+    await use(hooks, name, size=2)
+    assert (tried, hooks.shut, hooks.active) == ([100, 160, 162, 162], False, True)
 
 
 async def test_a_refusal_passes_and_is_no_error(hooks: Hooks, installed: Install) -> None:
@@ -145,6 +190,23 @@ async def test_what_breaks_is_told_to_the_log_and_to_on_error(
         await hooks.call("on_join", "event")
     assert Recorder.calls[-1] == ("error", "event", error)
     assert "on_join of extension" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("event", "origin"),
+    [
+        (SimpleNamespace(connection="7", address="10.0.0.1"), " (connection 7)"),
+        (SimpleNamespace(address="10.0.0.1"), " (address 10.0.0.1)"),
+        (SimpleNamespace(), ""),
+    ],
+)
+async def test_the_log_says_where_it_came_from(
+    hooks: Hooks, installed: Install, event: Any, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await use(hooks, installed(Recorder))
+    Recorder.raises = ValueError()
+    await hooks.tell("on_join", event)
+    assert f"on_join of extension {hooks._name} failed{origin}\n" in caplog.text
 
 
 async def test_an_on_error_that_breaks_too_is_logged(
@@ -231,7 +293,7 @@ async def _stubborn(inside: asyncio.Event, go_on: asyncio.Event) -> None:
 class Ticking(Extension):
     """Called again and again; ``fails`` says whether it breaks."""
 
-    timeout = 0
+    timeout = 0.001
     ticks: ClassVar[list[int]] = []
     enough: ClassVar[asyncio.Event]
     fails: ClassVar[bool] = False
@@ -286,9 +348,9 @@ async def patient(hooks: Hooks, installed: Install, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("in_a_thread", [False, True])
 async def test_a_timeout_that_is_set_holds_at_once(patient: Patient, in_a_thread: bool) -> None:
     if in_a_thread:
-        await asyncio.to_thread(setattr, patient, "timeout", 0)
+        await asyncio.to_thread(setattr, patient, "timeout", 0.001)
     else:
-        patient.timeout = 0
+        patient.timeout = 0.001
     async with asyncio.timeout(20):
         await Patient.called.wait()
 
@@ -315,14 +377,14 @@ async def test_a_timeout_that_is_being_handled_is_not_called_a_second_time(
     inside, go_on = asyncio.Event(), asyncio.Event()
 
     class Slow(Extension):
-        timeout = 0
+        timeout = 0.001
         at_once = 0
 
         async def on_timeout(self) -> None:
             type(self).at_once += 1
             assert self.at_once == 1
             # While this is still going on.
-            self.timeout = 0
+            self.timeout = 0.001
             inside.set()
             await go_on.wait()
             type(self).at_once -= 1
@@ -336,6 +398,60 @@ async def test_a_timeout_that_is_being_handled_is_not_called_a_second_time(
     go_on.set()
     await asyncio.gather(*hooks._timeouts)
     assert Slow.at_once == 0
+
+
+@pytest.mark.parametrize("hook", ["on_connect", "on_receive", "on_disconnect"])
+async def test_who_takes_frames_waits_anew_whenever_something_has_happened(
+    hooks: Hooks, installed: Install, hook: str
+) -> None:
+    waits: list[Any] = []
+
+    class Quiet(Extension):
+        async def on_receive(self, event: Any) -> None:
+            waits.append(hooks._timer)
+
+        async def on_timeout(self) -> None: ...
+
+    await use(hooks, installed(Quiet))
+    first = hooks._timer
+    assert first is not None
+    assert round(first.when() - asyncio.get_running_loop().time()) == 60
+    assert hooks.has(hook)
+    await hooks.tell(hook, "event")
+    second = hooks._timer
+    assert second is not None
+    assert (first.cancelled(), second.cancelled(), second.when() > first.when()) == (True, False, True)
+    # While it is handled nothing is waited for.
+    assert waits == ([first] if hook == "on_receive" else [])
+
+
+async def test_who_takes_no_frames_is_called_in_time_whatever_happens(hooks: Hooks, patient: Patient) -> None:
+    first = hooks._timer
+    assert not hooks.has("on_connect")
+    await hooks.tell("on_connect", "event")
+    assert hooks._timer is first
+
+
+async def test_as_long_as_anything_happens_nothing_is_waited_for(hooks: Hooks, installed: Install) -> None:
+    inside, go_on = asyncio.Event(), asyncio.Event()
+
+    class Busy(Extension):
+        async def on_receive(self, event: Any) -> None:
+            if event == "last":
+                inside.set()
+                await go_on.wait()
+
+        async def on_timeout(self) -> None: ...
+
+    await use(hooks, installed(Busy))
+    told = [asyncio.ensure_future(hooks.tell("on_receive", event)) for event in ("first", "last")]
+    await inside.wait()
+    await told[0]
+    assert hooks._timer is not None
+    assert hooks._timer.cancelled()
+    go_on.set()
+    await told[1]
+    assert not hooks._timer.cancelled()
 
 
 async def test_the_engine_hears_of_the_end_of_an_extension(hooks: Hooks, installed: Install) -> None:

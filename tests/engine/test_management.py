@@ -14,7 +14,7 @@ from rooms.engine.engine import Engine
 from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
 from rooms.models import Application, Room
-from tests.engine.clients import Client, refused
+from tests.engine.clients import Client, MakeEngine, refused
 
 
 async def test_the_list(engine: Engine, chat: Application) -> None:
@@ -143,10 +143,36 @@ async def test_coming_in_while_the_last_one_goes(engine: Engine, chat: Applicati
 
 
 async def test_the_sweep_takes_passing_rooms_that_stayed_empty(engine: Engine, chat: Application) -> None:
-    for name in ("empty", "full", "new", "stays"):
-        await Room.objects.acreate(application=chat, name=name, persistent=name == "stays")
-    await Client.named(engine, "ann", "full")
+    await chat_of_passing_rooms(chat)
+    ann = await Client.named(engine, "ann", "full")
+    for name in ("empty", "idle", "new", "stays"):
+        await ann.ask(CreateRoom(room=name))
+    await Room.objects.filter(name="stays").aupdate(persistent=True)
+    idle = engine.parts.directory.known_room("chat", "idle")
+    assert idle is not None
+    engine.parts.directory.remove_room(idle)
     await Room.objects.exclude(name="new").aupdate(created=timezone.now() - timedelta(days=1))
     await engine.management.sweep()
     await engine.parts.tasks.settle()
     assert {room.name async for room in Room.objects.all()} == {"full", "new", "stays"}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_what_the_sweep_takes_of_rooms_that_another_process_made(
+    make_engine: MakeEngine, chat: Application, request: pytest.FixtureRequest, shared: bool
+) -> None:
+    """What is empty here may be full of people there, unless the processes know of each other's people."""
+    url = request.getfixturevalue("redis_url") if shared else ""
+    presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": url}}
+    one, two = [await make_engine(**{"presence": presence} if shared else {}) for _ in range(2)]
+    await chat_of_passing_rooms(chat)
+    await Client.named(one, "ann", "full")
+    await Room.objects.acreate(application=chat, name="left", persistent=False)
+    await Room.objects.aupdate(created=timezone.now() - timedelta(days=1))
+    await two.management.sweep()
+    assert {room.name async for room in Room.objects.all()} == ({"full"} if shared else {"full", "left"})
+
+
+async def chat_of_passing_rooms(chat: Application) -> None:
+    chat.rooms_stay = False
+    await chat.asave()

@@ -37,7 +37,7 @@ from rooms.fanout import Connection, Hub
 from rooms.histories import Snapshot
 from rooms.histories.memory import MemoryHistory
 from rooms.models import Application, Ban, Room
-from tests.engine.clients import Client, Install, MakeEngine, refused
+from tests.engine.clients import Client, Install, MakeEngine, refused, soon
 from tests.engine.wires import Wire
 
 
@@ -553,3 +553,29 @@ async def test_a_listener_may_become_a_member_and_not_the_reverse(engine: Engine
     await bob.say("lobby", "hi")
     await refused(NotMember, bob.ask(Unsubscribe(room="lobby")))
     assert bob.messages() == ann.messages() == ["hi"]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+async def test_who_comes_while_the_answer_is_made_is_told_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    """In the list of members or as one who joined, but not both."""
+    ann, bob = await Client.named(engine, "ann"), await Client.named(engine, "bob")
+    presence, asked, go = engine.parts.presence, asyncio.Event(), asyncio.Event()
+    members = presence.members
+
+    async def slow(*arguments: Any, **named: Any) -> Any:
+        first = None if listed else await members(*arguments, **named)
+        if not asked.is_set():
+            asked.set()
+            await soon(go)
+        return first or await members(*arguments, **named)
+
+    monkeypatch.setattr(presence, "members", slow)
+    joining = asyncio.create_task(ann.ask(Join(room="lobby")))
+    await soon(asked)
+    await bob.ask(Join(room="lobby"))
+    go.set()
+    told = [user["name"] for user in (await joining)["members"]]
+    assert sorted(told + [joined["user"]["name"] for joined in ann.told("joined")]) == ["ann", "bob"]
+    assert ("bob" in told) is listed

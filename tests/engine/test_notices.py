@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from django import forms
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 
+from rooms.engine import notices
 from rooms.engine.engine import Engine
-from rooms.errors import NotMember, RoomNotFound
+from rooms.errors import NotMember, RoomNotFound, Unavailable
 from rooms.events import Join, ListMembers, ListRooms, Login
 from rooms.extensions import Extension, LeaveEvent, MessageEvent, message
 from rooms.models import Application, Ban, Room
 from rooms.notices import ApplicationChanged, RoomChanged
-from tests.engine.clients import Client
+from rooms.protocols import PROTOCOLS
+from tests.engine.clients import Client, let_time_pass
+from tests.engine.peers import Peer
 
 Install = Callable[[type[Extension]], str]
 MakeEngine = Callable[..., Awaitable[Engine]]
@@ -122,6 +127,75 @@ async def test_one_who_is_banned_from_the_application_is_closed(engine: Engine, 
     assert (ann.closed, bob.closed) == (None, 4504)
 
 
+async def test_guests_go_at_once_where_only_users_may_enter_now(engine: Engine, chat: Application) -> None:
+    (bob,) = await in_lobby(engine, "bob")
+    ann = Client(engine)
+    await ann.connect(await User.objects.acreate_user("ann"))
+    stranger = Client(engine)
+    await stranger.connect()
+    await saved(engine, chat, entry="users")
+    # Who has yet to log in finds out then.
+    assert (ann.closed, bob.closed, stranger.closed) == (None, 4008, None)
+    assert bob.told("closing")[0]["message"] == "Only signed-in users may enter here."
+
+
+async def test_who_is_not_of_the_group_goes_where_only_its_members_may_enter_now(
+    engine: Engine, chat: Application
+) -> None:
+    drinkers, smokers = [await Group.objects.acreate(name=name) for name in ("drinkers", "smokers")]
+    clients = {}
+    for name, protocol in (("ann", "native"), ("bob", "native"), ("eve", "roomer"), ("dan", "roomer")):
+        row = await User.objects.acreate_user(name)
+        if name in {"ann", "eve"}:
+            await row.groups.aadd(drinkers)
+        peer = clients[name] = Peer(engine, PROTOCOLS[protocol]())
+        await engine.connect(peer.connection, row, lambda: None)
+    guest = await Client.named(engine, "guest")
+
+    def closed() -> list[str]:
+        return [name for name, peer in clients.items() if peer.connection.close_code == 4008]
+
+    await saved(engine, chat, entry="group", group=drinkers)
+    assert (closed(), guest.closed) == (["bob", "dan"], 4008)
+    await saved(engine, chat, group=smokers)
+    assert closed() == ["ann", "bob", "eve", "dan"]
+
+
+async def test_groups_that_cannot_be_read_are_read_later(
+    engine: Engine, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Client(engine)
+    await ann.connect(await User.objects.acreate_user("ann"))
+    drinkers = await Group.objects.acreate(name="drinkers")
+
+    def down(*_: Any) -> None:
+        raise Unavailable("The database does not answer.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(notices, "_groups_of", down)
+        await saved(engine, chat, entry="group", group=drinkers)
+        assert ann.closed is None
+    await let_time_pass(engine, clock)
+    assert ann.closed == 4008
+
+
+async def test_what_was_asked_for_an_earlier_change_closes_nobody(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Client(engine)
+    await ann.connect(await User.objects.acreate_user("ann"))
+
+    def slowly(*_: Any) -> dict[str, frozenset[int]]:
+        live = engine.parts.directory.known_application("chat")
+        assert live is not None
+        live.record = replace(live.record, entry="anyone", group=None)
+        return {}
+
+    monkeypatch.setattr(notices, "_groups_of", slowly)
+    await saved(engine, chat, entry="group", group=await Group.objects.acreate(name="drinkers"))
+    assert ann.closed is None
+
+
 async def test_lifting_a_ban_lets_in_again(engine: Engine, chat: Application, lobby: Room) -> None:
     (bob,) = await in_lobby(engine, "bob")
     ban = await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
@@ -153,6 +227,16 @@ async def test_an_application_that_is_gone(engine: Engine, chat: Application, lo
     late = Client(engine)
     await late.connect()
     assert late.closed == 4509
+
+
+async def test_who_comes_to_a_door_that_is_shut_is_told_that_it_is(engine: Engine, chat: Application) -> None:
+    await saved(engine, chat, doors=["roomer"])
+    late = Client(engine)
+    await late.connect()
+    assert (late.closed, late.connection.close_reason) == (
+        4509,
+        "Application chat does not let in native clients.",
+    )
 
 
 async def test_an_application_that_is_enabled_again(engine: Engine, chat: Application) -> None:

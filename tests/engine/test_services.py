@@ -123,6 +123,23 @@ async def test_a_native_client_is_written_to_by_number_as_by_the_server(engine: 
     await Echo.begun.write(1, {"hello": 1})
     (told,) = ann.told("message")
     assert (told["event"], told["data"], told["from"], told["to"]) == ("message", {"hello": 1}, None, ["ann"])
+    assert told["room"] == "root"
+
+
+@pytest.mark.usefixtures("echo")
+async def test_who_has_not_logged_in_is_written_to_without_a_name(engine: Engine) -> None:
+    somebody = Client(engine)
+    await somebody.connect()
+    await Echo.begun.write(1, "hello")
+    (told,) = somebody.told("message")
+    assert (told["room"], told["data"], "to" in told) == ("root", "hello", False)
+
+
+@pytest.mark.usefixtures("echo")
+async def test_a_client_of_roomer_hears_in_root_what_is_written_to_it(engine: Engine) -> None:
+    peer = await Peer.connected(engine, Roomer())
+    await Echo.begun.write(1, b"\xff")
+    assert [fields(frame) for frame in peer.heard()] == [["root", "message", peer.connection.id, "", b"\xff"]]
 
 
 @pytest.mark.usefixtures("echo")
@@ -386,6 +403,8 @@ async def test_the_reply_goes_before_an_answer_to_the_sender_alone(engine: Engin
     ("error", "send"),
     [
         (ReservedEvent, lambda event: event.send_to_room("joined", 1)),
+        (ReservedEvent, lambda event: event.send("joined", 1)),
+        (ReservedEvent, lambda event: event.send_to_user("ann", "reply", 1)),
         (BadRequest, lambda event: event.send_to_room("x" * 65, 1)),
         (BadRequest, lambda event: event.send("x" * 65, 1)),
         (BadRequest, lambda event: event.send("\0", 1)),

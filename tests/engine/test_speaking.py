@@ -19,6 +19,7 @@ from rooms.events import (
     Join,
     Leave,
     LeaveAll,
+    Offer,
     OpenRoom,
     Publish,
     Push,
@@ -396,6 +397,20 @@ async def test_to_the_application(engine: Engine, chat: Application, installed: 
     await engine.parts.tasks.settle()
     assert await other.ask(SendToApplication(data=data(1))) == {"heard": 1}
     assert await other.ask(SendToApplication(data=data(1), event="other")) == {}
+
+
+async def test_from_outside_a_room_the_applications_handler_is_asked(
+    engine: Engine, chat: Application, installed: Install
+) -> None:
+    other = await foreigner(engine)
+    await Room.objects.acreate(application=chat, name="lobby")
+    await refused(NotMember, other.ask(Offer(room="lobby", data=data(1))))
+    chat.extension = installed(Desk)
+    await chat.asave()
+    await engine.parts.tasks.settle()
+    assert await other.ask(Offer(room="lobby", data=data(1))) == {"heard": 1}
+    assert await other.ask(Offer(room="nowhere", data=data(2))) == {"heard": 2}
+    await refused(NotMember, other.ask(Offer(room="lobby", data=data(1), event="other")))
 
 
 # Words -------------------------------------------------------------------------------------------------

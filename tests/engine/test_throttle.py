@@ -175,6 +175,12 @@ def test_a_changed_rate_begins_at_once(guard: Throttle, site: Site) -> None:
     assert asked(guard, client, 12) == 10
 
 
+def test_a_service_that_this_server_dialled_is_without_limit(guard: Throttle) -> None:
+    service = connection()
+    service.dialled = True
+    assert asked(guard, service, 100) == 100
+
+
 def test_whoever_wants_to_go_is_not_in_the_way(guard: Throttle) -> None:
     client = connection()
     assert asked(guard, client, 3) == 2

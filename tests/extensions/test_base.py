@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -119,6 +120,35 @@ async def test_only_an_applications_extension_that_runs_dials() -> None:
     with pytest.raises(RuntimeError, match="not running"):
         await ended.dial("ws://service/")
     services.dial.assert_not_called()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", True, 1j, timedelta(seconds=1)])
+def test_a_timeout_is_a_number_above_0_or_none(timeout: Any) -> None:
+    sentence = r"\.timeout is a number of seconds above 0, or None for never; got "
+    quiz, told = Quiz("chat", None, {}), Mock()
+    quiz.timeout = 3
+    quiz.attach(AsyncMock(), timeout_set=told)
+    with pytest.raises(ValueError, match="Quiz" + sentence):
+        quiz.timeout = timeout
+    assert (quiz.timeout, told.call_count) == (3, 0)
+    with pytest.raises(ValueError, match="Wrong" + sentence):
+        type("Wrong", (Quiz,), {"timeout": timeout})
+
+
+def test_who_takes_frames_hears_after_a_minute_unless_it_says_otherwise() -> None:
+    class Taking(Extension):
+        async def on_receive(self, event: Any) -> None: ...
+
+    class Never(Taking):
+        timeout = None
+
+    class Often(Extension):
+        timeout = 0.5
+
+    class Taken(Often):
+        async def on_receive(self, event: Any) -> None: ...
+
+    assert [kind("chat", None, {}).timeout for kind in (Taking, Never, Taken)] == [60, None, 0.5]
 
 
 def test_setting_the_timeout_is_told_and_setting_anything_else_is_not() -> None:

@@ -9,7 +9,7 @@ import pytest
 from rooms.errors import CloseCode
 from rooms.events import Ping, Reply, RoomRemoved
 from rooms.fanout import Connection, OutboxLimits
-from rooms.fanout.connection import LONGEST_JOINED_FRAME, MOST_HELD
+from rooms.fanout.connection import FEW_FRAMES, LONGEST_JOINED_FRAME, MOST_HELD
 from tests.fanout.codecs import Lines, Plain, Silent, told
 
 
@@ -131,11 +131,44 @@ def test_a_client_that_does_not_read_is_closed_by_the_number_of_frames() -> None
 
 def test_a_client_that_does_not_read_is_closed_by_the_bytes() -> None:
     connection = writing(made(bytes=10))
-    connection.push(b"x" * 6)
-    connection.push(b"x" * 4)
+    for _ in range(FEW_FRAMES):
+        connection.push(b"xx")
+    connection.push(b"xx")
     assert connection.close_code is None
     connection.push(b"x")
     assert connection.close_code is CloseCode.SLOW_CONSUMER
+
+
+def test_a_few_frames_are_no_sign_of_slowness_however_large_they_are() -> None:
+    connection = writing(made(bytes=10))
+    for _ in range(FEW_FRAMES):
+        connection.push(b"x" * 100)
+    assert connection.close_code is None
+    connection.push(b"x")
+    assert connection.close_code is CloseCode.SLOW_CONSUMER
+
+
+def test_what_a_list_has_told_is_left_out_of_what_is_held() -> None:
+    connection = made()
+    connection.hold()
+    held = [("ann", True), ("bob", False), ("eve", True), ("eve", False), ("dan", False), ("dan", True)]
+    for user, came in held:
+        connection.push(f"{user} {came}".encode(), "g", None, (user, came))
+    connection.push(b"other", "h", None, ("ann", True))
+    connection.drop_told("g", {"ann", "eve", "dan"}, complete=True)
+    connection.release()
+    assert told(connection) == ["eve False", "other"]
+
+
+def test_a_list_that_is_cut_short_says_nothing_of_others() -> None:
+    connection = made()
+    connection.hold()
+    for user, came in (("ann", True), ("bob", False)):
+        connection.push(f"{user} {came}".encode(), "g", None, (user, came))
+    connection.drop_told("g", {"ann"}, complete=False)
+    connection.release()
+    assert told(connection) == ["bob False"]
+    assert connection.waiting == 0
 
 
 def test_what_is_held_back_has_a_most_too() -> None:

@@ -16,7 +16,7 @@ from tests.servers import Server, running
 KEY = "sesame"
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(scope="module", params=["daphne", "uvicorn", "runrooms"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind with the extensions of tests."""
     server = Server.start(request.param, environment={"DJANGO_SETTINGS_MODULE": "tests.site.settings"})
@@ -66,6 +66,10 @@ async def test_a_handshake_is_refused_as_the_extension_says(
         # Daphne can say no other status than this.
         assert refused.value.response.status_code == (403 if server.kind == "daphne" else 401)
         assert (b"Bring the key." in refused.value.response.body) is (server.kind != "daphne")
+        if server.kind == "runrooms":
+            # uvicorn calls that an error, which it is not.
+            assert "from 127.0.0.1 is refused: 401" in server.tail()
+            assert "without completing handshake" not in server.tail()
     async with knock(f"{url}?key={KEY}", **{"X-Name": "ann"}) as ann:
         assert await heard(ann) == b"hello ann"
 

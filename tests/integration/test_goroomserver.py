@@ -145,6 +145,35 @@ async def test_natives_and_gophers_are_in_one_room(burrow: Burrow, visitors: Vis
     }
 
 
+async def test_an_event_is_called_as_the_data_say(burrow: Burrow, visitors: Visitors) -> None:
+    room = await make_room(visitors)
+    nat = await visitors.guest()
+    await nat.join(room)
+    ann = await burrow.named("ann")
+    await ann.ask(4, {"roomName": room})
+    await ann.send(11, {"eventName": "numbers", "n": 1}, room=room)
+    heard = await nat.push("message")
+    assert (heard["event"], heard["data"]) == ("numbers", {"eventName": "numbers", "n": 1})
+    assert (await ann.hear())["data"]["eventName"] == "numbers"
+
+
+async def test_numbers_that_no_double_holds_are_answered_as_the_event_that_was_sent(burrow: Burrow) -> None:
+    ann = await burrow.named("ann")
+    await ann.socket.send('{"appName":"durable","eventType":11,"data":{"n":1E400}}')
+    answer = await ann.hear()
+    assert (answer["eventType"], answer["error"]["code"]) == (11, 10)
+
+
+async def test_the_handlers_of_a_room_are_reached_by_name(burrow: Burrow, visitors: Visitors) -> None:
+    app = native.make_application(burrow.server, rooms_on_demand=True, extension="roomsite.Quiz")
+    room = await make_room(visitors, app)
+    ann = await burrow.named("ann", app)
+    await ann.ask(4, {"roomName": room})
+    answer = await ann.ask(11, {"eventName": "start"}, room=room)
+    assert (answer["data"]["text"], answer["data"]["roomName"]) == ("Here we go!", room)
+    assert [(await ann.hear())["data"]["eventName"] for _ in range(2)] == ["score", "question"]
+
+
 async def test_rooms_that_natives_make_and_close_are_told(burrow: Burrow, visitors: Visitors) -> None:
     app = native.make_application(burrow.server, rooms_on_demand=True, rooms_stay=True)
     ann = await burrow.named("ann", app)

@@ -3,6 +3,7 @@ what its owner said when somebody comes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +113,52 @@ async def test_who_comes_late_gets_the_state_in_the_order_in_which_it_was_first_
     ]
     assert replayed[2] == {**own_way, "stateMessage": True}
     assert await late.answers() == []
+
+
+async def test_state_that_is_too_long_is_heard_but_not_kept_and_its_owner_hears_why(guests: Guests) -> None:
+    room, owner, (listener,) = await room_with(guests, 1)
+    await owner.say(room, ["x" * 20_000], "page", state=True)
+    heard = await listener.hear()
+    assert (heard["funcParams"], heard["stateMessage"]) == (["x" * 20_000], True)
+    told = await owner.hear()
+    assert told["status"]["value"] == 3
+    assert "State has at most 16384 bytes" in told["status"]["text"]
+    await owner.say(room, ["1"], "page", state=True)
+    assert (await listener.hear())["funcParams"] == ["1"]
+    assert await owner.answers() == []
+
+
+async def test_no_more_state_than_a_room_keeps_is_heard_all_the_same(guests: Guests) -> None:
+    room, owner, (listener,) = await room_with(guests, 1)
+    for number in range(101):
+        await owner.say(room, ["1"], f"key{number}", state=True)
+    for number in range(101):
+        assert (await listener.hear())["funcKey"] == f"key{number}"
+    (told,) = await owner.answers()
+    assert "at most 100" in told["status"]["text"]
+
+
+async def test_much_state_comes_in_frames_that_every_server_lets_through(guests: Guests) -> None:
+    room, owner, _ = await room_with(guests, 0)
+    for number in range(20):
+        await owner.say(room, ["x" * 10_000], f"key{number}", state=True)
+    await owner.answers()
+    late = await guests.come("rtbroadcaster")
+    await late.send(late.message(2, room))
+    frames = []
+    while len([line for frame in frames for line in frame.split("\n")]) < 21:
+        frames.append(await asyncio.wait_for(late.socket.recv(), 10))
+    assert max(map(len, frames)) <= 64 * 1024 + 256
+    assert len(frames) > 2
+
+
+@pytest.mark.parametrize("more", ["[" * 40 + "]" * 40, "9" * 30, "1e999", '"\\ud800"'])
+async def test_members_that_nobody_knows_hold_whatever_json_can_say(guests: Guests, more: str) -> None:
+    room, owner, (listener,) = await room_with(guests, 1)
+    sent = f'{{"more":{more},' + owner.message(3, room, funcKey="move", funcParams=["1"])[1:]
+    await owner.send(sent)
+    assert await asyncio.wait_for(listener.socket.recv(), 10) == sent
+    assert await owner.answers() == []
 
 
 async def test_a_burst_arrives_in_order(guests: Guests) -> None:

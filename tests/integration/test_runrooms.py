@@ -211,7 +211,8 @@ def test_extensions_begin_without_a_client() -> None:
         # One that cannot be found is told in the log, as soon as its application is loaded.
         application = make_application(server, extension="nowhere.Nothing")
         server.restart()
-        assert f"There is no extension nowhere.Nothing; {application} goes on without." in server.tail()
+        missing = "There is no extension nowhere.Nothing; until there is, nobody enters"
+        assert f"{missing} {application}." in server.tail()
 
 
 # Its end ----------------------------------------------------------------------------------------------

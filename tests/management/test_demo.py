@@ -110,7 +110,17 @@ def test_the_greeting_says_where_to_go_and_how_to_log_in(served: list[tuple[str,
     assert f"http://127.0.0.1:{port}/rooms/chat/" in said
     assert "/admin/" in said
     assert "Sign in as admin or ann; the password is the name." in said
+    doors = [line.split() for line in said.splitlines() if line.endswith("'s clients")]
+    assert doors[0] == ["Doors", f"ws://127.0.0.1:{port}/ws", "for", "roomer's", "clients"]
+    assert [line[-4] for line in doors[1:]] == [
+        f"ws://127.0.0.1:{port}{path}" for path in ("/broadcasting", "/", "/ws/gowsev/gowsev/")
+    ]
     assert served == [("127.0.0.1", port)]
+
+
+def test_doors_that_the_site_has_closed_are_not_offered(served: list[tuple[str, int]], settings) -> None:
+    settings.ROOMS = {}
+    assert "Doors" not in greeting(free_port())
 
 
 def test_it_says_how_to_log_in_as_long_as_that_is_true(served: list[tuple[str, int]]) -> None:

@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import OperationalError
+from django.db.migrations.recorder import MigrationRecorder
 
 from rooms.management.commands.runrooms import wanted_addresses
-from rooms.servers import running
+from rooms.models import Application
+from rooms.servers import readiness, running
 from rooms.servers.addresses import Address, parse
 from tests.certificates import Certificate, make_certificate
 from tests.services import free_port
+
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +178,43 @@ def test_tls_needs_both_files(served: list[Any], certificate: Certificate, missi
 def test_files_that_do_not_belong_together_are_refused(
     served: list[Any], certificate: Certificate, tmp_path: Path
 ) -> None:
-    other = make_certificate(tmp_path)
-    nonsense = tmp_path / "nonsense.pem"
-    nonsense.write_text("nonsense")
-    for cert, key in [(certificate.file, other.key), (str(nonsense), other.key), (other.file, str(nonsense))]:
-        options = ["--listen-tls", f"127.0.0.1:{free_port()}", "--cert", cert, "--key", key]
-        assert f"--cert {cert} and --key {key} cannot be used" in refusal(*options)
+    cert, key = certificate.file, make_certificate(tmp_path).key
+    options = ["--listen-tls", f"127.0.0.1:{free_port()}", "--cert", cert, "--key", key]
+    assert f"--cert {cert} and --key {key} cannot be used together" in refusal(*options)
     assert served == []
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "words"),
+    [
+        ("key.pem", "certificate.pem", "--cert is {}/key.pem, which holds a private key: perhaps the two"),
+        (
+            "certificate.pem",
+            "certificate.pem",
+            "--key is {}/certificate.pem, which holds a certificate: perh",
+        ),
+        ("empty", "key.pem", "--cert is {}/empty, which holds nothing. Lawful: a certificate chain in PEM"),
+        ("certificate.pem", "nonsense", "--key is {}/nonsense, which holds nothing in PEM format. Lawful: a"),
+        ("certificate.pem", ".", "--key is {}/., and that is a folder. Lawful: "),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_named(
+    served: list[Any], tmp_path: Path, cert: str, key: str, words: str
+) -> None:
+    make_certificate(tmp_path)
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "nonsense").write_text("nonsense")
+    options = ["--cert", f"{tmp_path}/{cert}", "--key", f"{tmp_path}/{key}"]
+    assert words.format(tmp_path) in refusal("--listen-tls", f"127.0.0.1:{free_port()}", *options)
+    assert served == []
+
+
+def test_one_file_may_hold_both(served: list[Any], certificate: Certificate, tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text(Path(certificate.key).read_text() + Path(certificate.file).read_text())
+    options = ["--cert", str(both), "--key", str(both)]
+    call_command("runrooms", "--listen-tls", f"127.0.0.1:{free_port()}", *options, stderr=StringIO())
+    assert [listener.key for listener in served] == [str(both)]
 
 
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
@@ -188,8 +223,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     locked = make_certificate(tmp_path, password=b"secret")
     options = ["--cert", locked.file, "--key", locked.key]
     said = refusal("--listen-tls", f"127.0.0.1:{free_port()}", *options)
-    assert "cannot be used" in said
-    assert "without a password" in said
+    assert f"--key is {locked.key}, which is encrypted. Lawful: a private key without a password" in said
     assert served == []
 
 
@@ -208,6 +242,61 @@ def test_a_host_that_is_not_ours_is_refused(served: list[Any]) -> None:
     assert served == []
 
 
+def test_a_database_that_is_not_prepared_is_told_so(
+    served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MigrationRecorder, "applied_migrations", lambda recorder: {})
+    assert "python manage.py migrate" in refusal("--listen", f"127.0.0.1:{free_port()}")
+    assert served == []
+
+
+def test_a_database_that_does_not_answer_yet_is_told_without_its_password(
+    served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object) -> None:
+        raise OperationalError("connection refused\nin postgres://rooms:secret@nowhere/")
+
+    monkeypatch.setattr(MigrationRecorder, "applied_migrations", down)
+    monkeypatch.setattr(readiness, "_shut", down)
+    said = warned("--listen", f"127.0.0.1:{free_port()}")
+    assert said[0] == (
+        "The database does not answer: connection refused. It is asked again when it is needed."
+    )
+    assert len(served) == 1
+
+
+def warned(*options: str) -> list[str]:
+    """What it warns of before it serves."""
+    said = StringIO()
+    call_command("runrooms", *options, stderr=said)
+    return said.getvalue().splitlines()
+
+
+def test_an_application_that_nobody_can_enter_is_warned_of(served: list[Any]) -> None:
+    Application.objects.create(name="gowsev")
+    Application.objects.create(name="chosen", doors=["native"])
+    places = [f"127.0.0.1:{free_port()}" for _ in range(4)]
+    targets = ["", "=gowsev", "=gowsev/nope", "=gowsev/chosen"]
+    options = [word for each in zip(places, targets, strict=True) for word in ("--listen", "".join(each))]
+    assert warned(*options)[:-1] == [
+        f"{places[2]} leads into the application nope, which is not there. Make it in the admin.",
+        f"{places[3]} leads into the application chosen, which does not let in gowsev clients.",
+    ]
+    assert len(served) == 4
+
+
+def test_what_is_in_memory_is_told(served: list[Any], settings: Any) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    shared = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": "redis://localhost"}}
+    for presence, words in (
+        ({}, "In memory: presence and the channel layer. That is for one process: "),
+        ({"PRESENCE": shared}, "In memory: the channel layer. That is for one process: "),
+    ):
+        settings.ROOMS = presence
+        (line,) = warned("--listen", f"127.0.0.1:{free_port()}")
+        assert line.startswith(words)
+
+
 def test_a_site_without_an_asgi_application_is_told_so(served: list[Any], settings: Any) -> None:
     settings.ASGI_APPLICATION = "roomsite.asgi.nothing"
     assert "'nothing'" in refusal("--listen", f"127.0.0.1:{free_port()}")
@@ -217,4 +306,6 @@ def test_a_site_without_an_asgi_application_is_told_so(served: list[Any], settin
 def test_without_uvicorn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "rooms.servers.running")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert refusal() == 'runrooms needs uvicorn, which is not installed: pip install "django-rooms[server]"'
+    said = refusal()
+    assert said.startswith("runrooms needs uvicorn, which is not installed. ")
+    assert said.endswith('pip install ".[server]".')

@@ -134,6 +134,25 @@ def test_a_message_with_a_room_name_is_for_that_room() -> None:
     assert request == Send(id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}'))
 
 
+def test_a_name_in_the_data_is_the_name_of_the_event() -> None:
+    request = asked(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
+    assert request == Send(id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}'))
+    assert asked(Goroomserver(), frame(11, {"eventName": "start"})).event == "start"
+
+
+@pytest.mark.parametrize("name", ["", None, 5, ["start"]])
+def test_what_is_no_name_is_only_data(name: object) -> None:
+    assert asked(Goroomserver(), frame(11, {"eventName": name}, room="lobby")).event is None
+
+
+@pytest.mark.parametrize("name", ["x" * 65, "a\0"])
+def test_an_unlawful_name_of_an_event_is_error_10(name: str) -> None:
+    codec = Goroomserver()
+    answer = told(codec, asked(codec, frame(11, {"eventName": name}, room="lobby")))
+    assert (answer["eventType"], answer["error"]["code"]) == (11, 10)
+    assert answer["data"]["eventName"] == name
+
+
 def test_a_binary_frame_is_read_as_its_text() -> None:
     assert asked(Goroomserver(), frame(7).encode()) == Logout(id=1)
 
@@ -214,8 +233,10 @@ def test_what_is_missing_or_null_reads_as_empty(text: str) -> None:
         ('{"eventType":true,"data":{}}', 0),
         ('{"eventType":' + "9" * 40 + "}", 0),
         ('{"eventType":11,"data":{"x":NaN}}', 0),
-        ('{"eventType":11,"data":{"x":1e999}}', 0),
-        ('{"eventType":11,"data":{"x":' + "9" * 5000 + "}}", 0),
+        ('{"eventType":1e999,"data":{}}', 0),
+        ('{"eventType":11,"data":{"x":1e999}}', 11),
+        ('{"data":[-1E+400],"eventType":11}', 11),
+        ('{"eventType":11,"data":{"x":' + "9" * 5000 + "}}", 11),
         ('{"eventType":11,"data":' + '{"x":' * 20 + "1" + "}" * 21, 11),
         ("[" * 60_000, 0),
         ('{"a":' * 10_000, 0),
@@ -417,6 +438,14 @@ def test_another_event_is_named_unless_the_data_names_one() -> None:
     assert spoken(said({"a": 1}, event="score"))["data"]["eventName"] == "score"
     assert spoken(said({"eventName": "mine"}, event="score"))["data"]["eventName"] == "mine"
     assert "eventName" not in spoken(said({"a": 1}))["data"]
+
+
+def test_data_are_told_as_they_are_written() -> None:
+    deep = "[" * 100 + "]" * 100
+    raw = Raw(f' {{"a":{deep},"b":1e999,"c":1.10}}'.encode())
+    written = Goroomserver.broadcast(structs.replace(said({}), data=raw), "test")
+    assert written is not None
+    assert f'"data":{{"a":{deep},"b":1e999,"c":1.10,"roomName":"lobby"'.encode() in written
 
 
 def test_rooms_that_come_and_go_are_told() -> None:

@@ -186,9 +186,27 @@ def test_what_stands_for_values(value: Any, payload: bytes) -> None:
     assert to_bytes(as_json(value)) == payload
 
 
-def test_a_base64_object_may_be_written_in_any_way() -> None:
-    for text in (b'{"base64":"\\/w=="}', b' { "base64" : "/w==" } ', b'{"b\\u0061se64":"/w=="}'):
+def test_a_base64_object_may_be_written_as_programs_write_it() -> None:
+    for text in (b'{"base64":"\\/w=="}', b' { "base64" : "/w==" } ', b'{"base64": "/w=="}'):
         assert to_bytes(Raw(text)) == b"\xff"
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"b\\u0061se64":"/w=="}', b'{"base64":"\\u002fw=="}', b'{"base64":"/w==","base64":"/w=="}']
+)
+def test_one_that_is_written_otherwise_is_an_object(text: bytes) -> None:
+    assert to_bytes(Raw(text)) == text
+    assert bytes(from_bytes(text)) == text
+
+
+def test_base64_in_base64_is_found_at_any_depth() -> None:
+    binary, text = b"\xff", b"a"
+    for _ in range(12):
+        binary, text = wrapped_text(binary), wrapped_text(text)
+        assert value_of(binary) == wrapped(binary)
+        assert bytes(from_bytes(text)) == text
+        assert to_bytes(from_bytes(binary)) == binary
+        assert to_bytes(Raw(text)) == text
 
 
 def test_json_keeps_its_text() -> None:

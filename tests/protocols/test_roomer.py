@@ -189,7 +189,13 @@ def test_room_names_are_taken_as_they_are(room: str) -> None:
 @pytest.mark.parametrize("event", ["e" * 65, "a\0b"])
 def test_a_frame_with_no_lawful_event_is_dropped(event: str) -> None:
     assert read(frame("lobby", event, "", "", "")) == []
-    assert read(frame("lobby", event, "ann", "", "")) == []
+
+
+@pytest.mark.parametrize("event", ["e" * 1024, "a\0b"])
+def test_what_is_said_to_one_may_be_called_almost_anything(event: str) -> None:
+    (request,) = read(frame("lobby", event, "ann", "", "x"))
+    assert request == SendDirect(room="lobby", event=event, data=Raw(b'"x"'), to="ann")
+    assert read(frame("lobby", event + "e" * 1023, "ann", "", "")) == []
 
 
 def test_a_recipient_who_cannot_be_is_not_looked_for() -> None:

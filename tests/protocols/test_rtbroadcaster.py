@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from rooms.errors import (
+    BadRequest,
+    MessageTooLarge,
     Muted,
     NotSender,
     PermissionDenied,
@@ -110,8 +112,7 @@ class Client:
         return asked
 
     def tell(self, event: Push) -> None:
-        if (frame := self.codec.send(event)) is not None:
-            self.told += [json.loads(line) for line in frame.split(b"\n")]
+        self.told += map(told, self.codec.frames(event))
 
     def hear(self) -> list[Any]:
         """What it was told since the last look."""
@@ -351,6 +352,40 @@ def test_a_message_with_members_left_out_is_passed_on_so() -> None:
     assert bytes(say.words) == b'{"status":{"value":3}}'
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        '"\\ud800"',
+        '{"\\udc00":"\\udc00\\ud800"}',
+        "9223372036854775808",
+        "9" * 5000,
+        "-1e999",
+        "[" * 300 + "]" * 300,
+    ],
+)
+def test_members_that_nobody_knows_are_passed_on_whatever_they_hold(more: str) -> None:
+    client, room = owner()
+    sent = f'{{"more":{more},' + message(3, room, funcKey="move", funcParams=["1"], stateMessage=True)[1:]
+    (say,) = client.say(sent)
+    # Between processes it is read as JSON.
+    words = msgspec.json.decode(msgspec.json.encode({"words": say.words}), type=dict[str, Raw])["words"]
+    heard = msgspec.structs.replace(said("move", b'["1"]', state=True), words=words)
+    assert Rtbroadcaster.broadcast(heard, "") == sent.encode()
+    late = Client(state=(heard,))
+    late.say(message(2, room))
+    assert late.hear()[1:] == [
+        json.loads(message(3, room, funcKey="move", funcParams=["1"], stateMessage=True))
+    ]
+
+
+def test_what_no_reader_follows_is_told() -> None:
+    client, room = owner()
+    deep = f'{{"more":{"[" * 20_000}{"]" * 20_000},' + message(3, room)[1:]
+    assert client.say(deep) == []
+    (told,) = client.hear()
+    assert told["status"] == {"value": 0, "text": "A message is not nested that deep."}
+
+
 def test_newlines_are_read_as_spaces() -> None:
     client, room = owner()
     sent = message(3, room, funcKey="a b", funcParams=["1"]).replace("a b", "a\nb").replace(", ", ",\n")
@@ -359,6 +394,44 @@ def test_newlines_are_read_as_spaces() -> None:
     (say,) = client.say(sent.replace("{", '{"more":\n1,', 1))
     assert b"\n" not in bytes(say.words)
     assert json.loads(bytes(say.words))["more"] == 1
+
+
+@pytest.mark.parametrize("error", [MessageTooLarge("State has at most 5 bytes."), BadRequest("100 names.")])
+def test_state_that_cannot_be_kept_is_heard_all_the_same(error: RoomsError) -> None:
+    client, room = owner()
+    client.answer = lambda request: error if isinstance(request, Say) and request.state else None
+    sent = message(3, room, funcKey="slide", funcParams=["3"], stateMessage=True)
+    kept, heard = client.say(sent)
+    assert (kept.state, heard.state, heard.event, heard.data) == (True, None, "slide", kept.data)
+    assert told(Rtbroadcaster.broadcast(said("slide", b'["3"]', words=bytes(heard.words).decode()), "")) == (
+        json.loads(sent)
+    )
+    assert client.hear() == [status(3, error.message, room)]
+    client.answer = lambda request: None
+    assert len(client.say(sent)) == 1
+    assert client.hear() == []
+
+
+def test_what_is_refused_for_another_reason_is_not_said_again() -> None:
+    client, room = owner()
+    sent = message(3, room, funcKey="slide", stateMessage=True)
+    client.answer = refusing(Say, Muted("You are muted here."))
+    assert len(client.say(sent)) == 1
+    assert client.hear() == [status(3, "You are muted here.", room)]
+    client.answer = refusing(Say, MessageTooLarge("Too large at all."))
+    assert len(client.say(sent)) == 2
+    assert client.hear() == [status(3, "Too large at all.", room)]
+    client.answer = refusing(Say, MessageTooLarge("Too large at all."))
+    assert len(client.say(message(3, room))) == 1
+    assert client.hear() == [status(3, "Too large at all.", room)]
+
+
+def test_much_state_is_told_in_frames_of_their_own() -> None:
+    state = tuple(said(f"key{number}", b'["x"]', state=True) for number in range(3))
+    client = Client(state=state)
+    (entered,) = client.say(message(2, ROOM))
+    frames = client.codec.frames(Reply(id=entered.id, data=client._granted(entered)))
+    assert [json.loads(frame)["funcKey"] for frame in frames] == ["", "key0", "key1", "key2"]
 
 
 def test_null_would_take_state_away_and_is_said_as_an_empty_list() -> None:
@@ -505,8 +578,10 @@ def test_what_is_no_object_is_told(frame: str | bytes) -> None:
         (message(3, ROOM, funcKey="x" * 65), "A funcKey has at most 64 characters, none of them NUL."),
         (message(3, ROOM, funcKey="\0"), "A funcKey has at most 64 characters, none of them NUL."),
         (message(3, ROOM, funcKey="\ud800"), "Text must not hold lone surrogates."),
-        (message(3, ROOM, more=2**63), "Integers lie between -2^63 and 2^63-1"),
-        (message(3, ROOM, more=json.loads("[" * 16 + "]" * 16)), "JSON is nested at most 16 deep."),
+        (message(3, ROOM, funcParams="\ud800"), "Text must not hold lone surrogates."),
+        (message(3, ROOM, status="\ud800"), "Text must not hold lone surrogates."),
+        (message(2**63, ROOM), "expected int <= 9223372036854775807 at status.value."),
+        (message(3, ROOM, more="\ud800", funcParams=[1]), "expected str, got int at funcParams[0]."),
     ],
 )
 def test_what_breaks_a_rule_is_told_with_the_uuid(frame: str, text: str) -> None:
@@ -565,10 +640,12 @@ def test_what_is_said_to_one_is_told_as_an_owner_says_it_but_not_what_is_said_ou
     client = listener()
     direct = Direct(room="", event="move", data=Raw(b'["1"]'), sender=None, to="x")
     client.tell(direct)
+    # In roomer's room of all the server says it to clients of every protocol.
+    client.tell(msgspec.structs.replace(direct, room="root"))
     client.tell(msgspec.structs.replace(direct, room="lobby", sender=ANN, to="ann"))
     client.tell(msgspec.structs.replace(direct, sender=ANN, outside=True))
     usual = json.loads(message(3, funcKey="move", funcParams=["1"]))
-    assert client.hear() == [{**usual, "uuid": ROOM}, {**usual, "uuid": "lobby"}]
+    assert client.hear() == [{**usual, "uuid": ROOM}] * 2 + [{**usual, "uuid": "lobby"}]
     outside = msgspec.structs.replace(direct, outside=True)
     assert Rtbroadcaster.broadcast(outside, "") is None
 

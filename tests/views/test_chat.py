@@ -142,6 +142,21 @@ def test_the_index_lists_what_is_enabled(client: Client, application: Applicatio
     assert "Closed" not in response.text
 
 
+@pytest.mark.parametrize("shut_by", ["site", "application"])
+def test_there_is_no_page_where_its_socket_is_not_let_in(
+    client: Client, application: Application, settings: Any, shut_by: str
+) -> None:
+    Application.objects.create(name="chosen", doors=["gowsev", "native"])
+    if shut_by == "site":
+        settings.ROOMS = {"DOORS": ["gowsev"]}
+    else:
+        Application.objects.filter(name="tea").update(doors=["gowsev"])
+    assert client.get("/rooms/tea/").status_code == 404
+    open_ones = [] if shut_by == "site" else ["chosen"]
+    for index in ("/", reverse("rooms:index")):
+        assert re.findall(r"/rooms/(\w+)/", client.get(index).text) == open_ones
+
+
 def test_a_site_without_a_look_of_its_own(client: Client, application: Application, settings: Any) -> None:
     settings.TEMPLATES = [settings.TEMPLATES[0] | {"DIRS": []}]
     response = client.get("/rooms/tea/")

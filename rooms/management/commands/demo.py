@@ -15,9 +15,19 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError, transaction
 
+from rooms.conf import DOORS, get_settings
 from rooms.models import Application, HistoryPolicy, Room
 
 DEMO_USERS = ("admin", "ann")
+
+
+# Their doors and where the example site has them.
+ORIGINALS = {
+    "roomer": "/ws",
+    "rtbroadcaster": "/broadcasting",
+    "goroomserver": "/",
+    "gowsev": "/ws/gowsev/gowsev/",
+}
 
 
 class Command(BaseCommand):
@@ -81,6 +91,7 @@ class Command(BaseCommand):
             f"  Quiz        http://{name}:{port}/rooms/quiz/     in its lobby write /start, then /answer …",
             f"  Admin       http://{name}:{port}/admin/",
             f"  Your code   ws://{name}:{port}/ws/rooms/chat/",
+            *_originals(f"ws://{name}:{port}"),
             "",
         ]
         if not made:
@@ -89,6 +100,16 @@ class Command(BaseCommand):
             lines += [f"  Sign in as {' or '.join(known)}; the password is the name.", ""]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
+
+
+def _originals(site: str) -> list[str]:
+    """Where the example site has the clients of other room servers, as far as it lets them in."""
+    opened = [name for name in ORIGINALS if name in get_settings().doors]
+    labels = ["Doors", *([""] * len(opened))]
+    return [
+        f"  {label:<12}{site}{ORIGINALS[name]:<20}for {name}'s clients"
+        for label, name in zip(labels, opened, strict=False)
+    ]
 
 
 def _make_originals() -> None:
@@ -168,8 +189,12 @@ def _serve(host: str, port: int) -> None:
     from daphne.endpoints import build_endpoint_description_strings
     from daphne.server import Server
 
+    # Rooms' own limits come first, also for what grows on its way out.
+    largest = 2 * max(map(get_settings().frame_bytes, DOORS))
     Server(
         application=get_default_application(),
         endpoints=build_endpoint_description_strings(host=host, port=port),
         signal_handlers=True,
+        websocket_max_message_size=largest,
+        websocket_max_frame_size=largest,
     ).run()

@@ -10,7 +10,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from rooms.servers import addresses, listening
+from rooms.servers import addresses, listening, readiness
 from rooms.servers.addresses import Address
 from rooms.servers.doors import application_at
 
@@ -54,11 +54,13 @@ class Command(BaseCommand):
             from rooms.servers.running import Listener, run
         except ModuleNotFoundError as error:
             raise CommandError(
-                f'runrooms needs {error.name}, which is not installed: pip install "django-rooms[server]"'
+                f"runrooms needs {error.name}, which is not installed. It comes with the extra server: in a "
+                'checkout of Rooms, pip install ".[server]".'
             ) from error
         try:
             wanted = wanted_addresses(listen, listen_tls, cert, key)
             applications = [application_at(address) for address in wanted]
+            readiness.check_database()
             taken = listening.take(wanted)
         except (ValueError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
@@ -71,6 +73,8 @@ class Command(BaseCommand):
             )
             for address, application, sockets in zip(wanted, applications, taken, strict=True)
         ]
+        for warning in readiness.warnings(wanted):
+            self.stderr.write(self.style.WARNING(warning))
         run(listeners, lambda: self._tell(wanted), verbose=verbosity > 1)
 
     def _tell(self, wanted: list[Address]) -> None:
