@@ -85,7 +85,7 @@ class Speaking:
         await application.hooks.tell("on_receive", event)
 
     async def offer(self, connection: Connection, request: Offer) -> None:
-        """To a room; if one is not in it, for the handler of the application's extension, whose event then has
+        """To a room; if one is not in it, for the application's handler, whose event then has
         no ``room``."""
         try:
             await self._messages.send(connection, request)

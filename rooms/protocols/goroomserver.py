@@ -26,13 +26,13 @@ from rooms.events import (
     Login,
     Logout,
     Message,
+    Offer,
     Push,
     Reply,
     Request,
     RoomAdded,
     RoomEdited,
     RoomRemoved,
-    Send,
     SendToApplication,
     Unsubscribe,
 )
@@ -208,7 +208,7 @@ def _request(asked: Asked) -> Request | None:
         data, name = _raw(asked.data), _event_name(asked)
         if not asked.room:
             return SendToApplication(id=id, data=data, event=name)
-        return Send(id=id, room=_room(asked.room), data=data, event=name)
+        return Offer(id=id, room=_room(asked.room), data=data, event=name)
     if asked.event not in _OF_A_NAMED_ROOM:
         raise UnknownType("There is no such event for clients.")
     room = _room(asked.text("roomName"))

@@ -27,13 +27,13 @@ from rooms.events import (
     Leave,
     Left,
     Message,
+    Offer,
     Push,
     Rejoined,
     Removed,
     Reply,
     Request,
     RequestId,
-    Send,
     SendDirect,
     User,
 )
@@ -84,7 +84,7 @@ class Roomer(Protocol):
         elif to:
             yield SendDirect(room=room, event=event, data=from_bytes(payload), to=to)
         else:
-            yield Send(room=room, event=event, data=from_bytes(payload), echo=False)
+            yield Offer(room=room, event=event, data=from_bytes(payload), echo=False)
 
     def send(self, event: Push | Request) -> bytes | None:
         if isinstance(event, Reply):

@@ -25,6 +25,7 @@ from rooms.events import (
     Login,
     Logout,
     Message,
+    Offer,
     Push,
     Removed,
     Reply,
@@ -32,7 +33,6 @@ from rooms.events import (
     RoomEdited,
     RoomInfo,
     RoomRemoved,
-    Send,
     SendToApplication,
     SentData,
     Unsubscribe,
@@ -131,12 +131,12 @@ def test_each_event_asks_for_something(event: int, data: object, request_: objec
 
 def test_a_message_with_a_room_name_is_for_that_room() -> None:
     request = asked(Goroomserver(), frame(11, {"text": "hi", "roomName": "other"}, room="lobby"))
-    assert request == Send(id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}'))
+    assert request == Offer(id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}'))
 
 
 def test_a_name_in_the_data_is_the_name_of_the_event() -> None:
     request = asked(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
-    assert request == Send(id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}'))
+    assert request == Offer(id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}'))
     assert asked(Goroomserver(), frame(11, {"eventName": "start"})).event == "start"
 
 

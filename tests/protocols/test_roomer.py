@@ -23,6 +23,7 @@ from rooms.events import (
     Leave,
     Left,
     Message,
+    Offer,
     Ping,
     Pong,
     Push,
@@ -34,7 +35,6 @@ from rooms.events import (
     RoomDetails,
     RoomInfo,
     RoomRemoved,
-    Send,
     SendDirect,
     SentData,
     User,
@@ -114,7 +114,7 @@ def message(**fields: Any) -> Message:
 def test_the_example_of_the_contract() -> None:
     data = bytes.fromhex("000000056c6f6262790000000463686174" + "00000000" + "00000024") + ID.encode()
     data += bytes.fromhex("0000000b") + b"Hello room!"
-    assert read(data) == [Send(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)]
+    assert read(data) == [Offer(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)]
 
 
 def test_whoever_connects_comes_into_root() -> None:
@@ -152,11 +152,13 @@ def test_a_recipient_makes_a_message_direct() -> None:
 
 def test_the_sender_is_not_told_its_own_message() -> None:
     (request,) = read(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
-    assert request == Send(room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False)
+    assert request == Offer(room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False)
 
 
 def test_an_event_may_have_an_empty_name() -> None:
-    assert read(frame("lobby", "", "", "", "")) == [Send(room="lobby", event="", data=Raw(b'""'), echo=False)]
+    assert read(frame("lobby", "", "", "", "")) == [
+        Offer(room="lobby", event="", data=Raw(b'""'), echo=False)
+    ]
 
 
 @pytest.mark.parametrize("to", ["", ID])
@@ -235,7 +237,7 @@ def test_a_malformed_frame_ends_the_connection(data: str | bytes) -> None:
 def test_a_text_frame_is_read_by_its_bytes() -> None:
     binary = frame("Zürich", "note", "", "", "ü")
     assert read(binary.decode()) == read(binary)
-    assert read(binary) == [Send(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)]
+    assert read(binary) == [Offer(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)]
 
 
 def test_the_shortest_frame_is_lawful_but_names_no_room() -> None:
@@ -403,7 +405,7 @@ def test_what_one_says_the_others_hear(room: str, event: str, payload: bytes) ->
     if event in RESERVED | {"join", "leave"}:
         return
     (request,) = read(frame(room, event, "", "forged", payload))
-    assert isinstance(request, Send)
+    assert isinstance(request, Offer)
     said = message(room=request.room, event=request.event, data=request.data, sender=SELF)
     assert Roomer.broadcast(said, "chat") == frame(room, event, "", ID, payload)
     assert to_bytes(request.data) == payload
