@@ -261,3 +261,8 @@ def running(*servers: Server) -> Iterator[None]:
     finally:
         for server in servers:
             server.stop()
+
+
+#: The servers that the black-box tests run under. Daphne and uvicorn differ in how they serve, which has nothing
+#: to do with the database: on PostgreSQL one of them is enough.
+KINDS: tuple[Kind, ...] = ("uvicorn",) if on_postgres() else ("daphne", "uvicorn")

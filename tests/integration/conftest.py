@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests import services
-from tests.servers import Server, fresh_database, running
+from tests.servers import KINDS, Server, fresh_database, running
 
 
-@pytest.fixture(scope="session", params=["daphne", "uvicorn"])
+@pytest.fixture(scope="session", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A server of each kind, one process, without Redis. Shared: use names that no other test uses."""
     server = Server.start(request.param)

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.integration import sites
 from tests.integration.doors import DOORS, Rtbroadcaster
 from tests.integration.sites import OPEN_ROOM, Guests
+from tests.servers import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,7 +46,7 @@ SAYINGS: list[tuple[str, Any, str, Any, bytes, list[str]]] = [
 ]
 
 
-@pytest.fixture(params=["daphne", "uvicorn"])
+@pytest.fixture(params=KINDS)
 async def guests(request: pytest.FixtureRequest) -> AsyncIterator[Guests]:
     async with Guests(sites.site(request.param), APPLICATION) as everyone:
         yield everyone

@@ -38,6 +38,18 @@ class Gopher:
         await self.socket.send(json.dumps(sent))
 
     async def hear(self) -> Message:
+        """The next thing that is told, but for rooms that others make and remove."""
+        while (told := await self.receive())["eventType"] in (12, 13):
+            pass
+        return told
+
+    async def of_room(self, room: str) -> Message:
+        """What is told next of a room that is made or removed."""
+        while (told := await self.receive())["data"].get("roomName") != room:
+            pass
+        return told
+
+    async def receive(self) -> Message:
         frame = await asyncio.wait_for(self.socket.recv(), PATIENCE)
         assert isinstance(frame, str)
         told: Message = json.loads(frame)
@@ -45,11 +57,9 @@ class Gopher:
         return told
 
     async def ask(self, event: int, data: object = None, *, room: str = "", app: str = "") -> Message:
-        """The next thing that is told after this was asked; rooms that others make do not count."""
+        """The next thing that is told after this was asked."""
         await self.send(event, data, room=room, app=app)
-        while (told := await self.hear())["eventType"] == 12:
-            pass
-        return told
+        return await self.hear()
 
     async def login(self, name: str, *, app: str = "") -> None:
         answer = await self.ask(6, {"username": name}, app=app)
@@ -180,9 +190,9 @@ async def test_rooms_that_natives_make_and_close_are_told(burrow: Burrow, visito
     nat = await visitors.guest(application=app)
     await nat.request("create", room="new")
     told = {"data": {"roomName": "new", "appName": app}, "code": 200, "error": NO_ERROR}
-    assert await ann.hear() == {"eventType": 12, **told}
+    assert await ann.of_room("new") == {"eventType": 12, **told}
     await nat.request("close", room="new")
-    assert await ann.hear() == {"eventType": 13, **told}
+    assert await ann.of_room("new") == {"eventType": 13, **told}
 
 
 async def test_one_socket_two_applications_and_its_end(burrow: Burrow, visitors: Visitors) -> None:

@@ -16,6 +16,7 @@ from tests.integration import sites
 from tests.integration.doors import DOORS, Roomer, Rtbroadcaster
 from tests.integration.native import unique
 from tests.integration.sites import FEW_ROOMS, Guests
+from tests.servers import KINDS
 
 if TYPE_CHECKING:
     from tests.integration.doors import Visitor
@@ -28,7 +29,7 @@ ROOMS_PER_CONNECTION = 128
 every_door = pytest.mark.parametrize("door", list(DOORS))
 
 
-@pytest.fixture(params=["daphne", "uvicorn"])
+@pytest.fixture(params=KINDS)
 def server(request: pytest.FixtureRequest) -> Server:
     return sites.site(request.param)
 

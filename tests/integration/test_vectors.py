@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.integration import sites, vectors
 from tests.integration.vectors import Mismatch, Scenario
+from tests.servers import KINDS
 
 if TYPE_CHECKING:
     from tests.servers import Kind
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SCENARIOS = vectors.load()
 
 
-@pytest.fixture(scope="module", params=["daphne", "uvicorn"])
+@pytest.fixture(scope="module", params=KINDS)
 def outcomes(request: pytest.FixtureRequest) -> dict[str, Exception | None]:
     """What went wrong with each scenario. All are played at once, since most of their time is listening."""
     kind: Kind = request.param
