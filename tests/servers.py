@@ -263,6 +263,6 @@ def running(*servers: Server) -> Iterator[None]:
             server.stop()
 
 
-#: The servers that the black-box tests run under. Daphne and uvicorn differ in how they serve, which has nothing
-#: to do with the database: on PostgreSQL one of them is enough.
+#: The servers that the black-box tests run under. Daphne and uvicorn differ in how they serve, which has
+#: nothing to do with the database: on PostgreSQL one of them is enough.
 KINDS: tuple[Kind, ...] = ("uvicorn",) if on_postgres() else ("daphne", "uvicorn")
