@@ -101,7 +101,13 @@ class _DialledSocket:
             return None
 
     async def send(self, frame: bytes, *, binary: bool) -> None:
-        await self._websocket.send(frame, text=not binary)
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self._websocket.send(frame, text=not binary)
+        except ConnectionClosed as error:
+            # As ASGI servers say it.
+            raise ConnectionError("the service is gone") from error
 
     async def close(self, code: int, reason: str) -> None:
         await self._websocket.close(code, reason)

@@ -198,12 +198,14 @@ class Service:
             await self._socket.close(int(connection.close_code or CloseCode.INTERNAL_ERROR), reason)
         except asyncio.CancelledError:
             raise
+        except OSError as error:
+            # The socket is gone; the receive loop hears of it.
+            logger.debug("Could not write to %r: %r", connection, error)
         except Exception as error:
-            # The socket is gone, and the receive loop hears of it; or the server in front would not send this
-            # frame, and the heartbeat ends what is not to go on half alive.
-            logger.info("Could not write to %r: %r", connection, error)
+            # The server in front would not send this: nobody is to go on half alive.
+            logger.warning("Could not write to %r: %r", connection, error)
             connection.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
-            connection.writing_since = connection.writing_since or time.monotonic()
+            connection.writing_since = time.monotonic()
             with contextlib.suppress(Exception):
                 await self._socket.close(CloseCode.INTERNAL_ERROR, connection.close_reason)
 

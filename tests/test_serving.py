@@ -1,0 +1,76 @@
+"""Serving a socket: what is written, and what becomes of a socket that cannot be written to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+
+from rooms.consumers import operations
+from rooms.engine.engine import Engine
+from rooms.errors import CloseCode
+from rooms.models import Application
+from rooms.protocols import Native
+from rooms.serving import Service, make_connection
+from tests.engine.clients import PATIENCE
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Broken:
+    """A socket that takes no frame, and stays open until it is closed."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.tried = asyncio.Event()
+
+    async def receive(self) -> str | bytes | None:
+        await asyncio.wait({self.closed})
+        return None
+
+    async def send(self, frame: bytes, *, binary: bool) -> None:
+        self.tried.set()
+        raise self.error
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.set_result(code)
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[Engine]:
+    await Application.objects.acreate(name="chat")
+    engine = await Engine.serving()
+    yield engine
+    await engine.stop()
+
+
+async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connection(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    socket = Broken(ValueError("payload too large"))
+    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    async with asyncio.timeout(PATIENCE):
+        with caplog.at_level(logging.WARNING, "rooms.serving"):
+            await Service(engine, operations(engine), connection, wanted, socket).run(None)
+    assert socket.closed.result() == connection.close_code == CloseCode.INTERNAL_ERROR
+    assert "payload too large" in caplog.text
+    assert engine.connections == {}
+
+
+async def test_a_socket_that_is_gone_is_nobodys_fault(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    socket = Broken(ConnectionError("gone"))
+    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    with caplog.at_level(logging.INFO, "rooms.serving"):
+        service = Service(engine, operations(engine), connection, wanted, socket)
+        serving = asyncio.create_task(service.run(None))
+        async with asyncio.timeout(PATIENCE):
+            await socket.tried.wait()
+            socket.closed.set_result(1006)
+            await serving
+    assert caplog.text == ""
+    assert connection.close_code is None
