@@ -116,10 +116,10 @@ def _make_originals() -> None:
     """Where the clients of other room servers come in. Those servers have neither history nor limits; here
     there are limits, but so wide that only a flood meets them."""
     for name, title, on_demand, extension in (
-        ("roomer", "For roomer's clients", True, "roomsite.Relay"),
-        ("rtbroadcaster", "For rtbroadcaster's clients", True, ""),
-        ("gowsev", "For gowsev's clients", True, ""),
-        ("test", "For goroomserver's clients", False, ""),
+        ("roomer", "roomer", True, "roomsite.Relay"),
+        ("rtbroadcaster", "rtbroadcaster", True, ""),
+        ("gowsev", "gowsev", True, ""),
+        ("test", "goroomserver", False, ""),
     ):
         Application.objects.create(
             name=name,
