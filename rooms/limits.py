@@ -1,10 +1,19 @@
-"""How much anyone may ask: token buckets and counters, on a monotonic clock."""
+"""How much anyone may ask: the length of lists, token buckets and counters, on a monotonic clock."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+
+# Of a list, where its reader names no limit, and whatever limit they name.
+LIST_LIMIT = 100
+LONGEST_LIST = 1000
+
+
+def list_limit(wanted: int | None) -> int:
+    """How many entries a list gets that is wanted so long; None: its reader does not say."""
+    return min(LIST_LIMIT if wanted is None else wanted, LONGEST_LIST)
 
 
 class TokenBucket:

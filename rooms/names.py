@@ -1,4 +1,4 @@
-"""Lawful names of users and rooms (native protocol, section 10).
+"""Lawful names of users, rooms and events (native protocol, section 10).
 
 A user's name is normalised (NFKC) and unique case-insensitively in its application; a room's name
 is compared exactly as it was sent.
@@ -12,6 +12,12 @@ import unicodedata
 from rooms.errors import BadRequest
 
 LONGEST_NAME = 64
+# Of events, in rooms: the tables hold no more.
+LONGEST_EVENT = 64
+# What a message is called whose sender gave its event no name.
+DEFAULT_EVENT = "message"
+# The room of what is said to one client alone, which roomer's clients are in from the start.
+ROOT = "root"
 APPLICATION_NAME = re.compile(r"^[-a-zA-Z0-9_]{1,64}\Z")
 
 _USER_CATEGORIES = frozenset("LMNPS")
@@ -60,6 +66,12 @@ def room_name(name: str) -> str:
 def is_room_name(name: str) -> bool:
     """Whether clients of protocols other than the native one may call a room so; its rule is narrower."""
     return _ROOM_OF_ANY_PROTOCOL.fullmatch(name) is not None
+
+
+def is_event_name(name: str) -> bool:
+    """Whether an event may be called so in a room; an empty name only other protocols than the native one
+    know."""
+    return len(name) <= LONGEST_EVENT and "\0" not in name
 
 
 def _check_length(what: str, name: str, longest: int = LONGEST_NAME) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from rooms import names
 from rooms.engine.directory import LiveApplication, LiveRoom, user_group
 from rooms.engine.loops import in_loop
 from rooms.engine.parts import Parts
@@ -22,10 +23,6 @@ from rooms.fanout import Connection
 from rooms.protocols.native import RESERVED
 from rooms.protocols.payload import from_bytes
 
-LONGEST_EVENT = 64
-# What roomer calls the room of what the server says to one client.
-ROOT = "root"
-
 
 async def tell_user(parts: Parts, application: LiveApplication, event: Direct) -> None:
     """Tell all connections of the user whom ``event`` names, in every process; nobody where there is none."""
@@ -35,6 +32,16 @@ async def tell_user(parts: Parts, application: LiveApplication, event: Direct) -
     if recipient is not None and recipient.name == event.to:
         parts.hub.group_send(user_group(application.group, recipient.id), event)
         parts.bus.publish(application.group, event, only=[recipient.id])
+
+
+def check_event(name: str, shortest: int = 0) -> None:
+    """What the site's own code may call an event. Raises BadRequest, ReservedEvent."""
+    if len(name) < shortest or not names.is_event_name(name):
+        raise BadRequest(
+            f"An event's name has {shortest} to {names.LONGEST_EVENT} characters, none of them NUL."
+        )
+    if name in RESERVED:
+        raise ReservedEvent(f"The event name {name} belongs to the protocol; choose another.")
 
 
 def data_of(value: Any) -> msgspec.Raw:
@@ -73,7 +80,7 @@ class SenderAnswers:
         return await in_loop(self._loop, self._send_to_room(name, self._data(data), room))
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
-        event = self._direct(name, self._data(data), ROOT, user)
+        event = self._direct(name, self._data(data), names.ROOT, user)
         await in_loop(self._loop, tell_user(self._parts, self._application, event))
 
     async def _send(self, name: str, data: msgspec.Raw, room: str | None) -> bool:
@@ -93,10 +100,7 @@ class SenderAnswers:
         return await self._publish(there, data, event=name, sender=self._user, exclude=self._connection)
 
     def _direct(self, name: str, data: msgspec.Raw, room: str, to: str) -> Direct:
-        if len(name) > LONGEST_EVENT or "\0" in name:
-            raise BadRequest(f"An event's name has at most {LONGEST_EVENT} characters, none of them NUL.")
-        if name in RESERVED:
-            raise ReservedEvent(f"The event name {name} belongs to the protocol; choose another.")
+        check_event(name)
         return Direct(room=room, event=name, data=data, sender=self._user, to=to)
 
     def _data(self, value: Any) -> msgspec.Raw:

@@ -19,9 +19,9 @@ async def to_enter(
 ) -> bool:
     """Have ``on_join`` called for a user who is not in the room yet; True when one was. Raises what it
     raises, RoomFull where it would be asked for nothing, Unavailable where one has not begun."""
-    for hooks in (room.hooks, room.application.hooks):
+    for hooks in room.levels:
         hooks.check_begun()
-    levels = [hooks for hooks in (room.hooks, room.application.hooks) if hooks.has("on_join")]
+    levels = [hooks for hooks in room.levels if hooks.has("on_join")]
     if not levels:
         return False
     here = (await parts.presence.find(room.group, [user.name])).get(user.name)
@@ -54,7 +54,7 @@ async def to_leave(parts: Parts, connection: Connection, place: Membership, user
     if room is None:
         return
     event = LeaveEvent(room.context, user, "left", claims=connection.claims)
-    for hooks in (room.hooks, room.application.hooks):
+    for hooks in room.levels:
         if hooks.has("on_leaving"):
             connection.hold()
             try:

@@ -170,7 +170,7 @@ class Departing:
     ) -> None:
         """Tell the room's extension and its application's, or those ``levels``, that a user is out."""
         event = LeaveEvent(room.context, user, reason, claims=claims)
-        for hooks in (room.hooks, room.application.hooks) if levels is None else levels:
+        for hooks in room.levels if levels is None else levels:
             if hooks.has("on_leave"):
                 self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
 

@@ -90,6 +90,11 @@ class LiveRoom:
     def name(self) -> str:
         return self.record.name
 
+    @property
+    def levels(self) -> tuple[Hooks, Hooks]:
+        """Who is asked about what happens here, in this order."""
+        return self.hooks, self.application.hooks
+
 
 class Changes(Structural):
     """What is done about those who are in a place whose record changed, for whatever reason it was read."""

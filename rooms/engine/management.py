@@ -27,9 +27,7 @@ from rooms.events import (
     User,
 )
 from rooms.fanout import Connection
-
-LIST_LIMIT = 100
-LONGEST_LIST = 1000
+from rooms.limits import list_limit
 
 
 class Management:
@@ -42,7 +40,7 @@ class Management:
         """Answer with the listed rooms; from now on the connection hears of new and removed ones."""
         user_of(connection)
         application = await self._parts.application_of(connection)
-        limit = min(LIST_LIMIT if request.limit is None else request.limit, LONGEST_LIST)
+        limit = list_limit(request.limit)
         connection.hold()
         try:
             # First the group, then the list: a room that is made in between is told twice, not never.

@@ -14,26 +14,22 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from rooms import clock, policy
-from rooms.engine.answers import LONGEST_EVENT, message_event
+from rooms import clock, names, policy
+from rooms.engine.answers import check_event, message_event
 from rooms.engine.directory import LiveRoom
 from rooms.engine.parts import Parts, room_of, user_of
 from rooms.errors import (
     BadRequest,
     MessageTooLarge,
     NotMember,
-    ReservedEvent,
     UserNotFound,
 )
-from rooms.events import Message, Reply, Say, Send, SentData, User
+from rooms.events import Message, Reply, Say, Send, SendToApplication, SentData, User
 from rooms.fanout import Connection
 from rooms.histories import Appended
-from rooms.protocols.native import RESERVED
 
 # Keys of messages that no history keeps are remembered in this process, so many of them.
 MOST_KEYS = 10_000
-
-DEFAULT_EVENT = "message"
 
 # A key as it counts: with its room and its user.
 _Used: TypeAlias = tuple[int, str, str]
@@ -69,7 +65,7 @@ class Messages:
         room: LiveRoom,
         data: Any,
         *,
-        event: str = DEFAULT_EVENT,
+        event: str = names.DEFAULT_EVENT,
         to: str | Sequence[str] | None = None,
         state: bool = False,
         volatile: bool = False,
@@ -86,10 +82,7 @@ class Messages:
             state=state,
             volatile=volatile,
         )
-        if not 1 <= len(event) <= LONGEST_EVENT or "\0" in event:
-            raise BadRequest(f"An event's name has 1 to {LONGEST_EVENT} characters, none of them NUL.")
-        if event in RESERVED:
-            raise ReservedEvent(f"The event name {event} belongs to the protocol; choose another.")
+        check_event(event, shortest=1)
         self._check(request, self._largest(exclude, room))
         recipients = await self._recipients(room, request.to)
         message = (await self._keep(request, room, sender, request.data, recipients)).message
@@ -185,8 +178,8 @@ class Messages:
         self, connection: Connection, request: Send, room: LiveRoom, user: User
     ) -> msgspec.Raw | dict[str, Any]:
         """What is left to be said after the extensions, or the answer of the one that took the message."""
-        levels = (room.hooks, room.application.hooks)
-        name = DEFAULT_EVENT if request.event is None else request.event
+        levels = room.levels
+        name = name_of(request)
         taking = next(((hooks, taker) for hooks in levels if (taker := hooks.taker(name))), None)
         asked = [hooks for hooks in levels if hooks.has("on_message")]
         if taking is None and not asked:
@@ -232,7 +225,7 @@ class Messages:
     ) -> Appended:
         message = Message(
             room=room.name,
-            event=DEFAULT_EVENT if request.event is None else request.event,
+            event=name_of(request),
             data=data,
             sender=user,
             seq=None,
@@ -257,6 +250,11 @@ class Messages:
         only = None if recipients is None else {each.id for each in recipients}
         self._parts.hub.group_send(room.group, message, exclude=exclude, only=only, volatile=volatile)
         self._parts.bus.publish(room.group, message, only=only, volatile=volatile)
+
+
+def name_of(request: Send | SendToApplication) -> str:
+    """The name of the event that a message is."""
+    return names.DEFAULT_EVENT if request.event is None else request.event
 
 
 def _words(request: Send, data: msgspec.Raw) -> msgspec.Raw | UnsetType:

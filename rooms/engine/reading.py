@@ -6,9 +6,7 @@ from rooms.engine.parts import Parts, room_of
 from rooms.engine.pasts import fitting
 from rooms.events import HistoryData, ListMembers, Message, ReadHistory, Reply
 from rooms.fanout import Connection
-
-LIST_LIMIT = 100
-LONGEST_LIST = 1000
+from rooms.limits import list_limit
 
 
 class Reading:
@@ -31,7 +29,7 @@ class Reading:
 
     async def members(self, connection: Connection, request: ListMembers) -> None:
         room = await room_of(self._parts, connection, request.room)
-        limit = min(LIST_LIMIT if request.limit is None else request.limit, LONGEST_LIST)
+        limit = list_limit(request.limit)
         page = await self._parts.presence.members(room.group, after=request.after, limit=limit)
         connection.send(
             Reply(id=request.id, data={"members": page.users, "count": page.count, "more": page.more})

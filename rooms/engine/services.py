@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rooms import names
-from rooms.engine.answers import ROOT, data_of
+from rooms.engine.answers import data_of
 from rooms.engine.dials import Dial, Dials
 from rooms.engine.directory import LiveApplication
 from rooms.engine.loops import in_loop
@@ -105,8 +105,8 @@ class EngineServices:
         connection = self._connection(application, number)
         user = connection.user
         event = Direct(
-            room=ROOT,
-            event="message",
+            room=names.ROOT,
+            event=names.DEFAULT_EVENT,
             data=data_of(data),
             sender=None,
             to="" if user is None else user.name,

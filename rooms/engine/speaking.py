@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from rooms import policy
 from rooms.engine.answers import message_event, tell_user
 from rooms.engine.directory import user_group
-from rooms.engine.messages import DEFAULT_EVENT, Messages
+from rooms.engine.messages import Messages, name_of
 from rooms.engine.parts import Parts, event_of, place_in, user_of
 from rooms.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
 from rooms.events import Direct, Offer, Publish, Receive, Reply, SendDirect, SendToApplication, User
@@ -34,12 +34,12 @@ class Speaking:
         if room is None:
             connection.send(Reply(id=request.id, data={}))
             return
-        for hooks in (room.hooks, application.hooks):
+        for hooks in room.levels:
             hooks.check_begun()
         moderator = connection.moderator
         policy.check_join(room.record, connection.people, moderator=moderator)
         if policy.needs_password(room.record, user, moderator=moderator) or any(
-            hooks.has("on_join") for hooks in (room.hooks, application.hooks)
+            hooks.has("on_join") for hooks in room.levels
         ):
             raise PermissionDenied(f"Only members speak in {room.name}.")
         await self._messages.say(connection, request, room, user)
@@ -101,7 +101,7 @@ class Speaking:
     async def _taken(self, connection: Connection, request: Offer | SendToApplication) -> bool:
         user = user_of(connection)
         application = await self._parts.application_of(connection)
-        name = DEFAULT_EVENT if request.event is None else request.event
+        name = name_of(request)
         taker = application.hooks.taker(name)
         if taker is None:
             return False

@@ -39,9 +39,6 @@ from rooms.events import (
 from rooms.protocols.base import Protocol, error_answer
 from rooms.protocols.goroomserver_frames import Asked, read
 
-DEFAULT_EVENT = "message"
-LONGEST_EVENT = 64
-
 
 class EventType(IntEnum):
     CONNECTION = 1
@@ -231,7 +228,7 @@ def _raw(data: dict[str, Any]) -> Raw:
 def _event_name(asked: Asked) -> str | None:
     """What the data call the event; None where they do not."""
     name = asked.text("eventName") or None
-    if name is not None and (len(name) > LONGEST_EVENT or "\0" in name):
+    if name is not None and not names.is_event_name(name):
         raise UnknownType("This is no lawful name of an event.")
     return name
 
@@ -270,7 +267,7 @@ def _message(event: Message | Direct, application: str) -> bytes:
         data = dict(_members.decode(event.data))
     except msgspec.ValidationError:
         data = {"data": event.data}
-    if event.event != DEFAULT_EVENT:
+    if event.event != names.DEFAULT_EVENT:
         data.setdefault("eventName", event.event)
     sender = event.sender.name if event.sender else ""
     return _success(

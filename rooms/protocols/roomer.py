@@ -40,9 +40,7 @@ from rooms.events import (
 from rooms.protocols.base import Protocol
 from rooms.protocols.payload import from_bytes, to_bytes
 
-ROOT = "root"
 FIELDS = 5
-LONGEST_EVENT = 64
 # What is said to one client is kept in no table, whose columns set the other limit.
 LONGEST_DIRECT_EVENT = 1024
 # Django's user names may be longer than those of guests.
@@ -70,7 +68,7 @@ class Roomer(Protocol):
 
     def connected(self, connection: str) -> Iterator[Request]:
         self._self = connection
-        yield self._ask(Enter(id=next(self._ids), room=ROOT, make="always", again="announce"))
+        yield self._ask(Enter(id=next(self._ids), room=names.ROOT, make="always", again="announce"))
 
     def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
         room, event, to, payload = _read(frame)
@@ -181,4 +179,4 @@ def _is_lawful(room: str, event: str, to: str) -> bool:
         return False
     if to:
         return len(event) <= LONGEST_DIRECT_EVENT
-    return len(event) <= LONGEST_EVENT and "\0" not in event
+    return names.is_event_name(event)

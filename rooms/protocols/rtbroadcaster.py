@@ -52,7 +52,7 @@ from rooms.protocols.rtbroadcaster_words import (
 )
 
 # Where the server says something to one client outside of rooms; roomer's clients hear it in ``root``.
-NO_ROOM = frozenset({"", "root"})
+NO_ROOM = frozenset({"", names.ROOT})
 
 # What requests are called, so that their answers are known.
 _OPEN, _ENTER, _SAY, _LEAVE, _CLOSE = "open", "enter", "say", "leave", "close"

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Raw
 
+from rooms import names
 from rooms.errors import BadRequest
 from rooms.events import Direct, Message
 from rooms.protocols import payload
@@ -20,7 +21,6 @@ from rooms.protocols.json_texts import is_lawful
 
 # Values of a status.
 NOT_CONNECTED, NEW, JOIN, CONNECTED, CLOSE = range(5)
-LONGEST_KEY = 64
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -82,8 +82,8 @@ def read(frame: str | bytes) -> Sent:
     except msgspec.ValidationError as error:
         what = str(error).replace("`", "").replace(" - at $.", " at ").replace(" | ", " or ")
         raise BadRequest(f"This is no lawful message: {what[:1].lower()}{what[1:]}.") from None
-    if len(words.func_key) > LONGEST_KEY or "\0" in words.func_key:
-        raise BadRequest(f"A funcKey has at most {LONGEST_KEY} characters, none of them NUL.")
+    if not names.is_event_name(words.func_key):
+        raise BadRequest(f"A funcKey has at most {names.LONGEST_EVENT} characters, none of them NUL.")
     return Sent(words, text)
 
 

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from rooms import limits
 from rooms.catalogue import group_of
-from rooms.engine import management as module
 from rooms.engine.engine import Engine
 from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
@@ -36,7 +36,7 @@ async def test_the_list(engine: Engine, chat: Application) -> None:
 
 
 async def test_a_list_has_a_longest(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_LIST", 2)
+    monkeypatch.setattr(limits, "LONGEST_LIST", 2)
     ann = await Client.named(engine, "ann", "a", "b", "c")
     assert len((await ann.ask(ListRooms(limit=10**6)))["rooms"]) == 2
 

@@ -425,6 +425,14 @@ class TestTwoProcesses:
         engines = await make_engine(), await make_engine()
         return await Client.named(engines[0], "ann", "kept"), await Client.named(engines[1], "bob", "kept")
 
+    async def unheard(self, wire: Wire, speaker: Client, *numbers: int) -> None:
+        """Say these while every hint gets lost."""
+        wire.loses = lambda group, message: True
+        for number in numbers:
+            await speaker.say("kept", number)
+        await speaker.engine.parts.bus.flush()
+        wire.loses = lambda group, message: False
+
     async def test_what_one_says_the_other_hears_in_order(self, make_engine: MakeEngine) -> None:
         ann, bob = await self.pair(make_engine)
 
@@ -444,11 +452,7 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_engine)
         await ann.say("kept", 1)
         await bob.until(lambda: bob.messages() == [1])
-        wire.loses = lambda group, message: True
-        for number in (2, 3):
-            await ann.say("kept", number)
-        await ann.engine.parts.bus.flush()
-        wire.loses = lambda group, message: False
+        await self.unheard(wire, ann, 2, 3)
         await ann.say("kept", 4)
         await bob.until(lambda: len(bob.messages()) == 4)
         assert bob.messages() == ann.messages() == [1, 2, 3, 4]
@@ -459,10 +463,7 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_engine)
         await ann.say("kept", 1)
         await bob.until(lambda: bob.messages() == [1])
-        wire.loses = lambda group, message: True
-        for number in (2, 3):
-            await ann.say("kept", number)
-        await ann.engine.parts.bus.flush()
+        await self.unheard(wire, ann, 2, 3)
         await bob.engine.gaps.check()
         await bob.until(lambda: bob.messages() == [1, 2, 3])
 
@@ -481,13 +482,10 @@ class TestTwoProcesses:
         self, make_engine: MakeEngine, wire: Wire, kept: Room
     ) -> None:
         ann, bob = await self.pair(make_engine)
-        wire.loses = lambda group, message: True
-        await ann.say("kept", 1)
-        await ann.engine.parts.bus.flush()
+        await self.unheard(wire, ann, 1)
         await kept.messages.all().adelete()
         await bob.engine.gaps.check()
         await bob.engine.parts.tasks.settle()
-        wire.loses = lambda group, message: False
         await ann.say("kept", 2)
         await bob.until(lambda: bob.messages() == [2])
 
