@@ -253,6 +253,11 @@ class Membership:
         if not listens_only:
             await asking.to_leave(self._parts, connection, place, user)
         self._departing.discard(connection, place)
-        connection.send(Reply(id=request.id, data={}))
-        if not listens_only:
-            await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+        connection.hold()
+        try:
+            # The answer means that the place is free, in every process.
+            if not listens_only:
+                await self._parts.see_to(partial(self._departing.depart, connection, place, user, "left"))
+            connection.send(Reply(id=request.id, data={}))
+        finally:
+            connection.release()

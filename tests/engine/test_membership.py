@@ -523,6 +523,28 @@ async def test_the_process_hears_of_a_room_only_while_somebody_is_in_it(engine: 
     assert group not in wire.groups
 
 
+async def test_who_has_left_by_the_answer_has_given_up_the_place(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    presence, asked, go = engine.parts.presence, asyncio.Event(), asyncio.Event()
+    remove = presence.remove
+
+    async def slow(*arguments: Any, **named: Any) -> Any:
+        asked.set()
+        await soon(go)
+        return await remove(*arguments, **named)
+
+    monkeypatch.setattr(presence, "remove", slow)
+    heard = len(ann.heard)
+    leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
+    await soon(asked)
+    ann.listen()
+    assert ann.heard[heard:] == []
+    go.set()
+    assert await leaving == {}
+
+
 # Listening ---------------------------------------------------------------------------------------
 
 
