@@ -2,7 +2,8 @@
 
 An event is encoded once for each protocol that is present and the bytes are handed to every
 member's outbox: no await, no task and no encoding per member. Numbered events pass a room's
-sequencer first. Next in the flow: ``connection.py`` queues, the consumer writes.
+sequencer first; who comes to a large room and who goes is gathered in ``crowd.py``. Next in the flow:
+``connection.py`` queues, the consumer writes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from rooms.events import Joined, Left, Message, Push
 from rooms.fanout.connection import Connection
+from rooms.fanout.crowd import Crowd
 from rooms.fanout.sequencer import Sequencer
 from rooms.protocols import Protocol
 
@@ -22,13 +24,19 @@ class _Delivery:
     event: Push
     exclude: Connection | None
     only: Collection[str] | None
+    # Those of the group's members to whom it is told; None: all.
+    among: Collection[Connection] | None = None
 
 
 class _Group:
-    __slots__ = ("members", "sequencer", "settling")
+    __slots__ = ("crowd", "members", "sequencer", "settling", "singly")
 
     def __init__(self) -> None:
         self.members: dict[Connection, None] = {}
+        self.crowd = Crowd()
+        # Members who hear of each coming and going, however large the group is: because their protocol wants
+        # that, or because they have no list of members yet.
+        self.singly: dict[Connection, None] = {}
         self.sequencer: Sequencer[tuple[int, _Delivery]] = Sequencer()
         # Members whose join was answered with more than the group has been told so far.
         self.settling: dict[Connection, int] = {}
@@ -37,12 +45,21 @@ class _Group:
 class Hub:
     """Synchronous; belongs to one event loop.
 
-    ``on_gap(group)`` is called when a numbered event cannot be told because one before it is missing.
+    ``on_gap(group)`` is called when a numbered event cannot be told because one before it is missing,
+    ``on_crowd(group)`` when somebody came or went whom ``tell_changes`` is to tell, because the group has
+    more than ``large`` users.
     """
 
-    def __init__(self, on_gap: Callable[[str], None] = lambda group: None) -> None:
+    def __init__(
+        self,
+        on_gap: Callable[[str], None] = lambda group: None,
+        on_crowd: Callable[[str], None] = lambda group: None,
+        large: int = 200,
+    ) -> None:
         self._groups: dict[str, _Group] = {}
         self._on_gap = on_gap
+        self._on_crowd = on_crowd
+        self._large = large
         # What was dropped, by name.
         self.dropped: Counter[str] = Counter()
 
@@ -58,7 +75,10 @@ class Hub:
         return list(found.members) if found else []
 
     def group_add(self, group: str, connection: Connection) -> None:
-        self._groups.setdefault(group, _Group()).members[connection] = None
+        found = self._groups.setdefault(group, _Group())
+        found.members[connection] = None
+        if connection.protocol.tells_comings != "nothing":
+            found.singly[connection] = None
 
     def group_discard(self, group: str, connection: Connection) -> bool:
         """Take a connection out. True when it was the group's last one here."""
@@ -66,6 +86,8 @@ class Hub:
         if found is None or connection not in found.members:
             return False
         del found.members[connection]
+        found.singly.pop(connection, None)
+        found.crowd.forget(connection)
         found.settling.pop(connection, None)
         if not found.members:
             del self._groups[group]
@@ -87,7 +109,8 @@ class Hub:
         if found is None:
             return
         if not isinstance(event, Message) or event.seq is None:
-            self._deliver(group, found, _Delivery(event, exclude, only), None, volatile)
+            among = self._gather(group, found, event) if isinstance(event, Joined | Left) else None
+            self._deliver(group, found, _Delivery(event, exclude, only, among), None, volatile)
             return
         numbered = found.sequencer.offer(event.seq, (event.seq, _Delivery(event, exclude, only)))
         self._deliver_all(group, found, numbered)
@@ -130,12 +153,77 @@ class Hub:
         if found is not None and (earliest := found.sequencer.earliest) is not None:
             self.skip(group, earliest - 1)
 
+    def earliest(self, group: str) -> int | None:
+        """The first number that waits behind what is missing."""
+        found = self._groups.get(group)
+        return found.sequencer.earliest if found else None
+
+    def behind(self, group: str, position: int) -> list[Connection]:
+        """The members who have not been told everything up to ``position``."""
+        found = self._groups.get(group)
+        if found is None or (found.sequencer.position or 0) >= position:
+            return []
+        return [member for member in found.members if found.settling.get(member, 0) < position]
+
     def settle(self, group: str, connection: Connection, position: int) -> None:
         """This member has been told everything up to ``position`` by the answer to its join."""
         connection.release(group, position)
         found = self._groups.get(group)
         if found and connection in found.members and (found.sequencer.position or 0) < position:
             found.settling[connection] = position
+
+    # Large groups ------------------------------------------------------------------------------------
+
+    def listed(
+        self, group: str, connection: Connection, present: Collection[str], count: int, *, complete: bool
+    ) -> None:
+        """This member is being told who is in the group: ``count`` users, those with the ids ``present``
+        among them, who are all if ``complete``."""
+        connection.drop_told(group, present, complete=complete)
+        found = self._groups.get(group)
+        if found is None or connection not in found.members:
+            return
+        found.crowd.size = count
+        if connection in found.singly and connection.protocol.tells_comings == "digests":
+            del found.singly[connection]
+            found.crowd.listed(connection)
+
+    def changed(self, group: str) -> int | None:
+        """The number of the last coming or going that waits to be told; None: nothing waits."""
+        found = self._groups.get(group)
+        return found.crowd.until if found else None
+
+    def size(self, group: str) -> int:
+        """How many users the group has, as far as is known here."""
+        found = self._groups.get(group)
+        return found.crowd.size if found else 0
+
+    def tell_changes(self, group: str, until: int, count: int) -> None:
+        """Tell the members who came and went, up to the number ``until``, now that there are ``count``."""
+        found = self._groups.get(group)
+        if found is None:
+            return
+        digest, digests = found.crowd.take(until, count)
+        others = [
+            each
+            for each in found.members
+            if each.protocol.tells_comings == "digests" and each not in found.singly and each not in digests
+        ]
+        for event, among in ((digest, others), *((event, (each,)) for each, event in digests.items())):
+            if event is not None:
+                self._deliver(group, found, _Delivery(event, None, None, among), None)
+
+    def _gather(self, group: str, found: _Group, event: Joined | Left) -> Collection[Connection] | None:
+        """Those who are to be told at once who came or went; None: everybody."""
+        crowd, waits = found.crowd, found.crowd.until is not None
+        crowd.count(event)
+        # What waits goes first: also in a group that is small by now.
+        if not waits and crowd.size <= self._large:
+            return None
+        crowd.note(event)
+        if not waits:
+            self._on_crowd(group)
+        return found.singly
 
     def _deliver_all(self, group: str, found: _Group, numbered: list[tuple[int, _Delivery]]) -> None:
         for seq, delivery in numbered:
@@ -148,7 +236,7 @@ class Hub:
         event, exclude, only = delivery.event, delivery.exclude, delivery.only
         settled = found.settling and seq is not None
         whose = _whose(event)
-        for member in found.members:
+        for member in found.members if delivery.among is None else delivery.among:
             if member is exclude:
                 continue
             if only is not None and (member.user is None or member.user.id not in only):
