@@ -107,14 +107,16 @@ class Gaps:
         """Nothing up to this number can be had any more: whoever has not been told it has to come again, and
         hears then that something is missing."""
         hub = self._parts.hub
-        # Numbers that came by themselves while the history was asked are not missing.
+        if hub.position(room.group) is None:
+            # While the history was asked all went, and others come in, who are told by their answers.
+            return
+        # Numbers that came by themselves meanwhile are not missing.
         missing = hub.behind(room.group, until)
         if missing:
             logger.warning("Members of room %s missed more than its history keeps.", room.name)
         for connection in missing:
             connection.close(CloseCode.RESYNC, "Too much was missed here.")
-        if hub.position(room.group) is not None:
-            hub.skip(room.group, until)
+        hub.skip(room.group, until)
 
     def _missing_after(self, group: str) -> int | None:
         """The number after which the group misses something; None when nothing is missing."""

@@ -47,13 +47,16 @@ class Retention:
 
     def some_expired(self) -> set[int]:
         """The ids of some of them: of CHUNK at least, if there are so many."""
-        by_number = self._messages().order_by("seq").values("id")
+        chosen: set[int] = set()
         # Those without a key have an index of their own, and do not wait for those that stay for their key.
-        return {
-            id
-            for few in (by_number.filter(key=None)[:CHUNK], by_number[:CHUNK])
-            for id in self.expired().filter(id__in=few).values_list("id", flat=True)
-        }
+        for these in (self._messages().filter(key=None), self._messages()):
+            numbers = these.order_by("seq").values_list("seq", flat=True)
+            # A query of its own: within the next, PostgreSQL would read the whole table all the same.
+            last = next(iter(numbers[CHUNK - 1 : CHUNK]), self.newest)
+            # In order of the number, or SQLite would take the whole room in the order of the ids.
+            found = (these & self.expired()).filter(seq__lte=last).order_by("seq")
+            chosen.update(found.values_list("id", flat=True))
+        return chosen
 
     def delete_some(self) -> int:
         """Delete some of them; how many they were. Belongs into a transaction."""

@@ -259,14 +259,8 @@ class Missed:
 
 
 def said_elsewhere(number: int, time: str | None = None) -> Message:
-    return Message(
-        room="kept",
-        event="message",
-        data=Raw(b"%d" % number),
-        sender=None,
-        seq=None,
-        time=time or clock.now(),
-    )
+    data, time = Raw(b"%d" % number), time or clock.now()
+    return Message(room="kept", event="message", data=data, sender=None, seq=None, time=time)
 
 
 @EVERY
@@ -382,6 +376,44 @@ async def test_who_goes_while_the_history_is_asked_leaves_nothing_to_be_told(
     assert (bob.closed, bob.messages()) == (None, [])
     await room.said(5, hinted=True)
     assert (bob.closed, bob.messages()) == (None, [5])
+
+
+async def test_what_was_fetched_does_not_start_a_group_that_began_anew(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is on the way in may yet be answered with less."""
+    room = await Missed.room(engine, chat, "memory", history_count=2)
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob")
+    asks, hub = room.history.after, engine.parts.hub
+
+    async def late(record: RoomRecord, seq: int) -> list[Message]:
+        ann.disconnect()
+        hub.group_add(room.live.group, bob.connection)
+        return await asks(record, seq)
+
+    await room.said(1, 2, 3, 4)
+    monkeypatch.setattr(room.history, "after", late)
+    await room.compare()
+    assert (hub.members(room.live.group), hub.position(room.live.group)) == ([bob.connection], None)
+    assert (bob.closed, bob.messages()) == (None, [])
+
+
+# The database still has it.
+@pytest.mark.parametrize("policy", ["memory", "redis"])
+async def test_what_is_sent_again_and_kept_no_longer_is_answered_and_told_to_nobody(
+    engine: Engine, chat: Application, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await Missed.room(engine, chat, policy, history_count=1)
+    ann = await Client.named(engine, "ann", "kept")
+    first = await ann.say("kept", "said", key="k")
+    await ann.say("kept", "more")
+    # As after a restart.
+    engine.messages._answers.clear()
+    told: list[Any] = []
+    monkeypatch.setattr(engine.parts.bus, "publish", lambda *arguments, **options: told.append(arguments))
+    assert await ann.say("kept", "said once more", key="k") == first
+    assert (ann.messages(), told) == (["said", "more"], [])
+    assert [each.seq for each in await room.history.after(room.live.record, 0)] == [2]
 
 
 async def test_a_room_whose_history_is_not_set_up_is_refused_plainly(
