@@ -26,7 +26,7 @@ STOREYS = {
     **dict.fromkeys(["protocols"], 1),
     **dict.fromkeys(["fanout", "limits"], 2),
     **dict.fromkeys(["conf", "models", "catalogue", "policy", "metrics", "threads"], 3),
-    **dict.fromkeys(["histories", "presence", "extensions", "layers", "migrations"], 3),
+    **dict.fromkeys(["bounds", "histories", "presence", "extensions", "layers", "migrations"], 3),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
         [

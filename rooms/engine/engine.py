@@ -196,7 +196,6 @@ class Engine:
                 return
             socket.address = address
         socket.application = application
-        connection.waiting_for_login = time.monotonic()
         self.parts.hub.group_add(application.group, connection)
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
@@ -226,6 +225,7 @@ class Engine:
             # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
             greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
             await asyncio.shield(self.parts.tasks.spawn(greeting))
+        connection.waiting_for_login = None if connection.user else time.monotonic()
 
     async def logout(self, connection: Connection, request: Logout) -> None:
         user_of(connection)

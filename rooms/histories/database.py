@@ -21,13 +21,13 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from rooms import clock, models
+from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.catalogue import RoomRecord, database
 from rooms.conf import get_settings
 from rooms.errors import RoomNotFound, RoomsError, Unavailable
 from rooms.events import Message, Position, SentData
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.histories.ledger import OUTAGES, Ledger
 from rooms.histories.pruning import Retention
 from rooms.histories.rows import message_of, put_state, read_state, said, sender_id

@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 
 from django.db import InterfaceError, InternalError, OperationalError, connections, reset_queries
 
+from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
-from rooms.histories.bounds import ANSWER_SECONDS
 
 Item = TypeVar("Item")
 

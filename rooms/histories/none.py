@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.catalogue import RoomRecord
 from rooms.errors import BadRequest
 from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.histories.rows import put_state, read_state
 from rooms.threads import Pool
 

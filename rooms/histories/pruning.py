@@ -16,9 +16,9 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from rooms import models
+from rooms.bounds import bounded_reading, bounded_transaction
 from rooms.catalogue import database
 from rooms.conf import get_settings
-from rooms.histories.bounds import bounded_reading, bounded_transaction
 
 # Of the oldest so many messages of a room, and as many without a key, some are deleted at once; so many rooms
 # are looked up.

@@ -6,17 +6,18 @@ the lock. Times are the database's own, so that the processes' clocks do not mat
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
 
-from django.db import connections, transaction
+from django.db import OperationalError
 from django.db.models import Count, Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from rooms import names
-from rooms.catalogue import database
+from rooms.bounds import bounded_transaction
 from rooms.events import User
 from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
 from rooms.presence.base import (
@@ -31,8 +32,8 @@ from rooms.presence.base import (
     places_of,
 )
 
-# Whoever waits for a lock is told so after that, and asks again.
-LOCK_SECONDS = 5
+logger = logging.getLogger("rooms.presence")
+
 # Whoever sweeps has so long for it; if that process dies as well, another goes on.
 SWEEP_SECONDS = 10
 # Databases limit how many values a query holds.
@@ -62,7 +63,7 @@ def add(
 
 
 def fade(group: str, connection: str, user: User) -> None:
-    with _transaction():
+    with bounded_transaction():
         of_user = PresentConnection.objects.filter(group=group, user_id=user.id)
         of_user.filter(connection=connection).update(fading=True)
 
@@ -144,7 +145,7 @@ def renew(node: str) -> Literal["kept", "begun", "swept"]:
     """Renew the process's lease. ``begun``: it had none; ``swept``: it was taken for dead, and has to wait
     until everything that it said is gone."""
     lease = Now() + timedelta(seconds=LEASE_SECONDS)
-    with _transaction():
+    with bounded_transaction():
         if PresenceNode.objects.filter(pk=node, swept=False).update(lease=lease):
             return "kept"
         PresenceNode.objects.bulk_create([PresenceNode(pk=node, lease=lease)], ignore_conflicts=True)
@@ -154,7 +155,7 @@ def renew(node: str) -> Literal["kept", "begun", "swept"]:
 
 def bury(node: str, seconds: float) -> None:
     end = Now() + timedelta(seconds=seconds)
-    with _transaction():
+    with bounded_transaction():
         PresenceNode.objects.filter(pk=node, lease__gt=end).update(lease=end)
 
 
@@ -162,16 +163,24 @@ def sweep(found: Callable[[Departure], None]) -> None:
     """Take out whom processes left behind whose lease is over. Each is ``found`` when that is committed."""
     over = PresenceNode.objects.filter(lease__lt=Now())
     for node in list(over.values_list("pk", flat=True)):
-        with _transaction():
+        with bounded_transaction():
             mine = over.filter(pk=node).update(swept=True, lease=Now() + timedelta(seconds=SWEEP_SECONDS))
         if not mine:
             continue
-        rows = PresentConnection.objects.filter(node=node)
-        for group in list(rows.values_list("group", flat=True).distinct()):
-            for departure in _sweep_group(node, group):
-                found(departure)
-        with _transaction():
-            PresenceNode.objects.filter(pk=node, swept=True).delete()
+        try:
+            _sweep_node(node, found)
+        except OperationalError as error:
+            # Somebody holds one of its groups for too long; the other nodes need not wait for that.
+            logger.warning("The process %s is swept later: %s", node, error)
+
+
+def _sweep_node(node: str, found: Callable[[Departure], None]) -> None:
+    rows = PresentConnection.objects.filter(node=node)
+    for group in list(rows.values_list("group", flat=True).distinct()):
+        for departure in _sweep_group(node, group):
+            found(departure)
+    with bounded_transaction():
+        PresenceNode.objects.filter(pk=node, swept=True).delete()
 
 
 def _sweep_group(node: str, group: str) -> list[Departure]:
@@ -197,7 +206,7 @@ def tidy() -> None:
     open_ = Q(closed_until__isnull=True) | Q(closed_until__lt=Now())
     leases = PresenceNode.objects.filter(pk=OuterRef("node"))
     stray = PresentConnection.objects.filter(~Exists(leases)).values_list("node", flat=True).distinct()
-    with _transaction():
+    with bounded_transaction():
         PresenceGroup.objects.filter(open_, ~Exists(inside)).delete()
         PresenceTurn.objects.filter(until__lt=Now()).delete()
         nodes = [PresenceNode(pk=node, lease=Now() - timedelta(seconds=1)) for node in stray]
@@ -213,14 +222,14 @@ def take_turn(group: str, user: User, token: str) -> bool:
         return False
     until = Now() + timedelta(seconds=TURN_SECONDS)
     mine = PresenceTurn(group=group, user_id=user.id, token=token, until=until)
-    with _transaction():
+    with bounded_transaction():
         turns.filter(until__lt=Now()).delete()
         PresenceTurn.objects.bulk_create([mine], ignore_conflicts=True)
         return turns.filter(token=token).exists()
 
 
 def end_turn(group: str, user: User, token: str) -> None:
-    with _transaction():
+    with bounded_transaction():
         PresenceTurn.objects.filter(group=group, user_id=user.id, token=token).delete()
 
 
@@ -228,23 +237,9 @@ def end_turn(group: str, user: User, token: str) -> None:
 
 
 @contextmanager
-def _transaction() -> Iterator[None]:
-    """One in which nobody waits for a lock for longer than ``LOCK_SECONDS``."""
-    connection = connections[database()]
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {LOCK_SECONDS * 1000}")
-    with transaction.atomic(using=connection.alias):
-        if connection.vendor == "postgresql":
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL lock_timeout = {LOCK_SECONDS * 1000}")
-        yield
-
-
-@contextmanager
 def _group(name: str) -> Iterator[bool]:
     """A transaction that holds the group's lock; whether the group is closed."""
-    with _transaction():
+    with bounded_transaction():
         closed = Q(closed_until__gte=Now())
         locked = PresenceGroup.objects.select_for_update().filter(pk=name)
         while True:
