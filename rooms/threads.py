@@ -8,9 +8,12 @@ back rather than kept waiting.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -93,10 +96,31 @@ def _with_database(job: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     close_old_connections()
     try:
         return job(*arguments)
+    except BaseException as error:
+        let_go(error)
+        raise
     finally:
         close_old_connections()
         # With DEBUG on Django notes every query, and only the end of an HTTP request lets go of them.
         reset_queries()
+
+
+def let_go(error: BaseException) -> None:
+    """Take from an error that goes to another thread what its frames hold, cursors above all.
+
+    A cursor of SQLite that ends in the event loop, while its connection waits for a lock in its own thread,
+    waits for that connection and lets nobody else run: the whole process would stand still.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            # A coroutine's frame is of the event loop, and it may go on.
+            if not frame.f_code.co_flags & inspect.CO_COROUTINE:
+                with suppress(RuntimeError):
+                    frame.clear()
+        each = each.__cause__ or each.__context__
 
 
 def _close_connections(barrier: Barrier) -> None:

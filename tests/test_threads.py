@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from unittest import mock
@@ -206,3 +207,27 @@ async def test_a_closed_pool_may_be_used_again(pool: Pool) -> None:
     await pool.run(int)
     await asyncio.to_thread(pool.close)
     assert await pool.run(int) == 0
+
+
+class Cursor:
+    """Something that is better not let go of in the event loop."""
+
+
+async def test_an_error_brings_nothing_along_that_its_thread_had_open(pool: Pool) -> None:
+    opened: list[weakref.ref[Cursor]] = []
+
+    def asked() -> None:
+        cursor = Cursor()
+        opened.append(weakref.ref(cursor))
+        raise LookupError("inner")
+
+    def job() -> None:
+        try:
+            asked()
+        except LookupError as error:
+            raise ValueError("outer") from error
+
+    with pytest.raises(ValueError, match="outer") as raised:
+        await pool.run(job)
+    assert raised.value.__cause__ is not None
+    assert opened[0]() is None

@@ -20,6 +20,7 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 
 from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
+from rooms.threads import let_go
 
 Item = TypeVar("Item")
 
@@ -129,6 +130,7 @@ class Ledger(Generic[Item]):
                 result = entry.read()
             except Exception as error:
                 result = error
+                let_go(error)
                 _drop_broken_connections(error)
             _answer([(entry, result)])
         self._write_together(items)
@@ -139,6 +141,7 @@ class Ledger(Generic[Item]):
         try:
             results = self._write([entry.item for entry in entries])  # type: ignore[misc]
         except Exception as error:
+            let_go(error)
             _drop_broken_connections(error)
             if len(entries) > 1 and not isinstance(error, OUTAGES):
                 # One of them is at fault and all was rolled back: alone it harms nobody else.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -206,3 +207,24 @@ async def test_after_an_outage_whose_end_nobody_knows_nothing_is_written_again(b
         with pytest.raises(InternalError):
             await each
     assert book.attempts == 2
+
+
+class Cursor:
+    """Something that is better not let go of in the event loop."""
+
+
+async def test_an_error_brings_nothing_along_that_the_thread_had_open() -> None:
+    opened: list[weakref.ref[Cursor]] = []
+
+    def fail(*_: object) -> list[Any]:
+        cursor = Cursor()
+        opened.append(weakref.ref(cursor))
+        raise OperationalError("locked")
+
+    ledger: Ledger[int] = Ledger(fail)
+    try:
+        errors = await asyncio.gather(ledger.append(1), ledger.read(fail), return_exceptions=True)
+    finally:
+        ledger.close()
+    assert [str(error) for error in errors] == ["locked", "locked"]
+    assert [each() for each in opened] == [None, None]
