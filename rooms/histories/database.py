@@ -38,6 +38,8 @@ T = TypeVar("T")
 
 # Old messages are deleted once in so many appends to a room; readers never see them before.
 PRUNE_EVERY = 64
+# State that changes while it is read is read again, so often.
+LOOKS = 5
 # Databases take only so many values in a query.
 MOST_POSITIONS = 10_000
 
@@ -160,7 +162,7 @@ def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
     rows = models.Sequence.objects.using(database())
     found = (rows.select_for_update() if lock else rows).filter(pk=room.id).first()
     if found is None:
-        if not models.Room.objects.filter(pk=room.id).exists():
+        if not models.Room.objects.using(database()).filter(pk=room.id).exists():
             raise RoomNotFound(f"There is no room {room.name} any more.")
         models.Sequence.objects.get_or_create(pk=room.id)
         found = rows.get(pk=room.id)
@@ -184,7 +186,7 @@ def _read(job: Callable[..., T], *arguments: Any) -> T:
 
 
 def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
-    sequence = _sequence(room)
+    sequence, state = _standing(room)
     # Up to the counter and no further: a message that comes now is told live.
     kept = _kept(room, sequence.seq)
     rows: list[models.Message] = []
@@ -200,9 +202,18 @@ def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         position=Position(epoch=sequence.epoch, seq=sequence.seq),
         messages=[message_of(room, row) for row in rows],
         recovered=recovered,
-        # A value that came since then is told live as well, and no other may seem to come after it.
-        state=[each for each in read_state(room) if (each.seq or 0) <= sequence.seq],
+        state=state,
     )
+
+
+def _standing(room: RoomRecord) -> tuple[models.Sequence, list[Message]]:
+    """Where the room stands, and its state just then."""
+    for _ in range(LOOKS):
+        sequence, state = _sequence(room), read_state(room)
+        if all((each.seq or 0) <= sequence.seq for each in state):
+            break
+    # A value that came since then is told live as well, and no other may seem to come after it.
+    return sequence, [each for each in state if (each.seq or 0) <= sequence.seq]
 
 
 def _page(room: RoomRecord, before: int | None, after: int | None, limit: int) -> Page:

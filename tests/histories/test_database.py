@@ -14,11 +14,11 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
 
-from rooms import models
+from rooms import bounds, models
 from rooms.catalogue import RoomRecord
 from rooms.errors import RoomNotFound, Unavailable
 from rooms.events import Message, Position
-from rooms.histories import bounds, database
+from rooms.histories import database
 from rooms.histories.database import DatabaseHistory
 from tests.histories.said import RoomMaker, message
 
@@ -345,3 +345,27 @@ async def test_positions_of_more_rooms_than_a_query_takes(
     assert set(await history.positions([ids[0], *far, *ids[1:]])) == set(ids)
     monkeypatch.setattr(database, "MOST_POSITIONS", 2)
     assert set(await history.positions(ids)) == set(ids)
+
+
+async def test_state_that_changes_while_it_is_read_is_read_again(
+    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither missing nor newer than the position."""
+    here, _ = histories
+    await here.append(room, message(b"1", event="topic", state=True))
+    read = database.read_state
+    looks = 0
+
+    def busy(of: RoomRecord) -> list[Message]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            new = message(b"2", event="topic", state=True)
+            database._append_all([database._Append(room, new, None)])
+        return read(of)
+
+    monkeypatch.setattr(database, "read_state", busy)
+    snapshot = await here.snapshot(room, None, 10)
+    assert snapshot.position is not None
+    assert [bytes(each.data) for each in snapshot.state] == [b"2"]
+    assert snapshot.position.seq == 2

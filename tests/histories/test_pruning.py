@@ -91,6 +91,16 @@ async def test_a_little_at_a_time(
     assert [await kept(room) for room in rooms] == [[6]] * 3
 
 
+async def test_a_few_rooms_at_a_time(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 2)
+    for name in ("one", "two", "three", "four", "five"):
+        await said(await make_room(name, history_count=1), 0, 0)
+    assert [len(found) for found in await sync_to_async(list)(pruning.with_expired())] == [2, 2, 1]
+    assert await history.prune() == 5
+
+
 async def test_what_has_a_key_stays_until_its_time_is_over(
     history: DatabaseHistory, make_room: RoomMaker
 ) -> None:
