@@ -2,40 +2,26 @@
 
 Rows of the database leave fields blank that are said elsewhere (room, application, settings);
 here they are resolved once, so that the engine and the policy read one value and never a model.
-The engine keeps what it loads and loads again when a row changes (``engine/directory.py``).
+The engine keeps what it loads and loads again when a row changes (``engine/directory.py``): from the
+database that is written, since it hears of it right after the commit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
 from django.db import IntegrityError, router, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.db.models.functions import Left
-from django.utils import timezone
 
-from rooms import names
 from rooms.conf import get_settings
 from rooms.errors import PermissionDenied, RoomExists
 from rooms.events import CreateRoom, Mode, OpenRoom, RoomInfo, User
-from rooms.models import Application, Ban, HistoryPolicy, Mute, Room, Sequence
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restricted:
-    """Who may not: a user's id or a guest's name, until a time or for good, and why."""
-
-    user: str
-    guest: str
-    until: datetime | None
-    reason: str
-
-    def concerns(self, user: User) -> bool:
-        if self.until is not None and self.until <= timezone.now():
-            return False
-        return names.user_key(user.name) == self.guest if user.guest else user.id == self.user
+from rooms.models import Application, HistoryPolicy, Room, Sequence
+from rooms.restrictions import Restricted, in_force, restricted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +115,8 @@ def place_of(group: str) -> tuple[str, str] | None:
 
 def load_application(name: str) -> ApplicationRecord | None:
     """The application of that name, disabled ones too."""
-    row = Application.objects.filter(name=name).first()
+    rows = Application.objects.using(database()).prefetch_related(*in_force(database(), room=None))
+    row = rows.filter(name=name).first()
     return None if row is None else _application(row)
 
 
@@ -141,6 +128,14 @@ def load_room(application: ApplicationRecord, name: str) -> RoomRecord | None:
 def load_room_by_id(application: ApplicationRecord, pk: int) -> RoomRecord | None:
     row = _rooms().filter(application_id=application.id, pk=pk).first()
     return None if row is None else _room(application, row)
+
+
+def load_rooms(application: ApplicationRecord, pks: Collection[int]) -> dict[int, RoomRecord | None]:
+    """The rooms with these ids that are there; None stands for one that is another application's now."""
+    return {
+        row.pk: _room(application, row) if row.application_id == application.id else None
+        for row in _rooms().filter(pk__in=pks)
+    }
 
 
 def list_rooms(application: ApplicationRecord, prefix: str, limit: int) -> dict[int, RoomInfo]:
@@ -215,7 +210,8 @@ def passing_rooms(before: datetime) -> list[int]:
 
 
 def _rooms() -> QuerySet[Room]:
-    return Room.objects.select_related("owner")
+    rows = Room.objects.using(database()).select_related("owner")
+    return rows.prefetch_related(*in_force(database()))
 
 
 def _application(row: Application) -> ApplicationRecord:
@@ -245,8 +241,8 @@ def _application(row: Application) -> ApplicationRecord:
         grace_seconds=_or(row.grace_seconds, defaults.grace_seconds),
         extension=row.extension,
         extension_settings=row.extension_settings,
-        bans=_restricted(Ban, Q(application=row, room=None)),
-        mutes=_restricted(Mute, Q(application=row, room=None)),
+        bans=restricted(row, "bans"),
+        mutes=restricted(row, "mutes"),
     )
 
 
@@ -273,24 +269,11 @@ def _room(application: ApplicationRecord, row: Room) -> RoomRecord:
         request_burst=_or(row.request_burst, application.request_burst),
         extension=row.extension,
         extension_settings=row.extension_settings,
-        bans=_restricted(Ban, Q(room=row)),
-        mutes=_restricted(Mute, Q(room=row)),
+        bans=restricted(row, "bans"),
+        mutes=restricted(row, "mutes"),
     )
 
 
 def _or(*values: int | None) -> int:
     """The first that is said."""
     return next(value for value in values if value is not None)
-
-
-def _restricted(kind: type[Ban] | type[Mute], where: Q) -> tuple[Restricted, ...]:
-    rows = kind._default_manager.filter(where, Q(until__isnull=True) | Q(until__gt=timezone.now()))
-    return tuple(
-        Restricted(
-            user="" if row.user_id is None else str(row.user_id),
-            guest=names.user_key(row.guest) if row.guest else "",
-            until=row.until,
-            reason=row.reason,
-        )
-        for row in rows
-    )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from django.contrib.auth.hashers import check_password
 
-from rooms.catalogue import ApplicationRecord, Restricted, RoomRecord
+from rooms.catalogue import ApplicationRecord, RoomRecord
 from rooms.errors import (
     BadPassword,
     Banned,
@@ -19,6 +19,7 @@ from rooms.errors import (
     PermissionDenied,
 )
 from rooms.events import RoomDetails, User, You
+from rooms.restrictions import Restricted
 
 
 def check_entry(application: ApplicationRecord, user: User, groups: frozenset[int]) -> None:

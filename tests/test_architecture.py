@@ -25,8 +25,8 @@ STOREYS = {
     **dict.fromkeys(["clock", "errors", "events", "names", "notices"], 0),
     **dict.fromkeys(["protocols"], 1),
     **dict.fromkeys(["fanout", "limits"], 2),
-    **dict.fromkeys(["conf", "models", "catalogue", "policy", "metrics", "threads"], 3),
-    **dict.fromkeys(["bounds", "histories", "presence", "extensions", "layers", "migrations"], 3),
+    **dict.fromkeys(["conf", "models", "restrictions", "catalogue", "policy", "metrics"], 3),
+    **dict.fromkeys(["threads", "bounds", "histories", "presence", "extensions", "layers", "migrations"], 3),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
         [

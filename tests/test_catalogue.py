@@ -11,8 +11,10 @@ import pytest
 from django.contrib.auth.hashers import check_password, make_password
 from django.contrib.auth.models import Group
 from django.contrib.auth.models import User as Account
-from django.db import connections
+from django.db import connection, connections
+from django.db.models import Model
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from rooms import catalogue
@@ -74,6 +76,38 @@ class TestLoading:
         assert catalogue.load_room(chat, "Lobby") is None
         assert catalogue.load_room_by_id(chat, lobby.id) == lobby
         assert catalogue.load_room_by_id(other, lobby.id) is None
+
+    def test_many_rooms_take_no_more_queries_than_one(self) -> None:
+        chat, other = application(), application(name="other")
+        here, moved = [room(chat, name=f"room {number}") for number in range(3)], room(other)
+        for found in here[:2]:
+            Ban.objects.create(application_id=chat.id, room_id=found.id, guest=found.name)
+        with CaptureQueriesContext(connection) as captured:
+            rooms = catalogue.load_rooms(chat, [*(each.id for each in here), moved.id, 10**6])
+        assert len(captured) == 3
+        assert rooms == {each.id: catalogue.load_room_by_id(chat, each.id) for each in [*here, moved]}
+        bans = [[ban.guest for ban in found.bans] for found in rooms.values() if found is not None]
+        assert sorted(bans) == [[], ["room 0"], ["room 1"]]
+        assert rooms[moved.id] is None
+
+    def test_rows_are_read_where_they_are_written(
+        self, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A copy may not know yet what the notice says."""
+        chat = application()
+        lobby = room(chat)
+
+        class Copied:
+            def db_for_read(self, model: type[Model], **hints: Any) -> str:
+                return "copy"
+
+        # Nothing can be read from it.
+        copy = {**connections.settings["default"], "ENGINE": "django.db.backends.dummy"}
+        monkeypatch.setitem(connections.settings, "copy", copy)
+        settings.DATABASE_ROUTERS = [Copied()]
+        assert catalogue.load_application("chat") == chat
+        assert catalogue.load_room(chat, "lobby") == lobby
+        assert catalogue.load_room_by_id(chat, lobby.id) == lobby
 
     def test_the_owner_is_a_user_a_guest_or_nobody(self) -> None:
         chat, ann = application(), Account.objects.create_user("ann")

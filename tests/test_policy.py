@@ -10,7 +10,6 @@ from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
 from rooms import policy
-from rooms.catalogue import Restricted
 from rooms.errors import (
     BadPassword,
     Banned,
@@ -21,6 +20,7 @@ from rooms.errors import (
     RoomsError,
 )
 from rooms.events import User
+from rooms.restrictions import Restricted
 from tests.records import application_record, room_record
 
 ANN = User(name="ann", id="1", guest=False)

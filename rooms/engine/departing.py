@@ -23,7 +23,7 @@ from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
-from rooms.presence.base import Departure
+from rooms.presence.base import Arrival, Departure
 
 logger = logging.getLogger("rooms.engine")
 
@@ -155,9 +155,8 @@ class Departing:
 
     async def beat(self) -> None:
         """Renew what this process says about presence, and see to those whom dead processes left behind."""
-        for departure in await self._parts.presence.beat():
-            left_behind = partial(self._left_behind, departure)
-            self._parts.tasks.spawn(self._parts.departures.in_turn(left_behind))
+        for found in await self._parts.presence.beat():
+            self._parts.tasks.spawn(self._parts.departures.in_turn(partial(self._tell_of, found)))
 
     async def node_died(self, node: str) -> None:
         """What that process said holds for a grace period; whoever is not back by then is out."""
@@ -165,22 +164,35 @@ class Departing:
         await self._parts.departures.attempt(partial(presence.bury, node, seconds))
 
     async def hand_over(self) -> None:
-        """This process ends: those who fade here are left to the others."""
+        """This process ends: those who fade here are left to the others. Waits for what is under way."""
+        await self._bury_this()
+        # The server may not have patience for that; and a beat that is under way takes it back.
+        await self._parts.tasks.settle()
+        await self._bury_this()
+
+    async def _bury_this(self) -> None:
         presence = self._parts.presence
         try:
             await presence.bury(presence.node, self._parts.settings.grace_seconds)
         except RoomsError as error:
             logger.warning("Those who are here now are gone with this process's lease: %s", error.message)
 
-    async def _left_behind(self, departure: Departure) -> None:
-        parts = self._parts
-        room = parts.directory.room_by_group(departure.group)
+    async def _tell_of(self, found: Departure | Arrival) -> None:
+        parts, user = self._parts, found.user
+        room = parts.directory.room_by_group(found.group)
         if room is None:
-            place = await parts.pool.run(catalogue.place_of, departure.group)
+            place = await parts.pool.run(catalogue.place_of, found.group)
             application = await parts.directory.application(place[0]) if place else None
             room = await parts.directory.find_room(application, place[1]) if application and place else None
-        if room is not None:
-            self.gone(room, departure.user, "dropped")
+        if room is None:
+            return
+        # Since it was found, they may have come back, or gone: what is told last has to be so.
+        here = (await parts.presence.find(room.group, [user.name])).get(user.name)
+        inside = here is not None and here.id == user.id
+        if isinstance(found, Arrival) and inside:
+            self.tell(room, Joined(room=room.name, user=user))
+        elif isinstance(found, Departure) and not inside:
+            self.gone(room, user, "dropped")
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""

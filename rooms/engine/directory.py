@@ -21,12 +21,15 @@ from rooms.errors import RoomNotFound
 from rooms.extensions import RoomContext
 from rooms.extensions.contexts import Services
 from rooms.fanout import Connection
+from rooms.notices import RoomChanged
 from rooms.threads import Pool
 
 # A room in which nobody of this process is stays loaded for so long.
 IDLE_SECONDS = 30
 # So many clients wait for an application's extension to be asked about their handshake; more are sent away.
 MOST_HANDSHAKES = 64
+# So many rooms are read again at once: neither a thread nor the event loop is held up by many.
+CHUNK = 200
 
 
 def user_group(application: str, user: str) -> str:
@@ -103,6 +106,8 @@ class Changes(Structural):
 
     def room_changed(self, room: LiveRoom, old: RoomRecord) -> None: ...
 
+    def notice(self, notice: RoomChanged) -> None: ...
+
 
 class Directory:
     def __init__(
@@ -145,13 +150,36 @@ class Directory:
         return live if live and live.record.enabled else None
 
     async def refresh(self) -> None:
-        """Read every live application again, for a process that no notice reaches, and the rooms whose
-        extension has yet to begin."""
+        """Read again all that is alive, lest a notice that got lost be missed for good; extensions that
+        have yet to begin may do so."""
         for name in list(self._applications):
             await self.load_application(name)
+        for application in self.applications():
+            rooms = self.rooms_of(application)
+            for start in range(0, len(rooms), CHUNK):
+                await self._notice_missed(application, rooms[start : start + CHUNK])
         for room in list(self._rooms.values()):
             if room.hooks.shut:
                 await self.reload_room(room)
+
+    async def _notice_missed(self, application: LiveApplication, rooms: list[LiveRoom]) -> None:
+        """Have done what the notice would have done that did not come. What is read here is only compared:
+        when it is looked at, a notice may have brought something newer."""
+        records = await self._pool.run(
+            catalogue.load_rooms, application.record, [room.record.id for room in rooms]
+        )
+        for room in rooms:
+            pk, record = room.record.id, room.record
+            if not room.gone and (records.get(pk) != record or room.before is not None):
+                self._changes.notice(
+                    RoomChanged(
+                        application=application.record.name,
+                        room=pk,
+                        name=record.name,
+                        listed=record.listed,
+                        deleted=pk not in records,
+                    )
+                )
 
     async def load_application(self, name: str) -> LiveApplication | None:
         """Read the row again; what is alive takes over what it says."""

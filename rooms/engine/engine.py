@@ -151,9 +151,9 @@ class Engine:
             connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
         self.crowds.stop()
         await self.services.hang_up()
-        await self.parts.tasks.settle()
         if self._ticking is not None:
             await self.departing.hand_over()
+        await self.parts.tasks.settle()
         await self.parts.bus.stop()
         self.parts.directory.close()
         await self.parts.presence.close()

@@ -30,9 +30,8 @@ class Gaps:
         self._parts = parts
         # Groups that are being seen to, and how far at least they have to get.
         self._filling: dict[str, int] = {}
-        # Histories that are being asked where they stand; which history and epoch each group was found in.
+        # Histories that are being asked where they stand.
         self._checking: set[str] = set()
-        self._epochs: dict[str, tuple[str, str]] = {}
 
     def found(self, group: str, until: int = 0) -> None:
         """The hub misses numbers of this group, up to ``until`` or between others: fetch them, unless they
@@ -52,22 +51,23 @@ class Gaps:
         for name in by_history.keys() - self._checking:
             self._checking.add(name)
             self._parts.tasks.spawn(self._check_history(name, by_history[name]))
-        self._epochs = {group: self._epochs[group] for group in self._epochs if group in self._parts.hub}
 
     async def _check_history(self, name: str, rooms: list[LiveRoom]) -> None:
         """One question for all rooms of a history; one that does not answer holds up no other's."""
         try:
             positions = await self._parts.histories[name].positions([room.record.id for room in rooms])
             for room in rooms:
-                if (position := positions.get(room.record.id)) is not None:
-                    self._compare(room, name, position)
+                position = positions.get(room.record.id)
+                # It may be kept elsewhere by now.
+                if position is not None and room.record.history == name:
+                    self._compare(room, position)
         finally:
             self._checking.discard(name)
 
-    def _compare(self, room: LiveRoom, history: str, position: Position) -> None:
-        told = self._parts.hub.position(room.group)
-        before, self._epochs[room.group] = self._epochs.get(room.group), (history, position.epoch)
-        if before is not None and before[0] == history and before[1] != position.epoch:
+    def _compare(self, room: LiveRoom, position: Position) -> None:
+        hub = self._parts.hub
+        told, epoch = hub.position(room.group), hub.epoch(room.group)
+        if epoch is not None and epoch != position.epoch:
             self._begin_anew(room)
         elif told is not None and told < position.seq:
             self.found(room.group, position.seq)

@@ -64,6 +64,9 @@ class Logins:
         if identity is not None:
             try:
                 await self._admit(connection, application, identity)
+            except Unavailable:
+                # Nobody else would log this user in: the client has to come again.
+                raise
             except RoomsError:
                 connection.login = None
 

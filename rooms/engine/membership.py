@@ -34,6 +34,7 @@ from rooms.events import (
     Leave,
     LeaveAll,
     Listen,
+    Position,
     Rejoined,
     Reply,
     Subscribe,
@@ -128,7 +129,8 @@ class Membership:
                 return room, before, before
             password = room.record.password
             await self._check_password(connection, request, room, user)
-            async with _admission(room):
+            # One's turn first: it may be held by a process that died, and others need not wait for that.
+            async with asking.turn(self._parts, room, user, listens=listens_only), _admission(room):
                 # The last one went out, or the password changed, while we were on our way in.
                 if room.gone or room.record.password != password:
                     continue
@@ -167,13 +169,10 @@ class Membership:
 
     async def _come_in(
         self, connection: Connection, room: LiveRoom, place: Place, user: User
-    ) -> tuple[bool, int | None]:
-        """Handlers, presence, bus. Whether the user was not in the room before, and the number from which on
-        the hub tells the room's events, if that is to be settled now."""
-        async with (
-            self._parts.places.of((room.group, connection.id)),
-            asking.turn(self._parts, room, user, listens=place.listens_only),
-        ):
+    ) -> tuple[bool, Position | None]:
+        """Handlers, presence, bus. Whether the user was not in the room before, and the position from which
+        on the hub tells the room's events, if that is to be settled now."""
+        async with self._parts.places.of((room.group, connection.id)):
             announced = await asking.to_enter(
                 self._parts, self._departing, connection, room, user, listens=place.listens_only
             )
@@ -182,6 +181,8 @@ class Membership:
                 place.unheard = await self._take_place(connection, room, place, user)
         await self._parts.bus.subscribe(room.group)
         newest = await pasts.newest(self._parts, room, connection.protocol)
+        # Again, because the last one who was in may have gone while we waited.
+        await self._parts.bus.subscribe(room.group)
         # Again, because a ban may have come while we waited.
         policy.check_join(room.record, connection.people, moderator=connection.moderator)
         if room.gone:

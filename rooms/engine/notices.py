@@ -109,6 +109,9 @@ class Notices:
             else await self._parts.pool.run(catalogue.load_room_by_id, application.record, notice.room)
         )
         if record is None:
+            if live is not None:
+                # Gone as well, or another application's now.
+                await self._remove(live, "The room was closed.")
             return
         if live is not None and record.name != live.name:
             await self._remove(live, f"The room is called {record.name} now.", renamed=record.name)

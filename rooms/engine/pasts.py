@@ -7,19 +7,25 @@ from dataclasses import replace
 
 from rooms.engine.directory import LiveRoom
 from rooms.engine.parts import Parts
-from rooms.events import Join, Message, Subscribe
+from rooms.events import Join, Message, Position, Subscribe
 from rooms.histories import Snapshot
 from rooms.protocols import Protocol
 
+# Of a room whose messages have no numbers.
+NOWHERE = Position(epoch="", seq=0)
 
-async def newest(parts: Parts, room: LiveRoom, protocol: Protocol) -> int | None:
-    """The number from which on somebody who is told nothing of the past hears everything; None where that is
-    settled, because the hub tells the room's events already, or will be by the answer."""
+
+async def newest(parts: Parts, room: LiveRoom, protocol: Protocol) -> Position | None:
+    """The position from which on somebody who is told nothing of the past hears everything; None where that
+    is settled, because the hub tells the room's events already, or will be by the answer."""
     if protocol.tells_past != "nothing" or parts.hub.position(room.group) is not None:
         return None
-    positions = await parts.histories[room.record.history].positions([room.record.id])
-    position = positions.get(room.record.id)
-    return position.seq if position else 0
+    history = parts.histories[room.record.history]
+    position = (await history.positions([room.record.id])).get(room.record.id)
+    if position is None:
+        # Nothing was ever said here. Asked so it begins, and that it began anew can be told later.
+        position = (await history.snapshot(room.record, None, 0)).position
+    return position or NOWHERE
 
 
 async def past_of(
@@ -34,7 +40,7 @@ async def past_of(
     limit = min(limit, settings.recovery_limit) if protocol.tells_past == "all" else 0
     runs = hub.position(room.group) is not None
     past = await history.snapshot(room.record, request.since, limit)
-    hub.start(room.group, number_of(past))
+    hub.start(room.group, past.position or NOWHERE)
     if not runs and (hub.position(room.group) or 0) > number_of(past):
         # Somebody else's later answer has started the hub meanwhile, which then told nobody what lies
         # between. Now that it runs, whoever is in the group hears all that comes after.

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from rooms.events import Joined, Left, Message, Push
+from rooms.events import Joined, Left, Message, Position, Push
 from rooms.fanout.connection import Connection
 from rooms.fanout.crowd import Crowd
 from rooms.fanout.sequencer import Sequencer
@@ -29,7 +29,7 @@ class _Delivery:
 
 
 class _Group:
-    __slots__ = ("crowd", "members", "sequencer", "settling", "singly")
+    __slots__ = ("crowd", "epoch", "members", "sequencer", "settling", "singly")
 
     def __init__(self) -> None:
         self.members: dict[Connection, None] = {}
@@ -38,6 +38,8 @@ class _Group:
         # that, or because they have no list of members yet.
         self.singly: dict[Connection, None] = {}
         self.sequencer: Sequencer[tuple[int, _Delivery]] = Sequencer()
+        # Of the history whose numbers these are; None until it has been asked.
+        self.epoch: str | None = None
         # Members whose join was answered with more than the group has been told so far.
         self.settling: dict[Connection, int] = {}
 
@@ -127,10 +129,17 @@ class Hub:
         found = self._groups.get(group)
         return found.sequencer.position if found and found.sequencer.has_gap else None
 
-    def start(self, group: str, position: int) -> None:
+    def epoch(self, group: str) -> str | None:
+        """The epoch of the history whose numbers the group is told."""
+        found = self._groups.get(group)
+        return found.epoch if found else None
+
+    def start(self, group: str, position: Position) -> None:
         """The room's history stands at ``position``: from here on its events are told in order."""
-        if self.position(group) is None:
-            self.skip(group, position)
+        found = self._groups.get(group)
+        if found is not None and found.epoch is None:
+            found.epoch = position.epoch
+            self.skip(group, position.seq)
 
     def skip(self, group: str, position: int) -> None:
         """Nothing up to ``position`` is still to be told to the group."""
@@ -144,7 +153,7 @@ class Hub:
         """The room's numbers begin anew: forget where the group stands."""
         found = self._groups.get(group)
         if found is not None:
-            found.sequencer = Sequencer()
+            found.epoch, found.sequencer = None, Sequencer()
             found.settling.clear()
 
     def skip_gap(self, group: str) -> None:

@@ -57,6 +57,8 @@ class DatabaseHistory(History):
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
         self._pool = Pool(threads, queue, "rooms-history", answer_seconds=ANSWER_SECONDS)
         self._ledger: Ledger[_Append] = Ledger(_append_all)
+        # The last room that was looked at when pruning was broken off: the next goes on behind it.
+        self._pruned_to = 0
 
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
         result: Appended = await _told_plainly(self._ledger.append(_Append(room, message, key)))
@@ -83,9 +85,10 @@ class DatabaseHistory(History):
 
     async def prune(self, *, dry_run: bool = False) -> int:
         pruned = 0
-        chunks = pruning.with_expired()
-        while (found := await self._pool.run(next, chunks, None)) is not None:
-            for retention in found:
+        while rooms := await self._pool.run(pruning.some_rooms, self._pruned_to):
+            # Before they are looked at: where that takes too long, the rooms behind are not to wait for them.
+            self._pruned_to = rooms[-1].room
+            for retention in await self._pool.run(pruning.with_expired, rooms):
                 if dry_run:
                     pruned += await self._pool.run(pruning.count, retention)
                     continue
@@ -94,6 +97,7 @@ class DatabaseHistory(History):
                     # In the ledger's turn, since writers of one process need not compete.
                     deleted = await _told_plainly(self._ledger.read(partial(pruning.prune, retention)))
                     pruned += deleted
+        self._pruned_to = 0
         return pruned
 
     async def close(self) -> None:
@@ -151,7 +155,7 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
         rows[-1].state = kept.state is True
         known[used] = kept
         results.append(Appended(kept))
-    models.Message.objects.bulk_create(rows)
+    models.Message.objects.using(database()).bulk_create(rows)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
         _retention(room, sequence.seq).delete_some()
@@ -160,11 +164,14 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
 
 def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
     rows = models.Sequence.objects.using(database())
-    found = (rows.select_for_update() if lock else rows).filter(pk=room.id).first()
+    if lock:
+        rows = rows.select_for_update()
+    found = rows.filter(pk=room.id).first()
     if found is None:
         if not models.Room.objects.using(database()).filter(pk=room.id).exists():
             raise RoomNotFound(f"There is no room {room.name} any more.")
-        models.Sequence.objects.get_or_create(pk=room.id)
+        models.Sequence.objects.using(database()).get_or_create(pk=room.id)
+        # Another process may have made it, and may have given numbers meanwhile.
         found = rows.get(pk=room.id)
     return found
 

@@ -4,7 +4,8 @@ Each process that reads a channel listens on a Unix socket in a folder that they
 sends has a connection to every socket there. (Streams and not datagrams: of those Linux may keep no
 more than ten for a process that is busy, and a burst would be lost.) A process that does not read what
 it is sent loses what comes above ``MOST_BYTES``, and holds up nobody. Only the processes' own user may
-enter the folder.
+enter the folder. Files there may be removed by others, as old ones are where temporary files are kept: a
+process whose socket is gone makes it anew.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ MOST_BYTES = 4 * 1024 * 1024
 # Of a socket's file; paths of sockets have hardly more than a hundred bytes.
 NAME_LENGTH = 16
 PATH_LENGTH = 100
+# A process looks so often whether its socket is where the others look for it.
+LOOK_SECONDS = 2.0
 # At the end what waits is still sent, for so long.
 END_SECONDS = 1.0
 _HEAD = struct.Struct(">I")
@@ -103,19 +106,23 @@ class _Sockets(Carrier):
         self._server: asyncio.Server | None = None
         self._others: dict[str, tuple[asyncio.WriteTransport, _Other]] = {}
         self._changing = asyncio.Lock()
-        self._closing: asyncio.Task[None] | None = None
+        self._staying: asyncio.Task[None] | None = None
 
     async def listen(self) -> None:
         async with self._changing:
+            socket_file = own(self._folder) / self._name
             if self._server is not None:
-                return
-            self._close_at_the_end()
+                if socket_file.exists():
+                    return
+                logger.warning("Somebody removed %s; other processes were not heard.", socket_file)
+                self._server.close()
+            self._stay()
             listener = socket.socket(socket.AF_UNIX)
             # A socket that does not listen yet looks like one that a dead process left behind.
             hidden = self._folder / f".{self._name}"
             listener.bind(str(hidden))
             self._server = await asyncio.start_unix_server(self._hear, sock=listener)
-            hidden.rename(self._folder / self._name)
+            hidden.rename(socket_file)
 
     async def carry(self, letter: Letter) -> None:
         letters = pack([letter])
@@ -129,9 +136,9 @@ class _Sockets(Carrier):
                 transport.write(_HEAD.pack(len(letters)) + letters)
 
     async def close(self) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
-            await asyncio.gather(self._closing, return_exceptions=True)
+        if self._staying is not None:
+            self._staying.cancel()
+            await asyncio.gather(self._staying, return_exceptions=True)
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Deliver what one other process sends, until it ends."""
@@ -155,7 +162,7 @@ class _Sockets(Carrier):
         async with self._changing:
             if self._all_found():
                 return
-            self._close_at_the_end()
+            self._stay()
             names = self._names()
             for name in list(self._others):
                 if name not in names or self._others[name][0].is_closing():
@@ -178,16 +185,25 @@ class _Sockets(Carrier):
         return self._names() == others.keys() and not any(way.is_closing() for way, _ in others.values())
 
     def _names(self) -> set[str]:
-        names = (path.name for path in self._folder.iterdir())
+        names = (path.name for path in own(self._folder).iterdir())
         return {name for name in names if name[0] != "." and name != self._name}
 
-    def _close_at_the_end(self) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(self._close_when_cancelled())
-
-    async def _close_when_cancelled(self) -> None:
+    async def _look(self) -> None:
         try:
-            await asyncio.Event().wait()
+            await self.listen()
+        except Exception as error:
+            logger.error("Other processes are not heard: %s", error)
+
+    def _stay(self) -> None:
+        if self._staying is None:
+            self._staying = asyncio.create_task(self._stay_until_cancelled())
+
+    async def _stay_until_cancelled(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                if self._server is not None:
+                    await self._look()
         finally:
             if self._server is not None:
                 (self._folder / self._name).unlink(missing_ok=True)

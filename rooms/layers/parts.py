@@ -55,6 +55,8 @@ class Joining:
         sender, number, index, count = _HEAD.unpack_from(part)
         if sender == self._ignored:
             return None
+        if count > MOST_PARTS:
+            raise ValueError(f"A part of {count} came. Lawful: {MOST_PARTS} at most.")
         if (sender, number) != self._whose or index != len(self._begun):
             # What was begun is never finished: its rest got lost.
             self._begun, self._whose = [], (sender, number)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from rooms.presence.base import Departure, MemberPage, Presence
+from rooms.presence.base import Arrival, Departure, MemberPage, Presence
 
-__all__ = ["Departure", "MemberPage", "Presence"]
+__all__ = ["Arrival", "Departure", "MemberPage", "Presence"]

@@ -37,6 +37,14 @@ class Departure:
     user: User
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A user who is in a group after all: their process had been taken for dead, and was only slow."""
+
+    group: str
+    user: User
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberPage:
     """Some of a group's users by name, and how many there are in all."""
@@ -117,9 +125,10 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def beat(self) -> list[Departure]:
+    async def beat(self) -> Sequence[Departure | Arrival]:
         """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
-        died left behind: each is returned once, to one process."""
+        died left behind: each is returned once, to one process. Also who is here after all, when others
+        took this process for dead."""
 
     async def bury(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
         """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
+from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
 from rooms.events import User
 from rooms.presence import rows
-from rooms.presence.base import Departure, GroupClosed, MemberPage, Presence
+from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
 from rooms.presence.lease import Lease
 from rooms.threads import Pool
 
 logger = logging.getLogger("rooms.presence")
+T = TypeVar("T")
 
 # What is no more needed is deleted once in so many beats.
 TIDY_EVERY = 100
@@ -29,22 +32,23 @@ class DatabasePresence(Presence):
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
         super().__init__()
-        self._pool = Pool(threads, queue, "rooms-presence")
+        self._pool = Pool(threads, queue, "rooms-presence", answer_seconds=ANSWER_SECONDS)
         # What this process has said, to say it again when others took it for dead.
         self._said: dict[tuple[str, str], User] = {}
+        # Groups and ids of users whom it took out, until somebody is told so.
+        self._untold: set[tuple[str, str]] = set()
         self._lease = Lease()
         self._beats = 0
         # Whom a sweep that did not come to its end has found, until a beat tells.
-        self._found: list[Departure] = []
+        self._found: list[Departure | Arrival] = []
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         if not self._lease.begun:
             await self._renew()
-        first = await self._pool.run(
-            partial(rows.add, self.node, group, connection, user, limit=limit, unique=unique)
-        )
+        add = partial(rows.add, limit=limit, unique=unique)
+        first = await self._change(add, self.node, group, connection, user)
         self._said[group, connection] = user
         return first
 
@@ -57,7 +61,9 @@ class DatabasePresence(Presence):
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
         for connection in connections:
             self._said.pop((group, connection), None)
-        return await self._pool.run(rows.remove, group, connections)
+        out = await self._change(rows.remove, group, connections, self._untold)
+        self._untold.difference_update((group, user.id) for user in connections.values())
+        return out
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
         return await self._pool.run(rows.members, group, after, limit)
@@ -70,10 +76,10 @@ class DatabasePresence(Presence):
         return await self._pool.run(rows.find, group, list(user_names))
 
     async def close_group(self, group: str) -> bool:
-        return await self._pool.run(rows.close_group, group)
+        return await self._change(rows.close_group, group)
 
     async def take_turn(self, group: str, user: User, token: str) -> bool:
-        return await self._pool.run(rows.take_turn, group, user, token)
+        return await self._change(rows.take_turn, group, user, token)
 
     async def end_turn(self, group: str, user: User, token: str) -> None:
         try:
@@ -81,7 +87,7 @@ class DatabasePresence(Presence):
         except Unavailable as error:
             logger.warning("A turn is left to run out: %s", error.message)
 
-    async def beat(self) -> list[Departure]:
+    async def beat(self) -> list[Departure | Arrival]:
         await self._renew()
         if self._lease.may_sweep():
             await self._pool.run(rows.sweep, self._found.append)
@@ -113,9 +119,20 @@ class DatabasePresence(Presence):
             if (group, connection) not in self._said:
                 continue
             try:
-                await self._pool.run(rows.add, self.node, group, connection, user)
+                first = await self._change(rows.add, self.node, group, connection, user)
             except GroupClosed:
                 continue
             if (group, connection) not in self._said:
                 # Removed while we said it.
-                await self._pool.run(rows.remove, group, {connection: user})
+                await self._change(rows.remove, group, {connection: user}, self._untold)
+            elif first:
+                self._found.append(Arrival(group, user))
+
+    async def _change(self, change: Callable[..., T], *arguments: Any) -> T:
+        """What a change of ``rows`` answers. It is not made late when nobody waits for it any more."""
+        asked = rows.Asked()
+        try:
+            return await self._pool.run(change, asked, *arguments)
+        except BaseException:
+            asked.given_up = True
+            raise

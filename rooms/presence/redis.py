@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence.base import Departure, GroupClosed, MemberPage, Presence
+from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
 from rooms.presence.lease import Lease
 from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis_store import RedisStore
@@ -51,8 +51,10 @@ class RedisPresence(Presence):
         # What differed at the last look, though Redis was there, and how many beats it has been.
         self._doubtful: set[tuple[str, str, User]] = set()
         self._beats = 0
-        # Whom sweeps found to be left behind, until a beat tells.
-        self._found: list[Departure] = []
+        # Whom sweeps found to be left behind, and who is here after all, until a beat tells.
+        self._found: list[Departure | Arrival] = []
+        # While all is said again: whether others were told that everybody here is gone.
+        self._swept = False
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
@@ -124,7 +126,7 @@ class RedisPresence(Presence):
         with contextlib.suppress(Unavailable):
             await self._ask(self._store.end_turn, group, user, token)
 
-    async def beat(self) -> list[Departure]:
+    async def beat(self) -> list[Departure | Arrival]:
         self._serves = True
         with contextlib.suppress(Unavailable):
             await self._ask(self._renew)
@@ -207,10 +209,12 @@ class RedisPresence(Presence):
     async def _say_again(self) -> None:
         store = self._store
         if await store.renew() == "swept":
-            # Others are not to go on with that once all is said again. Nobody is gone, so nobody is told.
+            # Others are not to go on with that once all is said again. Nobody is gone.
             await store.sweep(self.node, lambda _: None)
             await store.renew()
         self._lease.renew()
+        # Of one that merely lost its data nobody was told anything.
+        self._swept = await store.was_swept(self.node)
         self._differing |= await self._differences()
         while self._differing:
             some = [self._differing.pop() for _ in range(min(CHUNK, len(self._differing)))]
@@ -219,6 +223,9 @@ class RedisPresence(Presence):
             except BaseException:
                 self._differing.update(some)
                 raise
+        if self._swept:
+            await store.forget_sweep(self.node)
+            self._swept = False
 
     async def _differences(self) -> set[tuple[str, str, User]]:
         said = await self._store.said(self.node)
@@ -240,7 +247,8 @@ class RedisPresence(Presence):
             await self._store.remove_all(group, {connection: user})
             return
         with contextlib.suppress(GroupClosed):
-            await self._store.add(group, connection, user)
+            if await self._store.add(group, connection, user) and self._swept:
+                self._found.append(Arrival(group, user))
             if fading:
                 await self._store.fade(group, connection, user)
 

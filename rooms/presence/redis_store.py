@@ -3,7 +3,8 @@
 Keys, all below one prefix: ``u:<group>`` the users of a group, ``o:<group>`` their order,
 ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a process has
 said, ``nodes`` until when each process's lease runs, ``dead`` those that are being swept, ``closed:<group>``
-that nobody is let in any more, ``turn:<group>:<user>`` whose turn it is.
+that nobody is let in any more, ``turn:<group>:<user>`` whose turn it is, ``swept:<process>`` that it was
+swept.
 
 The scripts change them in one step, so that two processes never both see somebody as the first one in or
 the last one out. Every method raises Unavailable when Redis does not answer in time; whether it did what was
@@ -42,6 +43,8 @@ logger = logging.getLogger("rooms.presence")
 
 ANSWER_SECONDS = 2
 SWEEP_SECONDS = 10
+# A process that was taken for dead may find out after so many seconds.
+SWEPT_SECONDS = 24 * 3600
 CONNECTIONS = 32
 CHUNK = 500
 
@@ -155,7 +158,16 @@ class RedisStore:
         for begin in range(0, len(entries), CHUNK):
             for group, user in await self._remove_chunk(node, entries[begin : begin + CHUNK], swept=node):
                 found(Departure(group, user))
+        # Before its end, after which that process says everything again.
+        await _answered(self._redis.set(self._key("swept", node), 1, ex=SWEPT_SECONDS))
         await _answered(cast("Any", self._redis.zrem(self._key("dead"), node)))
+
+    async def was_swept(self, node: str) -> bool:
+        """Whether others were told that everybody of that process is gone."""
+        return bool(await _answered(self._redis.exists(self._key("swept", node))))
+
+    async def forget_sweep(self, node: str) -> None:
+        await _answered(self._redis.delete(self._key("swept", node)))
 
     async def said(self, node: str) -> list[tuple[str, str, User]]:
         """Groups, connections and users, as that process has said them."""

@@ -40,8 +40,31 @@ SWEEP_SECONDS = 10
 CHUNK = 400
 
 
+class GivenUp(Exception):
+    """Nobody waits for the change any more, so it is not made."""
+
+
+class Asked:
+    """A change that somebody waits for. One that was ``given_up`` must not be made late, when the contrary
+    may have been asked since: that is checked last, under the lock for which the contrary waits."""
+
+    given_up = False
+
+    def check(self) -> None:
+        """Raises GivenUp."""
+        if self.given_up:
+            raise GivenUp
+
+
 def add(
-    node: str, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
+    asked: Asked,
+    node: str,
+    group: str,
+    connection: str,
+    user: User,
+    *,
+    limit: int | None = None,
+    unique: bool = False,
 ) -> bool:
     with _group(group) as closed:
         if closed:
@@ -59,6 +82,7 @@ def add(
             own = PresentConnection.objects.filter(group=group, user_id=user.id)
             own.filter(Q(fading=True) | Q(connection=connection)).delete()
         PresentConnection.objects.create(group=group, user_id=user.id, connection=connection, node=node)
+        asked.check()
     return first
 
 
@@ -68,8 +92,11 @@ def fade(group: str, connection: str, user: User) -> None:
         of_user.filter(connection=connection).update(fading=True)
 
 
-def remove(group: str, connections: Mapping[str, User]) -> list[User]:
-    """As ``Presence.remove_all``."""
+def remove(
+    asked: Asked, group: str, connections: Mapping[str, User], untold: set[tuple[str, str]]
+) -> list[User]:
+    """As ``Presence.remove_all``. Groups and ids of users who are out are noted in ``untold``: who is there
+    already was taken out by one that was given up too late, and is out if not come back since."""
     out: list[User] = []
     every = list(connections)
     for begin in range(0, len(every), CHUNK):
@@ -82,6 +109,12 @@ def remove(group: str, connections: Mapping[str, User]) -> list[User]:
                 if connections[connection].id == user
             }
             gone = _take_out(group, found)
+            before = {id for each in chunk if (group, id := connections[each].id) in untold} - gone
+            if before:
+                users = PresentUser.objects.filter(group=group, user_id__in=before)
+                gone |= before.difference(users.values_list("user_id", flat=True))
+            asked.check()
+            untold.update((group, id) for id in gone)
         out += {user.id: user for user in connections.values() if user.id in gone}.values()
     return out
 
@@ -129,12 +162,13 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
     return found
 
 
-def close_group(group: str) -> bool:
+def close_group(asked: Asked, group: str) -> bool:
     with _group(group):
         if PresentUser.objects.filter(group=group).exists():
             return False
         closed_until = Now() + timedelta(seconds=LEASE_SECONDS)
         PresenceGroup.objects.filter(pk=group).update(closed_until=closed_until)
+        asked.check()
     return True
 
 
@@ -216,7 +250,7 @@ def tidy() -> None:
 # Turns ---------------------------------------------------------------------------------------------
 
 
-def take_turn(group: str, user: User, token: str) -> bool:
+def take_turn(asked: Asked, group: str, user: User, token: str) -> bool:
     turns = PresenceTurn.objects.filter(group=group, user_id=user.id)
     if turns.filter(until__gte=Now()).exclude(token=token).exists():
         return False
@@ -225,6 +259,7 @@ def take_turn(group: str, user: User, token: str) -> bool:
     with bounded_transaction():
         turns.filter(until__lt=Now()).delete()
         PresenceTurn.objects.bulk_create([mine], ignore_conflicts=True)
+        asked.check()
         return turns.filter(token=token).exists()
 
 

@@ -14,17 +14,23 @@ from rooms.engine import directory as module
 from rooms.engine.directory import Directory
 from rooms.errors import RoomNotFound
 from rooms.extensions import Extension
-from rooms.models import Application, Room
+from rooms.models import Application, Ban, Room
 from rooms.threads import Pool
 
 Install = Callable[[type[Extension]], str]
 
 
 @pytest.fixture
-async def directory(chat: Application) -> AsyncIterator[Directory]:
+def changes() -> mock.Mock:
+    """What is done about what changed."""
+    return mock.Mock()
+
+
+@pytest.fixture
+async def directory(chat: Application, changes: mock.Mock) -> AsyncIterator[Directory]:
     await Room.objects.acreate(application=chat, name="lobby")
     pool = Pool(4, 32)
-    directory = Directory(pool, pool, mock.Mock(), mock.Mock(), 20)
+    directory = Directory(pool, pool, mock.Mock(), changes, 20)
     yield directory
     directory.close()
     await asyncio.to_thread(pool.close)
@@ -117,6 +123,28 @@ async def test_a_process_that_no_notice_reaches_reads_again(directory: Directory
     await Application.objects.all().adelete()
     await directory.refresh()
     assert (await directory.application("chat"), room.gone) == (None, True)
+
+
+async def test_rooms_are_read_again_some_at_a_time(
+    directory: Directory, chat: Application, changes: mock.Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many queries for some as for one; and nothing is done where nothing changed."""
+    monkeypatch.setattr(module, "CHUNK", 3)
+    rooms = [await loaded(directory)]
+    for number in range(6):
+        await Room.objects.acreate(application=chat, name=f"room {number}")
+        rooms.append(await loaded(directory, f"room {number}"))
+    ban = Ban(application=chat, room_id=rooms[5].record.id, guest="bob")
+    await Ban.objects.abulk_create([ban])
+    with mock.patch.object(catalogue, "load_rooms", wraps=catalogue.load_rooms) as load:
+        await directory.refresh()
+        assert [len(call.args[1]) for call in load.call_args_list] == [3, 3, 1]
+        (notice,) = [call.args[0] for call in changes.notice.call_args_list]
+        assert (notice.room, notice.name, notice.deleted) == (rooms[5].record.id, "room 4", False)
+        await directory.reload_room(rooms[5])
+        changes.reset_mock()
+        await directory.refresh()
+    assert changes.mock_calls == []
 
 
 async def test_an_application_made_anew_under_its_name_is_another_one(directory: Directory) -> None:

@@ -22,6 +22,7 @@ from rooms.events import Join, Message, Position
 from rooms.histories.base import History
 from rooms.histories.database import DatabaseHistory
 from rooms.models import Application, Room
+from rooms.protocols import Native
 from tests.engine.clients import PATIENCE, Client, MakeEngine, refused
 
 EVERY = pytest.mark.parametrize("policy", ["memory", "database", "redis"])
@@ -204,9 +205,7 @@ async def test_a_history_that_lost_what_it_had_is_joined_again(
         await ann.say("kept", number)
     await engine.gaps.check()
     await engine.parts.tasks.settle()
-    redis = Redis.from_url(redis_url)
-    await redis.flushall()
-    await redis.aclose()
+    await lose_everything(redis_url)
     assert (await ann.say("kept", "anew"))["seq"] == 1
     await engine.gaps.check()
     await engine.parts.tasks.settle()
@@ -222,6 +221,54 @@ async def test_a_history_that_lost_what_it_had_is_joined_again(
     await engine.gaps.check()
     await engine.parts.tasks.settle()
     assert eve.closed is None
+
+
+async def lose_everything(redis_url: str) -> None:
+    redis = Redis.from_url(redis_url)
+    await redis.flushall()
+    await redis.aclose()
+
+
+async def test_that_a_history_lost_what_it_had_shows_before_the_first_comparison(
+    engine: Engine, chat: Application, redis_url: str
+) -> None:
+    room = await Missed.room(engine, chat, "redis")
+    await room.said(1, 2, 3)
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob", "kept")
+    await lose_everything(redis_url)
+    for number in range(1, 6):
+        assert (await ann.say("kept", number))["seq"] == number
+    await room.compare()
+    assert (ann.closed, bob.closed) == (CloseCode.RESYNC, CloseCode.RESYNC)
+
+
+async def test_that_a_history_lost_what_it_had_shows_to_those_who_are_told_nothing_of_the_past(
+    engine: Engine, chat: Application, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a room where nothing was said before they came."""
+    monkeypatch.setattr(Native, "tells_past", "nothing")
+    room = await Missed.room(engine, chat, "redis")
+    ann = await Client.named(engine, "ann", "kept")
+    await ann.say("kept", "before")
+    await lose_everything(redis_url)
+    await ann.say("kept", "after")
+    await room.compare()
+    assert (ann.closed, ann.messages()) == (CloseCode.RESYNC, ["before"])
+
+
+async def test_who_comes_into_a_room_that_was_empty_when_its_history_was_lost_stays(
+    engine: Engine, chat: Application, redis_url: str
+) -> None:
+    room = await Missed.room(engine, chat, "redis")
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob")
+    await room.said(1, hinted=True)
+    await room.compare()
+    ann.disconnect()
+    await lose_everything(redis_url)
+    await bob.ask(Join(room="kept"))
+    await room.compare()
+    await room.said(1, hinted=True)
+    assert (bob.closed, bob.messages()) == (None, [1])
 
 
 # What is not kept any more -------------------------------------------------------------------------

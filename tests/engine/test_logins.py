@@ -207,6 +207,23 @@ async def test_the_sessions_user_is_logged_in(engine: Engine, ann: User) -> None
     assert (await connected(engine, ann)).connection.user == client.connection.user
 
 
+async def test_the_sessions_user_comes_again_where_a_backend_was_away(
+    engine: Engine, ann: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to be nobody, the client would be sent away for good."""
+
+    async def away(*arguments: Any, **named: Any) -> bool:
+        raise Unavailable("Away.")
+
+    client = Client(engine)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.parts.presence, "add", away)
+        await refused(Unavailable, client.connect(ann))
+    assert client.told("connected") == []
+    client.disconnect()
+    assert (await connected(engine, ann)).connection.user is not None
+
+
 async def test_a_moderator_is_known_by_the_permission(engine: Engine, ann: User) -> None:
     await ann.user_permissions.aadd(await Permission.objects.aget(codename="moderate_room"))
     client = await connected(engine, await User.objects.aget(pk=ann.pk))

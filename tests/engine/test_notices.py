@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 from django import forms
@@ -21,6 +22,7 @@ from rooms.notices import ApplicationChanged, RoomChanged
 from rooms.protocols import PROTOCOLS
 from tests.engine.clients import Client, let_time_pass
 from tests.engine.peers import Peer
+from tests.engine.wires import Wire
 
 Install = Callable[[type[Extension]], str]
 MakeEngine = Callable[..., Awaitable[Engine]]
@@ -344,6 +346,56 @@ async def test_other_processes_hear_of_it(make_engine: MakeEngine, chat: Applica
     await chat.asave()
     for client in (ann, bob):
         await client.until(lambda client=client: client.closed == 4509)
+
+
+async def test_a_notice_that_got_lost_is_made_good(
+    make_engine: MakeEngine, wire: Wire, chat: Application, lobby: Room
+) -> None:
+    engine = await make_engine()
+    wire.loses = lambda group, message: True
+    den, hall, kept = [
+        await Room.objects.acreate(application=chat, name=name) for name in ("den", "hall", "kept")
+    ]
+    (bob,) = await in_lobby(engine, "bob")
+    for name in ("den", "hall", "kept"):
+        await bob.ask(Join(room=name))
+    bob.heard.clear()
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await den.adelete()
+    hall.name = "yard"
+    await hall.asave()
+    kept.title = "Kept"
+    await kept.asave()
+    assert sorted(bob.connection.memberships) == ["den", "hall", "kept", "lobby"]
+    await refreshed(engine)
+    assert sorted(reasons(bob)) == [("den", "closed"), ("hall", "closed"), ("lobby", "banned")]
+    assert list(bob.connection.memberships) == ["kept"]
+    # Those who have asked for the list hear of it as well.
+    assert sorted(frame["room"] for frame in bob.told("room_removed")) == ["den", "hall"]
+    titles = [(frame["room"]["name"], frame["room"]["title"]) for frame in bob.told("room_added")]
+    assert sorted(titles) == [("kept", "Kept"), ("lobby", "Lobby"), ("yard", "")]
+    bob.heard.clear()
+    await refreshed(engine)
+    assert bob.told("removed", "room_added", "room_removed") == []
+
+
+async def refreshed(engine: Engine) -> None:
+    """What is alive is read again, as it is twice a minute."""
+    await engine.parts.directory.refresh()
+    await engine.parts.tasks.settle()
+
+
+async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
+    engine: Engine, lobby: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ann,) = await in_lobby(engine, "ann")
+    forget = mock.AsyncMock()
+    monkeypatch.setattr(engine.parts.histories["memory"], "forget", forget)
+    await saved(engine, lobby, application=await Application.objects.acreate(name="other"))
+    await refreshed(engine)
+    assert reasons(ann) == [("lobby", "closed")]
+    # What was said in it moves along.
+    assert not forget.called
 
 
 async def test_notices_of_what_nobody_here_knows(engine: Engine) -> None:

@@ -253,6 +253,29 @@ async def test_a_room_made_anew_during_the_password_check_checks_again(
     await check_that_there_is_no_ghost(ann, bob)
 
 
+# The last one goes meanwhile -----------------------------------------------------------------------
+
+
+async def test_who_comes_in_as_the_last_one_goes_hears_other_processes(
+    make_engine: MakeEngine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = await make_engine(), await make_engine()
+    ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob")
+    eve = await Client.named(there, "eve", "lobby")
+    subscribe = here.parts.bus.subscribe
+
+    async def and_she_goes(group: str) -> None:
+        await subscribe(group)
+        if ann.connection in here.connections:
+            ann.disconnect()
+            await here.parts.tasks.settle()
+
+    monkeypatch.setattr(here.parts.bus, "subscribe", and_she_goes)
+    await bob.ask(Join(room="lobby"))
+    await eve.say("lobby", "hi", volatile=True)
+    await bob.until(lambda: bob.messages() == ["hi"])
+
+
 # A ban that comes meanwhile ------------------------------------------------------------------------
 
 

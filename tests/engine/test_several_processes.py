@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+from django.utils import timezone
 
+from rooms.catalogue import group_of
 from rooms.engine import membership
 from rooms.engine.engine import Engine
 from rooms.errors import Unavailable
-from rooms.events import Join, Login
+from rooms.events import Join, Leave, Login, User
 from rooms.extensions import Extension
 from rooms.extensions.contexts import JoinEvent, LeaveEvent
-from rooms.models import Application, Room
+from rooms.models import Application, PresenceNode, Room
+from rooms.presence import Arrival, Departure
 from tests.engine.clients import (
+    PATIENCE,
     Client,
     Install,
     MakeEngine,
@@ -54,6 +59,15 @@ async def returned(engine: Engine, client: Client, *rooms: str) -> Client:
 def told_of(client: Client, name: str) -> list[tuple[str, str | None]]:
     frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
     return [(frame["type"], frame.get("reason")) for frame in frames]
+
+
+def returning(found: Sequence[Departure | Arrival]) -> Callable[[], Awaitable[Sequence[Departure | Arrival]]]:
+    """A beat that finds these."""
+
+    async def beat() -> Sequence[Departure | Arrival]:
+        return found
+
+    return beat
 
 
 class Porter(Extension):
@@ -110,6 +124,32 @@ async def test_one_who_comes_to_two_processes_at_once_is_asked_about_once(
     assert porter.happened == [("ann", "joined")]
     ann.disconnect()
     again.disconnect()
+
+
+async def test_nobody_waits_with_one_who_waits_for_another_process(
+    start: Start, porter: type[Porter]
+) -> None:
+    """As when that process died while it asked about her."""
+    here, dead = await start(), await start()
+    ann, bob = await Client.named(here, "ann"), await Client.named(here, "bob")
+    assert ann.connection.user is not None
+    room = await Room.objects.aget(name="lobby")
+    take, waits = here.parts.presence.take_turn, asyncio.Event()
+    assert await dead.parts.presence.take_turn(group_of(room.pk), ann.connection.user, "token")
+
+    async def take_turn(*arguments: Any) -> bool:
+        mine = await take(*arguments)
+        if not mine:
+            waits.set()
+        return mine
+
+    here.parts.presence.take_turn = take_turn  # type: ignore[method-assign]
+    waiting = asyncio.create_task(ann.ask(Join(room="lobby")))
+    await soon(waits)
+    async with asyncio.timeout(PATIENCE):
+        await bob.ask(Join(room="lobby"))
+    await dead.parts.presence.end_turn(group_of(room.pk), ann.connection.user, "token")
+    assert (await waiting)["count"] == 2
 
 
 async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
@@ -176,6 +216,66 @@ async def test_a_process_that_ends_in_order_leaves_those_who_fade_to_the_others(
     assert told_of(witness, "ann") == [("joined", None), ("left", "dropped")]
     assert told_of(witness, "bob") == [("joined", None)]
     assert await present(witness, "lobby") == ["bob", "witness"]
+
+
+async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once(start: Start) -> None:
+    ending = await start()
+    await Client.named(ending, "ann", "lobby")
+    never = asyncio.Event()
+    ending.parts.tasks.spawn(never.wait())
+    stopping = asyncio.create_task(ending.stop())
+    soon_over = timezone.now() + timedelta(seconds=2 * ending.parts.settings.grace_seconds)
+    leases = PresenceNode.objects.filter(pk=ending.node, lease__lt=soon_over)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not await leases.aexists():  # noqa: ASYNC110 (told by nobody)
+                await asyncio.sleep(0)
+        assert not stopping.done()
+    finally:
+        never.set()
+        await stopping
+
+
+async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_there_again(
+    start: Start,
+) -> None:
+    slow, here = await start(), await start()
+    for engine in (slow, here):
+        assert engine._ticking is not None
+        # Every beat is this test's.
+        engine._ticking.cancel()
+    bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(slow, "ann", "lobby")
+    eve = await Client.named(slow, "eve", "lobby")
+    await bob.until(lambda: told_of(bob, "eve"))
+    await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=timezone.now() - timedelta(seconds=1))
+    await here.departing.beat()
+    await bob.until(lambda: told_of(bob, "ann")[1:] and told_of(bob, "eve")[1:])
+    found = await slow.parts.presence.beat()
+    # Who goes before it is told is not told as come.
+    await eve.ask(Leave(room="lobby"))
+    slow.parts.presence.beat = returning(found)  # type: ignore[method-assign]
+    await slow.departing.beat()
+    await slow.parts.tasks.settle()
+    await bob.until(lambda: told_of(bob, "ann")[2:])
+    assert told_of(bob, "ann") == [("joined", None), ("left", "dropped"), ("joined", None)]
+    assert told_of(bob, "eve") == [("joined", None), ("left", "dropped"), ("left", "left")]
+    assert await present(bob, "lobby") == ["ann", "bob"]
+    ann.disconnect()
+
+
+async def test_who_has_come_back_before_the_departure_is_told_is_not_gone(start: Start) -> None:
+    here = await start()
+    ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
+    room = here.parts.directory.known_room("chat", "lobby")
+    assert room is not None
+    assert ann.connection.user is not None
+    gone = User(name="eve", id="guest-eve", guest=True)
+    found = [Departure(room.group, user) for user in (ann.connection.user, gone)]
+    here.parts.presence.beat = returning(found)  # type: ignore[method-assign]
+    await here.departing.beat()
+    await here.parts.tasks.settle()
+    assert told_of(bob, "eve") == [("left", "dropped")]
+    assert told_of(bob, "ann") == []
 
 
 async def test_the_engine_and_its_presence_are_one_node(start: Start) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from rooms.events import Joined, Left, RoomRemoved, User
+from rooms.events import Joined, Left, Position, RoomRemoved, User
 from rooms.fanout import Connection, Hub
 from rooms.fanout.connection import OutboxLimits
 from rooms.fanout.hub import _Delivery, _Group
@@ -18,6 +18,10 @@ from tests.fanout.codecs import Digesting, Each, Lines, Plain, Shouting, Silent,
 def counted_afresh() -> None:
     for protocol in (Plain, Shouting, Silent, Lines):
         protocol.encoded = 0
+
+
+def at(seq: int) -> Position:
+    return Position(epoch="e", seq=seq)
 
 
 def joined(hub: Hub, count: int = 1, protocol: type[Plain] = Plain, group: str = "g") -> list[Connection]:
@@ -163,7 +167,7 @@ def test_nothing_is_encoded_when_nobody_is_to_hear_it() -> None:
 def started(*, gaps: list[str] | None = None, position: int = 0) -> tuple[Hub, Connection]:
     hub = Hub(gaps.append if gaps is not None else lambda group: None)
     (ann,) = joined(hub)
-    hub.start("g", position)
+    hub.start("g", at(position))
     return hub, ann
 
 
@@ -189,7 +193,7 @@ def test_a_gap_is_reported_and_can_be_passed_over() -> None:
 def test_who_is_behind() -> None:
     hub = Hub()
     ann, bob, eve = joined(hub, 3)
-    hub.start("g", 2)
+    hub.start("g", at(2))
     hub.settle("g", bob, 5)
     hub.settle("g", eve, 7)
     assert [hub.behind("g", number) for number in (2, 3, 5, 6, 8)] == [
@@ -218,16 +222,16 @@ def test_before_the_start_numbered_events_wait_and_others_do_not() -> None:
     hub.group_send("g", message("6", 6))
     hub.group_send("g", RoomRemoved(room="x"))
     assert (told(ann), gaps, hub.position("g")) == (["room_removed"], [], None)
-    hub.start("g", 5)
+    hub.start("g", at(5))
     assert told(ann) == ["6"]
-    hub.start("g", 9)
+    hub.start("g", at(9))
     assert hub.position("g") == 6
 
 
 def test_a_kept_event_keeps_to_whom_it_is_told() -> None:
     hub = Hub()
     ann, bob = joined(hub, 2)
-    hub.start("g", 0)
+    hub.start("g", at(0))
     hub.group_send("g", message("2", 2), exclude=ann)
     hub.group_send("g", message("1", 1))
     assert (told(ann), told(bob)) == (["1"], ["1", "2"])
@@ -235,7 +239,7 @@ def test_a_kept_event_keeps_to_whom_it_is_told() -> None:
 
 def test_groups_that_are_not_there_have_no_place() -> None:
     hub = Hub()
-    hub.start("g", 3)
+    hub.start("g", at(3))
     hub.skip("g", 3)
     hub.skip_gap("g")
     assert (hub.position("g"), hub.missing_after("g")) == (None, None)
@@ -283,7 +287,7 @@ def test_what_was_held_of_other_rooms_is_not_left_out() -> None:
     ann = connection()
     for group in ("g", "other"):
         hub.group_add(group, ann)
-        hub.start(group, 0)
+        hub.start(group, at(0))
     ann.hold()
     hub.group_send("other", message("elsewhere", 1))
     hub.group_send("g", message("here", 1))

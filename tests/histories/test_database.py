@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from django.db import OperationalError, connection, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
 from rooms import bounds, models
@@ -68,6 +69,36 @@ async def held_up(history: DatabaseHistory, room: RoomRecord, commits: Commits) 
     first = asyncio.ensure_future(history.append(room, message()))
     await asyncio.to_thread(commits.entered.wait, 10)
     return first
+
+
+class Copied:
+    """A router of a site that reads from a copy, which lags behind."""
+
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str:
+        self.asked.add(model.__name__)
+        return "default"
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str:
+        return "default"
+
+
+async def test_what_is_read_comes_from_the_database_that_is_written(
+    history: DatabaseHistory, room: RoomRecord, settings: Any
+) -> None:
+    copied = Copied()
+    settings.DATABASE_ROUTERS = [copied]
+    await history.snapshot(room, None, 5)
+    for state in (False, True):
+        await history.append(room, message(state=state), "key")
+    await history.page(room, before=None, after=None, limit=5)
+    await history.after(room, 0)
+    await history.positions([room.id])
+    await history.find(room, "guest-1", "key")
+    await history.prune()
+    assert copied.asked == set()
 
 
 class OneByOne(Commits):
@@ -202,6 +233,15 @@ def test_a_rolled_back_batch_leaves_nothing(room: RoomRecord) -> None:
         transaction.set_rollback(True)
     assert not models.Message.objects.exists()
     assert (database._append_all([database._Append(room, message(), None)]))[0].message.seq == 1
+
+
+@pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer and no locks of rows")
+def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomRecord) -> None:
+    models.Sequence.objects.filter(pk=room.id).delete()
+    with CaptureQueriesContext(connection) as captured:
+        database._append_all([database._Append(room, message(), None)])
+    table = f'FROM "{models.Sequence._meta.db_table}"'
+    assert [each["sql"] for each in captured if table in each["sql"]][-1].endswith("FOR UPDATE")
 
 
 async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room: RoomRecord) -> None:

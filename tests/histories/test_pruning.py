@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Container
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from rooms.catalogue import RoomRecord
+from rooms.errors import Unavailable
 from rooms.histories import pruning
 from rooms.histories.database import DatabaseHistory
 from rooms.models import Application, Message, Sequence
@@ -97,8 +99,36 @@ async def test_a_few_rooms_at_a_time(
     monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 2)
     for name in ("one", "two", "three", "four", "five"):
         await said(await make_room(name, history_count=1), 0, 0)
-    assert [len(found) for found in await sync_to_async(list)(pruning.with_expired())] == [2, 2, 1]
-    assert await history.prune() == 5
+    with mock.patch.object(pruning, "with_expired", wraps=pruning.with_expired) as looked_at:
+        assert await history.prune() == 5
+    assert [len(call.args[0]) for call in looked_at.call_args_list] == [2, 2, 1]
+
+
+async def test_rooms_that_take_too_long_do_not_keep_the_others_waiting(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 1)
+    rooms = [await make_room(name, history_count=1) for name in ("one", "huge", "three")]
+    for room in rooms:
+        await said(room, 0, 0)
+    some_expired = pruning.Retention.some_expired
+
+    def slow(retention: pruning.Retention) -> set[int]:
+        if retention.room == rooms[1].id:
+            raise OperationalError("canceling statement due to statement timeout")
+        return some_expired(retention)
+
+    with monkeypatch.context() as loaded:
+        loaded.setattr(pruning.Retention, "some_expired", slow)
+        with pytest.raises(Unavailable):
+            await history.prune()
+        # It goes on behind what it could not do, and then begins anew.
+        assert await history.prune() == 1
+        assert [await kept(room) for room in rooms] == [[2], [1, 2], [2]]
+        with pytest.raises(Unavailable):
+            await history.prune()
+    assert await history.prune() == 0
+    assert await history.prune() == 1
 
 
 async def test_what_has_a_key_stays_until_its_time_is_over(
@@ -149,5 +179,7 @@ async def test_those_that_stay_are_not_looked_at(
 def test_rooms_with_nothing_to_delete_are_only_read(room: RoomRecord) -> None:
     Sequence.objects.update_or_create(room_id=room.id, defaults={"seq": 5})
     with CaptureQueriesContext(connection) as captured:
-        assert list(pruning.with_expired()) == [[]]
+        assert pruning.with_expired(found := pruning.some_rooms(0)) == []
+    assert [each.room for each in found] == [room.id]
+    assert pruning.some_rooms(room.id) == []
     assert not [each for each in captured if each["sql"].startswith(("DELETE", "UPDATE", "INSERT"))]

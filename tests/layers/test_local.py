@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from rooms.layers import local
 from tests.engine.clients import PATIENCE
 
 if TYPE_CHECKING:
@@ -168,6 +170,63 @@ async def test_the_socket_of_a_killed_process_is_removed(pair: Pair, folder: Pat
     await here.group_send("room", {"text": "a"})
     assert await heard(there, channel) in ("from the other", "a")
     assert len(sockets(folder)) == 1
+
+
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def remove_sockets(folder: Path) -> None:
+    for path in sockets(folder):
+        path.unlink()
+
+
+def listening(folder: Path) -> int:
+    """How many processes are to be found there."""
+    return len(list(folder.glob("[!.]*")))
+
+
+async def until(done: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not done():  # noqa: ASYNC110 (neither a folder nor a log tells anybody)
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("remove", [remove_folder, remove_sockets])
+async def test_what_somebody_removed_is_made_anew(
+    pair: Pair,
+    folder: Path,
+    remove: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(local, "LOOK_SECONDS", 0.01)
+    channels = [await listener(layer) for layer in pair]
+    remove(folder)
+    # Nobody is there now, which is no error.
+    await pair[0].group_send("room", {"text": "lost"})
+    assert await heard(pair[0], channels[0]) == "lost"
+    await until(lambda: folder.exists() and listening(folder) == 2)
+    for layer in pair:
+        await layer.group_send("room", {"text": "again"})
+    for layer, channel in zip(pair, channels, strict=True):
+        assert [await heard(layer, channel), await heard(layer, channel)] == ["again", "again"]
+    assert caplog.text.count("Somebody removed") == 2
+
+
+async def test_a_folder_that_others_may_enter_by_now_is_left_alone(
+    pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local, "LOOK_SECONDS", 0.01)
+    here, there = pair
+    channel = await listener(there)
+    await asyncio.to_thread(folder.chmod, 0o777)
+    with pytest.raises(ImproperlyConfigured, match="which others may enter"):
+        await here.group_send("room", {"text": "secret"})
+    await until(lambda: "Other processes are not heard" in caplog.text)
+    await asyncio.to_thread(folder.chmod, 0o700)
+    await here.group_send("room", {"text": "a"})
+    assert await heard(there, channel) == "a"
 
 
 async def test_a_socket_that_is_being_made_is_left_alone(pair: Pair, folder: Path) -> None:

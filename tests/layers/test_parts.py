@@ -69,3 +69,9 @@ def test_a_message_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_no_part_is_refused() -> None:
     with pytest.raises(ValueError, match="Lawful: 16 at least"):
         Joining(NOBODY).add(b"short")
+
+
+def test_a_part_of_more_than_may_be_is_refused() -> None:
+    head = parts._HEAD.pack(b"somebody", 1, 0, parts.MOST_PARTS + 1)
+    with pytest.raises(ValueError, match=r"A part of 4097 came\. Lawful: 4096 at most"):
+        Joining(NOBODY).add(head + b"x")

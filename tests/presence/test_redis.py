@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence import Departure, lease
+from rooms.presence import Arrival, Departure, lease
 from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS, GroupFull, NameInUse
 from rooms.presence.lease import PATIENCE_SECONDS
 from rooms.presence.redis import RedisPresence
@@ -78,6 +78,8 @@ async def test_a_redis_that_lost_its_data_is_told_again(
     await here.beat()
     await back(here)
     assert (await there.members("g")).users == [ANN]
+    # Nobody had been told that she is gone.
+    assert await here.beat() == []
 
 
 async def test_what_was_taken_out_is_not_said_again(
@@ -268,6 +270,9 @@ async def test_a_process_whose_sweep_has_begun_loses_nobody(
     entries = await here._store.said(slow.node)
     assert await slow.beat() == []
     await back(slow)
+    # Who was sweeping may have told of some.
+    assert set(await slow.beat()) == {Arrival("g", ANN), Arrival("g", BOB)}
+    assert await slow.beat() == []
     assert await here._store._remove_chunk(slow.node, entries, swept=slow.node) == []
     assert await names_in(here, "g") == ["ann", "bob"]
     assert await here.beat() == []
