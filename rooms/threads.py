@@ -17,7 +17,14 @@ from contextlib import suppress
 from threading import Barrier
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, close_old_connections, connections, reset_queries
+from django.db import (
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    close_old_connections,
+    connections,
+    reset_queries,
+)
 
 from rooms.errors import Unavailable
 
@@ -25,6 +32,9 @@ logger = logging.getLogger("rooms")
 T = TypeVar("T")
 
 
+# After these nobody knows what has become of a transaction: PostgreSQL says InternalError of one that was
+# idle for too long.
+OUTAGES = (OperationalError, InterfaceError, InternalError)
 # A crowd that comes at once is served one after the other; only what takes longer is too much.
 PATIENCE_SECONDS = 5.0
 
@@ -67,7 +77,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._answer_seconds) as waiting:
                 return await asyncio.shield(future)
-        except (OperationalError, InterfaceError, TimeoutError) as error:
+        except (*OUTAGES, TimeoutError) as error:
             if isinstance(error, TimeoutError) and not waiting.expired():
                 raise
             logger.warning("The database did not answer: %s", error or "it takes too long")

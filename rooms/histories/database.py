@@ -28,10 +28,10 @@ from rooms.errors import RoomNotFound, RoomsError, Unavailable
 from rooms.events import Message, Position, SentData
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.ledger import OUTAGES, Ledger
+from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
 from rooms.histories.rows import message_of, put_state, read_state, said, sender_id
-from rooms.threads import Pool
+from rooms.threads import OUTAGES, Pool
 
 logger = logging.getLogger("rooms.histories")
 T = TypeVar("T")

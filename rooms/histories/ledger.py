@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from django.db import InterfaceError, InternalError, OperationalError, connections, reset_queries
+from django.db import connections, reset_queries
 
 from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
-from rooms.threads import let_go
+from rooms.threads import OUTAGES, let_go
 
 Item = TypeVar("Item")
 
@@ -30,9 +30,6 @@ MOST_ITEMS = 512
 MOST_WAITING = 4096
 # A server that ends does not wait longer for a database that does not answer.
 CLOSE_SECONDS = 10
-# After these nobody knows what has become of a transaction: PostgreSQL says InternalError of one that was
-# idle for too long.
-OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
 @dataclass(slots=True)

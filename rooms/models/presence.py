@@ -5,12 +5,21 @@ Nothing in these tables outlives the processes that said it: their leases are in
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
-from django.db import models
+from django.db import models, router
 from django.utils.translation import gettext_lazy as _
 
 from rooms.models.common import LONGEST_USER_ID
+
+Row = TypeVar("Row", bound=models.Model)
+
+
+class Written(models.Manager[Row]):
+    """Reads where it writes: a copy that lags behind would have people both here and gone."""
+
+    def get_queryset(self) -> models.QuerySet[Row]:
+        return super().get_queryset().using(router.db_for_write(self.model))
 
 
 class PresenceNode(models.Model):
@@ -19,6 +28,8 @@ class PresenceNode(models.Model):
     id = models.CharField(max_length=32, primary_key=True)
     lease = models.DateTimeField(db_index=True)
     swept = models.BooleanField(default=False)
+
+    objects = Written()
 
     class Meta:
         verbose_name = _("process")
@@ -33,6 +44,8 @@ class PresenceGroup(models.Model):
 
     name = models.CharField(max_length=255, primary_key=True)
     closed_until = models.DateTimeField(null=True)
+
+    objects = Written()
 
     class Meta:
         verbose_name = _("group")
@@ -51,6 +64,8 @@ class PresentUser(models.Model):
     name = models.CharField(max_length=255)
     guest = models.BooleanField()
     place = models.BinaryField()
+
+    objects = Written()
 
     class Meta:
         verbose_name = _("present user")
@@ -73,6 +88,8 @@ class PresentConnection(models.Model):
     node = models.CharField(max_length=32, db_index=True)
     fading = models.BooleanField(default=False)
 
+    objects = Written()
+
     class Meta:
         verbose_name = _("present connection")
         verbose_name_plural = _("present connections")
@@ -93,6 +110,8 @@ class PresenceTurn(models.Model):
     user_id = models.CharField(max_length=LONGEST_USER_ID)
     token = models.CharField(max_length=32)
     until = models.DateTimeField()
+
+    objects = Written()
 
     class Meta:
         verbose_name = _("turn")

@@ -37,6 +37,7 @@ class DatabasePresence(Presence):
         self._said: dict[tuple[str, str], User] = {}
         # Groups and ids of users whom it took out, until somebody is told so.
         self._untold: set[tuple[str, str]] = set()
+        self._unsaid: set[tuple[str, str]] = set()
         self._lease = Lease()
         self._beats = 0
         # Whom a sweep that did not come to its end has found, until a beat tells.
@@ -111,22 +112,27 @@ class DatabasePresence(Presence):
             # What this process said is being taken out; with a later beat it is said again.
             return
         if state == "begun" and begun:
-            await self._say_again()
+            self._unsaid.update(self._said)
         self._lease.renew()
+        await self._say_again()
 
     async def _say_again(self) -> None:
-        for (group, connection), user in list(self._said.items()):
-            if (group, connection) not in self._said:
-                continue
-            try:
-                first = await self._change(rows.add, self.node, group, connection, user)
-            except GroupClosed:
-                continue
-            if (group, connection) not in self._said:
-                # Removed while we said it.
-                await self._change(rows.remove, group, {connection: user}, self._untold)
-            elif first:
-                self._found.append(Arrival(group, user))
+        """Whatever keeps it from its end, the next beat goes on with it."""
+        for group, connection in list(self._unsaid):
+            if (user := self._said.get((group, connection))) is not None:
+                await self._say(group, connection, user)
+            self._unsaid.discard((group, connection))
+
+    async def _say(self, group: str, connection: str, user: User) -> None:
+        try:
+            first = await self._change(rows.add, self.node, group, connection, user)
+        except GroupClosed:
+            return
+        if (group, connection) not in self._said:
+            # Removed while we said it.
+            await self._change(rows.remove, group, {connection: user}, self._untold)
+        elif first:
+            self._found.append(Arrival(group, user))
 
     async def _change(self, change: Callable[..., T], *arguments: Any) -> T:
         """What a change of ``rows`` answers. It is not made late when nobody waits for it any more."""

@@ -136,7 +136,10 @@ def members(group: str, after: str | None, limit: int | None) -> MemberPage:
         rest = rest.filter(place__gte=places_of(after)[1].encode())
     found = [_user(row) for row in (rest if limit is None else rest[: limit + 1])]
     chosen = found if limit is None else found[:limit]
-    return MemberPage(users=chosen, count=users.count(), more=len(chosen) < len(found))
+    more = len(chosen) < len(found)
+    # A list that is whole is counted itself: asked once more, the number might be another by now.
+    count = users.count() if more or after is not None else len(chosen)
+    return MemberPage(users=chosen, count=count, more=more)
 
 
 def counts(groups: Sequence[str]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from django.db import Error, connections, transaction
+from django.db import Error, OperationalError, connections, transaction
 from django.utils import timezone
 
 from rooms import bounds
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
+EVE = User(name="eve", id="guest-3", guest=True)
 PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 # Nothing takes so long but a test that waits for what never comes.
@@ -303,3 +304,28 @@ async def test_what_nobody_waits_for_is_not_closed_nor_a_turn_taken(
     await here.close()
     assert await there.add("g", "a1", ANN)
     assert await there.take_turn("g", ANN, "another")
+
+
+async def test_saying_everything_again_goes_on_where_it_was_interrupted(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, here = pair
+    for user in (ANN, BOB, EVE):
+        await slow.add("g", user.id, user)
+    await here.beat()
+    await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
+    assert len(await here.beat()) == 3
+    add, calls = rows.add, 0
+
+    def interrupted(*arguments: Any, **named: Any) -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OperationalError("a lock was held for too long")
+        return add(*arguments, **named)
+
+    monkeypatch.setattr(rows, "add", interrupted)
+    with pytest.raises(Unavailable):
+        await slow.beat()
+    await slow.beat()
+    assert (await here.members("g")).users == [ANN, BOB, EVE]
