@@ -38,10 +38,11 @@ test: test-sqlite test-postgres
 test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-# Without the long tests in which the database has no say: once is enough.
+# Without tests in which the database has no say: once is enough.
 test-postgres: $(VENV)/.test
 	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		$(foreach name,browser hostile_doors native_clocks native_fuzz vectors,--ignore=tests/integration/test_$(name).py) \
+		$(foreach name,browser dialling farewells gowsev hostile_doors native_clocks native_connecting native_fuzz native_limits \
+			native_requests native_transport roomer vectors,--ignore=tests/integration/test_$(name).py) \
 		$(ARGS)
 
 # make chaos ARGS="--on postgres --seeds 1 --messages 5000" is a small one; --help says more.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -138,20 +137,8 @@ class Departing:
         self._faded(place.group, connection)
         if not out:
             return
-        if room is None or room.group != place.group:
-            return
-        back = False
-        with suppress(RoomsError):
-            back = await self._is_inside(room, user)
-        if back:
-            # They came in again meanwhile, and the room has been told so.
-            self.tell_extensions(room, user, reason, connection.claims)
-        else:
+        if room is not None and room.group == place.group:
             self.gone(room, user, reason, claims=connection.claims)
-
-    async def _is_inside(self, room: LiveRoom, user: User) -> bool:
-        here = (await self._parts.presence.find(room.group, [user.name])).get(user.name)
-        return here is not None and here.id == user.id
 
     async def _remove(self, connection: Connection, place: Place, user: User) -> bool:
         """Whether the user is out of the room with this connection, which has not come in again."""
@@ -200,7 +187,8 @@ class Departing:
         if room is None:
             return
         # Since it was found, they may have come back, or gone: what is told last has to be so.
-        inside = await self._is_inside(room, user)
+        here = (await parts.presence.find(room.group, [user.name])).get(user.name)
+        inside = here is not None and here.id == user.id
         if isinstance(found, Arrival) and inside:
             self.tell(room, Joined(room=room.name, user=user))
         elif isinstance(found, Departure) and not inside:

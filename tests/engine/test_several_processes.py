@@ -334,22 +334,3 @@ async def test_nobody_waits_for_ever_behind_one_whom_a_backend_holds_up(
         assert error.retry
     await bob.ask(Join(room="lobby"))
     assert await present(ann, "lobby") == ["ann", "bob"]
-
-
-async def test_who_comes_in_while_their_way_out_is_carried_out_is_not_told_as_gone(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there = await start(), await start()
-    bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(here, "ann", "lobby")
-    back = await returned(there, ann)
-    remove = here.parts.presence.remove
-
-    async def slow(*arguments: Any, **named: Any) -> bool:
-        out = await remove(*arguments, **named)
-        await back.ask(Join(room="lobby"))
-        return out
-
-    monkeypatch.setattr(here.parts.presence, "remove", slow)
-    await ann.ask(Leave(room="lobby"))
-    assert ("left", "left") not in told_of(bob, "ann")
-    assert await present(bob, "lobby") == ["ann", "bob"]
