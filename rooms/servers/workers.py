@@ -60,7 +60,8 @@ class Worker:
     def tell_died(self, nodes: Iterable[str]) -> None:
         """Tell it that other engines' processes are gone."""
         if self._line is not None:
-            self._line.writelines(f"{DIED} {node}\n".encode() for node in nodes)
+            # Not by `writelines`, which newer Pythons' transports do not take empty.
+            self._line.write("".join(f"{DIED} {node}\n" for node in nodes).encode())
 
     def end(self) -> None:
         """Have it take leave of its clients and end; another does not take its place."""
