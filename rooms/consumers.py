@@ -37,6 +37,9 @@ from rooms.serving import Operation, Service, make_connection
 
 logger = logging.getLogger("rooms.consumers")
 
+# Where our own server (``servers/websocket.py``) lets frames be written at once.
+WIRE = "rooms.frames"
+
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -113,7 +116,8 @@ class RoomConsumer(AsyncConsumer):
         connection.claims = claims
         socket = _AsgiSocket(receive, send)
         service = Trunk if self._protocol.addresses_applications else Service
-        serving = service(engine, operations(engine), connection, wanted, socket, handshake)
+        wire = (scope.get("extensions") or {}).get(WIRE)
+        serving = service(engine, operations(engine), connection, wanted, socket, handshake, wire)
         await serving.run(handshake.user)
 
     def _objection(self, scope: Any) -> str | None:

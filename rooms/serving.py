@@ -1,8 +1,9 @@
 """Serving one socket, wherever it comes from: an ASGI server (``consumers.py``) or a service that an
 extension dialled (``dialling.py``).
 
-One task reads: frame → protocol → requests, carried out one after another. One task writes: what piled
-up in a turn of the loop leaves together. Whatever ends either, the connection is let go of.
+One task reads: frame → protocol → requests, carried out one after another. What piled up in a turn of the
+loop is written together: at once where the server in front lets us (``fanout/flusher.py``), elsewhere by
+a task of the connection's own. Whatever ends either, the connection is let go of.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from rooms.engine.engine import Engine
 from rooms.engine.handshakes import Handshake
 from rooms.errors import CloseCode, InternalError, ProtocolError, RoomsError
 from rooms.events import Error, Request
-from rooms.fanout import Connection, OutboxLimits
+from rooms.fanout import Connection, OutboxLimits, Outlet, Wire
 from rooms.protocols import Protocol, error_answer
 
 logger = logging.getLogger("rooms.serving")
@@ -73,13 +74,16 @@ class Service:
         wanted: asyncio.Event,
         socket: Socket,
         handshake: Handshake | None = None,
+        wire: Wire | None = None,
     ) -> None:
+        """``wire`` is where frames may be written at once, if there is one."""
         self._engine = engine
         self._operations = operations
         self._connection = connection
         self._wanted = wanted
         self._socket = socket
         self._handshake = handshake
+        self._wire = wire
         self._largest = engine.parts.settings.frame_bytes(connection.protocol.name)
 
     async def run(self, user: Any) -> None:
@@ -96,7 +100,7 @@ class Service:
                 aborted = True
                 serving.cancel()
 
-        writing = asyncio.create_task(self._write())
+        writing = self._begin_writing()
         try:
             await self._begin(user, abort)
             await self._listen()
@@ -106,7 +110,8 @@ class Service:
         finally:
             # ``disconnect()`` of Channels is not always called; this is.
             self._end()
-            writing.cancel()
+            if writing is not None:
+                writing.cancel()
 
     # Reading -----------------------------------------------------------------------------------------
 
@@ -182,6 +187,12 @@ class Service:
         await self._operations[type(request)](self._connection, request)
 
     # Writing -----------------------------------------------------------------------------------------
+
+    def _begin_writing(self) -> asyncio.Task[None] | None:
+        if self._wire is None:
+            return asyncio.create_task(self._write())
+        Outlet(self._connection, self._wire, self._engine.flusher)
+        return None
 
     async def _write(self) -> None:
         connection = self._connection

@@ -33,7 +33,7 @@ from rooms.engine.speaking import Speaking
 from rooms.engine.throttle import Throttle
 from rooms.errors import CloseCode, RoomsError
 from rooms.events import Connected, Direct, Logout, Ping, Pong, Quit
-from rooms.fanout import Connection, Hub
+from rooms.fanout import Connection, Flusher, Hub
 from rooms.limits import Addresses
 from rooms.notices import AnyNotice
 from rooms.presence.base import BEAT_SECONDS
@@ -66,6 +66,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         self.node = uuid.uuid4().hex
         self.connections: dict[Connection, _Socket] = {}
+        self.flusher = Flusher(self.loop.call_soon)
         self._handlers = Pool(settings.threads, settings.thread_queue, "rooms-handlers")
         pool = Pool(settings.threads, settings.thread_queue)
         self.services = EngineServices(self.loop)

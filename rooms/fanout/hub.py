@@ -1,8 +1,8 @@
 """The groups of this process and the fan-out to them.
 
-An event is encoded once for each protocol that is present and the bytes are handed to every
-member's outbox: no await, no task and no encoding per member. Numbered events pass a room's
-sequencer first. Next in the flow: ``connection.py`` queues, the consumer writes.
+An event is encoded once for each protocol that is present, and written down once for all members who
+hear the same (``batch.py``): no await, no task and no encoding per member. Numbered events pass a room's
+sequencer first. Next in the flow: ``outbox.py`` queues, ``flusher.py`` or ``serving.py`` writes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rooms.events import Joined, Left, Message, Push
+from rooms.fanout.batch import Round
 from rooms.fanout.connection import Connection
 from rooms.fanout.sequencer import Sequencer
 from rooms.protocols import Protocol
@@ -24,14 +25,34 @@ class _Delivery:
     only: Collection[str] | None
 
 
+class _Encoded(dict[type[Protocol], bytes | None]):
+    """The frames of one event by protocol, each made when it is first asked for."""
+
+    def __init__(self, event: Push, application: str) -> None:
+        super().__init__()
+        self._event = event
+        self._application = application
+
+    def __missing__(self, kind: type[Protocol]) -> bytes | None:
+        frame = self[kind] = kind.broadcast(self._event, self._application)
+        return frame
+
+
 class _Group:
-    __slots__ = ("members", "sequencer", "settling")
+    __slots__ = ("members", "round", "sequencer", "settling")
 
     def __init__(self) -> None:
         self.members: dict[Connection, None] = {}
         self.sequencer: Sequencer[tuple[int, _Delivery]] = Sequencer()
         # Members whose join was answered with more than the group has been told so far.
         self.settling: dict[Connection, int] = {}
+        # What is being written down for all of them.
+        self.round = Round()
+
+    @property
+    def application(self) -> str:
+        """All members are in the same."""
+        return next(iter(self.members)).application
 
 
 class Hub:
@@ -58,7 +79,11 @@ class Hub:
         return list(found.members) if found else []
 
     def group_add(self, group: str, connection: Connection) -> None:
-        self._groups.setdefault(group, _Group()).members[connection] = None
+        found = self._groups.setdefault(group, _Group())
+        if connection not in found.members:
+            found.members[connection] = None
+            if found.round.goes_on:
+                found.round.apart[connection] = None
 
     def group_discard(self, group: str, connection: Connection) -> bool:
         """Take a connection out. True when it was the group's last one here."""
@@ -66,6 +91,8 @@ class Hub:
         if found is None or connection not in found.members:
             return False
         del found.members[connection]
+        connection.step_aside(found.round)
+        found.round.apart.pop(connection, None)
         found.settling.pop(connection, None)
         if not found.members:
             del self._groups[group]
@@ -144,29 +171,67 @@ class Hub:
     def _deliver(
         self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
     ) -> None:
-        frames: dict[type[Protocol], bytes | None] = {}
-        event, exclude, only = delivery.event, delivery.exclude, delivery.only
-        settled = found.settling and seq is not None
-        whose = _whose(event)
+        encoded = _Encoded(delivery.event, found.application)
+        if delivery.only is not None or volatile or (found.settling and seq is not None):
+            # What each is told depends on who it is.
+            self._tell_each(group, found, delivery, encoded, seq, volatile)
+        else:
+            self._tell_together(group, found, delivery, encoded, seq)
+
+    def _tell_together(
+        self, group: str, found: _Group, delivery: _Delivery, encoded: _Encoded, seq: int | None
+    ) -> None:
+        exclude, whose = delivery.exclude, _whose(delivery.event)
+        if not found.round.goes_on:
+            found.round = _begin(found.members, encoded, exclude)
+        elif exclude is not None:
+            exclude.step_aside(found.round)
+        for kind, batch in found.round.batches.items():
+            if (frame := encoded[kind]) is not None:
+                batch.add(frame)
+        for member in found.round.apart:
+            if member is not exclude and (frame := encoded[type(member.protocol)]) is not None:
+                member.push(frame, group, seq, whose)
+
+    def _tell_each(
+        self,
+        group: str,
+        found: _Group,
+        delivery: _Delivery,
+        encoded: _Encoded,
+        seq: int | None,
+        volatile: bool,
+    ) -> None:
+        exclude, only, whose = delivery.exclude, delivery.only, _whose(delivery.event)
+        settled = found.settling if seq is not None else {}
         for member in found.members:
-            if member is exclude:
+            if member is exclude or (
+                only is not None and (member.user is None or member.user.id not in only)
+            ):
                 continue
-            if only is not None and (member.user is None or member.user.id not in only):
+            if seq is not None and settled.get(member, 0) >= seq:
                 continue
-            if settled and seq is not None and found.settling.get(member, 0) >= seq:
-                continue
-            kind = type(member.protocol)
-            if kind not in frames:
-                frames[kind] = kind.broadcast(event, member.application)
-            frame = frames[kind]
+            frame = encoded[type(member.protocol)]
             if frame is None:
                 continue
             if volatile and member.is_slow():
                 self.dropped["volatile"] += 1
                 continue
             member.push(frame, group, seq, whose)
-        if settled and seq is not None:
-            found.settling = {each: until for each, until in found.settling.items() if until > seq}
+        if seq is not None and settled:
+            found.settling = {each: until for each, until in settled.items() if until > seq}
+
+
+def _begin(members: Collection[Connection], encoded: _Encoded, exclude: Connection | None) -> Round:
+    """A round that begins with this event; whoever cannot hear it with the others is apart."""
+    begun = Round()
+    for member in members:
+        kind = type(member.protocol)
+        if member is not exclude and encoded[kind] is not None and member.attach(begun.batch(kind)):
+            begun.attached += 1
+        else:
+            begun.apart[member] = None
+    return begun
 
 
 def _whose(event: Push) -> tuple[str, bool] | None:

@@ -8,8 +8,7 @@ from collections import Counter
 import pytest
 
 from rooms.events import RoomRemoved
-from rooms.fanout import Connection, Hub
-from rooms.fanout.connection import OutboxLimits
+from rooms.fanout import Connection, Hub, OutboxLimits
 from rooms.fanout.hub import _Delivery, _Group
 from tests.fanout.codecs import Lines, Plain, Shouting, Silent, connection, message, told
 
