@@ -18,7 +18,6 @@ from typing import Any, TypeAlias
 from typing import Protocol as Structural
 
 from rooms.engine.engine import Engine
-from rooms.engine.handshakes import Handshake
 from rooms.errors import CloseCode, InternalError, ProtocolError, RoomsError
 from rooms.events import Error, Request
 from rooms.fanout import Connection, OutboxLimits, Outlet, Wire
@@ -47,20 +46,17 @@ class Socket(Structural):
 
 def make_connection(
     engine: Engine, id: str, protocol: Protocol, *, application: str, address: str
-) -> tuple[Connection, asyncio.Event]:
-    """A connection, and the event that says that it has something to be written."""
+) -> Connection:
+    """A connection with the bounds that the settings say."""
     settings = engine.parts.settings
-    wanted = asyncio.Event()
     largest = settings.frame_bytes(protocol.name)
-    connection = Connection(
+    return Connection(
         id,
         protocol,
         application=application,
         address=address,
         limits=OutboxLimits(bytes=max(settings.outbox_bytes, 4 * largest), frames=settings.outbox_frames),
-        wake=wanted.set,
     )
-    return connection, wanted
 
 
 class Service:
@@ -71,18 +67,14 @@ class Service:
         engine: Engine,
         operations: Operations,
         connection: Connection,
-        wanted: asyncio.Event,
         socket: Socket,
-        handshake: Handshake | None = None,
         wire: Wire | None = None,
     ) -> None:
         """``wire`` is where frames may be written at once, if there is one."""
         self._engine = engine
         self._operations = operations
         self._connection = connection
-        self._wanted = wanted
         self._socket = socket
-        self._handshake = handshake
         self._wire = wire
         self._largest = engine.parts.settings.frame_bytes(connection.protocol.name)
 
@@ -190,16 +182,18 @@ class Service:
 
     def _begin_writing(self) -> asyncio.Task[None] | None:
         if self._wire is None:
-            return asyncio.create_task(self._write())
+            wanted = asyncio.Event()
+            self._connection.on_wake(wanted.set)
+            return asyncio.create_task(self._write(wanted))
         Outlet(self._connection, self._wire, self._engine.flusher)
         return None
 
-    async def _write(self) -> None:
+    async def _write(self, wanted: asyncio.Event) -> None:
         connection = self._connection
         try:
             while connection.close_code is None:
-                await self._wanted.wait()
-                self._wanted.clear()
+                await wanted.wait()
+                wanted.clear()
                 await self._write_waiting()
             await self._write_waiting()
             # Left standing: a peer that does not answer the close is ended by the heartbeat.

@@ -33,6 +33,7 @@ STOREYS = {
             "consumers",
             "branches",
             "serving",
+            "sessions",
             "dialling",
             "routing",
             "urls",

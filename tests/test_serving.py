@@ -51,10 +51,10 @@ async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connectio
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = Broken(ValueError("payload too large"))
-    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
     async with asyncio.timeout(PATIENCE):
         with caplog.at_level(logging.WARNING, "rooms.serving"):
-            await Service(engine, operations(engine), connection, wanted, socket).run(None)
+            await Service(engine, operations(engine), connection, socket).run(None)
     assert socket.closed.result() == connection.close_code == CloseCode.INTERNAL_ERROR
     assert "payload too large" in caplog.text
     assert engine.connections == {}
@@ -64,9 +64,9 @@ async def test_a_socket_that_is_gone_is_nobodys_fault(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = Broken(ConnectionError("gone"))
-    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
     with caplog.at_level(logging.INFO, "rooms.serving"):
-        service = Service(engine, operations(engine), connection, wanted, socket)
+        service = Service(engine, operations(engine), connection, socket)
         serving = asyncio.create_task(service.run(None))
         async with asyncio.timeout(PATIENCE):
             await socket.tried.wait()
