@@ -92,7 +92,7 @@ class Service:
                 aborted = True
                 serving.cancel()
 
-        writing = self._begin_writing()
+        end_writing = self._begin_writing()
         try:
             await self._begin(user, abort)
             await self._listen()
@@ -102,8 +102,7 @@ class Service:
         finally:
             # ``disconnect()`` of Channels is not always called; this is.
             self._end()
-            if writing is not None:
-                writing.cancel()
+            end_writing()
 
     # Reading -----------------------------------------------------------------------------------------
 
@@ -180,13 +179,13 @@ class Service:
 
     # Writing -----------------------------------------------------------------------------------------
 
-    def _begin_writing(self) -> asyncio.Task[None] | None:
-        if self._wire is None:
-            wanted = asyncio.Event()
-            self._connection.on_wake(wanted.set)
-            return asyncio.create_task(self._write(wanted))
-        Outlet(self._connection, self._wire, self._engine.flusher)
-        return None
+    def _begin_writing(self) -> Callable[[], object]:
+        """Returns how to end it."""
+        if self._wire is not None:
+            return Outlet(self._connection, self._wire, self._engine.flusher).end
+        wanted = asyncio.Event()
+        self._connection.on_wake(wanted.set)
+        return asyncio.create_task(self._write(wanted)).cancel
 
     async def _write(self, wanted: asyncio.Event) -> None:
         connection = self._connection

@@ -44,6 +44,11 @@ class Round:
             batch = self.batches[kind] = Batch(self, kind)
         return batch
 
+    def end(self) -> None:
+        """What follows is for the next round. Those who have yet to read hold on to their batch."""
+        self.open = False
+        self.batches, self.apart = {}, {}
+
     def leave(self, member: Outbox) -> None:
         """Somebody who was attached is told the rest alone."""
         self.apart[member] = None

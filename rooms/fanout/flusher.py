@@ -91,6 +91,11 @@ class Outlet:
             logger.warning("Could not write to %r: %r", connection, error)
             connection.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
 
+    def end(self) -> None:
+        """The connection is let go of; if there is a last word, it is said now."""
+        self.flush()
+        self._connection.on_wake(lambda: None)
+
     def _wake(self) -> None:
         if self._connection.writing_since is None or self._connection.close_code is not None:
             self._flusher.add(self)

@@ -193,8 +193,7 @@ class Outbox:
         frames, self._frames = self._frames, []
         for each in frames:
             if isinstance(each, Batch):
-                # It is being read: what follows is for the next round.
-                each.round.open = False
+                each.round.end()
             else:
                 self._bytes -= len(each)
         return frames

@@ -17,8 +17,8 @@ from rooms.errors import BadRequest, ProtocolError
 DEEPEST = 16
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
-# A line with none of these, and with few brackets, breaks no rule that msgspec does not check. Many digits, or
-# three behind an exponent's sign: written so that the search runs from digit to digit.
+# A line with none of these, and with few brackets, breaks no rule that msgspec does not check. Long numbers,
+# and those with a long exponent, are looked for from digit to digit, which is faster than at every letter.
 _LARGE_NUMBER = re.compile(r"[0-9]{3}(?:[0-9]{16}|(?<=[eE][0-9]{3})|(?<=[eE]\+[0-9]{3}))")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Strings are matched so that the brackets inside them are passed over; one that does not end runs to
