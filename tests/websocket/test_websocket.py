@@ -118,6 +118,7 @@ async def test_what_comes_too_early_is_heard_after_the_answer() -> None:
         _, receive, send = await application.asked()
         client.say(sent(frames.TEXT, b"early"))
         await until(lambda: site.sockets[0]._early)
+        assert site.sockets[0]._paused
         await send({"type": "websocket.accept"})
         client.say(sent(frames.TEXT, b"late"))
         async with asyncio.timeout(PATIENCE):
@@ -276,8 +277,11 @@ async def test_what_cannot_be_said_is_an_error() -> None:
 async def test_the_reason_of_a_refused_frame_is_heard_behind_much_that_is_unread() -> None:
     async with served(echo, ws_max_size=1000) as site:
         client = await site.open()
+        client.writer.transport.pause_reading()
         client.say(sent(frames.TEXT, b"x" * 5_000_000))
-        assert await client.next() == 1009
+        await until(lambda: not site.sockets or site.sockets[0].close_sent)
+        client.writer.transport.resume_reading()
+        assert await client.rest() == [1009]
         client.writer.close()
         await until(lambda: not site.sockets)
 
@@ -435,7 +439,42 @@ async def test_what_is_written_after_the_end_goes_nowhere() -> None:
         assert wire.write(frames.frame(frames.TEXT, b"d"))
         wire.close(4000, "again")
         client.say(sent(frames.CLOSE))
-        assert await client.rest() == ["a", "b", "c", 1000]
+        async with asyncio.timeout(PATIENCE):
+            heard = await client.reader.read()
+        assert heard == b"\x81\x01a\x81\x01b\x81\x01c\x88\x02\x03\xe8"
+        application.done.set()
+
+
+async def test_an_application_that_closes_need_not_take_what_was_said() -> None:
+    application = Application()
+    async with served(application) as site:
+        client, _, receive, send = await joined(site, application)
+        client.writer.transport.set_write_buffer_limits(high=1 << 30)
+        client.say(*[sent(frames.BINARY, b"x" * 100_000)] * 100, sent(frames.CLOSE))
+        await until(lambda: site.sockets[0]._paused)
+        await send({"type": "websocket.close"})
+        assert (await receive())["type"] == "websocket.disconnect"
+        # Its answer lies behind all that.
+        assert await client.rest() == [1000]
+        application.done.set()
+
+
+async def test_who_is_gone_may_have_left_something_to_be_taken() -> None:
+    application = Application()
+    async with served(application) as site:
+        client, _, receive, _ = await joined(site, application)
+        client.writer.transport.set_write_buffer_limits(high=1 << 30)
+        client.say(*[sent(frames.BINARY, b"x" * 100_000)] * 100)
+        (wire,) = site.sockets
+        await until(lambda: wire._paused)
+        wire.abort()
+        await until(lambda: not site.sockets)
+        # Its transport is gone as well, and would not take it kindly to be read again.
+        assert not wire._paused
+        async with asyncio.timeout(PATIENCE):
+            while (message := await receive())["type"] == "websocket.receive":
+                assert len(message["bytes"]) == 100_000
+        assert message["code"] == 1006
         application.done.set()
 
 
@@ -480,3 +519,7 @@ async def test_they_are_pinged_without_being_asked_to() -> None:
     async with served(echo, ws_ping_interval=0.02, ws_ping_timeout=None) as site:
         client = await site.open()
         assert [await client.next() for _ in range(3)] == [("PING", b"")] * 3
+        (wire,) = site.sockets
+        assert wire._keepalive is not None
+        client.writer.close()
+        await until(lambda: not any(wire._keepalive._parts))
