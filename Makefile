@@ -3,6 +3,7 @@
 #
 #   make run ADDR=127.0.0.1:8000
 #   make test ARGS="-k presence"      on SQLite, then on PostgreSQL
+#   make chaos                        the long runs of the oracle, tests/chaos/: an hour and more
 #   make lint                         what CI checks besides the tests
 #   make lock                         requirements/*.in -> hash-locked requirements/*.txt
 
@@ -27,7 +28,7 @@ CREATE = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Room
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 endif
 
-.PHONY: run test test-sqlite test-postgres lint lock clean
+.PHONY: run test test-sqlite test-postgres chaos lint lock clean
 
 run: $(VENV)/.base
 	@$(BIN)/python manage.py demo --addr $(ADDR)
@@ -37,8 +38,15 @@ test: test-sqlite test-postgres
 test-sqlite: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
+# Without the long tests in which the database has no say: once is enough.
 test-postgres: $(VENV)/.test
-	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	ROOMS_TEST_DATABASE=postgres $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		$(foreach name,browser hostile_doors native_clocks native_fuzz vectors,--ignore=tests/integration/test_$(name).py) \
+		$(ARGS)
+
+# make chaos ARGS="--on postgres --seeds 1 --messages 5000" is a small one; --help says more.
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos.run $(ARGS)
 
 # makemigrations looks at a database; not at the one of `make run`.
 lint: $(VENV)/.test

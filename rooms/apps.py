@@ -12,9 +12,9 @@ class RoomsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from django.core.checks import register
+        from django.core.checks import Tags, register
 
-        from rooms import checks, dialling, signals
+        from rooms import checks, dialling, row_checks, signals
         from rooms.engine.dials import Dials
         from rooms.extensions import registry
 
@@ -22,3 +22,4 @@ class RoomsConfig(AppConfig):
         signals.connect()
         Dials.keep = dialling.keep
         register(checks.check_rooms, "rooms")
+        register(row_checks.check_histories, Tags.database)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from channels.routing import ProtocolTypeRouter
 from django.conf import settings
@@ -21,17 +20,10 @@ from django.utils.module_loading import import_string
 
 from rooms.conf import DOORS, KEYS, Settings
 from rooms.histories.memory import MemoryHistory
+from rooms.layers import checks as layers
+from rooms.layers.checks import IN_MEMORY_LAYER as IN_MEMORY_LAYER
 from rooms.models import HistoryPolicy
 from rooms.presence.memory import MemoryPresence
-
-IN_MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
-REDIS_CORE_LAYER = "channels_redis.core.RedisChannelLayer"
-
-# A burst of one turn of the event loop must fit: above their capacity layers drop without a word.
-SMALLEST_CAPACITY = 1000
-LAYERS_OWN_CAPACITY = 100
-# The core layer of channels_redis waits so long in one read.
-LONGEST_WAIT = 5
 
 
 def check_rooms(app_configs: object = None, **_: Any) -> list[CheckMessage]:
@@ -48,16 +40,6 @@ def _rooms() -> Mapping[str, Any]:
     return given if isinstance(given, Mapping) else {}
 
 
-def _alias() -> str:
-    return str(_rooms().get("CHANNEL_LAYER", "default"))
-
-
-def _layer() -> tuple[str, Mapping[str, Any]]:
-    """The dotted path and the CONFIG of the channel layer in use."""
-    layer = getattr(settings, "CHANNEL_LAYERS", {}).get(_alias(), {})
-    return layer.get("BACKEND", ""), layer.get("CONFIG", {})
-
-
 def _backends() -> Iterator[tuple[str, Any]]:
     """The dotted path of every backend that ``ROOMS`` names, and where it stands."""
     histories: Any = _rooms().get("HISTORY")
@@ -66,14 +48,6 @@ def _backends() -> Iterator[tuple[str, Any]]:
         yield from ((f'ROOMS["HISTORY"]["{name}"]', each["BACKEND"]) for name, each in histories.items())
     if _is_backend(presence):
         yield 'ROOMS["PRESENCE"]', presence["BACKEND"]
-
-
-def _found(path: str) -> Any:
-    """What a dotted path leads to; None if it leads nowhere."""
-    try:
-        return import_string(path)
-    except ImportError:
-        return None
 
 
 # What values must be -----------------------------------------------------------------------------------
@@ -159,23 +133,6 @@ def asgi_application() -> Iterator[CheckMessage]:
         )
 
 
-def channel_layer() -> Iterator[CheckMessage]:
-    path, _config = _layer()
-    if not path:
-        yield Error(
-            f"There is no channel layer {_alias()!r} in CHANNEL_LAYERS.",
-            hint=f'For one process: CHANNEL_LAYERS = {{"{_alias()}": {{"BACKEND": "{IN_MEMORY_LAYER}", '
-            '"CONFIG": {"capacity": 10_000}}}.',
-            id="rooms.E002",
-        )
-    elif _found(path) is None:
-        yield Error(
-            f"The channel layer {_alias()!r} cannot be imported from {path!r}.",
-            hint="Look for a misspelling, or for a package that is not installed.",
-            id="rooms.E002",
-        )
-
-
 def unknown_keys() -> Iterator[CheckMessage]:
     for where, given, lawful in (
         ("ROOMS", _rooms(), KEYS),
@@ -206,7 +163,7 @@ def wrong_types() -> Iterator[CheckMessage]:
 
 def missing_backends() -> Iterator[CheckMessage]:
     for where, path in _backends():
-        if _found(path) is None:
+        if layers.found(path) is None:
             yield Error(
                 f"The backend of {where} cannot be imported from {path!r}.",
                 hint="Look for a misspelling, or for a package that is not installed.",
@@ -214,83 +171,30 @@ def missing_backends() -> Iterator[CheckMessage]:
             )
 
 
-def memory_in_production() -> Iterator[CheckMessage]:
-    if _layer()[0] == IN_MEMORY_LAYER and not settings.DEBUG:
-        yield Warning(
-            "The channel layer is in memory and DEBUG is off: every process has rooms of its own, and "
-            "other commands do not reach them.",
-            hint="Use a layer that processes share, such as channels_redis.pubsub.RedisPubSubChannelLayer. "
-            'Where one process serves the site: SILENCED_SYSTEM_CHECKS = ["rooms.W001"].',
-            id="rooms.W001",
-        )
-
-
-def small_capacity() -> Iterator[CheckMessage]:
-    path, config = _layer()
-    if path not in {IN_MEMORY_LAYER, REDIS_CORE_LAYER}:
-        return
-    capacity = config.get("capacity", LAYERS_OWN_CAPACITY)
-    if capacity < SMALLEST_CAPACITY:
-        yield Warning(
-            f"The channel layer {_alias()!r} holds {capacity} messages and drops what comes above.",
-            hint=f'Give it "CONFIG": {{"capacity": 10_000}}; {SMALLEST_CAPACITY} is the least.',
-            id="rooms.W002",
-        )
-
-
 def memory_beside_shared_layer() -> Iterator[CheckMessage]:
-    layer, _config = _layer()
+    layer, _config = layers.configured()
     if layer in {"", IN_MEMORY_LAYER}:
         return
     backends = dict(_backends())
     # Not named is in memory.
     backends.setdefault('ROOMS["PRESENCE"]', f"{MemoryPresence.__module__}.{MemoryPresence.__name__}")
     for where, path in backends.items():
-        backend = _found(path)
+        backend = layers.found(path)
         if isinstance(backend, type) and issubclass(backend, MemoryPresence | MemoryHistory):
             yield Warning(
                 f"Processes share the channel layer, but not {where}: {path} is one process's memory.",
-                hint="Use a backend that processes share: rooms.presence.redis.RedisPresence for presence, "
+                hint="Use a backend that processes share: rooms.presence.redis.RedisPresence or "
+                "rooms.presence.database.DatabasePresence for presence, "
                 "rooms.histories.database.DatabaseHistory for history.",
                 id="rooms.W003",
             )
 
 
-def short_timeouts() -> Iterator[CheckMessage]:
-    path, config = _layer()
-    if path != REDIS_CORE_LAYER:
-        return
-    hosts = config.get("hosts") or [{}]
-    if any(not _waits_long_enough(host) for host in hosts):
-        yield Warning(
-            f"The channel layer {_alias()!r} has a host whose reads time out before the layer's own wait of "
-            f"{LONGEST_WAIT} s ends (the default of redis-py 8): idle sockets would be closed.",
-            hint='Write hosts as dicts: {"address": "redis://…", "socket_timeout": 15}.',
-            id="rooms.W004",
-        )
-
-
-def _waits_long_enough(host: Any) -> bool:
-    """``host`` is an address, a pair of host and port, or a dict of options, as channels_redis takes it."""
-    options: Mapping[str, Any] = host if isinstance(host, Mapping) else {"address": host}
-    timeout = options.get("socket_timeout", 0)
-    # What the address says comes first, as in redis-py.
-    for said in parse_qs(urlsplit(str(options.get("address", ""))).query).get("socket_timeout", ()):
-        timeout = said
-    try:
-        return timeout is None or float(timeout) > LONGEST_WAIT
-    except ValueError:
-        return False
-
-
 CHECKS: Sequence[Callable[[], Iterator[CheckMessage]]] = (
     asgi_application,  # E001, W005
-    channel_layer,  # E002
     unknown_keys,  # E003
     wrong_types,  # E004
     missing_backends,  # E005
-    memory_in_production,  # W001
-    small_capacity,  # W002
     memory_beside_shared_layer,  # W003
-    short_timeouts,  # W004
+    *layers.CHECKS,  # E002, E006, W001, W002, W004
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def now() -> str:
     """This moment, as the wire has it."""
     return to_wire(datetime.now(UTC))
+
+
+def ago(seconds: float) -> str:
+    """The moment so many seconds ago. Such texts are in the order of the times."""
+    return to_wire(datetime.now(UTC) - timedelta(seconds=seconds))
 
 
 def to_wire(time: datetime) -> str:

@@ -73,11 +73,15 @@ class Settings:
     # Rooms
     history_count: int = 1000
     history_seconds: int = 7 * 24 * 3600
+    # A message's key is remembered as long as the message is kept, and at least so long
+    key_seconds: int = 24 * 3600
     recovery_limit: int = 300
     state_count: int = 100
     state_bytes: int = 16 * 1024
     join_limit: int = 50
     join_members: int = 200
+    # In a room with more than so many members they are told once a second who came and went
+    large_room_members: int = 200
     grace_seconds: int = 15
     empty_room_seconds: int = 600
     # Logins

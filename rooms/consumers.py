@@ -28,6 +28,7 @@ from channels.consumer import AsyncConsumer
 from rooms import events, origins
 from rooms.branches import Trunk
 from rooms.conf import get_settings
+from rooms.engine import farewells
 from rooms.engine.engine import Engine
 from rooms.engine.handshakes import Handshake, claims_of
 from rooms.errors import Refused, Rejected, RoomsError
@@ -99,7 +100,7 @@ class RoomConsumer(AsyncConsumer):
         if (sentence := self._objection(scope)) is not None:
             await _answer(scope, send, 403, sentence)
             return None
-        engine = await Engine.serving()
+        engine = await _serving()
         handshake = _handshake(scope, self._protocol, engine.parts.settings.proxies)
         application = self._application_of(scope)
         try:
@@ -154,6 +155,15 @@ class RoomConsumer(AsyncConsumer):
                 self._protocol.name,
             )
         return said.get("application", "")
+
+
+async def _serving() -> Engine:
+    """The engine. One that begins only now is of a server that does not know of it."""
+    begins = Engine.running() is None
+    engine = await Engine.serving()
+    if begins:
+        farewells.arrange(engine)
+    return engine
 
 
 def _handshake(scope: Any, protocol: type[Protocol], proxies: int) -> Handshake:

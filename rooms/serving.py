@@ -182,7 +182,7 @@ class Service:
     def _begin_writing(self) -> Callable[[], object]:
         """Returns how to end it."""
         if self._wire is not None:
-            return Outlet(self._connection, self._wire, self._engine.flusher).end
+            return Outlet(self._connection, self._wire, self._engine.parts.flusher).end
         wanted = asyncio.Event()
         self._connection.on_wake(wanted.set)
         return asyncio.create_task(self._write(wanted)).cancel

@@ -28,21 +28,29 @@ PATIENCE_SECONDS = 5.0
 
 class Pool:
     """At most ``threads`` jobs at a time and ``queue`` more at hand. Belongs to one event loop; there, for a
-    place among them, others wait at most ``patience`` seconds."""
+    place among them, others wait at most ``patience`` seconds, and for an answer ``answer_seconds``."""
 
     def __init__(
-        self, threads: int, queue: int, name: str = "rooms", *, patience: float = PATIENCE_SECONDS
+        self,
+        threads: int,
+        queue: int,
+        name: str = "rooms",
+        *,
+        patience: float = PATIENCE_SECONDS,
+        answer_seconds: float | None = None,
     ) -> None:
         self._threads = threads
         self._places = asyncio.Semaphore(threads + queue)
         self._patience = patience
+        self._answer_seconds = answer_seconds
         self._name = name
         self._executor: ThreadPoolExecutor | None = None
 
     async def run(self, job: Callable[..., T], *arguments: Any) -> T:
         """The job's result, computed in a thread with a usable database connection.
 
-        Raises Unavailable when the queue stays full or the database is down, else what the job raises.
+        Raises Unavailable when the queue stays full, the database is down or the answer takes too long, else
+        what the job raises.
         """
         try:
             await asyncio.wait_for(self._places.acquire(), self._patience if self._places.locked() else None)
@@ -54,9 +62,12 @@ class Pool:
         future = asyncio.get_running_loop().run_in_executor(self._executor, _with_database, job, arguments)
         future.add_done_callback(self._done)
         try:
-            return await asyncio.shield(future)
-        except (OperationalError, InterfaceError) as error:
-            logger.warning("The database did not answer: %s", error)
+            async with asyncio.timeout(self._answer_seconds) as waiting:
+                return await asyncio.shield(future)
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and not waiting.expired():
+                raise
+            logger.warning("The database did not answer: %s", error or "it takes too long")
             raise Unavailable("The database does not answer; try again in a moment.") from error
 
     def close(self) -> None:

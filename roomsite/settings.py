@@ -3,7 +3,9 @@
     DATABASE_URL          sqlite:///path or postgres://user:password@host:port/name
                           absent: db.sqlite3 beside manage.py
     REDIS_URL             redis://…, rediss://… or unix://…
-                          absent: one process only, which keeps in memory what processes would share
+                          absent: processes hear each other over PostgreSQL, if that is the database
+    ROOMS_WORKERS         how many processes serve, where there is neither; `runrooms --workers` sets it
+                          absent: one, which keeps in memory what processes would share
     SECRET_KEY            a long secret; needed wherever DEBUG is off
     DEBUG                 on or off
                           absent: on as long as there is no SECRET_KEY, so a site with a secret is never open
@@ -143,17 +145,12 @@ def redis(name: str) -> str | None:
     return value
 
 
-def channel_layer(redis_url: str | None) -> dict[str, Any]:
-    """How processes reach each other: through Redis, or not at all."""
-    if redis_url is None:
-        # Above its capacity this layer drops messages without a word.
-        return {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}
+def redis_layer(url: str) -> dict[str, Any]:
+    """The channel layer on this Redis."""
     host = {
-        "address": redis_url,
+        "address": url,
         "socket_timeout": 15,  # above the layer's own waits, or they would count as failures
         "socket_connect_timeout": 2,
-        "socket_keepalive": True,
-        "health_check_interval": 30,
     }
     return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [host]}}
 
@@ -231,13 +228,28 @@ ASGI_APPLICATION = "roomsite.asgi.application"
 DATABASES = {"default": database("DATABASE_URL")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-REDIS_URL = redis("REDIS_URL")
-CHANNEL_LAYERS = {"default": channel_layer(REDIS_URL)}
-
 # The clients of other room servers are let in too, each in its own words.
 ROOMS: dict[str, Any] = {"DOORS": ["native", "roomer", "rtbroadcaster", "goroomserver", "gowsev"]}
+
+REDIS_URL = redis("REDIS_URL")
+WORKERS = number("ROOMS_WORKERS", default=1)
 if REDIS_URL is not None:
+    LAYER = redis_layer(REDIS_URL)
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": REDIS_URL}}
+    # For applications and rooms that choose it.
+    ROOMS["HISTORY"] = {
+        "redis": {"BACKEND": "rooms.histories.redis.RedisHistory", "OPTIONS": {"url": REDIS_URL}}
+    }
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    LAYER = {"BACKEND": "rooms.layers.postgres.PostgresLayer"}
+    ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.database.DatabasePresence"}
+elif WORKERS > 1:
+    LAYER = {"BACKEND": "rooms.layers.local.LocalLayer"}
+    ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.database.DatabasePresence"}
+else:
+    # One process. Above its capacity this layer drops messages without a word.
+    LAYER = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}
+CHANNEL_LAYERS = {"default": LAYER}
 
 # Signing in
 

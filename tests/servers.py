@@ -16,6 +16,7 @@ import contextlib
 import functools
 import http.client
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -42,7 +43,7 @@ PLAIN_SOCKETS = ("--ws", "websockets-sansio", "--ws-per-message-deflate", "false
 SITE_VARIABLES = frozenset(
     {
         *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS"),
-        *("HTTPS", "HSTS_SECONDS", "BEHIND_PROXY", "STATIC_ROOT", "LOG_LEVEL"),
+        *("HTTPS", "HSTS_SECONDS", "BEHIND_PROXY", "STATIC_ROOT", "LOG_LEVEL", "ROOMS_WORKERS"),
     }
 )
 
@@ -101,6 +102,13 @@ class Server:
         if self.process is None:
             raise RuntimeError(f"the server on port {self.port} does not run")
         return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The ids of the workers of `runrooms --workers` that serve, the oldest first."""
+        served = re.findall(r"Worker (\d+) serves\.", self.log.read_text())
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in served if pid in children]
 
     def restart(self) -> None:
         """Stop it if it runs, start it on the same port and database, and wait until it answers."""
@@ -185,6 +193,8 @@ def site_environment(
     """The environment of a process of the site; what the caller's own says about sites is left out."""
     environment = {name: value for name, value in os.environ.items() if name not in SITE_VARIABLES}
     environment |= {"DATABASE_URL": database_url, "DEBUG": "1", "PYTHONUNBUFFERED": "1"}
+    # What it leaves in the folder for temporary files goes at the end of the run.
+    environment["TMPDIR"] = str(folder())
     if redis_url is not None:
         environment["REDIS_URL"] = redis_url
     return environment | dict(more or {})

@@ -13,6 +13,7 @@ cannot hide a missing test.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import os
@@ -109,6 +110,7 @@ class Service:
         self, command: list[str | Path], ready: Callable[[], bool], user: pwd.struct_passwd | None = None
     ) -> None:
         """Start the server and wait until it answers."""
+        self.begun = (command, ready, user)
         with self.log.open("ab") as log:
             # A session of its own: Ctrl-C reaches the run first, which then stops its servers in order.
             self.process = subprocess.Popen(
@@ -135,6 +137,21 @@ class Service:
                 self.process.kill()
                 self.process.wait()
             self.process = None
+
+    def start_again(self) -> None:
+        """After a stop: start it as it was started first, on the same port and folder."""
+        self.start(*self.begun)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server answers nobody and closes nothing, until the end of the block."""
+        if self.process is None:
+            pytest.skip("this server is not ours to freeze")
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Stop the server and remove its folder."""

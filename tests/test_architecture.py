@@ -26,7 +26,7 @@ STOREYS = {
     **dict.fromkeys(["protocols", "frames"], 1),
     **dict.fromkeys(["fanout", "limits"], 2),
     **dict.fromkeys(["conf", "models", "catalogue", "policy", "metrics", "threads"], 3),
-    **dict.fromkeys(["histories", "presence", "extensions", "migrations"], 3),
+    **dict.fromkeys(["bounds", "histories", "presence", "extensions", "layers", "migrations"], 3),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
         [
@@ -41,6 +41,7 @@ STOREYS = {
             "views",
             "admin",
             "checks",
+            "row_checks",
             "apps",
             "signals",
             "origins",
@@ -215,7 +216,7 @@ def only_consumers_know_asgi(tree: Tree, module: Module) -> Iterator[str]:
 
 
 def only_the_bus_knows_the_layer(tree: Tree, module: Module) -> Iterator[str]:
-    if module.name == "rooms.engine.bus":
+    if module.name == "rooms.engine.bus" or module.part == "layers":
         return
     for wanted in module.imports:
         where = f"{wanted.module}.{wanted.name}"

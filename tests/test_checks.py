@@ -10,7 +10,8 @@ from django.core.asgi import get_asgi_application
 from django.core.checks import run_checks
 
 from rooms import checks
-from tests.servers import manage, site_environment
+from rooms.layers import checks as layer_checks
+from tests.servers import manage, on_postgres, site_environment
 
 REDIS = "channels_redis.pubsub.RedisPubSubChannelLayer"
 SHARED_PRESENCE = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": "redis://localhost"}}
@@ -25,7 +26,7 @@ def layer(backend: str, alias: str = "default", **config: Any) -> dict[str, Any]
 
 def core(*hosts: Any) -> dict[str, Any]:
     return {
-        "CHANNEL_LAYERS": layer(checks.REDIS_CORE_LAYER, hosts=list(hosts), capacity=5000),
+        "CHANNEL_LAYERS": layer(layer_checks.REDIS_CORE_LAYER, hosts=list(hosts), capacity=5000),
         "ROOMS": {"PRESENCE": SHARED_PRESENCE},
     }
 
@@ -59,6 +60,11 @@ SOUND_SITES: list[dict[str, Any]] = [
     core({"address": "redis://localhost", "socket_timeout": None}),
     core("redis://localhost?socket_timeout=5.5"),
 ]
+
+ON_POSTGRES = {
+    "CHANNEL_LAYERS": layer(layer_checks.POSTGRES_LAYER),
+    "ROOMS": {"PRESENCE": {"BACKEND": "rooms.presence.database.DatabasePresence"}},
+}
 
 # What is changed in the sound site, the ids of what is found, and words of message or hint.
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
@@ -107,12 +113,18 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"CHANNEL_LAYERS": layer(checks.IN_MEMORY_LAYER, capacity=999)}, "rooms.W002", "999 messages"),
     (
         {
-            "CHANNEL_LAYERS": layer(checks.REDIS_CORE_LAYER, hosts=[PATIENT]),
+            "CHANNEL_LAYERS": layer(layer_checks.REDIS_CORE_LAYER, hosts=[PATIENT]),
             "ROOMS": {"PRESENCE": SHARED_PRESENCE},
         },
         "rooms.W002",
         "100 messages",
     ),
+    (
+        {**ON_POSTGRES, "CHANNEL_LAYERS": layer(layer_checks.POSTGRES_LAYER, using="chat")},
+        "rooms.E006",
+        "'chat', which is not in DATABASES",
+    ),
+    ({"CHANNEL_LAYERS": layer(layer_checks.LOCAL_LAYER)}, "rooms.W003", "DatabasePresence"),
     ({"CHANNEL_LAYERS": layer(REDIS)}, "rooms.W003", 'ROOMS["PRESENCE"]'),
     ({"CHANNEL_LAYERS": layer(REDIS), "ROOMS": {"PRESENCE": MEMORY_PRESENCE}}, "rooms.W003", "RedisPresence"),
     (
@@ -159,6 +171,15 @@ def test_a_broken_rule(settings: Any, changes: dict[str, Any], ids: str, words: 
         assert message.is_serious() is message.id.startswith("rooms.E")
 
 
+def test_a_layer_on_postgresql_needs_it(settings: Any) -> None:
+    messages = found(settings, ON_POSTGRES)
+    if on_postgres():
+        assert messages == []
+    else:
+        assert [message.id for message in messages] == ["rooms.E006"]
+        assert "of sqlite" in messages[0].msg
+
+
 def test_a_missing_setting_is_no_broken_one(settings: Any) -> None:
     found(settings, {})
     del settings.ROOMS
@@ -179,7 +200,16 @@ def test_every_kind_of_setting_is_known() -> None:
     assert kinds == set(checks.KINDS)
 
 
-@pytest.mark.parametrize("redis", [None, "redis://localhost:6379/0"])
-def test_the_site_as_shipped_is_sound(redis: str | None) -> None:
+@pytest.mark.parametrize(
+    ("database", "redis", "workers"),
+    [
+        ("sqlite:///unused.sqlite3", None, "1"),
+        ("sqlite:///unused.sqlite3", None, "2"),
+        ("sqlite:///unused.sqlite3", "redis://localhost:6379/0", "1"),
+        ("postgres://ann@localhost/unused", None, "1"),
+    ],
+)
+def test_the_site_as_shipped_is_sound(database: str, redis: str | None, workers: str) -> None:
     # No check looks into the database.
-    assert "no issues" in manage(site_environment("sqlite:///unused.sqlite3", redis), "check")
+    environment = site_environment(database, redis, {"ROOMS_WORKERS": workers})
+    assert "no issues" in manage(environment, "check")

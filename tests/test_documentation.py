@@ -140,9 +140,16 @@ def test_the_settings_of_the_installation() -> None:
     site = settings.DATABASES["default"]
     if "sqlite3" in site["ENGINE"]:
         assert names["DATABASES"]["default"]["OPTIONS"] == site["OPTIONS"]
-    assert set(names["ROOMS"]) <= set(conf.KEYS)
     assert import_string(names["CHANNEL_LAYERS"]["default"]["BACKEND"])
-    assert import_string(names["ROOMS"]["PRESENCE"]["BACKEND"])
+
+
+def test_the_settings_of_several_processes() -> None:
+    sources = list(snippets("docs/processes.md", "python"))
+    assert len(sources) == 3
+    for names in map(run, sources):
+        assert set(names["ROOMS"]) <= set(conf.KEYS)
+        assert import_string(names["CHANNEL_LAYERS"]["default"]["BACKEND"])
+        assert import_string(names["ROOMS"]["PRESENCE"]["BACKEND"])
 
 
 def test_the_modules_of_the_installation() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis as redis_library
 
 from tests import services
 
@@ -18,6 +19,16 @@ def test_redis_keeps_its_address_when_it_starts_again() -> None:
     assert not redis.answers()
     redis.launch()
     assert redis.answers()
+
+
+def test_a_frozen_redis_goes_on_where_it_was() -> None:
+    redis = services.redis("restarted")
+    with redis_library.Redis.from_url(redis.url, socket_timeout=0.2, retry=None) as client:
+        client.set("word", "hello")
+        with redis.frozen(), pytest.raises(redis_library.TimeoutError):
+            client.get("word")
+        client.connection_pool.disconnect()
+        assert client.get("word") == b"hello"
 
 
 def test_a_service_is_started_once() -> None:

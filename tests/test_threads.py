@@ -93,6 +93,29 @@ async def test_a_job_counts_until_it_ends_even_when_nobody_waits_for_it(gate: th
     await asyncio.to_thread(pool.close)
 
 
+async def test_an_answer_that_takes_too_long_is_not_waited_for(gate: threading.Event) -> None:
+    pool = Pool(1, 1, patience=0, answer_seconds=0.05)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as raised:
+            await pool.run(gate.wait)
+        assert raised.value.retry
+    # Both places are taken until the jobs end.
+    with pytest.raises(Unavailable, match="busy"):
+        await pool.run(int)
+    gate.set()
+    await asyncio.to_thread(pool.close)
+    assert await pool.run(int) == 0
+    await asyncio.to_thread(pool.close)
+
+
+async def test_a_job_may_raise_a_timeout_of_its_own(pool: Pool) -> None:
+    def job() -> None:
+        raise TimeoutError("mine")
+
+    with pytest.raises(TimeoutError, match="mine"):
+        await pool.run(job)
+
+
 async def test_the_error_of_an_abandoned_job_is_seen_by_nobody(gate: threading.Event) -> None:
     pool = Pool(1, 0)
 

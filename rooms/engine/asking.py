@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveRoom
@@ -12,6 +13,14 @@ from rooms.errors import NotMember, RoomFull
 from rooms.events import User
 from rooms.extensions import JoinEvent, LeaveEvent
 from rooms.fanout import Connection, Membership
+
+
+def turn(parts: Parts, room: LiveRoom, user: User, *, listens: bool) -> AbstractAsyncContextManager[None]:
+    """Held while somebody comes in: of processes in which one user does at once, one asks the extensions,
+    and the others see the user inside."""
+    if listens or not any(hooks.has("on_join") for hooks in room.levels):
+        return nullcontext()
+    return parts.presence.turn(room.group, user)
 
 
 async def to_enter(

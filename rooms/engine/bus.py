@@ -3,15 +3,17 @@
 A process, not each socket, is the member of the layer's groups: layers drop silently above their
 capacity, forget memberships after a day, and cost a delivery per member. What is published in one
 turn of the event loop travels together. The layer is only a hint: what it loses of a room with
-history is fetched from there (``messages.py``).
+history is fetched from there (``gaps.py``). So a layer that is away, or hangs, costs nobody anything but
+hints: publishing never waits for it and never fails.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -26,9 +28,14 @@ from rooms.notices import AnyNotice
 logger = logging.getLogger("rooms.bus")
 
 CONTROL = "rooms.control"
-# Publishing never waits longer for the layer, and a layer that hangs holds up no more than this.
+# What is published waits no longer for the layer, and after a failure its group tries no sooner again.
 PUBLISH_SECONDS = 2
+PAUSE_SECONDS = 0.5
+# More than this does not wait: hints and their bytes.
 MOST_WAITING = 10_000
+MOST_WAITING_BYTES = 16 * 1024 * 1024
+# Frames of a turn are one message up to so many bytes. Redis ends connections that are behind by megabytes.
+MESSAGE_BYTES = 256 * 1024
 # Layers forget memberships after a day.
 RENEW_SECONDS = 6 * 3600
 
@@ -67,10 +74,13 @@ class Bus:
         self._wanted: set[str] = set()
         self._subscribed: set[str] = set()
         self._changing = Locks()
-        self._waiting: dict[str, list[bytes]] = {}
-        self._count = 0
+        self._repairing = asyncio.Lock()
+        # By group, what is not sent yet; how much that is, what is being sent included.
+        self._waiting: dict[str, deque[bytes]] = {}
+        self._count = self._bytes = 0
+        self._all_sent = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: dict[str, asyncio.Task[None]] = {}
         self._renewed = time.monotonic()
         # What was dropped, by name.
         self.dropped: Counter[str] = Counter()
@@ -89,31 +99,44 @@ class Bus:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.flush()
-        for group in list(self._wanted):
-            await self.unsubscribe(group)
+        for sending in self._sending.values():
+            sending.cancel()
+        await asyncio.gather(*self._sending.values(), return_exceptions=True)
+        leaving, self._wanted = self._wanted, set()
+        for group in leaving:
+            if not await self._follow(group):
+                break
 
     async def subscribe(self, group: str) -> None:
         """Hear what other processes say to a group; as soon as the layer answers, if it does not now."""
         if not self._listens or group in self._wanted:
             return
         self._wanted.add(group)
-        await self._follow(group)
+        if self._answers:
+            await self._follow(group)
 
     async def unsubscribe(self, group: str, still_wanted: Callable[[], bool] = lambda: False) -> None:
         """Stop hearing a group, unless it is wanted again by the time this is carried out."""
         if group in self._wanted and not still_wanted():
             self._wanted.discard(group)
-            await self._follow(group)
+            if self._answers:
+                await self._follow(group)
 
     async def repair(self) -> None:
-        """Do what the layer did not answer to before, and renew the memberships now and then."""
-        if not self._channel and not await self._take_seat():
+        """Do what the layer did not answer to before, and renew the memberships now and then, or when it
+        may have forgotten them."""
+        if self._repairing.locked():
             return
-        if time.monotonic() - self._renewed > RENEW_SECONDS:
-            self._renewed = time.monotonic()
-            self._subscribed.clear()
-        for group in self._wanted ^ self._subscribed:
-            await self._follow(group)
+        async with self._repairing:
+            if not self._channel and not await self._take_seat():
+                return
+            renew = time.monotonic() - self._renewed > RENEW_SECONDS
+            if renew:
+                self._renewed = time.monotonic()
+            for group in self._wanted | self._subscribed if renew else self._wanted ^ self._subscribed:
+                if not await self._follow(group, renew):
+                    # The others would wait in vain as well.
+                    return
 
     async def _take_seat(self) -> bool:
         try:
@@ -123,13 +146,14 @@ class Bus:
         self._tasks.append(asyncio.create_task(self._pump()))
         return True
 
-    async def _follow(self, group: str) -> None:
-        """Make the layer's membership what is wanted; changes of a group are made one after the other."""
+    async def _follow(self, group: str, renew: bool = False) -> bool:
+        """Make the layer's membership what is wanted, and whether that could be done; changes of a group are
+        made one after the other."""
         if not self._channel:
-            return
+            return False
         async with self._changing.of(group):
             try:
-                if group in self._wanted and group not in self._subscribed:
+                if group in self._wanted and (renew or group not in self._subscribed):
                     await self._in_time(self._layer.group_add(group, self._channel))
                     self._subscribed.add(group)
                 elif group in self._subscribed and group not in self._wanted:
@@ -137,6 +161,8 @@ class Bus:
                     self._subscribed.discard(group)
             except Unavailable:
                 logger.debug("The membership of %s in the channel layer is put off.", group)
+                return False
+        return True
 
     def publish(
         self, group: str, event: RoomEvent, *, only: Collection[str] | None = None, volatile: bool = False
@@ -150,36 +176,47 @@ class Bus:
         self._put(CONTROL, _encode(notice))
 
     async def flush(self) -> None:
-        """Wait until everything that was published has been handed to the layer."""
-        while self._sending is not None:
-            await self._sending
+        """Wait until everything that was published has been handed to the layer, or given up."""
+        while self._count:
+            self._all_sent.clear()
+            await self._all_sent.wait()
 
     def _put(self, group: str, frame: bytes) -> None:
         if self._layer is None:
             return
-        if self._count >= MOST_WAITING:
+        if self._count >= MOST_WAITING or self._bytes + len(frame) > MOST_WAITING_BYTES:
             self.dropped["hint"] += 1
             return
-        self._waiting.setdefault(group, []).append(frame)
+        self._waiting.setdefault(group, deque()).append(frame)
         self._count += 1
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_waiting())
+        self._bytes += len(frame)
+        # Each group has a task of its own while it has something to say, so that none waits for another.
+        if group not in self._sending:
+            self._sending[group] = asyncio.create_task(self._send_waiting(group))
 
-    async def _send_waiting(self) -> None:
+    async def _send_waiting(self, group: str) -> None:
+        waiting = self._waiting[group]
         try:
-            while self._waiting:
-                waiting, self._waiting, self._count = self._waiting, {}, 0
-                # Side by side, so that no group waits for the layer's answer to another.
-                await asyncio.gather(*(self._send(group, frames) for group, frames in waiting.items()))
+            while waiting:
+                frames = _message_of(waiting)
+                sent = await self._send(group, frames)
+                self._count -= len(frames)
+                self._bytes -= sum(map(len, frames))
+                if not self._count:
+                    self._all_sent.set()
+                if not sent:
+                    await asyncio.sleep(PAUSE_SECONDS)
         finally:
-            self._sending = None
+            del self._waiting[group], self._sending[group]
 
-    async def _send(self, group: str, frames: list[bytes]) -> None:
+    async def _send(self, group: str, frames: list[bytes]) -> bool:
         message = {"type": "rooms.relay", "node": self._node, "group": group, "frames": frames}
         try:
             await self._in_time(self._layer.group_send(group, message))
         except Unavailable:
             self.dropped["hint"] += len(frames)
+            return False
+        return True
 
     async def _pump(self) -> None:
         while True:
@@ -187,6 +224,7 @@ class Bus:
                 message = await self._layer.receive(self._channel)
             except Exception:
                 logger.exception("The channel layer failed; trying again in a second.")
+                self._renewed = -math.inf
                 await asyncio.sleep(1)
                 continue
             # Nothing of a client's is ever at the top level of a layer message, and the group does
@@ -205,7 +243,8 @@ class Bus:
     async def _in_time(self, work: Any) -> Any:
         """What the layer answers. Raises Unavailable; the log hears of it once, and of the end."""
         try:
-            answer = await asyncio.wait_for(work, PUBLISH_SECONDS)
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                answer = await work
         except Exception as error:
             if self._answers:
                 logger.warning("The channel layer does not answer, other processes hear nothing: %r", error)
@@ -213,5 +252,17 @@ class Bus:
             raise Unavailable("The channel layer does not answer; try again in a moment.") from error
         if not self._answers:
             logger.warning("The channel layer answers again.")
+            # It may have come back without what it knew.
+            self._renewed = -math.inf
         self._answers = True
         return answer
+
+
+def _message_of(waiting: deque[bytes]) -> list[bytes]:
+    """Take out the frames that travel next."""
+    frames = [waiting.popleft()]
+    size = len(frames[0])
+    while waiting and size + len(waiting[0]) <= MESSAGE_BYTES:
+        frames.append(waiting.popleft())
+        size += len(frames[-1])
+    return frames

@@ -1,17 +1,27 @@
-"""Taking leave of the clients when the server ends: each is told so, and may come back elsewhere."""
+"""Taking leave of the clients when the server ends: each is told so, and may come back elsewhere.
+
+They are not sent away all at once, lest they come back all at once: each is closed at a random moment of
+its own, and told a random pause after which to come back.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode
 
-# What is being carried out has so long to end.
+# Closes are spread over so much for each connection, and over the second of these at most.
+SPREAD_EACH_SECONDS = 0.01
+SPREAD_SECONDS = 5.0
+# A client is told to stay away for a random time up to the spread, or up to this where few are spread.
+SHORTEST_RETRY_SECONDS = 1.0
+# What is being carried out at a connection's moment has so long to end.
 FINISH_SECONDS = 5.0
-# After the last word a client that does not read is let go of by the heartbeat, at a tick after 5 s.
-HEAR_SECONDS = 6.5
+# And clients have so long to hear the last word.
+HEAR_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 
 
@@ -19,9 +29,15 @@ async def close_connections(engine: Engine) -> None:
     """Close every connection with its last word, those with a request under way after its answer. Returns
     when all are gone, or have had their time."""
     begin = time.monotonic()
-    while engine.connections and time.monotonic() < begin + FINISH_SECONDS + HEAR_SECONDS:
-        late = time.monotonic() > begin + FINISH_SECONDS
+    spread = min(SPREAD_EACH_SECONDS * len(engine.connections), SPREAD_SECONDS)
+    moments = {connection: begin + random.uniform(0, spread) for connection in engine.connections}
+    longest = max(spread, SHORTEST_RETRY_SECONDS)
+    while engine.connections and time.monotonic() < begin + spread + FINISH_SECONDS + HEAR_SECONDS:
+        now = time.monotonic()
         for connection in list(engine.connections):
-            if late or not connection.is_busy():
-                connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
+            # One that came over its handshake only now is sent away at once.
+            moment = moments.get(connection, begin)
+            if now >= moment and (not connection.is_busy() or now > moment + FINISH_SECONDS):
+                retry = round(random.uniform(0, longest), 3)
+                connection.close(CloseCode.SERVER_RESTART, "The server restarts.", retry_in=retry)
         await asyncio.sleep(LOOK_SECONDS)

@@ -5,8 +5,10 @@ What can be done at once is done at once; what a backend has to answer to is tri
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 
@@ -15,7 +17,7 @@ from rooms.engine.directory import LiveRoom
 from rooms.engine.hooks import Hooks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts
-from rooms.errors import CloseCode
+from rooms.errors import CloseCode, RoomsError
 from rooms.events import Joined, Left, LeftReason, Rejoined, Removed, RemovedReason, User
 from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
@@ -23,11 +25,23 @@ from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
 from rooms.presence.base import Departure
 
+logger = logging.getLogger("rooms.engine")
+
+
+class _Leaving(NamedTuple):
+    """Somebody's connection that was in a room, and still counts there."""
+
+    connection: Connection
+    place: Place
+    user: User
+
 
 class Departing:
     def __init__(self, parts: Parts, management: Management) -> None:
         self._parts = parts
         self._management = management
+        # Of each group the connections of this process that fade, by their ids.
+        self._fading: dict[str, dict[str, _Leaving]] = {}
 
     async def put_out(
         self,
@@ -54,25 +68,29 @@ class Departing:
         ]
         for connection, place in places:
             self.discard(connection, place)
-        if renamed is not UNSET:
+        # One who is still on the way in finds the room gone, and is taken out by that.
+        leaving = [_Leaving(each, place, each.user) for each, place in places if each.user and place.inside]
+        if renamed is UNSET:
+            leaving += self._fading.pop(room.group, {}).values()
+        else:
             # Before they hear the new name, under which they may come back to the same group.
-            for connection, place in places:
-                await self._parts.see_to(partial(self._leave_presence, connection, place))
+            await self._parts.see_to(partial(self._take_out, room, leaving))
         for connection, _ in places:
             _tell_removed(
                 connection, Removed(room=room.name, reason="closed", message=message, renamed=renamed)
             )
-        users = {
-            each.user.id: (each.user, each.claims) for each, place in places if each.user and place.inside
-        }
-        for user, claims in users.values():
-            self.tell_extensions(room, user, "closed", claims)
         if renamed is UNSET:
-            await self._parts.see_to(partial(self._parts.presence.clear, room.group))
+            await self._parts.see_to(partial(self._take_out, room, leaving))
 
-    async def _leave_presence(self, connection: Connection, place: Place) -> None:
-        if connection.user is not None and not place.listens_only:
-            await self._parts.presence.remove(place.group, connection.id, connection.user)
+    async def _take_out(self, room: LiveRoom, leaving: Sequence[_Leaving]) -> None:
+        """Out of a room that is no more. Of a user with connections in several processes the last one tells
+        the extensions."""
+        connections = {
+            each.connection.id: each.user for each in leaving if not _came_back(each.connection, each.place)
+        }
+        claims = {each.user.id: each.connection.claims for each in leaving}
+        for user in await self._parts.presence.remove_all(room.group, connections):
+            self.tell_extensions(room, user, "closed", claims[user.id])
 
     def disconnected(self, connection: Connection) -> None:
         """The socket is gone. What can be done at once is done at once; presence fades."""
@@ -99,6 +117,7 @@ class Departing:
         if not (seconds and (connection.protocol.resumable or _is_waited_for(room, user))):
             self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
             return
+        self._fading.setdefault(place.group, {})[connection.id] = _Leaving(connection, place, user)
         fade = partial(presence.fade, place.group, connection.id, user)
         self._parts.tasks.spawn(self._parts.departures.attempt(fade))
         self._parts.departures.add(seconds, leaves)
@@ -106,37 +125,70 @@ class Departing:
     async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
         """Take a connection out of a room's presence; with a user's last one the room hears of it."""
         if _came_back(connection, place):
+            self._faded(place.group, connection)
             return
-        live = self._parts.directory.known_application(connection.application)
+        directory = self._parts.directory
+        live = directory.known_application(connection.application)
         # Before the user is taken out: if the database does not answer, all of this is tried again.
-        room = await self._parts.directory.find_room(live, place.room) if live else None
-        if not await self._parts.presence.remove(place.group, connection.id, user):
+        room = directory.room_by_group(place.group)
+        if room is None and live is not None:
+            room = await directory.find_room(live, place.room)
+        out = await self._remove(connection, place, user)
+        self._faded(place.group, connection)
+        if not out:
             return
         if room is not None and room.group == place.group:
             self.gone(room, user, reason, claims=connection.claims)
+
+    async def _remove(self, connection: Connection, place: Place, user: User) -> bool:
+        """Whether the user is out of the room with this connection, which has not come in again."""
+        async with self._parts.places.of((place.group, connection.id)):
+            if _came_back(connection, place):
+                return False
+            return await self._parts.presence.remove(place.group, connection.id, user)
+
+    def _faded(self, group: str, connection: Connection) -> None:
+        fading = self._fading.get(group, {})
+        fading.pop(connection.id, None)
+        if not fading:
+            self._fading.pop(group, None)
 
     async def beat(self) -> None:
         """Renew what this process says about presence, and see to those whom dead processes left behind."""
         for departure in await self._parts.presence.beat():
             left_behind = partial(self._left_behind, departure)
-            self._parts.tasks.spawn(self._parts.departures.attempt(left_behind))
+            self._parts.tasks.spawn(self._parts.departures.in_turn(left_behind))
+
+    async def node_died(self, node: str) -> None:
+        """What that process said holds for a grace period; whoever is not back by then is out."""
+        presence, seconds = self._parts.presence, self._parts.settings.grace_seconds
+        await self._parts.departures.attempt(partial(presence.bury, node, seconds))
+
+    async def hand_over(self) -> None:
+        """This process ends: those who fade here are left to the others."""
+        presence = self._parts.presence
+        try:
+            await presence.bury(presence.node, self._parts.settings.grace_seconds)
+        except RoomsError as error:
+            logger.warning("Those who are here now are gone with this process's lease: %s", error.message)
 
     async def _left_behind(self, departure: Departure) -> None:
         parts = self._parts
-        place = await parts.pool.run(catalogue.place_of, departure.group)
-        application = await parts.directory.application(place[0]) if place else None
-        room = await parts.directory.find_room(application, place[1]) if application and place else None
+        room = parts.directory.room_by_group(departure.group)
+        if room is None:
+            place = await parts.pool.run(catalogue.place_of, departure.group)
+            application = await parts.directory.application(place[0]) if place else None
+            room = await parts.directory.find_room(application, place[1]) if application and place else None
         if room is not None:
             self.gone(room, departure.user, "dropped")
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
-        if _came_back(connection, place):
+        if not await self._remove(connection, place, user):
             return
-        if await self._parts.presence.remove(place.group, connection.id, user):
+        if not room.gone:
             self.gone(room, user, "left", told=not place.unheard, claims=connection.claims)
-        elif place.announced and room.gone:
-            # The room took its presence along, without knowing of one who was still on the way in.
+        elif place.announced:
             self.tell_extensions(room, user, "closed", connection.claims)
 
     def gone(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,8 @@ from typing import Any, Self
 
 from rooms.catalogue import RoomRecord
 from rooms.conf import Settings, get_settings, load_backend
-from rooms.engine.bus import Bus, Relay
+from rooms.engine.bus import Bus
+from rooms.engine.crowds import Crowds
 from rooms.engine.departing import Departing
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
 from rooms.engine.gaps import CHECK_SECONDS, Gaps
@@ -32,11 +32,12 @@ from rooms.engine.services import EngineServices
 from rooms.engine.speaking import Speaking
 from rooms.engine.throttle import Throttle
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import Connected, Direct, Logout, Ping, Pong, Quit
-from rooms.fanout import Connection, Flusher, Hub
+from rooms.events import Connected, Logout, Ping, Pong, Quit
+from rooms.fanout import Connection, Hub
+from rooms.histories import PRUNE_SECONDS, Histories
 from rooms.limits import Addresses
 from rooms.notices import AnyNotice
-from rooms.presence.base import BEAT_SECONDS
+from rooms.presence.base import BEAT_SECONDS, Presence
 from rooms.protocols.native import VERSION
 from rooms.threads import Pool
 
@@ -64,19 +65,23 @@ class Engine:
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or get_settings()
         self.loop = asyncio.get_running_loop()
-        self.node = uuid.uuid4().hex
+        presence: Presence = load_backend(settings.presence)
+        self.node = presence.node
         self.connections: dict[Connection, _Socket] = {}
-        self.flusher = Flusher(self.loop.call_soon)
         self._handlers = Pool(settings.threads, settings.thread_queue, "rooms-handlers")
         pool = Pool(settings.threads, settings.thread_queue)
         self.services = EngineServices(self.loop)
         self.parts = Parts(
             settings=settings,
-            hub=Hub(lambda group: self.gaps.found(group)),
-            bus=Bus(settings.channel_layer, self.node, self._relayed, self.notice),
+            hub=Hub(
+                lambda group: self.gaps.found(group),
+                lambda group: self.crowds.gathers(group),
+                settings.large_room_members,
+            ),
+            bus=Bus(settings.channel_layer, self.node, lambda *it: self.speaking.relayed(*it), self.notice),
             directory=Directory(pool, self._handlers, self.services, self, settings.handler_seconds),
-            presence=load_backend(settings.presence),
-            histories={name: load_backend(backend) for name, backend in settings.history.items()},
+            presence=presence,
+            histories=Histories(settings.history),
             pool=pool,
             passwords=Pool(2, 32, "rooms-passwords"),
         )
@@ -86,6 +91,7 @@ class Engine:
         self.messages = Messages(self.parts)
         self.reading = Reading(self.parts)
         self.gaps = Gaps(self.parts)
+        self.crowds = Crowds(self.parts)
         self.services.serve(self.parts, self.management, self.messages)
         self.speaking = Speaking(self.parts, self.messages)
         self.logins = Logins(self.parts)
@@ -130,6 +136,7 @@ class Engine:
         heartbeat.every(REFRESH_SECONDS, self.parts.directory.refresh)
         heartbeat.every(REPAIR_SECONDS, self.parts.bus.repair)
         heartbeat.every(CHECK_SECONDS, self.gaps.check)
+        heartbeat.every(PRUNE_SECONDS, self.parts.histories.prune)
         self._ticking = asyncio.create_task(heartbeat.run())
         self.services.open(self)
 
@@ -142,16 +149,17 @@ class Engine:
             self._ticking.cancel()
         for connection in list(self.connections):
             connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
+        self.crowds.stop()
         await self.services.hang_up()
         await self.parts.tasks.settle()
+        if self._ticking is not None:
+            await self.departing.hand_over()
         await self.parts.bus.stop()
         self.parts.directory.close()
         await self.parts.presence.close()
-        for history in self.parts.histories.values():
-            await asyncio.to_thread(history.close)
-        for pool in (self.parts.pool, self.parts.passwords):
+        await self.parts.histories.close()
+        for pool in (self.parts.pool, self.parts.passwords, self._handlers):
             await asyncio.to_thread(pool.close)
-        await asyncio.to_thread(self._handlers.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,7 +196,6 @@ class Engine:
                 return
             socket.address = address
         socket.application = application
-        connection.waiting_for_login = time.monotonic()
         self.parts.hub.group_add(application.group, connection)
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
@@ -218,6 +225,7 @@ class Engine:
             # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
             greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
             await asyncio.shield(self.parts.tasks.spawn(greeting))
+        connection.waiting_for_login = None if connection.user else time.monotonic()
 
     async def logout(self, connection: Connection, request: Logout) -> None:
         user_of(connection)
@@ -270,6 +278,10 @@ class Engine:
             self.notice(notice)
         self.parts.bus.tell(notice)
 
+    async def node_died(self, node: str) -> None:
+        """The process whose engine's ``node`` that was is gone: its users fade. Many may say so."""
+        await self.departing.node_died(node)
+
     def application_changed(self, application: LiveApplication) -> None:
         self.notices.application_changed(application)
 
@@ -277,12 +289,6 @@ class Engine:
         self.notices.room_changed(room, old)
 
     # Inside ------------------------------------------------------------------------------------------
-
-    def _relayed(self, group: str, relay: Relay) -> None:
-        if isinstance(relay.event, Direct):
-            self.speaking.deliver(group, relay.event, relay.only or ())
-        else:
-            self.parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
 
     def _abort(self, connection: Connection) -> None:
         self.connections[connection].abort()

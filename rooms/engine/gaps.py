@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 
 from rooms.engine.directory import LiveRoom
 from rooms.engine.parts import Parts
-from rooms.errors import RoomsError
+from rooms.errors import CloseCode, RoomsError
+from rooms.events import Message, Position
 
 logger = logging.getLogger("rooms.engine")
 
 # A number that is missing may just be late; after so long it is fetched.
 GAP_SECONDS = 0.05
-# Positions are compared so often: nobody waits longer for a message whose hint was lost.
-CHECK_SECONDS = 5
+# Positions are compared so often, give or take two fifths, and up to a second late: nobody waits longer than
+# 5 s for a message whose hint was lost.
+CHECK_SECONDS = 2.5
 
 
 class Gaps:
@@ -27,6 +30,9 @@ class Gaps:
         self._parts = parts
         # Groups that are being seen to, and how far at least they have to get.
         self._filling: dict[str, int] = {}
+        # Histories that are being asked where they stand; which history and epoch each group was found in.
+        self._checking: set[str] = set()
+        self._epochs: dict[str, tuple[str, str]] = {}
 
     def found(self, group: str, until: int = 0) -> None:
         """The hub misses numbers of this group, up to ``until`` or between others: fetch them, unless they
@@ -43,33 +49,74 @@ class Gaps:
             room = self._parts.directory.room_by_group(group)
             if room is not None and self._parts.hub.position(group) is not None:
                 by_history[room.record.history].append(room)
-        for name, rooms in by_history.items():
+        for name in by_history.keys() - self._checking:
+            self._checking.add(name)
+            self._parts.tasks.spawn(self._check_history(name, by_history[name]))
+        self._epochs = {group: self._epochs[group] for group in self._epochs if group in self._parts.hub}
+
+    async def _check_history(self, name: str, rooms: list[LiveRoom]) -> None:
+        """One question for all rooms of a history; one that does not answer holds up no other's."""
+        try:
             positions = await self._parts.histories[name].positions([room.record.id for room in rooms])
             for room in rooms:
-                newest, told = positions.get(room.record.id, 0), self._parts.hub.position(room.group)
-                if told is not None and told < newest:
-                    self.found(room.group, newest)
+                if (position := positions.get(room.record.id)) is not None:
+                    self._compare(room, name, position)
+        finally:
+            self._checking.discard(name)
+
+    def _compare(self, room: LiveRoom, history: str, position: Position) -> None:
+        told = self._parts.hub.position(room.group)
+        before, self._epochs[room.group] = self._epochs.get(room.group), (history, position.epoch)
+        if before is not None and before[0] == history and before[1] != position.epoch:
+            self._begin_anew(room)
+        elif told is not None and told < position.seq:
+            self.found(room.group, position.seq)
+
+    def _begin_anew(self, room: LiveRoom) -> None:
+        """The history has lost what it had, and its numbers do not go on from where the room was told: who
+        is in it has to come again."""
+        logger.warning("The history of room %s began anew.", room.name)
+        self._parts.hub.reset(room.group)
+        for connection in self._parts.hub.members(room.group):
+            connection.close(CloseCode.RESYNC, "The room's history began anew.")
 
     async def _fill(self, group: str) -> None:
-        hub = self._parts.hub
         try:
             await asyncio.sleep(GAP_SECONDS)
             room = self._parts.directory.room_by_group(group)
             while room is not None and (position := self._missing_after(group)) is not None:
                 messages = await self._parts.histories[room.record.history].after(room.record, position)
-                if messages and messages[0].seq is not None:
-                    # What the history does not keep any more is gone for good.
-                    hub.skip(group, messages[0].seq - 1)
+                self._give_up(room, self._gone_until(group, messages))
                 for message in messages:
-                    hub.group_send(group, message)
-                if not messages:
-                    hub.skip_gap(group)
-                    hub.skip(group, self._filling[group])
+                    self._parts.hub.group_send(group, message)
         except RoomsError as error:
             # The next message of the room finds the gap again, or the next comparison.
             logger.warning("Could not fetch what is missing in %s: %s", group, error.message)
         finally:
             del self._filling[group]
+
+    def _gone_until(self, group: str, messages: Sequence[Message]) -> int:
+        """The last number before the first message that can still be told: of these, which are all that the
+        history keeps of what is missing, or of what came too early."""
+        first = [each.seq for each in messages[:1] if each.seq is not None]
+        if (earliest := self._parts.hub.earliest(group)) is not None:
+            first.append(earliest)
+        return min(first) - 1 if first else self._filling[group]
+
+    def _give_up(self, room: LiveRoom, until: int) -> None:
+        """Nothing up to this number can be had any more: whoever has not been told it has to come again, and
+        hears then that something is missing."""
+        hub = self._parts.hub
+        if hub.position(room.group) is None:
+            # While the history was asked all went, and others come in, who are told by their answers.
+            return
+        # Numbers that came by themselves meanwhile are not missing.
+        missing = hub.behind(room.group, until)
+        if missing:
+            logger.warning("Members of room %s missed more than its history keeps.", room.name)
+        for connection in missing:
+            connection.close(CloseCode.RESYNC, "Too much was missed here.")
+        hub.skip(room.group, until)
 
     def _missing_after(self, group: str) -> int | None:
         """The number after which the group misses something; None when nothing is missing."""

@@ -40,10 +40,10 @@ class Heartbeat:
         self._departures = departures
         self._tasks = tasks
         self._abort = abort
-        self._regular: list[tuple[float, Callable[[], Awaitable[None]]]] = []
+        self._regular: list[tuple[float, Callable[[], Awaitable[object]]]] = []
         self._next: list[float] = []
 
-    def every(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
+    def every(self, seconds: float, action: Callable[[], Awaitable[object]]) -> None:
         """Have something done again and again; a little earlier or later, so that processes spread."""
         self._regular.append((seconds, action))
         self._next.append(time.monotonic() + seconds * random.uniform(0.6, 1.4))
@@ -57,10 +57,10 @@ class Heartbeat:
                 self._look_at(connection, now)
             for action in self._departures.due():
                 self._tasks.spawn(self._departures.in_turn(action))
-            for place, (seconds, action) in enumerate(self._regular):
+            for place, (seconds, regular) in enumerate(self._regular):
                 if self._next[place] <= now:
                     self._next[place] = now + seconds * random.uniform(0.6, 1.4)
-                    self._tasks.spawn(_carried_out(action))
+                    self._tasks.spawn(_carried_out(regular))
 
     def _look_at(self, connection: Connection, now: float) -> None:
         settings = self._settings
@@ -91,7 +91,7 @@ class Heartbeat:
         return settings.login_seconds if connection.application else settings.goroomserver_login_seconds
 
 
-async def _carried_out(action: Callable[[], Awaitable[None]]) -> None:
+async def _carried_out(action: Callable[[], Awaitable[object]]) -> None:
     try:
         await action()
     except RoomsError as error:

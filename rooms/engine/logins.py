@@ -31,6 +31,7 @@ from rooms.errors import (
     NameTaken,
     RateLimited,
     RoomsError,
+    Unavailable,
 )
 from rooms.events import Login, Logout, Reply, User
 from rooms.fanout import Connection
@@ -89,8 +90,13 @@ class Logins:
             raise BadRequest("Log in with a name or with a token, not with both.")
         if connection.user is None:
             self._check_rate(connection, application)
-            identity = await self._identify(application, request)
-            await self._admit(connection, application, identity)
+            try:
+                identity = await self._identify(application, request)
+                await self._admit(connection, application, identity)
+            except Unavailable:
+                # A client is not sent away for what the server could not do.
+                connection.waiting_for_login = time.monotonic()
+                raise
         else:
             await self._confirm(connection, application, request)
         await self._answer(connection, request, application)

@@ -8,6 +8,8 @@ reply: nothing overtakes it, nothing is missed, and numbers remove doubles.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 from rooms import policy
@@ -42,6 +44,8 @@ from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
 from rooms.presence.base import GroupClosed, GroupFull
 
+# So long one waits for those who came before, who are held up by extensions or by a backend.
+ADMISSION_SECONDS = 30
 # A room that is just being removed is looked for again after so many seconds each time.
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2)
 
@@ -124,7 +128,7 @@ class Membership:
                 return room, before, before
             password = room.record.password
             await self._check_password(connection, request, room, user)
-            async with room.admission:
+            async with _admission(room):
                 # The last one went out, or the password changed, while we were on our way in.
                 if room.gone or room.record.password != password:
                     continue
@@ -166,24 +170,16 @@ class Membership:
     ) -> tuple[bool, int | None]:
         """Handlers, presence, bus. Whether the user was not in the room before, and the number from which on
         the hub tells the room's events, if that is to be settled now."""
-        first = False
-        announced = await asking.to_enter(
-            self._parts, self._departing, connection, room, user, listens=place.listens_only
-        )
-        if not place.listens_only:
-            place.announced = announced
-            try:
-                first = await self._parts.presence.add(
-                    room.group, connection.id, user, limit=room.record.max_members
-                )
-            except BaseException as error:
-                if place.announced:
-                    place.announced = False
-                    self._departing.tell_extensions(room, user, "left", connection.claims)
-                if isinstance(error, GroupFull):
-                    raise asking.full(room) from None
-                raise
-            place.unheard = first
+        async with (
+            self._parts.places.of((room.group, connection.id)),
+            asking.turn(self._parts, room, user, listens=place.listens_only),
+        ):
+            announced = await asking.to_enter(
+                self._parts, self._departing, connection, room, user, listens=place.listens_only
+            )
+            if not place.listens_only:
+                place.announced = announced
+                place.unheard = await self._take_place(connection, room, place, user)
         await self._parts.bus.subscribe(room.group)
         newest = await pasts.newest(self._parts, room, connection.protocol)
         # Again, because a ban may have come while we waited.
@@ -192,7 +188,21 @@ class Membership:
             raise GroupClosed
         if place_in(connection, room) is not place:
             raise RoomClosed(f"You are not in {room.name} any more.")
-        return first, newest
+        return place.unheard, newest
+
+    async def _take_place(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> bool:
+        """Whether the user was not in the room before."""
+        try:
+            return await self._parts.presence.add(
+                room.group, connection.id, user, limit=room.record.max_members
+            )
+        except BaseException as error:
+            if place.announced:
+                place.announced = False
+                self._departing.tell_extensions(room, user, "left", connection.claims)
+            if isinstance(error, GroupFull):
+                raise asking.full(room) from None
+            raise
 
     async def _answer(
         self, connection: Connection, request: Join | Subscribe, room: LiveRoom, place: Place, user: User
@@ -219,7 +229,8 @@ class Membership:
             position=past.position if past else None,
         )
         connection.send(Reply(id=request.id, data=data))
-        connection.drop_told(room.group, {each.id for each in members}, complete=not page.more)
+        present = {each.id for each in members}
+        parts.hub.listed(room.group, connection, present, page.count, complete=not page.more)
         if past is None:
             # It hears all that was said since it is in the group.
             connection.release()
@@ -261,3 +272,16 @@ class Membership:
             connection.send(Reply(id=request.id, data={}))
         finally:
             connection.release()
+
+
+@asynccontextmanager
+async def _admission(room: LiveRoom) -> AsyncIterator[None]:
+    """Nobody else comes in meanwhile. Raises Unavailable."""
+    try:
+        await asyncio.wait_for(room.admission.acquire(), ADMISSION_SECONDS)
+    except TimeoutError:
+        raise Unavailable(f"Room {room.name} lets nobody in just now; try again in a moment.") from None
+    try:
+        yield
+    finally:
+        room.admission.release()

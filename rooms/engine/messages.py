@@ -146,8 +146,7 @@ class Messages:
         """The answer that the history knows. Without extensions it is found when appending."""
         if request.key is None or not _has_extensions(room):
             return None
-        kept = await self._parts.histories[room.record.history].find(room.record, user.id, request.key)
-        return None if kept is None else SentData(seq=kept.seq, time=kept.time)
+        return await self._parts.histories[room.record.history].find(room.record, user.id, request.key)
 
     async def _carry_out(self, connection: Connection, request: Send, room: LiveRoom, user: User) -> object:
         """Extensions, history, answer, fan-out. Returns the answer."""
@@ -209,10 +208,11 @@ class Messages:
         kept = await self._keep(request, room, user, data, recipients)
         answer = SentData(seq=kept.message.seq, time=kept.message.time)
         connection.send(Reply(id=request.id, data=answer))
-        # Also when the key was used: its first answer may have got lost before the room was told. Those
-        # who were told are not told again, because of the number.
-        exclude = connection if request.echo is False else None
-        self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
+        if not kept.gone:
+            # Also when the key was used: its first answer may have got lost before the room was told. Those
+            # who were told are not told again, because of the number.
+            exclude = connection if request.echo is False else None
+            self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
         return answer
 
     async def _keep(

@@ -9,7 +9,7 @@ from django.contrib.auth import get_user_model
 from msgspec import UNSET, UnsetType
 
 from rooms import catalogue, policy
-from rooms.catalogue import ApplicationRecord, RoomRecord, group_of
+from rooms.catalogue import ApplicationRecord, RoomRecord
 from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.locks import Locks
@@ -132,8 +132,6 @@ class Notices:
     async def _deleted(self, notice: RoomChanged, live: LiveRoom | None) -> None:
         if live is not None:
             await self._remove(live, "The room was closed.")
-        else:
-            await self._parts.presence.clear(group_of(notice.room))
         self._management.forget(notice.room)
         for history in self._parts.histories.values():
             await history.forget(notice.room)

@@ -7,18 +7,20 @@ import heapq
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rooms.conf import Settings
 from rooms.engine.bus import Bus
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
+from rooms.engine.locks import Locks
 from rooms.errors import NotLoggedIn, NotMember, RoomNotFound, RoomsError
 from rooms.events import User
 from rooms.extensions import ConnectionEvent
-from rooms.fanout import Connection, Hub, Membership
-from rooms.histories import History
+from rooms.fanout import Connection, Flusher, Hub, Membership
+from rooms.histories import Histories
 from rooms.presence import Presence
 from rooms.threads import Pool
 
@@ -52,8 +54,10 @@ class Tasks:
             await asyncio.wait(set(self._tasks))
 
 
-# What a backend did not answer to is tried again after so many seconds.
+# What a backend did not answer to is tried again after so many seconds; what failed in a way that nobody
+# foresaw, so many times in all.
 RETRY_SECONDS = 5
+MOST_TRIES = 5
 # Cleaning up is in no hurry and leaves the threads to those who wait for an answer.
 MOST_AT_ONCE = 4
 
@@ -69,8 +73,9 @@ class Departures:
     def add(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), action))
 
-    async def attempt(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Carry it out now, and again later as long as a backend does not answer."""
+    async def attempt(self, action: Callable[[], Awaitable[None]], tries: int = MOST_TRIES) -> None:
+        """Carry it out now, and again later as long as a backend does not answer, or a few times when
+        something else goes wrong."""
         try:
             await action()
         except RoomsError as error:
@@ -78,6 +83,12 @@ class Departures:
                 raise
             logger.warning("Put off for %s s: %s", RETRY_SECONDS, error.message)
             self.add(RETRY_SECONDS, action)
+        except Exception:
+            if tries > 1:
+                logger.exception("Something failed; it is tried again in %s s", RETRY_SECONDS)
+                self.add(RETRY_SECONDS, partial(self.attempt, action, tries - 1))
+            else:
+                logger.exception("Something failed for good")
 
     async def in_turn(self, action: Callable[[], Awaitable[None]]) -> None:
         """As ``attempt``, a few at a time."""
@@ -102,11 +113,15 @@ class Parts:
     bus: Bus
     directory: Directory
     presence: Presence
-    histories: Mapping[str, History]
+    histories: Histories
     pool: Pool
     passwords: Pool
+    # Writes for all connections together; made in the running event loop.
+    flusher: Flusher = field(default_factory=lambda: Flusher(asyncio.get_running_loop().call_soon))
     tasks: Tasks = field(default_factory=Tasks)
     departures: Departures = field(default_factory=Departures)
+    # Of a connection in a group: coming in and being taken out exclude each other.
+    places: Locks = field(default_factory=Locks)
 
     async def see_to(self, action: Callable[[], Awaitable[None]]) -> None:
         """Wait for something that has to be done in the end, also when nobody waits any more."""

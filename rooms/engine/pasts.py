@@ -18,7 +18,8 @@ async def newest(parts: Parts, room: LiveRoom, protocol: Protocol) -> int | None
     if protocol.tells_past != "nothing" or parts.hub.position(room.group) is not None:
         return None
     positions = await parts.histories[room.record.history].positions([room.record.id])
-    return positions.get(room.record.id, 0)
+    position = positions.get(room.record.id)
+    return position.seq if position else 0
 
 
 async def past_of(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from rooms import policy
 from rooms.engine.answers import message_event, tell_user
+from rooms.engine.bus import Relay
 from rooms.engine.directory import user_group
 from rooms.engine.messages import Messages, name_of
 from rooms.engine.parts import Parts, event_of, place_in, user_of
@@ -72,6 +73,13 @@ class Speaking:
         except RoomsError:
             return False
         return request.to in await self._parts.presence.find(room.group, [request.to])
+
+    def relayed(self, group: str, relay: Relay) -> None:
+        """Another process said so."""
+        if isinstance(relay.event, Direct):
+            self.deliver(group, relay.event, relay.only or ())
+        else:
+            self._parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
 
     def deliver(self, application: str, event: Direct, users: Iterable[str]) -> None:
         """Tell those connections of users (ids) that are in this process; ``application`` is its group."""

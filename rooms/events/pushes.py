@@ -76,6 +76,16 @@ class Left(Push, frozen=True, kw_only=True, tag="left"):
     reason: LeftReason
 
 
+class Members(Push, frozen=True, kw_only=True, tag="members"):
+    """Who came to a large room and who went since its members were told last, each in the order of their last
+    change. Somebody who did both is where the last of it took them. ``count`` is how many there are now."""
+
+    room: str
+    count: int
+    joined: list[User]
+    left: list[User]
+
+
 class RoomInfo(Value, frozen=True, kw_only=True):
     """A room as a list of rooms shows it."""
 

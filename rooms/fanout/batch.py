@@ -7,9 +7,11 @@ steps aside, and is told the rest of the round alone; so everybody hears everyth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Self
 
 from rooms import frames
+from rooms.events import Push
 from rooms.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +21,19 @@ if TYPE_CHECKING:
 LONGEST_JOINED_FRAME = 64 * 1024
 # What is written at once for everybody is not longer by more than one event.
 LONGEST_ROUND = 256 * 1024
+
+
+class Encoded(dict[type[Protocol], bytes | None]):
+    """The frames of one event by protocol, each made when it is first asked for."""
+
+    def __init__(self, event: Push, application: str) -> None:
+        super().__init__()
+        self._event = event
+        self._application = application
+
+    def __missing__(self, kind: type[Protocol]) -> bytes | None:
+        frame = self[kind] = kind.broadcast(self._event, self._application)
+        return frame
 
 
 class Round:
@@ -32,6 +47,18 @@ class Round:
         self.batches: dict[type[Protocol], Batch] = {}
         self.apart: dict[Outbox, None] = {}
 
+    @classmethod
+    def begun(cls, members: Collection[Outbox], encoded: Encoded, exclude: Outbox | None) -> Self:
+        """A round that begins with this event; whoever cannot hear it with the others is apart."""
+        begun = cls()
+        for member in members:
+            kind = type(member.protocol)
+            if member is not exclude and encoded[kind] is not None and member.attach(begun.batch(kind)):
+                begun.attached += 1
+            else:
+                begun.apart[member] = None
+        return begun
+
     @property
     def goes_on(self) -> bool:
         """Somebody would hear what is added now."""
@@ -43,6 +70,22 @@ class Round:
         if batch is None:
             batch = self.batches[kind] = Batch(self, kind)
         return batch
+
+    def add(self, encoded: Encoded) -> None:
+        """Tell all who are attached."""
+        for kind, batch in self.batches.items():
+            if (frame := encoded[kind]) is not None:
+                batch.add(frame)
+
+    def join(self, member: Outbox) -> None:
+        """Somebody new hears what is left of it."""
+        if self.goes_on:
+            self.apart[member] = None
+
+    def discard(self, member: Outbox) -> None:
+        """Somebody hears no more of it."""
+        member.step_aside(self)
+        self.apart.pop(member, None)
 
     def end(self) -> None:
         """What follows is for the next round. Those who have yet to read hold on to their batch."""

@@ -2,7 +2,8 @@
 
 An event is encoded once for each protocol that is present, and written down once for all members who
 hear the same (``batch.py``): no await, no task and no encoding per member. Numbered events pass a room's
-sequencer first. Next in the flow: ``outbox.py`` queues, ``flusher.py`` or ``serving.py`` writes.
+sequencer first; who comes to a large room and who goes is gathered in ``crowd.py``. Next in the flow:
+``outbox.py`` queues, ``flusher.py`` or ``serving.py`` writes.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rooms.events import Joined, Left, Message, Push
-from rooms.fanout.batch import Round
+from rooms.fanout.batch import Encoded, Round
 from rooms.fanout.connection import Connection
+from rooms.fanout.crowd import Crowd
 from rooms.fanout.sequencer import Sequencer
-from rooms.protocols import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +24,19 @@ class _Delivery:
     event: Push
     exclude: Connection | None
     only: Collection[str] | None
-
-
-class _Encoded(dict[type[Protocol], bytes | None]):
-    """The frames of one event by protocol, each made when it is first asked for."""
-
-    def __init__(self, event: Push, application: str) -> None:
-        super().__init__()
-        self._event = event
-        self._application = application
-
-    def __missing__(self, kind: type[Protocol]) -> bytes | None:
-        frame = self[kind] = kind.broadcast(self._event, self._application)
-        return frame
+    # Those of the group's members to whom it is told; None: all.
+    among: Collection[Connection] | None = None
 
 
 class _Group:
-    __slots__ = ("members", "round", "sequencer", "settling")
+    __slots__ = ("crowd", "members", "round", "sequencer", "settling", "singly")
 
     def __init__(self) -> None:
         self.members: dict[Connection, None] = {}
+        self.crowd = Crowd()
+        # Members who hear of each coming and going, however large the group is: because their protocol wants
+        # that, or because they have no list of members yet.
+        self.singly: dict[Connection, None] = {}
         self.sequencer: Sequencer[tuple[int, _Delivery]] = Sequencer()
         # Members whose join was answered with more than the group has been told so far.
         self.settling: dict[Connection, int] = {}
@@ -58,12 +52,21 @@ class _Group:
 class Hub:
     """Synchronous; belongs to one event loop.
 
-    ``on_gap(group)`` is called when a numbered event cannot be told because one before it is missing.
+    ``on_gap(group)`` is called when a numbered event cannot be told because one before it is missing,
+    ``on_crowd(group)`` when somebody came or went whom ``tell_changes`` is to tell, because the group has
+    more than ``large`` users.
     """
 
-    def __init__(self, on_gap: Callable[[str], None] = lambda group: None) -> None:
+    def __init__(
+        self,
+        on_gap: Callable[[str], None] = lambda group: None,
+        on_crowd: Callable[[str], None] = lambda group: None,
+        large: int = 200,
+    ) -> None:
         self._groups: dict[str, _Group] = {}
         self._on_gap = on_gap
+        self._on_crowd = on_crowd
+        self._large = large
         # What was dropped, by name.
         self.dropped: Counter[str] = Counter()
 
@@ -82,8 +85,9 @@ class Hub:
         found = self._groups.setdefault(group, _Group())
         if connection not in found.members:
             found.members[connection] = None
-            if found.round.goes_on:
-                found.round.apart[connection] = None
+            found.round.join(connection)
+        if connection.protocol.tells_comings != "nothing":
+            found.singly[connection] = None
 
     def group_discard(self, group: str, connection: Connection) -> bool:
         """Take a connection out. True when it was the group's last one here."""
@@ -91,8 +95,9 @@ class Hub:
         if found is None or connection not in found.members:
             return False
         del found.members[connection]
-        connection.step_aside(found.round)
-        found.round.apart.pop(connection, None)
+        found.round.discard(connection)
+        found.singly.pop(connection, None)
+        found.crowd.forget(connection)
         found.settling.pop(connection, None)
         if not found.members:
             del self._groups[group]
@@ -114,7 +119,8 @@ class Hub:
         if found is None:
             return
         if not isinstance(event, Message) or event.seq is None:
-            self._deliver(group, found, _Delivery(event, exclude, only), None, volatile)
+            among = self._gather(group, found, event) if isinstance(event, Joined | Left) else None
+            self._deliver(group, found, _Delivery(event, exclude, only, among), None, volatile)
             return
         numbered = found.sequencer.offer(event.seq, (event.seq, _Delivery(event, exclude, only)))
         self._deliver_all(group, found, numbered)
@@ -157,12 +163,77 @@ class Hub:
         if found is not None and (earliest := found.sequencer.earliest) is not None:
             self.skip(group, earliest - 1)
 
+    def earliest(self, group: str) -> int | None:
+        """The first number that waits behind what is missing."""
+        found = self._groups.get(group)
+        return found.sequencer.earliest if found else None
+
+    def behind(self, group: str, position: int) -> list[Connection]:
+        """The members who have not been told everything up to ``position``."""
+        found = self._groups.get(group)
+        if found is None or (found.sequencer.position or 0) >= position:
+            return []
+        return [member for member in found.members if found.settling.get(member, 0) < position]
+
     def settle(self, group: str, connection: Connection, position: int) -> None:
         """This member has been told everything up to ``position`` by the answer to its join."""
         connection.release(group, position)
         found = self._groups.get(group)
         if found and connection in found.members and (found.sequencer.position or 0) < position:
             found.settling[connection] = position
+
+    # Large groups ------------------------------------------------------------------------------------
+
+    def listed(
+        self, group: str, connection: Connection, present: Collection[str], count: int, *, complete: bool
+    ) -> None:
+        """This member is being told who is in the group: ``count`` users, those with the ids ``present``
+        among them, who are all if ``complete``."""
+        connection.drop_told(group, present, complete=complete)
+        found = self._groups.get(group)
+        if found is None or connection not in found.members:
+            return
+        found.crowd.size = count
+        if connection in found.singly and connection.protocol.tells_comings == "digests":
+            del found.singly[connection]
+            found.crowd.listed(connection)
+
+    def changed(self, group: str) -> int | None:
+        """The number of the last coming or going that waits to be told; None: nothing waits."""
+        found = self._groups.get(group)
+        return found.crowd.until if found else None
+
+    def size(self, group: str) -> int:
+        """How many users the group has, as far as is known here."""
+        found = self._groups.get(group)
+        return found.crowd.size if found else 0
+
+    def tell_changes(self, group: str, until: int, count: int) -> None:
+        """Tell the members who came and went, up to the number ``until``, now that there are ``count``."""
+        found = self._groups.get(group)
+        if found is None:
+            return
+        digest, digests = found.crowd.take(until, count)
+        others = [
+            each
+            for each in found.members
+            if each.protocol.tells_comings == "digests" and each not in found.singly and each not in digests
+        ]
+        for event, among in ((digest, others), *((event, (each,)) for each, event in digests.items())):
+            if event is not None:
+                self._deliver(group, found, _Delivery(event, None, None, among), None)
+
+    def _gather(self, group: str, found: _Group, event: Joined | Left) -> Collection[Connection] | None:
+        """Those who are to be told at once who came or went; None: everybody."""
+        crowd, waits = found.crowd, found.crowd.until is not None
+        crowd.count(event)
+        # What waits goes first: also in a group that is small by now.
+        if not waits and crowd.size <= self._large:
+            return None
+        crowd.note(event)
+        if not waits:
+            self._on_crowd(group)
+        return found.singly
 
     def _deliver_all(self, group: str, found: _Group, numbered: list[tuple[int, _Delivery]]) -> None:
         for seq, delivery in numbered:
@@ -171,24 +242,23 @@ class Hub:
     def _deliver(
         self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
     ) -> None:
-        encoded = _Encoded(delivery.event, found.application)
-        if delivery.only is not None or volatile or (found.settling and seq is not None):
+        encoded = Encoded(delivery.event, found.application)
+        settling = found.settling and seq is not None
+        if delivery.only is None and delivery.among is None and not volatile and not settling:
+            self._tell_together(group, found, delivery, encoded, seq)
+        else:
             # What each is told depends on who it is.
             self._tell_each(group, found, delivery, encoded, seq, volatile)
-        else:
-            self._tell_together(group, found, delivery, encoded, seq)
 
     def _tell_together(
-        self, group: str, found: _Group, delivery: _Delivery, encoded: _Encoded, seq: int | None
+        self, group: str, found: _Group, delivery: _Delivery, encoded: Encoded, seq: int | None
     ) -> None:
         exclude, whose = delivery.exclude, _whose(delivery.event)
         if not found.round.goes_on:
-            found.round = _begin(found.members, encoded, exclude)
+            found.round = Round.begun(found.members, encoded, exclude)
         elif exclude is not None:
             exclude.step_aside(found.round)
-        for kind, batch in found.round.batches.items():
-            if (frame := encoded[kind]) is not None:
-                batch.add(frame)
+        found.round.add(encoded)
         for member in found.round.apart:
             if member is not exclude and (frame := encoded[type(member.protocol)]) is not None:
                 member.push(frame, group, seq, whose)
@@ -198,16 +268,16 @@ class Hub:
         group: str,
         found: _Group,
         delivery: _Delivery,
-        encoded: _Encoded,
+        encoded: Encoded,
         seq: int | None,
         volatile: bool,
     ) -> None:
         exclude, only, whose = delivery.exclude, delivery.only, _whose(delivery.event)
         settled = found.settling if seq is not None else {}
-        for member in found.members:
-            if member is exclude or (
-                only is not None and (member.user is None or member.user.id not in only)
-            ):
+        for member in found.members if delivery.among is None else delivery.among:
+            if member is exclude:
+                continue
+            if only is not None and (member.user is None or member.user.id not in only):
                 continue
             if seq is not None and settled.get(member, 0) >= seq:
                 continue
@@ -220,18 +290,6 @@ class Hub:
             member.push(frame, group, seq, whose)
         if seq is not None and settled:
             found.settling = {each: until for each, until in settled.items() if until > seq}
-
-
-def _begin(members: Collection[Connection], encoded: _Encoded, exclude: Connection | None) -> Round:
-    """A round that begins with this event; whoever cannot hear it with the others is apart."""
-    begun = Round()
-    for member in members:
-        kind = type(member.protocol)
-        if member is not exclude and encoded[kind] is not None and member.attach(begun.batch(kind)):
-            begun.attached += 1
-        else:
-            begun.apart[member] = None
-    return begun
 
 
 def _whose(event: Push) -> tuple[str, bool] | None:

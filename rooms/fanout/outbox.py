@@ -208,6 +208,9 @@ class Outbox:
         if discard:
             self._frames, self._held, self._bytes = [], None, 0
         elif self._held is not None:
+            # What its groups are told waits for an answer that will not come; who resumes is told it again.
+            self._bytes -= sum(len(each.frame) for each in self._held if each.group is not None)
+            self._held = [each for each in self._held if each.group is None]
             self.release()
         if self._is_closing():
             # What was held was too much, and said so itself.

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from rooms.histories.base import Appended, History, Page, Snapshot
+from rooms.histories.shelf import PRUNE_SECONDS, Histories
 
-__all__ = ["Appended", "History", "Page", "Snapshot"]
+__all__ = ["PRUNE_SECONDS", "Appended", "Histories", "History", "Page", "Snapshot"]

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
 from rooms.errors import BadRequest
-from rooms.events import Message, Position
+from rooms.events import Message, Position, SentData
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The message as it is kept; ``again`` when its key had been used, and nothing was added."""
+    """The message as it is kept; ``again`` when its key had been used, and nothing was added. ``gone``: what
+    was said then is kept no longer, and ``message`` has only its number and time."""
 
     message: Message
     again: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,8 @@ class History(ABC):
 
     @abstractmethod
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
-        """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it)."""
+        """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it). A
+        sender's ``key`` is remembered as long as the message is kept, and for at least KEY_SECONDS."""
 
     @abstractmethod
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
@@ -65,18 +68,24 @@ class History(ABC):
         this process appended are told to their appender before they are told here."""
 
     @abstractmethod
-    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
-        """The newest number of each of the rooms with these ids, as far as there is one."""
+    async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
+        """Where each of the rooms with these ids stands, as far as there is a number. Many cost little
+        more than one."""
 
     @abstractmethod
-    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
-        """The message that a sender (an id) sent with a key, as long as it is kept."""
+    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+        """Number and time of what a sender (an id) sent with a key, as long as the key is remembered."""
 
     @abstractmethod
     async def forget(self, room: int) -> None:
         """The room with this id is gone."""
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
+    async def prune(self, *, dry_run: bool = False) -> int:
+        """Delete the messages that are kept no longer, in rooms that fell silent too. How many they were,
+        or with ``dry_run`` are. Stores that forget by themselves have nothing to do."""
+        return 0
+
+    async def close(self) -> None:  # noqa: B027 (some have nothing to let go of)
         """Let go of threads and connections."""
 
 

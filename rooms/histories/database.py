@@ -1,37 +1,45 @@
 """History in the database: any number of processes, one gap-free sequence per room.
 
 A message gets its number from the room's ``Sequence`` row, locked in the transaction that stores
-the message: numbers appear in the order of the commits and a rolled-back one is never seen.
+the message: numbers appear in the order of the commits and a rolled-back one is never seen. What is
+read here comes from the database that is written, never from a copy that lags behind.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from rooms import clock, models
+from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.catalogue import RoomRecord, database
 from rooms.conf import get_settings
-from rooms.errors import BadRequest, RoomNotFound, RoomsError, Unavailable
-from rooms.events import Message, Position, User
-from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
-from rooms.histories.ledger import Ledger
+from rooms.errors import RoomNotFound, RoomsError, Unavailable
+from rooms.events import Message, Position, SentData
+from rooms.histories import pruning
+from rooms.histories.base import Appended, History, Page, Snapshot
+from rooms.histories.ledger import OUTAGES, Ledger
+from rooms.histories.pruning import Retention
+from rooms.histories.rows import message_of, put_state, read_state, said, sender_id
 from rooms.threads import Pool
 
 logger = logging.getLogger("rooms.histories")
+T = TypeVar("T")
 
 # Old messages are deleted once in so many appends to a room; readers never see them before.
 PRUNE_EVERY = 64
+# Databases take only so many values in a query.
+MOST_POSITIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +53,7 @@ class DatabaseHistory(History):
     """The default. Reads go to a few threads, appends to the ledger."""
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
-        self._pool = Pool(threads, queue, "rooms-history")
+        self._pool = Pool(threads, queue, "rooms-history", answer_seconds=ANSWER_SECONDS)
         self._ledger: Ledger[_Append] = Ledger(_append_all)
 
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
@@ -53,27 +61,42 @@ class DatabaseHistory(History):
         return result
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
-        return await self._pool.run(_snapshot, room, since, limit)
+        return await self._pool.run(_read, _snapshot, room, since, limit)
 
     async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
-        return await self._pool.run(_page, room, before, after, limit)
+        return await self._pool.run(_read, _page, room, before, after, limit)
 
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
-        result: list[Message] = await _told_plainly(self._ledger.read(partial(_after, room, seq)))
+        result: list[Message] = await _told_plainly(self._ledger.read(partial(_read, _after, room, seq)))
         return result
 
-    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
-        return await self._pool.run(_positions, rooms)
+    async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
+        return await self._pool.run(_read, _positions, rooms)
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
-        return await self._pool.run(_find, room, sender, key)
+    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+        return await self._pool.run(_read, _find, room, sender, key)
 
     async def forget(self, room: int) -> None:
         """The database has forgotten it with the room's row."""
 
-    def close(self) -> None:
-        self._ledger.close()
-        self._pool.close()
+    async def prune(self, *, dry_run: bool = False) -> int:
+        pruned = 0
+        chunks = pruning.with_expired()
+        while (found := await self._pool.run(next, chunks, None)) is not None:
+            for retention in found:
+                if dry_run:
+                    pruned += await self._pool.run(pruning.count, retention)
+                    continue
+                deleted = pruning.CHUNK
+                while deleted >= pruning.CHUNK:
+                    # In the ledger's turn, since writers of one process need not compete.
+                    deleted = await _told_plainly(self._ledger.read(partial(pruning.prune, retention)))
+                    pruned += deleted
+        return pruned
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._ledger.close)
+        await asyncio.to_thread(self._pool.close)
 
 
 async def _told_plainly(work: Any) -> Any:
@@ -81,7 +104,7 @@ async def _told_plainly(work: Any) -> Any:
         return await work
     except RoomsError:
         raise
-    except (OperationalError, InterfaceError) as error:
+    except OUTAGES as error:
         logger.warning("The database did not answer: %s", error)
         raise Unavailable("The database does not answer; try again in a moment.") from error
 
@@ -94,7 +117,7 @@ def _append_all(appends: Sequence[_Append]) -> list[Any]:
     for place, each in enumerate(appends):
         by_room[each.room.id].append((place, each))
     results: list[Any] = [None] * len(appends)
-    with transaction.atomic(using=database()):
+    with bounded_transaction():
         # Always in the same order, so that two processes never wait for each other's locks.
         for room_id in sorted(by_room):
             places, of_room = zip(*by_room[room_id], strict=True)
@@ -113,7 +136,7 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
     rows: list[models.Message] = []
     results: list[Any] = []
     for each in appends:
-        used = (_sender_id(each.message), each.key)
+        used = (sender_id(each.message), each.key)
         if each.key is not None and used in known:
             results.append(Appended(known[used], again=True))
             continue
@@ -122,20 +145,20 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
             continue
         sequence.seq += 1
         kept = msgspec.structs.replace(each.message, seq=sequence.seq)
-        rows.append(models.Message(room_id=room.id, seq=sequence.seq, key=each.key, **_said(kept)))
+        rows.append(models.Message(room_id=room.id, seq=sequence.seq, key=each.key, **said(kept)))
         rows[-1].state = kept.state is True
         known[used] = kept
         results.append(Appended(kept))
     models.Message.objects.bulk_create(rows)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
-        _expired(room, sequence.seq).delete()
+        _retention(room, sequence.seq).delete_some()
     return results
 
 
 def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
-    rows = models.Sequence.objects.select_for_update() if lock else models.Sequence.objects.all()
-    found = rows.filter(pk=room.id).first()
+    rows = models.Sequence.objects.using(database())
+    found = (rows.select_for_update() if lock else rows).filter(pk=room.id).first()
     if found is None:
         if not models.Room.objects.filter(pk=room.id).exists():
             raise RoomNotFound(f"There is no room {room.name} any more.")
@@ -148,25 +171,16 @@ def _known_keys(room: RoomRecord, appends: Sequence[_Append]) -> dict[tuple[str,
     keys = [each.key for each in appends if each.key is not None]
     if not keys:
         return {}
-    rows = models.Message.objects.filter(room_id=room.id, key__in=keys)
-    return {(row.sender_id, row.key): _message(room, row) for row in rows}
-
-
-def put_state(room: RoomRecord, message: Message, seq: int | None) -> BadRequest | None:
-    """A later value takes the place of the first; ``null`` removes it. Returns why it cannot be kept."""
-    of_room = models.StateMessage.objects.filter(room_id=room.id)
-    if bytes(message.data) == b"null":
-        of_room.filter(event=message.event).delete()
-    else:
-        value = {"seq": seq, **_said(message)}
-        if not of_room.filter(event=message.event).update(**value):
-            if of_room.count() >= get_settings().state_count:
-                return too_much_state()
-            of_room.create(room_id=room.id, **value)
-    return None
+    rows = models.Message.objects.using(database()).filter(room_id=room.id, key__in=keys)
+    return {(row.sender_id, row.key): message_of(room, row) for row in rows}
 
 
 # Reading -----------------------------------------------------------------------------------------
+
+
+def _read(job: Callable[..., T], *arguments: Any) -> T:
+    with bounded_reading():
+        return job(*arguments)
 
 
 def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
@@ -184,9 +198,10 @@ def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         rows = list(reversed(kept.order_by("-seq")[:limit]))
     return Snapshot(
         position=Position(epoch=sequence.epoch, seq=sequence.seq),
-        messages=[_message(room, row) for row in rows],
+        messages=[message_of(room, row) for row in rows],
         recovered=recovered,
-        state=read_state(room),
+        # A value that came since then is told live as well, and no other may seem to come after it.
+        state=[each for each in read_state(room) if (each.seq or 0) <= sequence.seq],
     )
 
 
@@ -200,31 +215,31 @@ def _page(room: RoomRecord, before: int | None, after: int | None, limit: int) -
     else:
         rows = list(found.order_by("-seq")[: limit + 1])
         chosen = rows[:limit][::-1]
-    return Page(messages=[_message(room, row) for row in chosen], more=len(rows) > limit)
+    return Page(messages=[message_of(room, row) for row in chosen], more=len(rows) > limit)
 
 
 def _after(room: RoomRecord, seq: int) -> list[Message]:
     rows = _kept(room, _sequence(room).seq).filter(seq__gt=seq).order_by("seq")
-    return [_message(room, row) for row in rows[: get_settings().recovery_limit]]
+    return [message_of(room, row) for row in rows[: get_settings().recovery_limit]]
 
 
-def _positions(rooms: Sequence[int]) -> dict[int, int]:
-    return dict(models.Sequence.objects.filter(pk__in=rooms).values_list("pk", "seq"))
+def _positions(rooms: Sequence[int]) -> dict[int, Position]:
+    found: dict[int, Position] = {}
+    for start in range(0, len(rooms), MOST_POSITIONS):
+        rows = models.Sequence.objects.using(database()).filter(pk__in=rooms[start : start + MOST_POSITIONS])
+        for room, epoch, seq in rows.values_list("pk", "epoch", "seq"):
+            found[room] = Position(epoch=epoch, seq=seq)
+    return found
 
 
-def _find(room: RoomRecord, sender: str, key: str) -> Message | None:
-    row = models.Message.objects.filter(room_id=room.id, sender_id=sender, key=key).first()
-    return None if row is None else _message(room, row)
-
-
-def read_state(room: RoomRecord) -> list[Message]:
-    """The room's state messages in the order in which their events were first stored."""
-    rows = models.StateMessage.objects.filter(room_id=room.id).order_by("id")
-    return [_message(room, row, state=True) for row in rows]
+def _find(room: RoomRecord, sender: str, key: str) -> SentData | None:
+    rows = models.Message.objects.using(database()).filter(room_id=room.id, sender_id=sender, key=key)
+    found = rows.values_list("seq", "time").first()
+    return None if found is None else SentData(seq=found[0], time=clock.to_wire(found[1]))
 
 
 def _kept(room: RoomRecord, newest: int) -> QuerySet[models.Message]:
-    return models.Message.objects.filter(
+    return models.Message.objects.using(database()).filter(
         room_id=room.id,
         seq__lte=newest,
         seq__gt=newest - room.history_count,
@@ -232,47 +247,5 @@ def _kept(room: RoomRecord, newest: int) -> QuerySet[models.Message]:
     )
 
 
-def _expired(room: RoomRecord, newest: int) -> QuerySet[models.Message]:
-    oldest = timezone.now() - timedelta(seconds=room.history_seconds)
-    return models.Message.objects.filter(
-        Q(seq__lte=newest - room.history_count) | Q(time__lt=oldest), room_id=room.id
-    )
-
-
-# Between rows and events ---------------------------------------------------------------------------
-
-
-def _sender_id(message: Message) -> str:
-    return message.sender.id if message.sender else ""
-
-
-def _said(message: Message) -> dict[str, Any]:
-    sender = message.sender
-    return {
-        "event": message.event,
-        "data": bytes(message.data).decode(),
-        "sender_id": _sender_id(message),
-        "sender_name": sender.name if sender else "",
-        "sender_guest": sender.guest if sender else False,
-        "time": clock.from_wire(message.time),
-        "words": bytes(message.words).decode() if isinstance(message.words, msgspec.Raw) else "",
-    }
-
-
-def _message(
-    room: RoomRecord, row: models.Message | models.StateMessage, *, state: bool | None = None
-) -> Message:
-    if state is None:
-        state = isinstance(row, models.Message) and row.state
-    return Message(
-        room=room.name,
-        event=row.event,
-        data=msgspec.Raw(row.data.encode()),
-        sender=User(name=row.sender_name, id=row.sender_id, guest=row.sender_guest)
-        if row.sender_id
-        else None,
-        seq=row.seq,
-        time=clock.to_wire(row.time),
-        state=True if state else msgspec.UNSET,
-        words=msgspec.Raw(row.words.encode()) if row.words else msgspec.UNSET,
-    )
+def _retention(room: RoomRecord, newest: int) -> Retention:
+    return Retention(room=room.id, newest=newest, count=room.history_count, seconds=room.history_seconds)

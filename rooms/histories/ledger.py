@@ -11,19 +11,30 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, reset_queries
+from django.db import InterfaceError, InternalError, OperationalError, connections, reset_queries
+
+from rooms.bounds import ANSWER_SECONDS
+from rooms.errors import Unavailable
 
 Item = TypeVar("Item")
 
 # A transaction holds at most so many items, so that nobody waits long for its end.
 MOST_ITEMS = 512
+# More would wait longer than anybody has patience for.
+MOST_WAITING = 4096
+# A server that ends does not wait longer for a database that does not answer.
+CLOSE_SECONDS = 10
+# After these nobody knows what has become of a transaction: PostgreSQL says InternalError of one that was
+# idle for too long.
+OUTAGES = (OperationalError, InterfaceError, InternalError)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry(Generic[Item]):
     """Something to write, or (``read``) something to call, and who waits for it."""
 
@@ -31,10 +42,16 @@ class _Entry(Generic[Item]):
     read: Callable[[], Any] | None
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
+    # Whoever waited has been told that it was not done, as far as we know.
+    given_up: bool = False
 
 
 class Ledger(Generic[Item]):
-    """``write`` gets a batch of items, in a thread, and returns one result or exception for each."""
+    """``write`` gets a batch of items, in a thread, and returns one result or exception for each. When it
+    raises, none of them may have been written, unless it raises one of OUTAGES.
+
+    Raises Unavailable when too many wait, or the answer takes too long: then it may still be written.
+    """
 
     def __init__(self, write: Callable[[Sequence[Item]], list[Any]]) -> None:
         self._write = write
@@ -53,17 +70,27 @@ class Ledger(Generic[Item]):
         """Finish what is queued, then end the thread and its database connection."""
         if self._thread is not None:
             self._queue.put(None)
-            self._thread.join(timeout=30)
+            self._thread.join(timeout=CLOSE_SECONDS)
             self._thread = None
 
-    def _submit(self, item: Item | None, read: Callable[[], Any] | None) -> asyncio.Future[Any]:
+    async def _submit(self, item: Item | None, read: Callable[[], Any] | None) -> Any:
+        if self._queue.qsize() >= MOST_WAITING:
+            raise Unavailable("The server is busy; try again in a moment.")
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rooms-ledger", daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        self._queue.put(_Entry(item, read, loop, future))
-        return future
+        entry = _Entry(item, read, loop, loop.create_future())
+        self._queue.put(entry)
+        try:
+            # No task of its own: those who wait go on in the order in which they are answered.
+            async with asyncio.timeout(ANSWER_SECONDS) as waiting:
+                return await entry.future
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            entry.given_up = True
+            raise Unavailable("The database does not answer; try again in a moment.") from None
 
     def _run(self) -> None:
         try:
@@ -91,6 +118,8 @@ class Ledger(Generic[Item]):
         """Neighbouring items are written together; a read stands by itself."""
         items: list[_Entry[Item]] = []
         for entry in batch:
+            if entry.given_up:
+                continue
             if entry.read is None:
                 items.append(entry)
                 continue
@@ -111,8 +140,8 @@ class Ledger(Generic[Item]):
             results = self._write([entry.item for entry in entries])  # type: ignore[misc]
         except Exception as error:
             _drop_broken_connections(error)
-            if len(entries) > 1 and not isinstance(error, OperationalError | InterfaceError):
-                # One of them is at fault: alone it harms nobody else.
+            if len(entries) > 1 and not isinstance(error, OUTAGES):
+                # One of them is at fault and all was rolled back: alone it harms nobody else.
                 for entry in entries:
                     self._write_together([entry])
                 return
@@ -121,7 +150,7 @@ class Ledger(Generic[Item]):
 
 
 def _drop_broken_connections(error: Exception) -> None:
-    if isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error, OUTAGES):
         for connection in connections.all(initialized_only=True):
             connection.close_if_unusable_or_obsolete()
 
@@ -132,7 +161,8 @@ def _answer(pairs: list[tuple[_Entry[Any], Any]]) -> None:
     for entry, result in pairs:
         by_loop[entry.loop].append((entry.future, result))
     for loop, answers in by_loop.items():
-        if not loop.is_closed():
+        # Whose loop is closed does not wait any more.
+        with suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, answers)
 
 

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 
 import msgspec
 
 from rooms import clock
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
-from rooms.events import Message, Position
+from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
+
+# So many keys of a room are remembered, or as many as it keeps messages, whichever is more.
+MOST_KEYS = 10_000
 
 
 class _Log:
-    __slots__ = ("epoch", "keys", "messages", "seq", "state")
+    __slots__ = ("epoch", "keys", "messages", "room", "seq", "state")
 
-    def __init__(self) -> None:
+    def __init__(self, room: RoomRecord) -> None:
+        # Its retention, as it was last known.
+        self.room = room
         self.epoch = uuid.uuid4().hex
         self.seq = 0
-        self.messages: deque[tuple[Message, tuple[str, str] | None]] = deque()
-        self.keys: dict[tuple[str, str], Message] = {}
+        self.messages: deque[Message] = deque()
+        # By sender and key, those that were used first in front.
+        self.keys: OrderedDict[tuple[str, str], SentData] = OrderedDict()
         self.state: dict[str, Message] = {}
+
+    def expired(self) -> int:
+        """How many messages are kept no longer."""
+        oldest = clock.ago(self.room.history_seconds)
+        spare = max(0, len(self.messages) - self.room.history_count)
+        old = itertools.takewhile(lambda kept: kept.time < oldest, self.messages)
+        return max(spare, sum(1 for _ in old))
+
+    def trim(self) -> int:
+        """Forget those, and the keys that need not be remembered; how many messages they were."""
+        count = self.expired()
+        for _ in range(count):
+            self.messages.popleft()
+        oldest = clock.ago(get_settings().key_seconds)
+        while self.keys:
+            used, first = next(iter(self.keys.items()))
+            spare = len(self.keys) > max(MOST_KEYS, self.room.history_count)
+            if self.kept(first) is not None or not (spare or first.time < oldest):
+                break
+            del self.keys[used]
+        return count
+
+    def kept(self, sent: SentData) -> Message | None:
+        """The message that was answered so, if it is kept."""
+        place = (sent.seq or 0) - self.seq - 1
+        return self.messages[place] if -place <= len(self.messages) else None
 
 
 class MemoryHistory(History):
@@ -37,28 +69,30 @@ class MemoryHistory(History):
         log = self._log(room)
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):
-            return Appended(first, again=True)
+            if (kept := log.kept(first)) is not None:
+                return Appended(kept, again=True)
+            said = msgspec.structs.replace(message, seq=first.seq, time=first.time)
+            return Appended(said, again=True, gone=True)
         if message.state is True:
             _check_room_for_state(log.state, message)
         log.seq += 1
         # ``data`` may be a view into a whole frame; what is kept for long is a copy.
         kept = msgspec.structs.replace(message, seq=log.seq, data=message.data.copy())
-        log.messages.append((kept, used))
+        log.messages.append(kept)
         if used is not None:
-            log.keys[used] = kept
+            log.keys[used] = SentData(seq=kept.seq, time=kept.time)
         if message.state is True:
             _put_state(log.state, kept)
         return Appended(kept)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         log = self._log(room)
-        messages = [message for message, _ in log.messages]
         missed = _missed(log, since)
-        recovered = missed is not None and missed <= len(messages)
+        recovered = missed is not None and missed <= len(log.messages)
         count = missed if recovered and missed is not None else limit
         return Snapshot(
             position=Position(epoch=log.epoch, seq=log.seq),
-            messages=_last(messages, count),
+            messages=_last(log.messages, count),
             recovered=recovered,
             state=list(log.state.values()),
         )
@@ -66,7 +100,7 @@ class MemoryHistory(History):
     async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
         found = [
             message
-            for message, _ in self._log(room).messages
+            for message in self._log(room).messages
             if (before is None or (message.seq or 0) < before)
             and (after is None or (message.seq or 0) > after)
         ]
@@ -74,26 +108,28 @@ class MemoryHistory(History):
         return Page(messages=chosen, more=len(found) > limit)
 
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
-        messages = [message for message, _ in self._log(room).messages if (message.seq or 0) > seq]
+        messages = [message for message in self._log(room).messages if (message.seq or 0) > seq]
         return messages[: get_settings().recovery_limit]
 
-    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
-        return {room: self._logs[room].seq for room in rooms if room in self._logs}
+    async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
+        known = {room: self._logs[room] for room in rooms if room in self._logs}
+        return {room: Position(epoch=log.epoch, seq=log.seq) for room, log in known.items()}
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
         return self._log(room).keys.get((sender, key))
 
     async def forget(self, room: int) -> None:
         self._logs.pop(room, None)
 
+    async def prune(self, *, dry_run: bool = False) -> int:
+        return sum(log.expired() if dry_run else log.trim() for log in self._logs.values())
+
     def _log(self, room: RoomRecord) -> _Log:
-        log = self._logs.setdefault(room.id, _Log())
-        oldest = clock.to_wire(datetime.now(UTC) - timedelta(seconds=room.history_seconds))
-        # Times on the wire sort as text.
-        while log.messages and (len(log.messages) > room.history_count or log.messages[0][0].time < oldest):
-            _, used = log.messages.popleft()
-            if used is not None:
-                log.keys.pop(used, None)
+        log = self._logs.get(room.id)
+        if log is None:
+            log = self._logs[room.id] = _Log(room)
+        log.room = room
+        log.trim()
         return log
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
 
+from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.catalogue import RoomRecord
-from rooms.events import Message, Position
+from rooms.errors import BadRequest
+from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.database import put_state, read_state
+from rooms.histories.rows import put_state, read_state
 from rooms.threads import Pool
 
 
@@ -17,18 +20,18 @@ class NoHistory(History):
     """Messages have no number here, and there is no past to tell."""
 
     def __init__(self) -> None:
-        self._pool = Pool(2, 256, "rooms-state")
+        self._pool = Pool(2, 256, "rooms-state", answer_seconds=ANSWER_SECONDS)
 
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
         if message.state is True:
             message = msgspec.structs.replace(message, data=message.data.copy())
-            refusal = await self._pool.run(put_state, room, message, None)
+            refusal = await self._pool.run(_put_state, room, message)
             if refusal is not None:
                 raise refusal
         return Appended(message)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
-        return Snapshot(state=await self._pool.run(read_state, room))
+        return Snapshot(state=await self._pool.run(_read_state, room))
 
     async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
         return Page(messages=[], more=False)
@@ -36,14 +39,24 @@ class NoHistory(History):
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         return []
 
-    async def positions(self, rooms: Sequence[int]) -> dict[int, int]:
+    async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         return {}
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> Message | None:
+    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
         return None
 
     async def forget(self, room: int) -> None:
         """State went with the room's row."""
 
-    def close(self) -> None:
-        self._pool.close()
+    async def close(self) -> None:
+        await asyncio.to_thread(self._pool.close)
+
+
+def _put_state(room: RoomRecord, message: Message) -> BadRequest | None:
+    with bounded_transaction():
+        return put_state(room, message, None)
+
+
+def _read_state(room: RoomRecord) -> list[Message]:
+    with bounded_reading():
+        return read_state(room)

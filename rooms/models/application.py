@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from rooms import names
 from rooms.conf import DOORS, get_settings
-from rooms.models.common import Extended, HistoryPolicy, Limits
+from rooms.models.common import Extended, HistoryPolicy, Limits, check_history
 
 
 class Application(Limits, Extended):
@@ -64,7 +64,11 @@ class Application(Limits, Extended):
     )
     max_message_bytes = models.PositiveIntegerField(_("largest message (bytes)"), null=True, blank=True)
     history = models.CharField(
-        _("history"), max_length=10, choices=HistoryPolicy, default=HistoryPolicy.DATABASE
+        _("history"),
+        max_length=10,
+        choices=HistoryPolicy,
+        default=HistoryPolicy.DATABASE,
+        validators=[check_history],
     )
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -77,7 +81,7 @@ class Application(Limits, Extended):
                 name="rooms_application_entry", condition=Q(entry__in=["anyone", "users", "group"])
             ),
             models.CheckConstraint(
-                name="rooms_application_history", condition=Q(history__in=["database", "memory", "none"])
+                name="rooms_application_history", condition=Q(history__in=HistoryPolicy.values)
             ),
         ]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from django.core.exceptions import ValidationError
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.utils.translation import gettext_lazy as _
+
+from rooms.conf import get_settings
 
 # The longest text that identifies a user: a primary key of any kind, or a guest's random id.
 LONGEST_USER_ID = 255
@@ -15,7 +18,18 @@ class HistoryPolicy(models.TextChoices):
 
     DATABASE = "database", _("In the database")
     MEMORY = "memory", _("In memory, until the process ends")
+    REDIS = "redis", _("In Redis")
     NONE = "none", _("Nowhere")
+
+
+def check_history(policy: str) -> None:
+    """Raises ValidationError for a policy that this site has no backend for."""
+    lawful = get_settings().history
+    if policy not in lawful:
+        raise ValidationError(
+            _('ROOMS["HISTORY"] has no backend %(policy)s. Lawful: %(lawful)s.'),
+            params={"policy": policy, "lawful": ", ".join(lawful)},
+        )
 
 
 class Limits(models.Model):

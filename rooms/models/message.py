@@ -74,7 +74,10 @@ class Message(Said):
                 name="rooms_message_key",
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["room", "time"], name="rooms_message_time")]
+        indexes: ClassVar = [
+            # Messages with a key may stay when others before and after them go.
+            models.Index(fields=["room", "seq"], condition=Q(key__isnull=True), name="rooms_message_keyless")
+        ]
 
     def __str__(self) -> str:
         return f"{self.seq}: {self.event}"

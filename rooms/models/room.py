@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from rooms import names
 from rooms.errors import BadRequest
 from rooms.models.application import Application
-from rooms.models.common import LONGEST_USER_ID, Extended, HistoryPolicy, Limits
+from rooms.models.common import LONGEST_USER_ID, Extended, HistoryPolicy, Limits, check_history
 
 # Foreign protocols allow longer names than the native one does (64).
 LONGEST_ROOM_NAME = 128
@@ -68,7 +68,9 @@ class Room(Limits, Extended):
         default=False,
         help_text=_("The room goes when its owner does, after the grace period."),
     )
-    history = models.CharField(_("history"), max_length=10, choices=HistoryPolicy, blank=True)
+    history = models.CharField(
+        _("history"), max_length=10, choices=HistoryPolicy, blank=True, validators=[check_history]
+    )
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -81,7 +83,7 @@ class Room(Limits, Extended):
             models.UniqueConstraint(fields=["application", "name"], name="rooms_room_name"),
             models.CheckConstraint(name="rooms_room_mode", condition=Q(mode__in=["open", "broadcast"])),
             models.CheckConstraint(
-                name="rooms_room_history", condition=Q(history__in=["", "database", "memory", "none"])
+                name="rooms_room_history", condition=Q(history__in=["", *HistoryPolicy.values])
             ),
             models.CheckConstraint(name="rooms_room_max_members", condition=Q(max_members__gte=1)),
             models.CheckConstraint(

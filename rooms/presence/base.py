@@ -8,13 +8,25 @@ process said ends with the process, because nothing runs in a process that was k
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rooms import names
+from rooms.errors import Unavailable
 from rooms.events import User
+
+# Leases are renewed, and those that ran out are looked for, at each beat. A beat comes up to 40 % and a
+# tick late: the last sign of life, the lease and the beat that finds it over are together less than 60 s.
+BEAT_SECONDS = 5
+LEASE_SECONDS = 50
+# A turn that nobody ends is over after so many seconds; whoever waits for one looks again each time.
+TURN_SECONDS = 30
+LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +59,16 @@ class NameInUse(Exception):
 
 
 class Presence(ABC):
-    """Every method raises Unavailable when the store does not answer."""
+    """Every method raises Unavailable when the store does not answer. A store of one's own calls
+    ``super().__init__()``."""
 
     # Processes that share the database share it too. Of one that is not shared, whoever is in another
     # process's rooms is not known here.
     shared: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        #: The process, as the others know it.
+        self.node = uuid.uuid4().hex
 
     @abstractmethod
     async def add(
@@ -71,6 +88,12 @@ class Presence(ABC):
     @abstractmethod
     async def remove(self, group: str, connection: str, user: User) -> bool:
         """Take a connection out. True when the user is out of the group with it."""
+
+    async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
+        """Take these connections out, each with its user; the users who are out of the group with them."""
+        return [
+            user for connection, user in connections.items() if await self.remove(group, connection, user)
+        ]
 
     @abstractmethod
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
@@ -94,20 +117,41 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def clear(self, group: str) -> None:
-        """The group is gone, with everybody in it."""
-
-    @abstractmethod
     async def beat(self) -> list[Departure]:
         """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
         died left behind: each is returned once, to one process."""
 
+    async def bury(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
+        """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.
+        Many may say so; one that is alive after all takes it back with its next beat."""
+
+    @asynccontextmanager
+    async def turn(self, group: str, user: User) -> AsyncIterator[None]:
+        """In all processes, one at a time for each user of a group. Raises Unavailable when it took too long
+        to be one's turn."""
+        token = uuid.uuid4().hex
+        try:
+            try:
+                async with asyncio.timeout(TURN_SECONDS):
+                    while not await self.take_turn(group, user, token):  # noqa: ASYNC110 (told by nobody)
+                        await asyncio.sleep(LOOK_SECONDS)
+            except TimeoutError:
+                raise Unavailable("You are coming in elsewhere just now; try again in a moment.") from None
+            yield
+        finally:
+            # Also one that nobody waited for any more, and that was given all the same.
+            await self.end_turn(group, user, token)
+
+    async def take_turn(self, group: str, user: User, token: str) -> bool:
+        """Have a turn if it is nobody else's, for ``TURN_SECONDS`` at most. A store of one process leaves
+        that to the room's lock."""
+        return True
+
+    async def end_turn(self, group: str, user: User, token: str) -> None:  # noqa: B027 (see above)
+        """It is over. Raises nothing: it ends by itself as well."""
+
     async def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of connections. What this process said ends with its lease."""
-
-
-BEAT_SECONDS = 25
-LEASE_SECONDS = 60
 
 
 def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberPage:
@@ -124,3 +168,14 @@ def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberP
 def sort_key(user: User) -> tuple[str, str]:
     """The stable order of members."""
     return names.user_key(user.name), user.id
+
+
+def place_of(user: User) -> str:
+    """``sort_key`` as one text, for stores that keep the order themselves, by bytes."""
+    return "\0".join(sort_key(user))
+
+
+def places_of(name: str) -> tuple[str, str]:
+    """The places of whoever has this name lie from the one text up to the other."""
+    key = names.user_key(name)
+    return f"{key}\0", f"{key}\1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rooms import names
 from rooms.events import User
@@ -45,6 +45,7 @@ class MemoryPresence(Presence):
     shared = False
 
     def __init__(self) -> None:
+        super().__init__()
         self._groups: dict[str, _Group] = {}
 
     async def add(
@@ -106,8 +107,17 @@ class MemoryPresence(Presence):
         # In one process the room's own lock keeps others out.
         return group not in self._groups
 
-    async def clear(self, group: str) -> None:
-        self._groups.pop(group, None)
+    def said(self) -> Iterator[tuple[str, str, User]]:
+        """Every connection, with its group and its user."""
+        for group, found in self._groups.items():
+            for id, connections in found.connections.items():
+                for connection in connections:
+                    yield group, connection, found.users[id]
+
+    def fading(self, group: str, connection: str, user: User) -> bool | None:
+        """Whether the connection fades; None where it is not in the group."""
+        found = self._groups.get(group)
+        return found.connections.get(user.id, {}).get(connection) if found else None
 
     async def beat(self) -> list[Departure]:
         return []

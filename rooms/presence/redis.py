@@ -1,267 +1,255 @@
 """Presence in Redis: for any number of processes that share one.
 
-Keys, all below one prefix: ``u:<group>`` the users of a group, ``n:<group>:<name>`` who has
-a name, ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a
-process has said, ``nodes`` until when each process's lease
-runs, ``closed:<group>`` that nobody is let in any more. The scripts change them in one
-step, so that two processes never both see somebody as the first one in or the last one out.
+A process keeps a twin in memory of what it said itself. While Redis does not answer, the twin does, so that
+people go on coming in and going out, as far as this process sees them. When Redis is back, whatever differs
+is said to it (``redis_store.py`` is what is said): who came meanwhile, who went, or everything, if it lost
+its data or had taken this process for dead.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, cast
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import RedisError
-
-from rooms import names
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence.base import (
-    LEASE_SECONDS,
-    Departure,
-    GroupClosed,
-    GroupFull,
-    MemberPage,
-    NameInUse,
-    Presence,
-    page,
-    sort_key,
-)
+from rooms.presence.base import Departure, GroupClosed, MemberPage, Presence
+from rooms.presence.lease import Lease
+from rooms.presence.memory import MemoryPresence
+from rooms.presence.redis_store import RedisStore
 
-_ADD = """
-local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-if redis.call('EXISTS', KEYS[5]) == 1 then return 'closed' end
-local id, user, connection, owner, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local limit, unique = tonumber(ARGV[6]), ARGV[7] == '1'
-local first = redis.call('HEXISTS', users, id) == 0
-if first then
-  if unique and redis.call('SCARD', holders) > 0 then return 'taken' end
-  if limit >= 0 and redis.call('HLEN', users) >= limit then return 'full' end
-  redis.call('HSET', users, id, user)
-  redis.call('SADD', holders, id)
-end
-local present = redis.call('HGETALL', connections)
-for place = 1, #present, 2 do
-  if string.sub(present[place + 1], 1, 1) == '~' then redis.call('HDEL', connections, present[place]) end
-end
-redis.call('HSET', connections, connection, owner)
-redis.call('SADD', node, entry)
-return first and 'first' or 'again'
-"""
+logger = logging.getLogger("rooms.presence")
+T = TypeVar("T")
 
-_FADE = """
-local owner = redis.call('HGET', KEYS[1], ARGV[1])
-if owner and string.sub(owner, 1, 1) ~= '~' then redis.call('HSET', KEYS[1], ARGV[1], '~' .. owner) end
-"""
-
-_CLOSE = """
-if redis.call('HLEN', KEYS[1]) > 0 then return 0 end
-redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
-return 1
-"""
-
-_REMOVE = """
-local users, holders, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, connection, entry = ARGV[1], ARGV[2], ARGV[3]
-redis.call('SREM', node, entry)
-if redis.call('HDEL', connections, connection) == 0 then return 0 end
-if redis.call('HLEN', connections) > 0 then return 0 end
-redis.call('SREM', holders, id)
-return redis.call('HDEL', users, id)
-"""
-
-# The clock of leases is Redis's own, so that the processes' clocks do not matter.
-_BEAT = """
-local now = tonumber(redis.call('TIME')[1])
-local renewed = redis.call('ZSCORE', KEYS[1], ARGV[1])
-redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
-local ended = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)
--- Whoever sweeps has a lease's time for it; if that process dies as well, another begins anew.
-for _, node in ipairs(ended) do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), node) end
-table.insert(ended, 1, renewed and '1' or '0')
-return ended
-"""
+# While Redis is away it is asked again after so many seconds.
+PAUSE_SECONDS = 1.0
+# Of what is said again, so much at a time.
+CHUNK = 16
+# What Redis holds of this process is looked at with so many beats after its return, then with one in so many.
+WARY_BEATS = 4
+COMPARE_EVERY = 12
 
 
 class RedisPresence(Presence):
     """``url``: of the Redis; ``prefix``: of its keys."""
 
     def __init__(self, *, url: str, prefix: str = "rooms") -> None:
-        self._node = uuid.uuid4().hex
-        self._prefix = prefix
-        # Callers wait for a connection when all are taken, rather than fail.
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=32,
-            timeout=5,
-            decode_responses=True,
-            socket_timeout=5,
-            socket_connect_timeout=2,
-            socket_keepalive=True,
-        )
-        self._redis: Redis = Redis.from_pool(pool)
-        self._add = self._redis.register_script(_ADD)
-        self._fade = self._redis.register_script(_FADE)
-        self._remove = self._redis.register_script(_REMOVE)
-        self._close = self._redis.register_script(_CLOSE)
-        self._beat = self._redis.register_script(_BEAT)
-        # What this process has said, to say it again to a Redis that has forgotten.
-        self._said: dict[tuple[str, str], User] = {}
-        self._leased = False
-        # Whom renewals found to be left behind, until a beat comes to its end and tells.
+        super().__init__()
+        self._store = RedisStore(self.node, url, prefix)
+        self._twin = MemoryPresence()
+        self._lease = Lease()
+        # Of a process that holds no connections the twin knows nothing.
+        self._serves = False
+        # While Redis is away, and until all is said again; and how often it was.
+        self._returning: asyncio.Task[None] | None = None
+        self._absences = 0
+        # In what the twin and Redis may differ: groups and connections, with their users.
+        self._differing: set[tuple[str, str, User]] = set()
+        # What differed at the last look, though Redis was there, and how many beats it has been.
+        self._doubtful: set[tuple[str, str, User]] = set()
+        self._beats = 0
+        # Whom sweeps found to be left behind, until a beat tells.
         self._found: list[Departure] = []
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
-        if not self._leased:
-            await self._renew()
-        answer = await _answered(self._call_add(group, connection, user, limit, unique))
-        if answer == "taken":
-            raise NameInUse
-        if answer == "closed":
-            raise GroupClosed
-        if answer == "full":
-            raise GroupFull
-        self._said[group, connection] = user
-        return bool(answer == "first")
+        self._serves = True
+        absences = self._absences
+        try:
+            if not self._lease.begun:
+                await self._ask(self._renew)
+            first = await self._ask(self._store.add, group, connection, user, limit=limit, unique=unique)
+        except Unavailable:
+            self._differing.add((group, connection, user))
+            return await self._twin.add(group, connection, user, limit=limit, unique=unique)
+        await self._twin.add(group, connection, user)
+        self._check(absences, group, {connection: user})
+        return first
 
     async def fade(self, group: str, connection: str, user: User) -> None:
-        await _answered(self._fade(keys=[self._key("c", group, user.id)], args=[connection]))
+        await self._twin.fade(group, connection, user)
+        try:
+            await self._ask(self._store.fade, group, connection, user)
+        except Unavailable:
+            self._differing.add((group, connection, user))
 
     async def remove(self, group: str, connection: str, user: User) -> bool:
-        self._said.pop((group, connection), None)
-        return await self._call_remove(self._node, group, connection, user)
+        return bool(await self.remove_all(group, {connection: user}))
+
+    async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
+        absences = self._absences
+        out_here = await self._twin.remove_all(group, connections)
+        try:
+            out = await self._ask(self._store.remove_all, group, connections)
+        except Unavailable:
+            self._differing.update((group, *each) for each in connections.items())
+            return out_here
+        # What was said again meanwhile may have taken them out before.
+        return list({*out, *out_here}) if self._check(absences, group, connections) else out
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
-        return page(sorted(await self._users(group), key=sort_key), after, limit)
+        return await self._ask_either(
+            lambda: self._store.members(group, after, limit),
+            lambda: self._twin.members(group, after=after, limit=limit),
+        )
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for group in groups:
-            pipeline.hlen(self._key("u", group))
-        return cast("list[int]", await _answered(pipeline.execute()))
+        return await self._ask_either(lambda: self._store.counts(groups), lambda: self._twin.counts(groups))
 
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
         wanted = list(user_names)
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in wanted:
-            pipeline.smembers(self._key("n", group, names.user_key(name)))
-        holders = await _answered(pipeline.execute())
-        ids = {name: min(holding) for name, holding in zip(wanted, holders, strict=True) if holding}
-        if not ids:
-            return {}
-        users = await _answered(cast("Any", self._redis.hmget(self._key("u", group), list(ids.values()))))
-        return {name: _decode(user) for name, user in zip(ids, users, strict=True) if user is not None}
+        return await self._ask_either(
+            lambda: self._store.find(group, wanted), lambda: self._twin.find(group, wanted)
+        )
 
     async def close_group(self, group: str) -> bool:
-        keys = [self._key("u", group), self._key("closed", group)]
-        return bool(await _answered(self._close(keys=keys, args=[LEASE_SECONDS])))
+        try:
+            return await self._ask(self._store.close_group, group)
+        except Unavailable:
+            # Somebody may be in it in another process.
+            return False
 
-    async def clear(self, group: str) -> None:
-        users = await self._users(group)
-        gone = [self._key("c", group, user.id) for user in users]
-        gone += [self._key("n", group, names.user_key(user.name)) for user in users]
-        await _answered(self._redis.delete(self._key("u", group), *gone))
-        for said in [said for said in self._said if said[0] == group]:
-            entry = _entry(*said, self._said.pop(said))
-            await _answered(cast("Any", self._redis.srem(self._key("node", self._node), entry)))
+    async def take_turn(self, group: str, user: User, token: str) -> bool:
+        try:
+            return await self._ask(self._store.take_turn, group, user, token)
+        except Unavailable:
+            # In this process the room's lock keeps others waiting.
+            return True
+
+    async def end_turn(self, group: str, user: User, token: str) -> None:
+        with contextlib.suppress(Unavailable):
+            await self._ask(self._store.end_turn, group, user, token)
 
     async def beat(self) -> list[Departure]:
-        await self._renew()
+        self._serves = True
+        with contextlib.suppress(Unavailable):
+            await self._ask(self._renew)
+            if self._returning is None and self._lease.may_sweep():
+                for node in await self._ask(self._store.ended):
+                    await self._ask(self._store.sweep, node, self._note)
+            await self._compare()
         found, self._found = self._found, []
         return found
 
-    async def close(self) -> None:
-        await self._redis.aclose()
+    def _note(self, departure: Departure) -> None:
+        self._found.append(departure)
 
-    async def _renew(self) -> None:
-        """Renew the lease; take out, and note, whom processes that died left behind."""
-        renewed, *ended = await _answered(
-            self._beat(keys=[self._key("nodes")], args=[self._node, LEASE_SECONDS])
-        )
-        if self._leased and renewed == "0":
-            # Redis lost its data, or others took this process for dead: say everything again.
-            await self._say_again()
-        self._leased = True
-        for node in ended:
-            await self._sweep(node)
+    async def bury(self, node: str, seconds: float) -> None:
+        await self._ask(self._store.bury, node, seconds)
+
+    async def close(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
+            await asyncio.wait([self._returning])
+        await self._store.close()
+
+    # Redis, and what is said when it is away -----------------------------------------------------------
+
+    async def _ask(self, question: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
+        """Redis's answer. Raises Unavailable, at once where it is known to be away."""
+        if self._returning is not None:
+            raise Unavailable("Presence is not available; try again in a moment.")
+        try:
+            return await question(*arguments, **options)
+        except Unavailable:
+            self._leave()
+            raise
+
+    async def _ask_either(
+        self, question: Callable[[], Awaitable[T]], instead: Callable[[], Awaitable[T]]
+    ) -> T:
+        """The answer of Redis, or the twin's."""
+        try:
+            return await self._ask(question)
+        except Unavailable:
+            if not self._serves:
+                raise
+            return await instead()
+
+    def _check(self, absences: int, group: str, connections: Mapping[str, User]) -> bool:
+        """Whether Redis was away since; then these may have been said again, or not, in a state that is
+        over."""
+        if absences == self._absences:
+            return False
+        self._differing.update((group, *each) for each in connections.items())
+        self._leave()
+        return True
+
+    def _leave(self) -> None:
+        """Redis is away, or does not know what it should: until all is said again, the twin answers."""
+        if self._returning is None and self._serves:
+            self._absences += 1
+            self._returning = asyncio.create_task(self._return())
+
+    async def _return(self) -> None:
+        tried = 0
+        while True:
+            try:
+                await self._say_again()
+                break
+            except Unavailable:
+                tried += 1
+                if tried == 1:
+                    logger.warning("Redis does not answer; until it does, presence is what is known here.")
+            except Exception:
+                logger.exception("What this process knows of presence could not be said again")
+            await asyncio.sleep(PAUSE_SECONDS)
+        if tried:
+            logger.warning("Redis answers again, and knows who is here.")
+        # Without an await since the last look at what differs.
+        self._beats = 0
+        self._returning = None
 
     async def _say_again(self) -> None:
-        for said in list(self._said):
-            user = self._said.get(said)
-            if user is None:
-                continue
-            await _answered(self._call_add(*said, user, None, False))
-            if said not in self._said:
-                # Removed while we said it.
-                await self._call_remove(self._node, *said, user)
+        store = self._store
+        if await store.renew() == "swept":
+            # Others are not to go on with that once all is said again. Nobody is gone, so nobody is told.
+            await store.sweep(self.node, lambda _: None)
+            await store.renew()
+        self._lease.renew()
+        self._differing |= await self._differences()
+        while self._differing:
+            some = [self._differing.pop() for _ in range(min(CHUNK, len(self._differing)))]
+            try:
+                await asyncio.gather(*(self._settle(*each) for each in some))
+            except BaseException:
+                self._differing.update(some)
+                raise
 
-    async def _sweep(self, node: str) -> None:
-        """Take out everybody whom a dead process left behind."""
-        for entry in await _answered(cast("Any", self._redis.smembers(self._key("node", node)))):
-            group, connection, user = msgspec.json.decode(entry, type=tuple[str, str, User])
-            if await self._call_remove(node, group, connection, user):
-                self._found.append(Departure(group, user))
-        await _answered(self._redis.zrem(self._key("nodes"), node))
+    async def _differences(self) -> set[tuple[str, str, User]]:
+        said = await self._store.said(self.node)
+        return set(said).symmetric_difference(self._twin.said())
 
-    async def _users(self, group: str) -> list[User]:
-        users = await _answered(cast("Any", self._redis.hvals(self._key("u", group))))
-        return [_decode(user) for user in users]
+    async def _compare(self) -> None:
+        """A frozen Redis does late what nobody waits for. What differs at two looks is said again."""
+        self._beats += 1
+        if self._beats > WARY_BEATS and self._beats % COMPARE_EVERY:
+            return
+        differing = await self._ask(self._differences)
+        for each in differing & self._doubtful:
+            await self._ask(self._settle, *each)
+        self._doubtful = differing
 
-    def _call_add(
-        self, group: str, connection: str, user: User, limit: int | None, unique: bool
-    ) -> Awaitable[Any]:
-        return self._add(
-            keys=[*self._keys(group, user, self._node), self._key("closed", group)],
-            args=[
-                user.id,
-                msgspec.json.encode(user),
-                connection,
-                self._node,
-                _entry(group, connection, user),
-                -1 if limit is None else limit,
-                "1" if unique else "0",
-            ],
-        )
+    async def _settle(self, group: str, connection: str, user: User) -> None:
+        fading = self._twin.fading(group, connection, user)
+        if fading is None:
+            await self._store.remove_all(group, {connection: user})
+            return
+        with contextlib.suppress(GroupClosed):
+            await self._store.add(group, connection, user)
+            if fading:
+                await self._store.fade(group, connection, user)
 
-    async def _call_remove(self, node: str, group: str, connection: str, user: User) -> bool:
-        entry = _entry(group, connection, user)
-        gone = await _answered(
-            self._remove(
-                keys=self._keys(group, user, node),
-                args=[user.id, connection, entry],
-            )
-        )
-        return bool(gone)
-
-    def _keys(self, group: str, user: User, node: str) -> list[str]:
-        return [
-            self._key("u", group),
-            self._key("n", group, names.user_key(user.name)),
-            self._key("c", group, user.id),
-            self._key("node", node),
-        ]
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._prefix, *parts))
-
-
-def _entry(group: str, connection: str, user: User) -> bytes:
-    """How a process notes what it has said."""
-    return msgspec.json.encode((group, connection, user))
-
-
-def _decode(user: str) -> User:
-    return msgspec.json.decode(user, type=User)
-
-
-async def _answered(answer: Awaitable[Any]) -> Any:
-    try:
-        return await answer
-    except (RedisError, OSError) as error:
-        raise Unavailable("Presence is not available; try again in a moment.") from error
+    async def _renew(self) -> None:
+        # Several may begin it at once, and only the first is told so.
+        begun = self._lease.begun
+        state = await self._store.renew()
+        if state == "swept" or (state == "begun" and begun):
+            # It lost its data, or others took this process for dead.
+            self._leave()
+            raise Unavailable("Presence is not available; try again in a moment.")
+        self._lease.renew()

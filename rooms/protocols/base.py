@@ -17,6 +17,7 @@ from rooms.errors import RoomsError
 from rooms.events import Error, Push, Request, RequestId
 
 Past: TypeAlias = Literal["nothing", "state", "all"]
+Comings: TypeAlias = Literal["nothing", "each", "digests"]
 
 
 class Protocol(ABC):
@@ -46,6 +47,9 @@ class Protocol(ABC):
     lists_all_members: ClassVar[bool] = False
     # How much of what was said before the answer to a join tells.
     tells_past: ClassVar[Past] = "nothing"
+    # What its clients hear of who comes and goes: nothing, each, or each in small rooms and digests in large
+    # ones. Where a protocol has no word for many at once, ``each`` is what keeps its clients' lists right.
+    tells_comings: ClassVar[Comings] = "nothing"
     # To the rates a frame is one request, whatever it asks.
     asks_once: ClassVar[bool] = True
     # Whoever is logged in hears of rooms that are made and removed, without asking.

@@ -27,7 +27,7 @@ from rooms.events import (
     RequestId,
 )
 from rooms.protocols import strict
-from rooms.protocols.base import Past, Protocol, error_answer
+from rooms.protocols.base import Comings, Past, Protocol, error_answer
 from rooms.protocols.json_texts import is_lawful
 
 VERSION = 1
@@ -67,6 +67,7 @@ class Native(Protocol):
     resumable: ClassVar[bool] = True
     limits_messages: ClassVar[bool] = True
     tells_past: ClassVar[Past] = "all"
+    tells_comings: ClassVar[Comings] = "digests"
     asks_once: ClassVar[bool] = False
     heartbeat: ClassVar[bool] = True
     separator: ClassVar[bytes | None] = b"\n"

@@ -37,7 +37,7 @@ from rooms.events import (
     SendDirect,
     User,
 )
-from rooms.protocols.base import Protocol
+from rooms.protocols.base import Comings, Protocol
 from rooms.protocols.payload import from_bytes, to_bytes
 
 FIELDS = 5
@@ -58,6 +58,7 @@ class Roomer(Protocol):
     binary: ClassVar[bool] = True
     anonymous: ClassVar[bool] = True
     lists_all_members: ClassVar[bool] = True
+    tells_comings: ClassVar[Comings] = "each"
 
     def __init__(self) -> None:
         self._self = ""

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rooms.servers.addresses import Address
 
@@ -17,28 +18,54 @@ PRIVATE_KEY = b"PRIVATE KEY-----"
 LOCKED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|^Proc-Type: 4,ENCRYPTED", re.MULTILINE)
 
 
-def take(addresses: Sequence[Address]) -> list[list[socket.socket]]:
-    """Listening sockets for each address: one for everything that its host's name means. Raises ValueError
-    where one cannot be had, and then holds none."""
+def take(addresses: Sequence[Address], *, shared: bool = False) -> list[list[socket.socket]]:
+    """Listening sockets for each address: one for everything that its host's name means. With ``shared``
+    other processes may have the same, and they do not listen yet. Raises ValueError where one cannot be
+    had, and then holds none."""
     with ExitStack() as held:
-        taken = [[held.enter_context(each) for each in _sockets(address)] for address in addresses]
+        taken = [[held.enter_context(each) for each in _sockets(address, shared)] for address in addresses]
         held.pop_all()
     return taken
 
 
-def _sockets(address: Address) -> Iterator[socket.socket]:
+def check_sharing() -> None:
+    """Whether several processes can listen on one port. Raises ValueError."""
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError(
+            "This system cannot have several processes listen on one port: it has no SO_REUSEPORT. "
+            "Lawful: --workers 1."
+        )
+
+
+def _sockets(address: Address, shared: bool) -> Iterator[socket.socket]:
     try:
         found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         for family, place in dict.fromkeys((family, place) for family, _, _, _, place in found):
-            yield socket.create_server(place, family=family)
+            yield _bound(place, family) if shared else socket.create_server(place, family=family)
     except OSError as error:
         # Without the address in Python's own spelling, which follows in brackets.
         reason = (error.strerror or str(error)).partition(" (")[0]
         raise ValueError(
             f"Cannot listen on {address}: {reason}. Lawful: a free port at an address of this machine."
         ) from error
+
+
+def _bound(place: Any, family: socket.AddressFamily) -> socket.socket:
+    """As ``create_server`` makes it, but it does not listen: the system would lead clients to a process that
+    does not serve yet."""
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        made.bind(place)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def check_certificate(certificate: str | None, key: str | None) -> None:

@@ -16,7 +16,16 @@ from rooms.checks import IN_MEMORY_LAYER
 from rooms.conf import get_settings
 from rooms.models import Application
 from rooms.presence.base import Presence
+from rooms.servers import listening
 from rooms.servers.addresses import Address
+
+
+def check(workers: int) -> None:
+    """What a site needs to be served by so many processes. Raises ValueError."""
+    check_database()
+    if workers > 1:
+        listening.check_sharing()
+        check_shared(workers)
 
 
 def check_database() -> None:
@@ -29,6 +38,15 @@ def check_database() -> None:
                 "The database is not prepared: tables or columns of Rooms are missing. Lawful: one that "
                 "python manage.py migrate has prepared."
             )
+
+
+def check_shared(workers: int) -> None:
+    """Whether so many processes share what they have to. Raises ValueError."""
+    if memory := " and ".join(_in_memory()):
+        raise ValueError(
+            f"In memory: {memory}. That is for one process, and --workers is {workers}. Lawful: "
+            'CHANNEL_LAYERS and ROOMS["PRESENCE"] that processes share, or --workers 1.'
+        )
 
 
 def warnings(addresses: Sequence[Address]) -> Iterator[str]:

@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -23,15 +24,16 @@ from rooms.conf import DOORS, get_settings
 from rooms.engine.closing import LOOK_SECONDS, close_connections
 from rooms.engine.engine import Engine
 from rooms.engine.opening import open_applications
+from rooms.servers.lifeline import Lifeline
 from rooms.servers.websocket import WebSocket
 
 logger = logging.getLogger("rooms.servers")
 
-# The end, step by step: the connections (``engine/closing.py``), answers to the last close frames, what
-# Django still answers, the engine. Whatever hangs then is left behind.
+# The end, step by step: the connections (``engine/closing.py``, at most 13 seconds), answers to the last
+# close frames, what Django still answers, the engine. Whatever hangs then is left behind.
 ANSWER_SECONDS = 2.0
 GRACEFUL_SECONDS = 5
-STOP_SECONDS = 4.0
+STOP_SECONDS = 3.5
 END_SECONDS = 24.0
 
 
@@ -45,12 +47,18 @@ class Listener:
     key: str | None = None
 
 
-def run(listeners: Sequence[Listener], listening: Callable[[], None], *, verbose: bool) -> None:
-    """Serve until SIGINT or SIGTERM; ``listening`` is called when every address accepts. A second signal
-    ends the process at once."""
+def run(
+    listeners: Sequence[Listener],
+    listening: Callable[[], None],
+    *,
+    verbose: bool,
+    lifeline: Lifeline | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM, or until the ``lifeline`` of a worker says so; ``listening`` is called
+    when every address accepts. A second signal ends the process at once."""
     servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
     with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
-        runner.run(_serve(servers, listening))
+        runner.run(_serve(servers, listening, lifeline))
 
 
 def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
@@ -105,13 +113,18 @@ class _Server(uvicorn.Server):
         await self.shutdown(self._sockets)
 
 
-async def _serve(servers: Sequence[_Server], listening: Callable[[], None]) -> None:
-    stopped = _stopped_by_signal()
+async def _serve(
+    servers: Sequence[_Server], listening: Callable[[], None], lifeline: Lifeline | None
+) -> None:
+    ending = _Ending()
     engine = await Engine.serving()
     await open_applications(engine.parts)
     alive = [await server.begin() for server in servers]
+    if lifeline is not None:
+        lifeline.listen(partial(_tell_died, engine), ending.begin)
+        lifeline.accepting(engine.node)
     listening()
-    await stopped.wait()
+    await ending.begun.wait()
     for server in servers:
         server.stop_accepting()
     await close_connections(engine)
@@ -121,6 +134,12 @@ async def _serve(servers: Sequence[_Server], listening: Callable[[], None]) -> N
         await asyncio.wait_for(engine.stop(), STOP_SECONDS)
 
 
+def _tell_died(engine: Engine, node: str) -> None:
+    """From the lifeline's thread: another engine's process is gone."""
+    with contextlib.suppress(RuntimeError):
+        engine.loop.call_soon_threadsafe(lambda: engine.parts.tasks.spawn(engine.node_died(node)))
+
+
 async def _hear_answers(servers: Sequence[_Server]) -> None:
     for _ in range(round(ANSWER_SECONDS / LOOK_SECONDS)):
         if not any(server.waits_for_answers() for server in servers):
@@ -128,24 +147,32 @@ async def _hear_answers(servers: Sequence[_Server]) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _stopped_by_signal() -> asyncio.Event:
-    """Set by the first signal; the second has its usual effect, and so has too long a time."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
+class _Ending:
+    """Begins with the first signal, or when somebody calls ``begin``, from whichever thread. A signal after
+    the first has its usual effect, and so has too long a time."""
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in signals:
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._deadline = threading.Timer(END_SECONDS, _end)
+        self._deadline.daemon = True
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, self._signalled)
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._deadline.is_alive():
+                # Threads that hang, in a handler or in a database, would else be waited for without end.
+                self._deadline.start()
+        # It may be over, too.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.begun.set)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, signal.SIG_DFL)
-        # Threads that hang, in a handler or in a database, would otherwise be waited for without end.
-        deadline = threading.Timer(END_SECONDS, _end)
-        deadline.daemon = True
-        deadline.start()
-        loop.call_soon_threadsafe(stopped.set)
-
-    for each in signals:
-        signal.signal(each, stop)
-    return stopped
+        self.begin()
 
 
 def _end() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Raw
 
@@ -17,6 +18,14 @@ from tests.engine.clients import PATIENCE
 from tests.engine.wires import Wire
 
 ANN = User(name="ann", id="1", guest=False)
+
+
+def message(event: str, seq: int | None = None) -> Message:
+    return Message(room="lobby", event=event, data=Raw(b'{"a": 1}'), sender=ANN, seq=seq, time="t")
+
+
+#: Of a frame with a name of one letter, as it travels.
+SIZE = len(msgspec.json.encode(Relay(event=message("0"))))
 
 
 class Seat:
@@ -46,6 +55,19 @@ class Seat:
         return [relay.event.event for _, relay in self.heard]
 
 
+class WithPause:
+    """The module `asyncio`, in which every sleep lasts until the event."""
+
+    def __init__(self, pause: asyncio.Event) -> None:
+        self._pause = pause
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await self._pause.wait()
+
+
 @pytest.fixture
 async def seats(wire: Wire) -> AsyncIterator[tuple[Seat, Seat]]:
     pair = Seat("one"), Seat("two")
@@ -57,10 +79,6 @@ async def seats(wire: Wire) -> AsyncIterator[tuple[Seat, Seat]]:
     for seat in pair:
         await seat.bus.stop()
     assert wire.groups == {}
-
-
-def message(event: str, seq: int | None = None) -> Message:
-    return Message(room="lobby", event=event, data=Raw(b'{"a": 1}'), sender=ANN, seq=seq, time="t")
 
 
 async def test_what_one_says_the_other_hears_and_not_itself(seats: tuple[Seat, Seat]) -> None:
@@ -163,6 +181,142 @@ async def test_a_layer_that_hangs_holds_nobody_up(
         here.bus.publish("g", message("lost"))
     await here.bus.flush()
     assert here.bus.dropped == {"hint": 8}
+
+
+async def test_a_group_that_hangs_holds_up_no_other(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = seats
+    group_send, stuck = wire.group_send, asyncio.Event()
+
+    async def sometimes_stuck(group: str, message: dict[str, Any]) -> None:
+        if group == "stuck":
+            await stuck.wait()
+        await group_send(group, message)
+
+    monkeypatch.setattr(wire, "group_send", sometimes_stuck)
+    for group in ("g", "stuck"):
+        await there.bus.subscribe(group)
+    for number in range(3):
+        here.bus.publish("stuck", message(f"stuck {number}"))
+        here.bus.publish("g", message(str(number)))
+        await there.until(lambda number=number: there.events()[-1:] == [str(number)])
+    stuck.set()
+    await there.until(lambda: len(there.heard) == 6)
+    assert there.events() == ["0", "1", "2", "stuck 0", "stuck 1", "stuck 2"]
+
+
+@pytest.mark.parametrize(("bound", "most"), [("MOST_WAITING", 5), ("MOST_WAITING_BYTES", 5 * SIZE)])
+async def test_what_waits_is_bounded_while_the_layer_hangs(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    monkeypatch.setattr(module, bound, most)
+    wire.hung = True
+    here.bus.publish("g", message("1"))
+    # Also what the layer has been given counts, as long as it is not done with it.
+    await asyncio.sleep(0)
+    for number in range(2, 10):
+        here.bus.publish("g" if number % 2 else "h", message(str(number)))
+    assert here.bus.dropped == {"hint": 4}
+    wire.hung = False
+    monkeypatch.setattr(module, "PUBLISH_SECONDS", 0.01)
+    await here.bus.stop()
+    assert here.bus._count == here.bus._bytes == 0
+
+
+async def test_a_turn_that_is_too_long_for_one_message_travels_in_order_in_several(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    monkeypatch.setattr(module, "MESSAGE_BYTES", 3 * SIZE)
+    for number in range(7):
+        here.bus.publish("g", message(str(number)))
+    here.bus.publish("g", message("long" * SIZE))
+    await there.until(lambda: len(there.heard) == 8)
+    assert there.events() == [*map(str, range(7)), "long" * SIZE]
+    assert [len(frames) for _, frames in wire.sent] == [3, 3, 1, 1]
+
+
+async def test_a_layer_that_fails_is_not_asked_for_every_message(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    pause = asyncio.Event()
+    monkeypatch.setattr(module, "asyncio", WithPause(pause))
+    works, attempts = wire._works, 0
+
+    async def counted() -> None:
+        nonlocal attempts
+        attempts += 1
+        await works()
+
+    monkeypatch.setattr(wire, "_works", counted)
+    wire.broken = True
+    for number in range(10):
+        here.bus.publish("g", message(str(number)))
+        await here.bus.flush() if number == 0 else await asyncio.sleep(0)
+    assert attempts == 1
+    wire.broken = False
+    pause.set()
+    await there.until(lambda: len(there.heard) == 9)
+    assert there.events() == [*map(str, range(1, 10))]
+    assert here.bus.dropped == {"hint": 1}
+
+
+async def test_what_a_layer_forgot_while_it_was_away_is_told_it_again(
+    seats: tuple[Seat, Seat], wire: Wire
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("g")
+    wire.groups.clear()
+    wire.broken = True
+    there.bus.publish("g", message("lost"))
+    await there.bus.flush()
+    wire.broken = False
+    there.bus.publish("g", message("heard by nobody"))
+    await there.bus.flush()
+    await there.bus.repair()
+    here.bus.publish("g", message("heard"))
+    await there.until(lambda: there.events() == ["heard"])
+
+
+async def test_nobody_waits_for_a_layer_that_is_known_not_to_answer(
+    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = seats
+    await there.bus.subscribe("old")
+    monkeypatch.setattr(module, "PUBLISH_SECONDS", 0.01)
+    wire.hung = True
+    await there.bus.subscribe("first")
+    # From here on a call that waits would wait for ever.
+    monkeypatch.setattr(module, "PUBLISH_SECONDS", None)
+    await there.bus.subscribe("g")
+    await there.bus.unsubscribe("old")
+    wire.hung = False
+    await there.bus.repair()
+    assert {"g", "first"} <= wire.groups.keys()
+    assert "old" not in wire.groups
+    here.bus.publish("g", message("heard"))
+    await there.until(lambda: there.events() == ["heard"])
+
+
+async def test_leaving_a_layer_that_hangs_takes_one_wait_and_not_one_for_each_group(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaving = Seat("leaving")
+    await leaving.bus.start()
+    for number in range(20):
+        await leaving.bus.subscribe(f"g{number}")
+    asked = []
+    monkeypatch.setattr(module, "PUBLISH_SECONDS", 0.01)
+    monkeypatch.setattr(wire, "_works", lambda: asked.append(1) or asyncio.Event().wait())
+    await leaving.bus.stop()
+    assert len(asked) == 1
+    wire.groups.clear()
 
 
 async def test_a_membership_that_could_not_be_had_is_had_later(seats: tuple[Seat, Seat], wire: Wire) -> None:

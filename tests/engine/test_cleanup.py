@@ -24,7 +24,7 @@ from rooms.events import CreateRoom, Join, Leave, ListRooms, Login, Logout, User
 from rooms.extensions import Extension
 from rooms.fanout import Connection, OutboxLimits
 from rooms.models import Application, Room
-from rooms.presence import Departure
+from rooms.presence import redis_store
 from rooms.presence.redis import RedisPresence
 from rooms.protocols import Native
 from tests.engine.clients import Client, Install, MakeEngine, let_time_pass, present, refused
@@ -65,7 +65,7 @@ def down(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return call
 
-    for name in ("remove", "fade", "clear"):
+    for name in ("remove", "fade"):
         monkeypatch.setattr(engine.parts.presence, name, failing(getattr(engine.parts.presence, name)))
     return state
 
@@ -411,8 +411,9 @@ async def processes(redis_url: str) -> AsyncIterator[list[RedisPresence]]:
 
 
 async def die(redis: Redis, *nodes: str) -> None:
-    """The leases of these processes have run out, if they still have one."""
-    await redis.zadd("rooms:nodes", dict.fromkeys(nodes, 1), xx=True)
+    """The leases of these processes have run out, or the time of whoever sweeps them."""
+    for key in ("rooms:nodes", "rooms:dead"):
+        await redis.zadd(key, dict.fromkeys(nodes, 1), xx=True)
 
 
 async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
@@ -423,61 +424,30 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
         await dead.add("g", user.id, user)
     for presence in (failing, other):
         await presence.beat()
-    await die(redis, dead._node)
-    remove, count = failing._call_remove, 0
+    await die(redis, dead.node)
+    monkeypatch.setattr(redis_store, "CHUNK", 5)
+    remove, count = failing._store._remove_chunk, 0
 
-    async def break_down(*arguments: Any) -> bool:
+    async def break_down(*arguments: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
-        if count > 7:
+        if count > 2:
             raise Unavailable("Presence is not available; try again in a moment.")
-        return await remove(*arguments)
+        return await remove(*arguments, **options)
 
-    monkeypatch.setattr(failing, "_call_remove", break_down)
-    told = await found_by(failing)
-    # Its own lease protects the one who sweeps from being overtaken.
+    monkeypatch.setattr(failing._store, "_remove_chunk", break_down)
+    told = await failing.beat()
+    assert len(told) == 10
+    # Whoever sweeps has a while for it.
     assert await other.beat() == []
-    await die(redis, dead._node)
-    told += await found_by(other)
+    await die(redis, dead.node)
+    told += await other.beat()
     assert await other.counts(["g"]) == [0]
-    assert await redis.keys("rooms:u:*") == await redis.keys("rooms:c:*") == []
-    assert await redis.exists(f"rooms:node:{dead._node}") == 0
-    assert dead._node not in await redis.zrange("rooms:nodes", 0, -1)
-    # Nobody is told twice.
-    assert len({each.user.id for each in told}) == len(told)
-    assert len(told) >= len(PEOPLE) - 7
-
-
-async def test_whom_a_sweep_that_failed_had_found_is_told_in_the_end(
-    redis: Redis, processes: list[RedisPresence], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead, failing, _ = processes
-    for user in PEOPLE:
-        await dead.add("g", user.id, user)
-    await failing.beat()
-    await die(redis, dead._node)
-    remove, count = failing._call_remove, 0
-
-    async def break_down(*arguments: Any) -> bool:
-        nonlocal count
-        count += 1
-        if count == 8:
-            raise Unavailable("Presence is not available; try again in a moment.")
-        return await remove(*arguments)
-
-    monkeypatch.setattr(failing, "_call_remove", break_down)
-    told = await found_by(failing)
-    await die(redis, dead._node)
-    told += await found_by(failing)
+    assert await redis.keys("rooms:[uoc]:*") == []
+    assert await redis.exists(f"rooms:node:{dead.node}") == 0
+    for leases in ("rooms:nodes", "rooms:dead"):
+        assert dead.node not in await redis.zrange(leases, 0, -1)
     assert sorted(each.user.id for each in told) == sorted(user.id for user in PEOPLE)
-
-
-async def found_by(presence: RedisPresence) -> list[Departure]:
-    """Whom its next beat returns; nobody when Redis does not answer in the middle of it."""
-    try:
-        return await presence.beat()
-    except Unavailable:
-        return []
 
 
 async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
@@ -486,14 +456,14 @@ async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
     dead, beginning, _ = processes
     for user in PEOPLE:
         await dead.add("g", user.id, user)
-    await die(redis, dead._node)
+    await die(redis, dead.node)
     await asyncio.gather(*(beginning.add("h", f"a{number}", ANN) for number in range(20)))
     found = await beginning.beat()
     assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)
     assert await beginning.beat() == []
 
 
-async def test_nothing_is_left_in_redis_of_a_group_that_was_cleared(
+async def test_nothing_is_left_in_redis_of_a_group_that_is_gone(
     redis: Redis, processes: list[RedisPresence]
 ) -> None:
     double = User(name="ANN", id="guest-9", guest=True)
@@ -502,8 +472,10 @@ async def test_nothing_is_left_in_redis_of_a_group_that_was_cleared(
             await presence.add("g", f"{user.id} {number}", user)
         await presence.fade("g", f"{ANN.id} {number}", ANN)
     # Every process hears that the room is gone.
-    for presence in processes:
-        await presence.clear("g")
+    for number, presence in enumerate(processes):
+        going = {f"{user.id} {number}": user for user in (ANN, double, *PEOPLE[:3])}
+        out = await presence.remove_all("g", going)
+        assert out == (list(going.values()) if presence is processes[-1] else [])
     assert await redis.keys("*") == ["rooms:nodes"]
     for presence in processes:
         assert await presence.beat() == []

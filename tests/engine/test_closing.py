@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -10,6 +11,58 @@ from rooms.engine import closing
 from rooms.engine.closing import close_connections
 from rooms.engine.engine import Engine
 from tests.engine.clients import PATIENCE, Client
+
+
+class Chance:
+    """Stands for ``random``: remembers what it was asked, and answers in turn with these shares of the
+    upper bound."""
+
+    def __init__(self, *shares: float) -> None:
+        self.bounds: list[float] = []
+        self._shares = itertools.chain(shares, itertools.repeat(0.5))
+
+    def uniform(self, low: float, high: float) -> float:
+        assert low == 0
+        self.bounds.append(high)
+        return next(self._shares) * high
+
+
+@pytest.mark.parametrize(("each", "spread", "longest"), [(0.01, 0.02, 1.0), (1.5, 3.0, 3.0), (9.0, 5.0, 5.0)])
+async def test_the_more_clients_the_longer_the_closes_and_their_returns_are_spread(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, each: float, spread: float, longest: float
+) -> None:
+    monkeypatch.setattr(closing, "SPREAD_EACH_SECONDS", each)
+    monkeypatch.setattr(closing, "random", chance := Chance(0, 0, 1, 0.25))
+    clients = [await Client.named(engine, name) for name in ("ann", "ben")]
+    closed = asyncio.create_task(close_connections(engine))
+    for client in clients:
+        await client.until(lambda: client.closed)  # noqa: B023
+        client.disconnect()
+    await asyncio.wait_for(closed, PATIENCE)
+    assert chance.bounds == [spread, spread, longest, longest]
+    retries = [client.told("closing")[-1]["retry_in"] for client in clients]
+    assert sorted(retries) == [longest / 4, longest]
+
+
+async def test_who_waits_for_the_end_is_served_and_who_comes_is_sent_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SPREAD_EACH_SECONDS", "SPREAD_SECONDS"):
+        monkeypatch.setattr(closing, name, 1000.0)
+    ann, ben, eve = [await Client.named(engine, name, "lobby") for name in ("ann", "ben", "eve")]
+    shares = {ann.connection: 0.0, ben.connection: 1.0, eve.connection: 1.0}
+    monkeypatch.setattr(closing, "random", Chance(*(shares[each] for each in engine.connections)))
+    closed = asyncio.create_task(close_connections(engine))
+    await ann.until(lambda: ann.closed)
+    dan = Client(engine)
+    await dan.connect()
+    await dan.until(lambda: dan.closed)
+    assert dan.closed == 4000
+    await ben.say("lobby", "still here")
+    await eve.until(eve.messages)
+    assert ben.closed is None
+    assert eve.closed is None
+    closed.cancel()
 
 
 async def test_a_request_under_way_is_answered_before_its_connection_is_closed(engine: Engine) -> None:

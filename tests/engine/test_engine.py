@@ -63,6 +63,8 @@ async def test_a_start_that_fails_is_tried_again(chat: Application, monkeypatch:
 async def test_nothing_is_left_of_those_who_are_gone(engine: Engine, clock: SimpleNamespace) -> None:
     clients = [await Client.named(engine, f"user {n}", "lobby", address="10.0.0.1") for n in range(3)]
     await clients[0].ask(ListRooms())
+    groups = engine.parts.hub.groups()
+    assert 3 in await engine.parts.presence.counts(groups)
     for client in clients:
         client.disconnect()
         client.disconnect()
@@ -74,7 +76,7 @@ async def test_nothing_is_left_of_those_who_are_gone(engine: Engine, clock: Simp
     assert engine.connections == {}
     assert engine.parts.hub.groups() == []
     assert not engine._addresses._open
-    assert not engine.parts.presence._groups  # type: ignore[attr-defined]
+    assert set(await engine.parts.presence.counts(groups)) == {0}
 
 
 # Connecting --------------------------------------------------------------------------------------

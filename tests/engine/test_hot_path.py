@@ -74,7 +74,7 @@ async def cost(
     wires = [Wire() for _ in clients]
     for client, wire in zip(clients, wires, strict=True):
         client.listen()
-        Outlet(client.connection, wire, engine.flusher)
+        Outlet(client.connection, wire, engine.parts.flusher)
     await settled()
     counts: Counter[str] = Counter()
     loop = asyncio.get_running_loop()

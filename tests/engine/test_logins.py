@@ -20,6 +20,7 @@ from rooms.errors import (
     NotLoggedIn,
     RateLimited,
     Rejected,
+    Unavailable,
 )
 from rooms.events import Join, ListRooms, Login, Logout
 from rooms.extensions import ConnectionEvent, Extension
@@ -306,3 +307,36 @@ async def test_logging_out_is_leaving_every_room_and_the_socket_stays(engine: En
 
 async def test_who_is_not_logged_in_cannot_log_out(engine: Engine) -> None:
     await refused(NotLoggedIn, (await connected(engine)).ask(Logout()))
+
+
+# The time to log in ------------------------------------------------------------------------------
+
+
+async def test_the_time_to_log_in_begins_when_a_client_can_be_heard(
+    make_engine: MakeEngine, chat: Application, installed: Install
+) -> None:
+    seen: list[float | None] = []
+
+    class Greeter(Extension):
+        async def on_connect(self, event: ConnectionEvent) -> None:
+            seen.append(client.connection.waiting_for_login)
+
+    chat.extension = installed(Greeter)
+    await chat.asave()
+    client = Client(await make_engine())
+    await client.connect()
+    assert seen == [None]
+    assert client.connection.waiting_for_login is not None
+
+
+async def test_the_time_to_log_in_begins_again_where_a_backend_was_away(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*arguments: Any, **named: Any) -> bool:
+        raise Unavailable("Away.")
+
+    client = await connected(engine)
+    client.connection.waiting_for_login = 0.0
+    monkeypatch.setattr(engine.parts.presence, "add", away)
+    await refused(Unavailable, client.ask(Login(name="ann")))
+    assert client.connection.waiting_for_login

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from rooms import limits
 from rooms.catalogue import group_of
+from rooms.conf import Backend
 from rooms.engine.engine import Engine
 from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
@@ -162,9 +163,11 @@ async def test_what_the_sweep_takes_of_rooms_that_another_process_made(
     make_engine: MakeEngine, chat: Application, request: pytest.FixtureRequest, shared: bool
 ) -> None:
     """What is empty here may be full of people there, unless the processes know of each other's people."""
-    url = request.getfixturevalue("redis_url") if shared else ""
-    presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": url}}
-    one, two = [await make_engine(**{"presence": presence} if shared else {}) for _ in range(2)]
+    presence: Backend = {"BACKEND": "rooms.presence.memory.MemoryPresence"}
+    if shared:
+        url = request.getfixturevalue("redis_url")
+        presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": url}}
+    one, two = [await make_engine(presence=presence) for _ in range(2)]
     await chat_of_passing_rooms(chat)
     await Client.named(one, "ann", "full")
     await Room.objects.acreate(application=chat, name="left", persistent=False)

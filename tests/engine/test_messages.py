@@ -14,6 +14,7 @@ from rooms.engine.engine import Engine
 from rooms.engine.messages import Messages
 from rooms.errors import (
     BadRequest,
+    CloseCode,
     MessageTooLarge,
     Muted,
     NotMember,
@@ -478,7 +479,7 @@ class TestTwoProcesses:
         await bob.engine.parts.tasks.settle()
         assert bob.messages() == [1]
 
-    async def test_what_was_lost_and_is_not_kept_any_more_is_passed_over(
+    async def test_what_was_lost_and_is_not_kept_any_more_is_not_passed_over_in_silence(
         self, make_engine: MakeEngine, wire: Wire, kept: Room
     ) -> None:
         ann, bob = await self.pair(make_engine)
@@ -487,7 +488,9 @@ class TestTwoProcesses:
         await bob.engine.gaps.check()
         await bob.engine.parts.tasks.settle()
         await ann.say("kept", 2)
-        await bob.until(lambda: bob.messages() == [2])
+        await ann.engine.parts.bus.flush()
+        assert (ann.closed, bob.closed) == (None, CloseCode.RESYNC)
+        assert bob.messages() == []
 
     async def test_the_own_next_message_finds_the_gap_too_and_its_answer_comes_first(
         self, make_engine: MakeEngine, wire: Wire
@@ -519,7 +522,7 @@ class TestTwoProcesses:
         await bob.until(lambda: 3 in bob.messages())
         assert bob.messages() == [0, 1, 2, 3]
 
-    async def test_what_history_keeps_no_longer_is_passed_over(
+    async def test_what_history_keeps_no_longer_is_not_passed_over_in_silence(
         self, make_engine: MakeEngine, wire: Wire, kept: Room
     ) -> None:
         ann, bob = await self.pair(make_engine)
@@ -530,7 +533,8 @@ class TestTwoProcesses:
         await Message.objects.all().adelete()
         wire.loses = lambda group, message: False
         await ann.say("kept", 3)
-        await bob.until(lambda: bob.messages() == [3])
+        await bob.until(lambda: bob.closed == CloseCode.RESYNC)
+        assert (ann.closed, bob.messages()) == (None, [])
 
     async def test_a_hint_for_some_reaches_only_them(self, make_engine: MakeEngine) -> None:
         ann, bob = await self.pair(make_engine)

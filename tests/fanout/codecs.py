@@ -7,9 +7,10 @@ from typing import ClassVar
 
 from msgspec import Raw
 
-from rooms.events import Closing, Error, Message, Push, Request, User
+from rooms.events import Closing, Error, Members, Message, Push, Request, User
 from rooms.fanout import Connection
 from rooms.protocols import Protocol
+from rooms.protocols.base import Comings
 
 _ids = itertools.count(1)
 
@@ -67,6 +68,27 @@ class Lines(Plain):
     """Frames that leave together are one frame of several lines."""
 
     separator: ClassVar[bytes | None] = b"\n"
+
+
+class Each(Plain):
+    """Hears of each who comes and goes."""
+
+    encoded: ClassVar[int] = 0
+    tells_comings: ClassVar[Comings] = "each"
+
+
+class Digesting(Plain):
+    """Hears of many at once; writes how many there are, who came and who went."""
+
+    encoded: ClassVar[int] = 0
+    tells_comings: ClassVar[Comings] = "digests"
+
+    @classmethod
+    def _text(cls, event: Push | Request) -> bytes:
+        if not isinstance(event, Members):
+            return super()._text(event)
+        words = [str(event.count), *(f"+{user.name}" for user in event.joined)]
+        return " ".join([*words, *(f"-{user.name}" for user in event.left)]).encode()
 
 
 def message(event: str, seq: int | None = None) -> Message:

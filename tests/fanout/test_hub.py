@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from rooms.events import RoomRemoved
+from rooms.events import Joined, Left, RoomRemoved, User
 from rooms.fanout import Connection, Hub, OutboxLimits
 from rooms.fanout.hub import _Delivery, _Group
-from tests.fanout.codecs import Lines, Plain, Shouting, Silent, connection, message, told
+from tests.fanout.codecs import Digesting, Each, Lines, Plain, Shouting, Silent, connection, message, told
 
 
 @pytest.fixture(autouse=True)
@@ -180,9 +180,25 @@ def test_a_gap_is_reported_and_can_be_passed_over() -> None:
     gaps: list[str] = []
     hub, ann = started(gaps=gaps)
     hub.group_send("g", message("3", 3))
-    assert (told(ann), gaps, hub.missing_after("g")) == ([], ["g"], 0)
+    assert (told(ann), gaps, hub.missing_after("g"), hub.earliest("g")) == ([], ["g"], 0, 3)
     hub.skip_gap("g")
-    assert (told(ann), hub.missing_after("g"), hub.position("g")) == (["3"], None, 3)
+    assert (told(ann), hub.missing_after("g"), hub.position("g"), hub.earliest("g")) == (["3"], None, 3, None)
+
+
+def test_who_is_behind() -> None:
+    hub = Hub()
+    ann, bob, eve = joined(hub, 3)
+    hub.start("g", 2)
+    hub.settle("g", bob, 5)
+    hub.settle("g", eve, 7)
+    assert [hub.behind("g", number) for number in (2, 3, 5, 6, 8)] == [
+        [],
+        [ann],
+        [ann],
+        [ann, bob],
+        [ann, bob, eve],
+    ]
+    assert hub.behind("another", 3) == []
 
 
 def test_what_the_history_lost_is_skipped() -> None:
@@ -321,3 +337,105 @@ def test_what_is_not_volatile_is_never_dropped() -> None:
         hub.group_send("g", message(word))
     assert told(bob) == ["one", "two", "three"]
     assert not hub.dropped
+
+
+# Large groups ------------------------------------------------------------------------------------
+
+
+def came(name: str) -> Joined:
+    return Joined(room="lobby", user=User(name=name, id=name, guest=True))
+
+
+def went(name: str) -> Left:
+    return Left(room="lobby", user=User(name=name, id=name, guest=True), reason="left")
+
+
+def crowded(size: int, *members: Connection, large: int = 2) -> tuple[Hub, list[str]]:
+    """A hub with a group of so many users, these connections in it, and the calls that it makes."""
+    calls: list[str] = []
+    hub = Hub(on_crowd=calls.append, large=large)
+    for member in members:
+        hub.group_add("g", member)
+        hub.listed("g", member, (), size, complete=False)
+    return hub, calls
+
+
+def tell(hub: Hub, count: int = 9) -> None:
+    until = hub.changed("g")
+    assert until is not None
+    hub.tell_changes("g", until, count)
+
+
+def test_a_large_group_is_told_together_who_came_and_went() -> None:
+    ann, bob = connection(Digesting()), connection(Digesting())
+    hub, calls = crowded(3, ann, bob)
+    for event in (came("a"), went("b"), came("c")):
+        hub.group_send("g", event)
+    assert (told(ann), calls, hub.changed("g")) == ([], ["g"], 3)
+    Digesting.encoded = 0
+    tell(hub, count=4)
+    assert told(ann) == told(bob) == ["4 +a +c -b"]
+    assert (Digesting.encoded, hub.changed("g"), hub.size("g")) == (1, None, 4)
+
+
+def test_a_group_is_large_above_the_limit() -> None:
+    ann = connection(Digesting())
+    hub, calls = crowded(1, ann)
+    hub.group_send("g", came("a"))
+    assert (told(ann), calls) == (["joined"], [])
+    hub.group_send("g", came("b"))
+    assert (told(ann), calls) == ([], ["g"])
+    # Small again, but what waits goes first.
+    hub.group_send("g", went("b"))
+    hub.group_send("g", went("c"))
+    assert told(ann) == []
+    tell(hub, count=1)
+    hub.group_send("g", went("a"))
+    assert (told(ann), calls) == (["1 -b -c", "left"], ["g"])
+
+
+def test_where_a_protocol_wants_each_it_is_told_each_at_once_and_no_digest() -> None:
+    ann, bob, eve = connection(Each()), connection(Digesting()), connection(Plain())
+    hub, _ = crowded(3, ann, bob, eve)
+    Plain.encoded = 0
+    hub.group_send("g", came("a"))
+    hub.group_send("g", went("b"))
+    assert (told(ann), told(bob)) == (["joined", "left"], [])
+    tell(hub)
+    assert (told(ann), told(bob), told(eve)) == ([], ["9 +a -b"], [])
+    # In a large group those who hear nothing of it are not even looked at.
+    assert Plain.encoded == 0
+
+
+def test_one_who_has_no_list_yet_is_told_each_and_then_what_the_list_does_not_say() -> None:
+    ann, bob = connection(Digesting()), connection(Digesting())
+    hub, _ = crowded(3, ann)
+    hub.group_send("g", came("a"))
+    bob.hold()
+    hub.group_add("g", bob)
+    hub.group_send("g", came("bob"), exclude=bob)
+    hub.group_send("g", went("b"))
+    hub.group_send("g", came("c"))
+    tell(hub, count=5)
+    hub.group_send("g", came("d"))
+    hub.listed("g", bob, {"a", "bob", "c"}, 5, complete=True)
+    hub.group_send("g", went("a"))
+    bob.release()
+    assert (told(ann), told(bob)) == (["5 +a +bob +c -b"], ["joined"])
+    tell(hub, count=6)
+    assert (told(ann), told(bob)) == (["6 +d -a"], ["6 -a"])
+
+
+def test_one_who_left_is_told_nothing_more() -> None:
+    ann, bob = connection(Digesting()), connection(Digesting())
+    hub, _ = crowded(3, ann, bob)
+    hub.group_send("g", came("a"))
+    hub.group_discard("g", bob)
+    tell(hub)
+    assert (told(ann), told(bob)) == (["9 +a"], [])
+    hub.group_send("g", came("b"))
+    hub.group_discard("g", ann)
+    assert hub.changed("g") is None
+    hub.tell_changes("g", 2, 9)
+    hub.listed("g", ann, (), 9, complete=True)
+    assert (told(ann), hub.size("g")) == ([], 0)

@@ -233,6 +233,16 @@ def test_what_is_held_goes_before_the_last_word() -> None:
     assert told(connection) == []
 
 
+def test_what_a_group_is_told_does_not_go_without_the_answer_before_it() -> None:
+    connection = made()
+    connection.hold()
+    connection.push(b"of the room", "lobby", 7)
+    connection.push(b"mine")
+    connection.close(CloseCode.SERVER_RESTART, "Again.")
+    assert told(connection) == ["mine", "closing 4000"]
+    assert connection.waiting == 0
+
+
 def test_the_first_close_counts() -> None:
     connection = made()
     connection.close(CloseCode.KICKED, "Out.")

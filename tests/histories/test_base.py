@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -14,24 +13,34 @@ from msgspec import UNSET
 from rooms import clock
 from rooms.catalogue import RoomRecord
 from rooms.errors import BadRequest
-from rooms.events import Message, Position, User
+from rooms.events import Message, Position, SentData, User
 from rooms.histories import Appended, History
 from rooms.histories.database import DatabaseHistory
 from rooms.histories.memory import MemoryHistory
+from rooms.histories.redis import RedisHistory
+from rooms.models import Room
 from tests.histories.said import ANN, RoomMaker, message
 
 BOB = User(name="bob", id="7", guest=False)
 
 
-@pytest.fixture(params=[MemoryHistory, DatabaseHistory])
+@pytest.fixture(params=["memory", "database", "redis"])
 async def history(request: pytest.FixtureRequest, transactional_db: None) -> AsyncIterator[History]:
-    history = request.param()
+    history: History
+    if request.param == "redis":
+        history = RedisHistory(url=request.getfixturevalue("redis_url"))
+    else:
+        history = MemoryHistory() if request.param == "memory" else DatabaseHistory()
     yield history
-    await asyncio.to_thread(history.close)
+    await history.close()
 
 
 async def said(history: History, room: RoomRecord, count: int) -> list[Message]:
     return [(await history.append(room, message(b"%d" % number))).message for number in range(1, count + 1)]
+
+
+def ago(hours: float) -> str:
+    return clock.ago(hours * 3600)
 
 
 def numbers(messages: list[Message]) -> list[int | None]:
@@ -59,7 +68,9 @@ async def test_where_rooms_stand(history: History, make_room: RoomMaker) -> None
     await said(history, one, 3)
     await said(history, other, 2)
     found = await history.positions([one.id, other.id, silent.id, 10**9])
-    assert (found[one.id], found[other.id], found.get(silent.id, 0)) == (3, 2, 0)
+    assert found[one.id] == await position(history, one)
+    assert (found[one.id].seq, found[other.id].seq) == (3, 2)
+    assert silent.id not in found or found[silent.id].seq == 0
     assert 10**9 not in found
 
 
@@ -125,36 +136,66 @@ async def test_one_key_twice_at_the_same_time_is_one_message(history: History, r
     assert len({bytes(each.message.data) for each in kept}) == 1
 
 
-async def test_a_key_ends_with_its_message(history: History, make_room: RoomMaker) -> None:
+async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_count=2)
-    await history.append(room, message(), "k")
+    first = (await history.append(room, message(b"1", time=ago(23)), "k")).message
     await said(history, room, 70)
+    await history.prune()
+    assert numbers(await history.after(room, 0)) == [70, 71]
+    again = await history.append(room, message(b"1"), "k")
+    assert (again.again, again.message.seq, again.message.time) == (True, 1, first.time)
+    assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=first.time)
+    assert (await position(history, room)).seq == 71
+    assert numbers(await history.after(room, 0)) == [70, 71]
+
+
+async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
+    history: History, make_room: RoomMaker
+) -> None:
+    room = await make_room(history_seconds=3600)
+    await history.append(room, message(time=ago(23)), "k")
+    await history.prune()
+    assert await history.after(room, 0) == []
+    assert (await history.append(room, message(), "k")).again
+
+
+async def test_a_key_ends_in_time(history: History, make_room: RoomMaker) -> None:
+    room = await make_room(history_count=2)
+    await history.append(room, message(time=ago(25)), "k")
+    assert (await history.append(room, message(), "k")).again
+    await said(history, room, 70)
+    await history.prune()
     assert not (await history.append(room, message(), "k")).again
+    assert (await position(history, room)).seq == 72
+    with override_settings(ROOMS={"KEY_SECONDS": 26 * 3600}):
+        await history.append(room, message(time=ago(25)), "later")
+        await said(history, room, 70)
+        await history.prune()
+        assert (await history.append(room, message(), "later")).again
 
 
-async def test_a_message_is_found_by_its_senders_key(history: History, make_room: RoomMaker) -> None:
+async def test_a_message_that_is_kept_keeps_its_key(history: History, room: RoomRecord) -> None:
+    kept = (await history.append(room, message(b"1", time=ago(48)), "k")).message
+    await history.prune()
+    again = await history.append(room, message(b"2"), "k")
+    assert (again.again, again.gone, again.message) == (True, False, kept)
+    assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=kept.time)
+
+
+async def test_what_was_answered_is_found_by_the_senders_key(history: History, make_room: RoomMaker) -> None:
     room, other = await make_room(), await make_room("other")
     assert await history.find(room, ANN.id, "k") is None
     first = (await history.append(room, message(b"1", event="score", state=True), "k")).message
     await history.append(room, message(b"2", sender=BOB), "k")
     await history.append(room, message(b"3"))
     await history.append(room, message(b"4"), "k")
-    assert await history.find(room, ANN.id, "k") == first
+    assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=first.time)
     found = await history.find(room, BOB.id, "k")
     assert found is not None
-    assert bytes(found.data) == b"2"
+    assert found.seq == 2
     for sender, key in ((ANN.id, "K"), (ANN.id, ""), ("", "k"), ("guest-9", "k")):
         assert await history.find(room, sender, key) is None
     assert await history.find(other, ANN.id, "k") is None
-
-
-async def test_a_message_is_found_by_its_key_as_long_as_it_is_kept(
-    history: History, make_room: RoomMaker
-) -> None:
-    room = await make_room(history_count=2)
-    await history.append(room, message(), "k")
-    await said(history, room, 70)
-    assert await history.find(room, ANN.id, "k") is None
 
 
 # State -------------------------------------------------------------------------------------------
@@ -321,7 +362,7 @@ async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMa
 
 async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_seconds=60)
-    old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
+    old = clock.ago(61)
     await history.append(room, message(time=old))
     await said(history, room, 1)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [2]
@@ -331,9 +372,31 @@ async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) ->
 
 async def test_numbers_go_on_when_everything_has_expired(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_seconds=60)
-    old = clock.to_wire(datetime.now(UTC) - timedelta(seconds=61))
+    old = clock.ago(61)
     before = await position(history, room)
     for _ in range(3):
         await history.append(room, message(time=old))
     assert (await history.append(room, message())).message.seq == 4
     assert (await position(history, room)).epoch == before.epoch
+
+
+async def test_pruning_takes_only_what_is_told_no_longer(history: History, make_room: RoomMaker) -> None:
+    room, silent = await make_room(history_count=3), await make_room("silent", history_count=2)
+    await said(history, room, 5)
+    await said(history, silent, 5)
+    before = await history.snapshot(room, None, 50)
+    would = await history.prune(dry_run=True)
+    assert await history.prune() == would
+    assert await history.prune(dry_run=True) == 0
+    assert await history.snapshot(room, None, 50) == before
+    assert numbers((await history.snapshot(silent, None, 50)).messages) == [4, 5]
+
+
+async def test_a_room_that_is_gone_is_forgotten(history: History, make_room: RoomMaker) -> None:
+    room, other = await make_room(), await make_room("other")
+    await said(history, room, 3)
+    await said(history, other, 1)
+    await Room.objects.filter(pk=room.id).adelete()
+    await history.forget(room.id)
+    assert list(await history.positions([room.id, other.id])) == [other.id]
+    assert numbers(await history.after(other, 0)) == [1]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
 
 from rooms import models
 from rooms.catalogue import RoomRecord
 from rooms.errors import RoomNotFound, Unavailable
 from rooms.events import Message, Position
-from rooms.histories import database
+from rooms.histories import bounds, database
 from rooms.histories.database import DatabaseHistory
 from tests.histories.said import RoomMaker, message
 
@@ -29,7 +31,7 @@ async def histories() -> AsyncIterator[tuple[DatabaseHistory, DatabaseHistory]]:
     both = DatabaseHistory(), DatabaseHistory()
     yield both
     for history in both:
-        await asyncio.to_thread(history.close)
+        await history.close()
 
 
 @pytest.fixture
@@ -255,3 +257,91 @@ async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
     commits.gate.set()
     await asyncio.gather(appending, reading)
     assert order == ["appended 1", "read [1]"]
+
+
+# A database that does not answer -------------------------------------------------------------------
+
+
+@contextmanager
+def locked(room: RoomRecord) -> Iterator[None]:
+    """Somebody else holds the room's row, and on SQLite the whole database."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            models.Sequence.objects.select_for_update().get(pk=room.id)
+            held.set()
+            release.wait(timeout=60)
+        connections.close_all()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert held.wait(timeout=20)
+        yield
+    finally:
+        release.set()
+        holder.join()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "_SQLITE", "PRAGMA busy_timeout = 100")
+    monkeypatch.setattr(bounds, "_POSTGRESQL", "SET LOCAL statement_timeout = '100ms'")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_is_kept_once(
+    history: DatabaseHistory, room: RoomRecord
+) -> None:
+    await history.append(room, message())
+    with locked(room):
+        for _ in range(2):
+            sent = [history.append(room, message(b"%d" % n), f"key {n}") for n in range(3)]
+            for answer in await asyncio.gather(*sent, return_exceptions=True):
+                assert isinstance(answer, Unavailable)
+                assert answer.retry
+        assert [each.seq for each in (await history.snapshot(room, None, 9)).messages] == [1]
+    kept = [await history.append(room, message(b"%d" % n), f"key {n}") for n in range(3)]
+    assert [(each.again, each.message.seq) for each in kept] == [(False, 2), (False, 3), (False, 4)]
+
+
+async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
+    history: DatabaseHistory, room: RoomRecord, commits: Commits
+) -> None:
+    commit = BaseDatabaseWrapper._commit
+    lost: list[str] = []
+
+    def loses(self: BaseDatabaseWrapper) -> None:
+        commit(self)
+        if threading.current_thread().name == "rooms-ledger" and not lost:
+            lost.append("answer")
+            raise OperationalError("server closed the connection unexpectedly")
+
+    commits.gate.clear()
+    with mock.patch.object(BaseDatabaseWrapper, "_commit", loses):
+        sent = [asyncio.ensure_future(history.append(room, message(), f"key {n}")) for n in range(3)]
+        await asyncio.sleep(0)
+        commits.gate.set()
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+    assert lost
+    unknown = [place for place, each in enumerate(answers) if isinstance(each, Unavailable)]
+    assert unknown
+    again = [await history.append(room, message(), f"key {n}") for n in range(3)]
+    assert all(each.again for each in again)
+    assert [each.message.seq for each in again] == [1, 2, 3]
+    assert [each.seq for each in await history.after(room, 0)] == [1, 2, 3]
+
+
+async def test_positions_of_more_rooms_than_a_query_takes(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = [await make_room(name) for name in ("one", "two", "three")]
+    for room in rooms:
+        await history.append(room, message())
+    ids = [room.id for room in rooms]
+    # SQLite takes 32,766 values.
+    far = range(10**9, 10**9 + 40_000)
+    assert set(await history.positions([ids[0], *far, *ids[1:]])) == set(ids)
+    monkeypatch.setattr(database, "MOST_POSITIONS", 2)
+    assert set(await history.positions(ids)) == set(ids)

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import InternalError, OperationalError
 
+from rooms.errors import Unavailable
+from rooms.histories import ledger
 from rooms.histories.ledger import MOST_ITEMS, Ledger
 
 
@@ -161,3 +163,46 @@ async def test_closing_finishes_what_is_queued(book: Book) -> None:
 
 def test_a_ledger_that_was_never_used_has_nothing_to_close() -> None:
     Ledger[int](lambda items: []).close()
+
+
+async def test_when_too_many_wait_others_are_told_to_come_again(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MOST_WAITING", 3)
+    first = await book.stopped()
+    others = await queued(*(book.ledger.append(number) for number in range(1, 4)))
+    with pytest.raises(Unavailable) as raised:
+        await book.ledger.append(4)
+    assert raised.value.retry
+    book.gate.set()
+    assert await asyncio.gather(first, *others) == [0, 10, 20, 30]
+    assert await book.ledger.append(5) == 50
+
+
+async def test_one_who_was_told_to_come_again_is_not_written_later(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "ANSWER_SECONDS", 0.05)
+    first = await book.stopped()
+    (late,) = await queued(book.ledger.append(1))
+    for each in (first, late):
+        with pytest.raises(Unavailable) as raised:
+            await each
+        assert raised.value.retry
+    monkeypatch.undo()
+    last = await queued(book.ledger.append(2))
+    book.gate.set()
+    assert await asyncio.gather(*last) == [20]
+    # What was being written may have been; what only waited has not.
+    assert book.batches == [[0], [2]]
+
+
+async def test_after_an_outage_whose_end_nobody_knows_nothing_is_written_again(book: Book) -> None:
+    first = await book.stopped()
+    others = await queued(*(book.ledger.append(number) for number in (1, 2)))
+    book.error = InternalError("terminating connection due to idle-in-transaction timeout")
+    book.gate.set()
+    for each in (first, *others):
+        with pytest.raises(InternalError):
+            await each
+    assert book.attempts == 2

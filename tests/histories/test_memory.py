@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec import Raw
 
+from rooms.histories import memory
 from rooms.histories.memory import MemoryHistory
 from tests.histories.said import message
 from tests.records import room_record
@@ -39,9 +41,21 @@ async def test_a_room_that_is_gone_is_forgotten() -> None:
     assert snapshot.position.epoch != before.epoch
 
 
-async def test_keys_of_messages_that_went_are_let_go() -> None:
-    history, room = MemoryHistory(), room_record(history_count=2)
+async def test_no_more_than_so_many_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, room, roomy = MemoryHistory(), room_record(history_count=2), room_record(id=2, history_count=6)
+    monkeypatch.setattr(memory, "MOST_KEYS", 4)
+    for each in (room, roomy):
+        for number in range(9):
+            await history.append(each, message(), f"key {number}")
+    await history.prune()
+    assert [key for _, key in history._logs[room.id].keys] == [f"key {n}" for n in range(5, 9)]
+    assert len(history._logs[roomy.id].keys) == 6
+
+
+async def test_a_key_keeps_no_message() -> None:
+    history, room = MemoryHistory(), room_record(history_count=1)
     for number in range(9):
         await history.append(room, message(), f"key {number}")
-    await history.snapshot(room, None, 9)
-    assert len(history._logs[room.id].keys) == 2
+    again = await history.append(room, message(b'"again"'), "key 0")
+    assert (again.gone, again.message.seq, bytes(again.message.data)) == (True, 1, b'"again"')
+    assert [each.seq for each in history._logs[room.id].messages] == [9]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -20,7 +19,7 @@ from tests.histories.said import ANN, message
 async def history(transactional_db: None) -> AsyncIterator[NoHistory]:
     history = NoHistory()
     yield history
-    await asyncio.to_thread(history.close)
+    await history.close()
 
 
 async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room: RoomRecord) -> None:

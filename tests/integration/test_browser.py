@@ -56,8 +56,8 @@ def meet(browser: Browser, site: Server) -> Iterator[Meet]:
     """Somebody new at a browser. At the end nobody's page may have complained."""
     people: list[Person] = []
 
-    def person(**options: Any) -> Person:
-        people.append(Person(browser, site.port, **options))
+    def person(server: Server = site, **options: Any) -> Person:
+        people.append(Person(browser, server.port, **options))
         return people[-1]
 
     yield person
@@ -180,16 +180,52 @@ def test_who_lost_the_connection_gets_what_was_missed_once_and_in_order(meet: Me
 def test_a_killed_server_comes_back_with_everything(meet: Meet, room: str, site: Server) -> None:
     ann = meet().enter(name("ann"), room=room).says("before")
     ben = meet().enter(name("ben"), room=room).sees("before")
+    ann.says("in that moment")
     site.kill()
     for each in (ann, ben):
         expect(each.banner).to_be_visible()
-    ann.says("while it was down")
+    ann.says("while it was down", "and again")
+    expect(ann.page.locator(".message.pending")).not_to_have_count(0)
+    everything = "before", "in that moment", "while it was down", "and again"
+    ann.sees(*everything)
     site.restart()
     for each in (ann, ben):
         expect(each.banner).to_be_hidden(timeout=30_000)
-        each.sees("before", "while it was down")
+        each.sees(*everything)
+    expect(ann.page.locator(".pending, .failed")).to_have_count(0)
     ben.says("after")
-    ann.sees("before", "while it was down", "after")
+    ann.sees(*everything, "after")
+    # The page shows what the server has, and nothing else.
+    ben.page.reload()
+    ben.sees(*everything, "after")
+
+
+def test_a_server_that_takes_its_leave_is_waited_for(meet: Meet, room: str) -> None:
+    server = Server.start("runrooms")
+    with running(server):
+        ann = meet(server)
+        closings: list[Any] = []
+
+        def hear(frame: str | bytes) -> None:
+            lines = [json.loads(line) for line in str(frame).splitlines()]
+            closings.extend(line for line in lines if line["type"] == "closing")
+
+        ann.page.on("websocket", lambda socket: socket.on("framereceived", hear))
+        ann.enter(name("ann"), room=room).says("before").sees("before")
+        ben = meet(server).enter(name("ben"), room=room).sees("before")
+        server.stop()
+        for each in (ann, ben):
+            expect(each.banner).to_be_visible()
+        assert [(closing["code"], closing["retry_in"] >= 0) for closing in closings] == [(4000, True)]
+        ann.says("while it was down", "and again")
+        server.restart()
+        everything = "before", "while it was down", "and again"
+        for each in (ann, ben):
+            expect(each.banner).to_be_hidden(timeout=30_000)
+            each.sees(*everything)
+        expect(ann.page.locator(".pending, .failed")).to_have_count(0)
+        ben.says("after")
+        ann.sees(*everything, "after")
 
 
 def test_what_people_type_stays_text(meet: Meet) -> None:

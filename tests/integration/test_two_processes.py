@@ -1,4 +1,4 @@
-"""Two processes on one Redis and one database are one site: rooms, users and lists are shared."""
+"""Two processes on one database are one site, with Redis and without: rooms, users and lists are shared."""
 
 from __future__ import annotations
 
@@ -9,20 +9,31 @@ import pytest
 
 from tests.integration.native import Visitors, unique
 from tests.integration.test_native_races import STORIES
+from tests.servers import Server, fresh_database, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.integration.native import Client
-    from tests.servers import Server
 
 Pair = tuple[Visitors, Visitors]
 
 
-@pytest.fixture
-async def pair(redis_pair: tuple[Server, Server]) -> AsyncIterator[Pair]:
+@pytest.fixture(scope="module")
+def pair_without_redis() -> Iterator[tuple[Server, Server]]:
+    """As `redis_pair`; the two hear each other over PostgreSQL, or on SQLite over sockets in a folder."""
+    database_url, environment = fresh_database(), {"ROOMS_WORKERS": "2"}
+    first = Server.start("uvicorn", database_url, environment=environment)
+    second = Server.start("uvicorn", database_url, environment=environment)
+    with running(first, second):
+        yield first, second
+
+
+@pytest.fixture(params=["redis_pair", "pair_without_redis"])
+async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
     """Visitors of the one process and of the other."""
-    async with Visitors(redis_pair[0]) as here, Visitors(redis_pair[1]) as there:
+    servers = request.getfixturevalue(request.param)
+    async with Visitors(servers[0]) as here, Visitors(servers[1]) as there:
         yield here, there
 
 

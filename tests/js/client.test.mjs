@@ -1,4 +1,5 @@
-// Logging in, joining, and what happens to both when the connection is lost.
+// Logging in, joining, and what happens to both when the connection is lost: rules 10 to 18 of
+// docs/client-behaviour.md.
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
@@ -33,7 +34,7 @@ async function inLobby(seq = 0, details = {}) {
 
 const seqs = () => emitted("message").map(({ seq }) => seq);
 
-test("the signed-in user needs no login", async () => {
+test("rule 10: the signed-in user needs no login", async () => {
   client.connect();
   FakeSocket.last.connected(ANN);
   await settle();
@@ -41,7 +42,7 @@ test("the signed-in user needs no login", async () => {
   assert.deepEqual(emitted("login"), [ANN]);
 });
 
-test("a guest logs in by name, and by token from then on", async () => {
+test("rule 10: a guest logs in by name, and by token from then on", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();
   assert.equal(FakeSocket.last.asked("login")[0].name, "gus");
@@ -53,7 +54,7 @@ test("a guest logs in by name, and by token from then on", async () => {
   assert.equal(FakeSocket.last.asked("login")[0].token, "t0k");
 });
 
-test("a token that is not accepted any more gives way to the name", async () => {
+test("rule 11: a token that is not accepted any more gives way to the name", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();
   FakeSocket.last.reply("login", { user: GUEST, token: "old" });
@@ -67,7 +68,7 @@ test("a token that is not accepted any more gives way to the name", async () => 
   assert.deepEqual([...storage.values()], ["new"]);
 });
 
-test("who is banned hears that, and not just that the token is no good", async () => {
+test("rule 11: who is banned hears that, and not just that the token is no good", async () => {
   storage.setItem("rooms ws://x/ws/rooms/chat/", "t");
   client.connect();
   FakeSocket.last.connected();
@@ -77,7 +78,7 @@ test("who is banned hears that, and not just that the token is no good", async (
   assert.equal(client.remembered, false);
 });
 
-test("a name that is taken at first is the user's to change", async () => {
+test("rule 12: a name that is taken at first is the user's to change", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();
   FakeSocket.last.refuse("login", "name_taken", { retry: true });
@@ -86,7 +87,16 @@ test("a name that is taken at first is the user's to change", async () => {
   assert.equal(emitted("state").at(-1).state, "idle");
 });
 
-test("a name that is still taken by our own lost connection is tried again", async () => {
+test("rule 12: a login that is refused for now is tried again on another connection", async () => {
+  client.connect({ name: "gus" });
+  FakeSocket.last.connected();
+  FakeSocket.last.refuse("login", "unavailable", { retry: true });
+  await settle();
+  assert.equal(FakeSocket.last.closedWith, 1000);
+  assert.equal(emitted("state").at(-1).state, "waiting");
+});
+
+test("rule 12: a name that is still taken by our own lost connection is tried again", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();
   FakeSocket.last.reply("login", { user: GUEST, token: "t" });
@@ -99,7 +109,7 @@ test("a name that is still taken by our own lost connection is tried again", asy
   assert.equal(emitted("state").at(-1).state, "waiting");
 });
 
-test("without anything to log in with it says so and hangs up", async () => {
+test("rule 11: without anything to log in with it says so and hangs up", async () => {
   client.connect();
   FakeSocket.last.connected();
   await settle();
@@ -107,7 +117,7 @@ test("without anything to log in with it says so and hangs up", async () => {
   assert.equal(FakeSocket.last.closedWith, 1000);
 });
 
-test("an expired session's token is not shown again", async () => {
+test("rule 11: an expired session's token is not shown again", async () => {
   client.connect({ name: "gus" });
   FakeSocket.last.connected();
   FakeSocket.last.reply("login", { user: GUEST, token: "t" });
@@ -137,7 +147,7 @@ test("a first join is fresh and brings its messages", async () => {
   assert.deepEqual(room.messages.map(({ seq }) => seq), [1, 2]);
 });
 
-test("pushes in the same piece as the join's reply count from its position", async () => {
+test("rule 28: pushes in the same piece as the join's reply count from its position", async () => {
   client.connect();
   FakeSocket.last.connected(ANN);
   await settle();
@@ -148,19 +158,33 @@ test("pushes in the same piece as the join's reply count from its position", asy
   assert.deepEqual(seqs(), [5, 6]);
 });
 
-test("messages seen already are dropped, unnumbered ones never", async () => {
+test("rule 16: messages seen already are dropped, unnumbered ones never", async () => {
   await inLobby(4);
   FakeSocket.last.push(message(4), message(5), message(5), message(null), message(null));
   assert.deepEqual(seqs(), [5, null, null]);
 });
 
-test("resumes where it stood, without repeating anything", async () => {
+test("rule 13: every room is joined again, from where it stood", async () => {
+  await inLobby(4);
+  const joining = client.join("help", { password: "p" });
+  FakeSocket.last.reply("join", joined(0, { room: "help", epoch: "h" }));
+  await joining;
+  FakeSocket.last.push(message(5));
+  await reconnect();
+  const joins = FakeSocket.last.asked("join").map(({ room, password, since }) => [room, password, since]);
+  assert.deepEqual(joins, [
+    ["lobby", undefined, { epoch: "e", seq: 5 }],
+    ["help", "p", { epoch: "h", seq: 0 }],
+  ]);
+});
+
+test("rule 14: resumes where it stood, without repeating anything", async () => {
   await inLobby(4);
   FakeSocket.last.push(message(5));
   await reconnect();
   const [join] = FakeSocket.last.asked("join");
   assert.deepEqual(join.since, { epoch: "e", seq: 5 });
-  FakeSocket.last.reply("join", joined(7, { recovered: true, messages: [message(6), message(7)] }));
+  FakeSocket.last.reply("join", joined(7, { recovered: true, messages: [message(5), message(6), message(7)] }));
   FakeSocket.last.push(message(7), message(8));
   const room = emitted("room").at(-1);
   assert.equal(room.fresh, false);
@@ -168,7 +192,7 @@ test("resumes where it stood, without repeating anything", async () => {
   assert.deepEqual(seqs(), [5, 8]);
 });
 
-test("a place that is lost makes the room fresh", async () => {
+test("rule 15: a place that is lost makes the room fresh", async () => {
   await inLobby(4);
   await reconnect();
   FakeSocket.last.reply("join", joined(2, { epoch: "f", messages: [message(1), message(2)] }));
@@ -179,7 +203,7 @@ test("a place that is lost makes the room fresh", async () => {
   assert.deepEqual(seqs(), [3]);
 });
 
-test("a room without history keeps what was seen of it", async () => {
+test("rule 15: a room without history keeps what was seen of it", async () => {
   await inLobby(null);
   FakeSocket.last.push(message(null));
   await reconnect();
@@ -188,7 +212,7 @@ test("a room without history keeps what was seen of it", async () => {
   assert.equal(emitted("room").at(-1).fresh, false);
 });
 
-test("a gap is filled by resuming", async () => {
+test("rule 17: a gap is filled by resuming", async () => {
   await inLobby(4);
   FakeSocket.last.push(message(7), message(8));
   assert.deepEqual(seqs(), []);
@@ -201,16 +225,17 @@ test("a gap is filled by resuming", async () => {
   assert.deepEqual(seqs(), [9]);
 });
 
-test("a second gap right behind the reply that filled the first one is filled as well", async () => {
+test("rule 17: a second gap right behind the reply that filled the first one is filled as well", async () => {
   await inLobby(4);
   FakeSocket.last.push(message(6));
   const { id } = FakeSocket.last.asked("join").at(-1);
   const data = joined(6, { recovered: true, messages: [message(5), message(6)] });
   FakeSocket.last.push({ type: "reply", id, data }, message(8));
+  await settle();
   assert.deepEqual(FakeSocket.last.asked("join").at(-1).since, { epoch: "e", seq: 6 });
 });
 
-test("rooms left or refused are not joined again", async () => {
+test("rule 13: rooms left or refused are not joined again", async () => {
   await inLobby();
   client.leave("lobby").catch(() => {});
   const secret = client.join("secret");
@@ -220,7 +245,22 @@ test("rooms left or refused are not joined again", async () => {
   assert.deepEqual(FakeSocket.last.asked("join"), []);
 });
 
-test("a room that is gone after the reconnect is told as removed", async () => {
+test("rule 18: a room that cannot be had for now is asked for as long as it takes", async () => {
+  await inLobby(4);
+  await reconnect();
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    FakeSocket.last.push({ type: "ping" }); // keeps the connection alive while time passes
+    FakeSocket.last.refuse("join", "unavailable", { retry: true });
+    await settle();
+    mock.timers.tick(30_000);
+  }
+  assert.equal(FakeSocket.last.asked("join").length, 21);
+  FakeSocket.last.reply("join", joined(4, { recovered: true }));
+  await settle();
+  assert.deepEqual(emitted("removed"), []);
+});
+
+test("rule 18: a room that is gone after the reconnect is told as removed", async () => {
   await inLobby();
   await reconnect();
   FakeSocket.last.refuse("join", "room_not_found");
@@ -228,7 +268,7 @@ test("a room that is gone after the reconnect is told as removed", async () => {
   assert.equal(emitted("removed")[0].reason, "room_not_found");
 });
 
-test("a room one was removed from is not joined again", async () => {
+test("rule 18: a room one was removed from is not joined again", async () => {
   await inLobby();
   FakeSocket.last.push({ type: "removed", room: "lobby", reason: "kicked" });
   await reconnect();

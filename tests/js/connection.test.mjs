@@ -1,4 +1,5 @@
-// When the client connects again, how long it waits, and how it notices that nobody is there.
+// When the client connects again, how long it waits, and how it notices that nobody is there: rules 1 to 9
+// of docs/client-behaviour.md.
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
@@ -26,19 +27,19 @@ function nextDelay(code = 1006) {
   return delay;
 }
 
-test("offers the subprotocol and opens with the server's greeting", () => {
+test("rule 1: offers the subprotocol and opens with the server's greeting", () => {
   assert.equal(FakeSocket.last.protocol, "rooms.v1");
   assert.equal(connection.state, "connecting");
   FakeSocket.last.connected();
   assert.equal(connection.state, "open");
 });
 
-test("backs off from 0.2 to 20 seconds", () => {
+test("rule 2: backs off from 0.2 to 20 seconds", () => {
   const delays = Array.from({ length: 9 }, () => nextDelay());
   assert.deepEqual(delays, [200, 400, 800, 1600, 3200, 6400, 12800, 20000, 20000]);
 });
 
-test("jitter takes anything from nothing to the whole", () => {
+test("rule 2: jitter takes anything from nothing to the whole", () => {
   const eager = new Connection("ws://x/", { WebSocket: FakeSocket, random: () => 0 });
   const seen = [];
   eager.on("state", (change) => seen.push(change));
@@ -47,7 +48,7 @@ test("jitter takes anything from nothing to the whole", () => {
   assert.equal(seen.at(-1).delay, 0);
 });
 
-test("the back-off starts over after 30 seconds of being open, not sooner", () => {
+test("rule 3: the back-off starts over after 30 seconds of being open, not sooner", () => {
   nextDelay();
   FakeSocket.last.connected();
   mock.timers.tick(29_999);
@@ -57,22 +58,23 @@ test("the back-off starts over after 30 seconds of being open, not sooner", () =
   assert.equal(nextDelay(), 200);
 });
 
+// Kept in step with tests/test_reconnecting.py.
 for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 4000, 4001, 4008, 4499]) {
-  test(`comes back after ${code}`, () => {
+  test(`rule 6: comes back after ${code}`, () => {
     FakeSocket.last.drop(code);
     assert.equal(connection.state, "waiting");
   });
 }
 
-for (const code of [1000, 1002, 1007, 1009, 4500, 4503, 4510, 4999]) {
-  test(`stays away after ${code}`, () => {
+for (const code of [1000, 1002, 1007, 1009, 3000, 4500, 4503, 4510, 4999]) {
+  test(`rule 6: stays away after ${code}`, () => {
     FakeSocket.last.drop(code);
     assert.equal(connection.state, "closed");
     assert.equal(states.at(-1).code, code);
   });
 }
 
-test("waits exactly as long as the server says, and is not woken from that", () => {
+test("rule 4: waits exactly as long as the server says, and is not woken from that", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4000, message: "Back soon.", retry_in: 7.5 });
   FakeSocket.last.drop(4000);
@@ -82,29 +84,30 @@ test("waits exactly as long as the server says, and is not woken from that", () 
   assert.equal(FakeSocket.all.length, 1);
   mock.timers.tick(1);
   assert.equal(FakeSocket.all.length, 2);
+  assert.equal(nextDelay(), 200); // and the back-off is where it was
 });
 
-test("believes what was said before closing where the server's close code got lost", () => {
+test("rule 5: believes what was said before closing where the server's close code got lost", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4504, message: "You are banned." });
   FakeSocket.last.drop(1006);
   assert.deepEqual(states.at(-1), { state: "closed", code: 4504, message: "You are banned." });
 });
 
-test("says nothing after closing", () => {
+test("rule 5: says nothing after closing", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4000, message: "" });
   assert.equal(connection.send({ type: "ping" }), false);
   assert.deepEqual(FakeSocket.last.sent, []);
 });
 
-test("answers a ping", () => {
+test("rule 8: answers a ping", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "ping" });
   assert.deepEqual(FakeSocket.last.sent, [{ type: "pong" }]);
 });
 
-test("reconnects after the ping interval and ten seconds of silence", () => {
+test("rule 7: reconnects after the ping interval and ten seconds of silence", () => {
   const first = FakeSocket.last;
   first.connected();
   mock.timers.tick(34_999);
@@ -118,7 +121,14 @@ test("reconnects after the ping interval and ten seconds of silence", () => {
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("a socket that was given up is not heard any more", () => {
+test("rule 7: a handshake that is not answered is given up as well", () => {
+  mock.timers.tick(34_999);
+  assert.equal(connection.state, "connecting");
+  mock.timers.tick(1);
+  assert.equal(connection.state, "waiting");
+});
+
+test("rule 7: a socket that was given up is not heard any more", () => {
   const first = FakeSocket.last;
   first.connected();
   connection.retry();
@@ -131,13 +141,13 @@ test("a socket that was given up is not heard any more", () => {
   assert.equal(connection.state, "connecting");
 });
 
-test("waking cuts a back-off short", () => {
+test("rule 9: waking cuts a back-off short", () => {
   FakeSocket.last.drop();
   connection.wake();
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("waking an open connection finds out within five seconds whether it still is one", () => {
+test("rule 9: waking an open connection finds out within five seconds whether it still is one", () => {
   FakeSocket.last.connected();
   connection.wake();
   assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.management import call_command
@@ -14,10 +17,12 @@ from django.core.management.base import CommandError
 from django.db import OperationalError
 from django.db.migrations.recorder import MigrationRecorder
 
+from rooms.management.commands import runrooms
 from rooms.management.commands.runrooms import wanted_addresses
 from rooms.models import Application
 from rooms.servers import readiness, running
 from rooms.servers.addresses import Address, parse
+from rooms.servers.lifeline import Lifeline
 from tests.certificates import Certificate, make_certificate
 from tests.services import free_port
 
@@ -128,7 +133,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would have been served, instead of serving it."""
     served: list[Any] = []
 
-    def run(listeners: list[Any], listening: Any, *, verbose: bool) -> None:
+    def run(listeners: list[Any], listening: Any, *, verbose: bool, lifeline: Any = None) -> None:
         served.extend(listeners)
         for listener in listeners:
             for each in listener.sockets:
@@ -309,3 +314,141 @@ def test_without_uvicorn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
     said = refusal()
     assert said.startswith("runrooms needs uvicorn, which is not installed. ")
     assert said.endswith('pip install ".[server]".')
+
+
+# Several processes -------------------------------------------------------------------------------------
+
+
+class FakeSupervisor:
+    """Remembers what was to be supervised, instead of doing it."""
+
+    made: ClassVar[list[tuple[list[str], int]]] = []
+    in_order = True
+
+    def __init__(self, command: list[str], number: int, serving: Callable[[], None]) -> None:
+        self.made.append((command, number))
+        self._serving = serving
+
+    async def run(self) -> bool:
+        self._serving()
+        return self.in_order
+
+
+@pytest.fixture
+def supervised(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[tuple[list[str], int]]:
+    """What would have been supervised, on a site whose processes share what they have to."""
+    monkeypatch.setattr(runrooms, "Supervisor", FakeSupervisor)
+    monkeypatch.setattr(FakeSupervisor, "made", made := [])
+    monkeypatch.setenv("ROOMS_WORKERS", "2")
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer"}}
+    settings.ROOMS = {"PRESENCE": {"BACKEND": "rooms.presence.redis.RedisPresence"}}
+    return made
+
+
+def as_own_process(*options: str) -> str:
+    """Call the command as a process of its own would; what it prints."""
+    command, said = runrooms.Command(), StringIO()
+    command.is_own_process = True
+    call_command(command, *options, stdout=said)
+    return said.getvalue()
+
+
+def test_with_workers_it_supervises_and_lets_go_of_the_ports(
+    served: list[Any], supervised: list[tuple[list[str], int]]
+) -> None:
+    port = free_port()
+    said = as_own_process("--workers", "2", "--listen", f"127.0.0.1:{port}")
+    assert supervised == [([sys.executable, *sys.orig_argv[1:]], 2)]
+    assert said == f"Listening on http://127.0.0.1:{port}/  the site and its doors\n"
+    socket.create_server(("127.0.0.1", port)).close()
+    assert served == []
+
+
+def test_it_fails_where_a_worker_did_not_end_in_order(
+    supervised: list[tuple[list[str], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeSupervisor, "in_order", False)
+    with pytest.raises(CommandError, match=r"A worker did not end in order\."):
+        as_own_process("--workers", "2", "--listen", f"127.0.0.1:{free_port()}")
+
+
+def test_a_worker_shares_its_port_and_does_not_listen_before_it_serves(
+    served: list[Any], supervised: list[tuple[list[str], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = []
+    ended = threading.Event()
+
+    def run(listeners: list[Any], *_: Any, lifeline: Lifeline, **__: Any) -> None:
+        lifeline.listen(lambda node: None, ended.set)
+        for listener in listeners:
+            for each in listener.sockets:
+                addresses.append(each.getsockname())
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(each.getsockname())
+                each.close()
+
+    monkeypatch.setattr(running, "run", run)
+    port = free_port()
+    ours, theirs = socket.socketpair()
+    with ours, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", port))
+        options = ["--workers", "2", "--supervisor", str(theirs.detach())]
+        said = as_own_process(*options, "--listen", f"127.0.0.1:{port}")
+    assert (addresses, said, supervised) == ([("127.0.0.1", port)], "", [])
+    assert ended.wait(60)
+
+
+def test_the_settings_are_read_again_where_they_did_not_know_of_the_workers(
+    supervised: list[tuple[list[str], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, list[str], str]] = []
+
+    def execv(path: str, command: list[str]) -> None:
+        begun.append((path, command, os.environ["ROOMS_WORKERS"]))
+        raise InterruptedError
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setenv("ROOMS_BEGUN_ANEW", "")
+    with pytest.raises(InterruptedError):
+        as_own_process("--workers", "3")
+    # A manage.py may set it by itself, each time.
+    monkeypatch.setenv("ROOMS_WORKERS", "2")
+    with pytest.raises(CommandError, match="something sets the environment variable ROOMS_WORKERS to '2'"):
+        as_own_process("--workers", "3")
+    assert begun == [(sys.executable, [sys.executable, *sys.orig_argv[1:]], "3")]
+    assert supervised == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_without_workers_nobody_would_serve(number: str) -> None:
+    assert refusal("--workers", number) == f"--workers is {number}. Lawful: 1 or more."
+
+
+def test_a_program_that_calls_it_cannot_be_started_once_more(supervised: list[tuple[list[str], int]]) -> None:
+    assert refusal("--workers", "2").startswith("--workers is 2, and this is another program's process. ")
+    assert supervised == []
+
+
+def test_what_is_in_memory_is_no_good_for_several(
+    supervised: list[tuple[list[str], int]], settings: Any
+) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.ROOMS = {}
+    with pytest.raises(CommandError) as raised:
+        as_own_process("--workers", "2", "--listen", f"127.0.0.1:{free_port()}")
+    assert str(raised.value) == (
+        "In memory: presence and the channel layer. That is for one process, and --workers is 2. Lawful: "
+        'CHANNEL_LAYERS and ROOMS["PRESENCE"] that processes share, or --workers 1.'
+    )
+    assert supervised == []
+
+
+def test_a_system_that_cannot_share_ports_is_told_so(
+    supervised: list[tuple[list[str], int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "SO_REUSEPORT")
+    with pytest.raises(CommandError, match=r"it has no SO_REUSEPORT\. Lawful: --workers 1\.$"):
+        as_own_process("--workers", "2", "--listen", f"127.0.0.1:{free_port()}")
+    assert supervised == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from rooms.events import User
 from rooms.presence import Departure, MemberPage, Presence
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, page, sort_key
+from rooms.presence.database import DatabasePresence
 from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis import RedisPresence
 
@@ -19,15 +21,40 @@ BOB = User(name="bob", id="guest-2", guest=True)
 EVE = User(name="Éve", id="guest-3", guest=True)
 
 
-@pytest.fixture(params=["memory", "redis"])
-async def presence(request: pytest.FixtureRequest) -> AsyncIterator[Presence]:
-    presence: Presence
+Make = Callable[[], Presence]
+
+
+IN_DATABASE = pytest.param("database", marks=pytest.mark.django_db(transaction=True))
+
+
+@pytest.fixture(params=["memory", "redis", IN_DATABASE])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes the presence of one process after the other, on one store that is empty at first."""
     if request.param == "memory":
-        presence = MemoryPresence()
-    else:
-        presence = RedisPresence(url=request.getfixturevalue("redis_url"))
+        return MemoryPresence
+    if request.param == "redis":
+        return partial(RedisPresence, url=request.getfixturevalue("redis_url"))
+    return DatabasePresence
+
+
+@pytest.fixture
+async def presence(make: Make) -> AsyncIterator[Presence]:
+    presence = make()
     yield presence
     await presence.close()
+
+
+SHARED = ["redis", IN_DATABASE]
+Pair = tuple[Presence, Presence]
+
+
+@pytest.fixture
+async def pair(make: Make) -> AsyncIterator[Pair]:
+    """Those of two processes."""
+    both = make(), make()
+    yield both
+    for presence in both:
+        await presence.close()
 
 
 async def who(presence: Presence, group: str = "g", **options: Any) -> list[str]:
@@ -41,7 +68,7 @@ async def test_an_empty_group(presence: Presence) -> None:
     assert await presence.find("g", ["Ann"]) == {}
     await presence.fade("g", "a1", ANN)
     assert not await presence.remove("g", "a1", ANN)
-    await presence.clear("g")
+    assert await presence.remove_all("g", {"a1": ANN}) == []
 
 
 async def test_the_first_connection_in_and_the_last_one_out(presence: Presence) -> None:
@@ -218,15 +245,29 @@ async def test_finding_by_name(presence: Presence) -> None:
     assert await presence.find("g", ["an", "anna"]) == {}
 
 
-async def test_a_group_that_is_gone(presence: Presence) -> None:
+async def test_many_are_taken_out_at_once(presence: Presence) -> None:
+    users = [User(name=f"u{number}", id=f"one-{number}", guest=True) for number in range(1000)]
+    await asyncio.gather(*(presence.add("g", f"c{user.id}", user) for user in users[:50]))
     await presence.add("g", "a1", ANN)
+    await presence.add("g", "a2", ANN)
     await presence.add("g", "b1", BOB)
-    await presence.add("h", "a1", ANN)
-    await presence.clear("g")
-    assert await presence.counts(["g", "h"]) == [0, 1]
-    assert not await presence.remove("g", "a1", ANN)
-    assert await presence.find("g", ["ann"]) == {}
-    assert await presence.add("g", "a1", ANN, unique=True)
+    await presence.fade("g", "b1", BOB)
+    await presence.add("h", "b1", BOB)
+    going = {f"c{user.id}": user for user in users} | {"a1": ANN, "b1": BOB}
+    out = await presence.remove_all("g", going)
+    assert sorted(user.id for user in out) == sorted(user.id for user in [*users[:50], BOB])
+    assert await who(presence) == ["Ann"]
+    assert await who(presence, "h") == ["bob"]
+    assert await presence.remove_all("g", going) == []
+    assert await presence.remove_all("g", {}) == []
+    assert await presence.remove_all("g", {"a2": ANN}) == [ANN]
+
+
+async def test_one_who_is_somebody_else_now_is_not_taken_out(presence: Presence) -> None:
+    await presence.add("g", "x", ANN)
+    await presence.add("g", "x", BOB)
+    assert await presence.remove_all("g", {"x": ANN}) == [ANN]
+    assert await who(presence) == ["bob"]
 
 
 # Closing -----------------------------------------------------------------------------------------
@@ -256,23 +297,23 @@ async def test_an_empty_group_is_closed_as_often_as_one_likes(presence: Presence
     assert await presence.add("another", "a1", ANN)
 
 
-async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(redis_url: str) -> None:
-    here, there = RedisPresence(url=redis_url), RedisPresence(url=redis_url)
+@pytest.mark.parametrize("make", SHARED, indirect=True)
+async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(pair: Pair) -> None:
+    here, _ = pair
     assert await here.close_group("g")
-    for presence in (here, there):
+    for presence in pair:
         with pytest.raises(GroupClosed):
             await presence.add("g", "a1", ANN)
-        await presence.clear("g")
         with pytest.raises(GroupClosed):
             await presence.add("g", "b1", BOB, limit=0, unique=True)
         assert await presence.counts(["g"]) == [0]
         assert not await presence.remove("g", "a1", ANN)
-        await presence.close()
 
 
-async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(redis_url: str) -> None:
-    here, there = RedisPresence(url=redis_url), RedisPresence(url=redis_url)
-    for presence in (here, there):
+@pytest.mark.parametrize("make", SHARED, indirect=True)
+async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(pair: Pair) -> None:
+    here, there = pair
+    for presence in pair:
         await presence.beat()
     for number in range(50):
         group = f"g{number}"
@@ -284,8 +325,6 @@ async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(redis_url:
         assert (entered is True) is not closed
         assert entered is True or isinstance(entered, GroupClosed)
         assert await here.counts([group]) == [1 if entered is True else 0]
-    for presence in (here, there):
-        await presence.close()
 
 
 # Asking a lot ------------------------------------------------------------------------------------

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence import Departure
+from rooms.presence import Departure, lease
+from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS, GroupFull, NameInUse
+from rooms.presence.lease import PATIENCE_SECONDS
 from rooms.presence.redis import RedisPresence
+from tests import services
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
+EVE = User(name="eve", id="guest-3", guest=True)
+
+# Nothing takes so long but a test that waits for what never comes.
+PATIENCE = 30
 
 
 @pytest.fixture
@@ -34,69 +45,14 @@ async def pair(redis_url: str) -> AsyncIterator[tuple[RedisPresence, RedisPresen
 
 async def die(redis: Redis, presence: RedisPresence) -> None:
     """The process's lease has run out: nothing of it runs any more."""
-    await redis.zadd("rooms:nodes", {presence._node: 1})
+    await redis.zadd("rooms:nodes", {presence.node: 1})
 
 
-async def test_processes_share_it(pair: tuple[RedisPresence, RedisPresence]) -> None:
-    here, there = pair
-    assert await here.add("g", "a1", ANN)
-    assert not await there.add("g", "a2", ANN)
-    assert (await there.members("g")).users == [ANN]
-    assert await there.find("g", ["ANN"]) == {"ANN": ANN}
-    assert not await here.remove("g", "a1", ANN)
-    assert await there.remove("g", "a2", ANN)
-
-
-async def test_coming_back_to_another_process(pair: tuple[RedisPresence, RedisPresence]) -> None:
-    here, there = pair
-    await here.add("g", "a1", ANN)
-    await here.fade("g", "a1", ANN)
-    assert not await there.add("g", "a2", ANN)
-    assert not await here.remove("g", "a1", ANN)
-    assert await there.remove("g", "a2", ANN)
-
-
-async def test_those_of_a_process_that_died_are_told_once(
-    redis: Redis, pair: tuple[RedisPresence, RedisPresence], redis_url: str
-) -> None:
-    dead, here = pair
-    await dead.add("g", "a1", ANN)
-    await dead.add("g", "a2", ANN)
-    await dead.add("h", "a1", ANN)
-    await dead.add("g", "b1", BOB)
-    await here.add("h", "a3", ANN)
-    await here.beat()
-    assert (await here.members("g")).count == 2
-    await die(redis, dead)
-    found = await here.beat()
-    assert sorted((each.group, each.user.name) for each in found) == [("g", "ann"), ("g", "bob")]
-    assert await here.beat() == []
-    assert (await here.counts(["g", "h"])) == [0, 1]
-    other = RedisPresence(url=redis_url)
-    assert await other.beat() == []
-    await other.close()
-
-
-async def test_those_who_faded_in_a_process_that_died_are_out_too(
-    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
-) -> None:
-    dead, here = pair
-    await dead.add("g", "a1", ANN)
-    await dead.fade("g", "a1", ANN)
-    await die(redis, dead)
-    assert await here.beat() == [Departure("g", ANN)]
-
-
-async def test_a_user_who_came_back_elsewhere_is_not_told_as_gone(
-    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
-) -> None:
-    dead, here = pair
-    await here.beat()
-    await dead.add("g", "a1", ANN)
-    await die(redis, dead)
-    assert not await here.add("g", "a2", ANN)
-    assert await here.beat() == []
-    assert (await here.members("g")).users == [ANN]
+async def back(presence: RedisPresence) -> None:
+    """Redis is there, and knows everything again."""
+    async with asyncio.timeout(PATIENCE):
+        while presence._returning is not None:
+            await asyncio.wait([presence._returning])
 
 
 async def test_a_process_that_begins_tells_of_those_it_finds_with_its_first_beat(
@@ -110,19 +66,6 @@ async def test_a_process_that_begins_tells_of_those_it_finds_with_its_first_beat
     assert await here.beat() == []
 
 
-async def test_a_process_that_was_taken_for_dead_says_everything_again(
-    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
-) -> None:
-    slow, here = pair
-    await slow.add("g", "a1", ANN)
-    await here.beat()
-    await die(redis, slow)
-    assert await here.beat() == [Departure("g", ANN)]
-    await slow.beat()
-    assert (await here.members("g")).users == [ANN]
-    assert await slow.remove("g", "a1", ANN)
-
-
 async def test_a_redis_that_lost_its_data_is_told_again(
     redis: Redis, pair: tuple[RedisPresence, RedisPresence]
 ) -> None:
@@ -133,17 +76,19 @@ async def test_a_redis_that_lost_its_data_is_told_again(
     await redis.flushall()
     assert await there.counts(["g"]) == [0]
     await here.beat()
+    await back(here)
     assert (await there.members("g")).users == [ANN]
 
 
-async def test_what_was_cleared_is_not_said_again(
+async def test_what_was_taken_out_is_not_said_again(
     redis: Redis, pair: tuple[RedisPresence, RedisPresence]
 ) -> None:
     here, _ = pair
     await here.add("g", "a1", ANN)
-    await here.clear("g")
+    await here.remove_all("g", {"a1": ANN})
     await redis.flushall()
     await here.beat()
+    await back(here)
     assert await here.counts(["g"]) == [0]
 
 
@@ -170,20 +115,192 @@ async def test_sites_that_share_a_redis_have_their_own_prefixes(
     await other.close()
 
 
-async def test_a_redis_that_is_not_there_is_unavailable() -> None:
+# A Redis that is away ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_redis() -> Iterator[services.Redis]:
+    """One that may be stopped."""
+    redis = services.redis("presence")
+    if redis.process is None:
+        pytest.skip("the Redis of this run is not ours to stop")
+    redis.flush()
+    yield redis
+    if redis.process is None:
+        redis.launch()
+    send(redis, signal.SIGCONT)
+
+
+@pytest.fixture
+async def both(own_redis: services.Redis) -> AsyncIterator[tuple[RedisPresence, RedisPresence]]:
+    """Those of two processes, on a Redis that may be stopped."""
+    both = RedisPresence(url=own_redis.url), RedisPresence(url=own_redis.url)
+    yield both
+    for presence in both:
+        await presence.close()
+
+
+def send(redis: services.Redis, what: signal.Signals) -> None:
+    assert redis.process is not None
+    redis.process.send_signal(what)
+
+
+async def names_in(presence: RedisPresence, group: str) -> list[str]:
+    return [user.name for user in (await presence.members(group)).users]
+
+
+async def test_a_process_that_serves_nobody_says_so_when_redis_is_not_there() -> None:
+    """As one that only asks who is in a room: it knows nothing itself."""
     presence = RedisPresence(url="redis://127.0.0.1:1/0")
-    for asking in (
-        presence.add("g", "a1", ANN),
-        presence.fade("g", "a1", ANN),
-        presence.remove("g", "a1", ANN),
-        presence.members("g"),
-        presence.counts(["g"]),
-        presence.find("g", ["ann"]),
-        presence.clear("g"),
-        presence.beat(),
-    ):
+    for asking in (presence.members("g"), presence.counts(["g"]), presence.find("g", ["ann"])):
         with pytest.raises(Unavailable) as raised:
             await asking
         assert raised.value.retry
         assert "127.0.0.1" not in raised.value.message
     await presence.close()
+
+
+async def test_while_redis_is_away_a_process_goes_by_what_it_knows(
+    own_redis: services.Redis, both: tuple[RedisPresence, RedisPresence]
+) -> None:
+    here, there = both
+    await here.add("g", "a1", ANN)
+    await there.add("g", "e1", EVE)
+    own_redis.stop(signal.SIGKILL)
+    assert await here.add("g", "b1", BOB, limit=2, unique=True)
+    assert await names_in(here, "g") == ["ann", "bob"]
+    assert await here.counts(["g", "h"]) == [2, 0]
+    assert await here.find("g", ["BOB", "eve"]) == {"BOB": BOB}
+    with pytest.raises(GroupFull):
+        await here.add("g", "x", User(name="x", id="x", guest=True), limit=2)
+    with pytest.raises(NameInUse):
+        await here.add("g", "x", User(name="Bob", id="x", guest=True), unique=True)
+    await here.fade("g", "b1", BOB)
+    assert not await here.add("g", "b2", BOB)
+    assert not await here.remove("g", "b1", BOB)
+    assert await here.remove("g", "a1", ANN)
+    assert await here.beat() == []
+    assert not await here.close_group("empty")
+    async with here.turn("g", ANN):
+        pass
+    with pytest.raises(Unavailable):
+        await here.bury(there.node, 0)
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_when_redis_is_back_all_processes_say_what_they_know(
+    own_redis: services.Redis, both: tuple[RedisPresence, RedisPresence], how: str
+) -> None:
+    here, there = both
+    for number in range(100):
+        user = User(name=f"u{number:02}", id=f"u{number}", guest=True)
+        await here.add("many", f"c{number}", user)
+    await here.add("g", "a1", ANN)
+    await here.add("g", "b1", BOB)
+    await there.add("g", "e1", EVE)
+    if how == "killed":
+        own_redis.stop(signal.SIGKILL)
+    else:
+        send(own_redis, signal.SIGSTOP)
+    await here.remove("g", "a1", ANN)
+    await here.fade("g", "b1", BOB)
+    await here.add("h", "a1", ANN)
+    await here.add("passing", "b1", BOB)
+    await here.remove("passing", "b1", BOB)
+    await there.add("g", "a2", ANN)
+    await there.remove("g", "e1", EVE)
+    if how == "killed":
+        own_redis.launch()
+    else:
+        send(own_redis, signal.SIGCONT)
+    for presence in both:
+        await presence.beat()
+        await back(presence)
+        assert await presence.beat() == []
+    for presence in both:
+        assert await names_in(presence, "g") == ["ann", "bob"]
+        assert await names_in(presence, "h") == ["ann"]
+        assert await presence.counts(["passing", "many"]) == [0, 100]
+    # Bob fades still: who comes back takes the place.
+    assert not await there.add("g", "b2", BOB)
+    assert not await here.remove("g", "b1", BOB)
+    assert await there.remove("g", "b2", BOB)
+    assert await there.remove("g", "a2", ANN)
+    assert await here.close_group("g")
+
+
+async def test_a_redis_that_comes_late_is_told_all(own_redis: services.Redis) -> None:
+    own_redis.stop()
+    presence = RedisPresence(url=own_redis.url)
+    assert await presence.add("g", "a1", ANN)
+    own_redis.launch()
+    await back(presence)
+    other = RedisPresence(url=own_redis.url)
+    assert await names_in(other, "g") == ["ann"]
+    for each in (presence, other):
+        await each.close()
+
+
+async def test_what_redis_did_late_is_put_right(
+    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
+) -> None:
+    """A frozen Redis carries out what it was asked long ago, when it was asked the contrary since."""
+    here, there = pair
+    await here.add("g", "a1", ANN)
+    await here._store.add("g", "b1", BOB)
+    await here._store.remove_all("g", {"a1": ANN})
+    assert await names_in(there, "g") == ["bob"]
+    for _ in range(2):
+        await here.beat()
+    assert await names_in(there, "g") == ["ann"]
+
+
+async def test_a_process_whose_sweep_has_begun_loses_nobody(
+    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
+) -> None:
+    """It was slow, and not dead; who was sweeping meanwhile stops."""
+    slow, here = pair
+    await slow.add("g", "a1", ANN)
+    await slow.add("g", "b1", BOB)
+    await here.beat()
+    await die(redis, slow)
+    assert await here._store.ended() == [slow.node]
+    entries = await here._store.said(slow.node)
+    assert await slow.beat() == []
+    await back(slow)
+    assert await here._store._remove_chunk(slow.node, entries, swept=slow.node) == []
+    assert await names_in(here, "g") == ["ann", "bob"]
+    assert await here.beat() == []
+    assert await redis.zrange("rooms:dead", 0, -1) == []
+
+
+async def test_what_nobody_can_read_keeps_nobody_in(
+    redis: Redis, pair: tuple[RedisPresence, RedisPresence]
+) -> None:
+    dead, here = pair
+    await dead.add("g", "a1", ANN)
+    await redis.sadd(f"rooms:node:{dead.node}", "nonsense", msgspec.json.encode(["g", "b1"]))
+    await die(redis, dead)
+    assert await here.beat() == [Departure("g", ANN)]
+    assert await redis.exists(f"rooms:node:{dead.node}") == 0
+
+
+async def test_after_an_absence_of_about_a_lease_nobody_is_taken_for_dead_at_once(
+    redis: Redis, pair: tuple[RedisPresence, RedisPresence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    other, here = pair
+    await other.add("g", "a1", ANN)
+    await here.beat()
+    clock.now += LEASE_SECONDS - BEAT_SECONDS
+    for presence in pair:
+        await die(redis, presence)
+    # The other one has not had its beat yet.
+    assert await here.beat() == []
+    await other.beat()
+    clock.now += PATIENCE_SECONDS
+    assert await here.beat() == []
+    assert await names_in(here, "g") == ["ann"]
+    await die(redis, other)
+    assert await here.beat() == [Departure("g", ANN)]

@@ -413,6 +413,16 @@ def test_ping_and_pong() -> None:
             events.Joined(room="a", user=ANN),
             {"type": "joined", "room": "a", "user": {"name": "ann", "id": "1", "guest": False}},
         ),
+        (
+            events.Members(room="a", count=201, joined=[ANN], left=[]),
+            {
+                "type": "members",
+                "room": "a",
+                "count": 201,
+                "joined": [{"name": "ann", "id": "1", "guest": False}],
+                "left": [],
+            },
+        ),
         (events.RoomRemoved(room="a"), {"type": "room_removed", "room": "a"}),
         (events.Removed(room="a", reason="banned"), {"type": "removed", "room": "a", "reason": "banned"}),
         (events.Closing(code=4000, message="Bye."), {"type": "closing", "code": 4000, "message": "Bye."}),

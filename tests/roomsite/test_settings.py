@@ -79,6 +79,57 @@ def test_production(settings_for) -> None:
     )
 
 
+MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+REDIS_LAYER = "channels_redis.pubsub.RedisPubSubChannelLayer"
+POSTGRES_LAYER = "rooms.layers.postgres.PostgresLayer"
+LOCAL_LAYER = "rooms.layers.local.LocalLayer"
+POSTGRES, REDIS = PRODUCTION["DATABASE_URL"], PRODUCTION["REDIS_URL"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "layer", "presence", "histories"),
+    [
+        ({}, MEMORY_LAYER, None, None),
+        ({"ROOMS_WORKERS": "1"}, MEMORY_LAYER, None, None),
+        ({"ROOMS_WORKERS": "2"}, LOCAL_LAYER, "database.DatabasePresence", None),
+        ({"DATABASE_URL": POSTGRES}, POSTGRES_LAYER, "database.DatabasePresence", None),
+        (
+            {"DATABASE_URL": POSTGRES, "ROOMS_WORKERS": "2"},
+            POSTGRES_LAYER,
+            "database.DatabasePresence",
+            None,
+        ),
+        ({"REDIS_URL": REDIS, "ROOMS_WORKERS": "2"}, REDIS_LAYER, "redis.RedisPresence", {"redis"}),
+        (
+            {"DATABASE_URL": POSTGRES, "REDIS_URL": REDIS},
+            REDIS_LAYER,
+            "redis.RedisPresence",
+            {"redis"},
+        ),
+    ],
+)
+def test_what_processes_share(
+    settings_for, environment: dict[str, str], layer: str, presence: str | None, histories: set[str] | None
+) -> None:
+    found = settings_for(**environment)
+    assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == layer
+    named = found["ROOMS"].get("PRESENCE", {}).get("BACKEND")
+    assert named == (presence and f"rooms.presence.{presence}")
+    assert found["ROOMS"].get("HISTORY", {}).keys() == (histories or set())
+
+
+async def test_redis_may_be_a_file(settings_for, tmp_path: Path) -> None:
+    """The layer takes what the settings give it, whatever the address is."""
+    from channels_redis.pubsub import RedisPubSubChannelLayer
+    from redis.exceptions import ConnectionError
+
+    host = settings_for(REDIS_URL=f"unix://{tmp_path}/redis")["CHANNEL_LAYERS"]["default"]["CONFIG"]
+    layer = RedisPubSubChannelLayer(**host)
+    with pytest.raises(ConnectionError):
+        await layer.group_send("group", {"type": "a"})
+    await layer.flush()
+
+
 def test_a_secret_key_alone_turns_debug_off(settings_for) -> None:
     assert settings_for(SECRET_KEY=PRODUCTION["SECRET_KEY"])["DEBUG"] is False
 
@@ -111,6 +162,7 @@ def test_the_hour_of_hsts(settings_for) -> None:
         ("DATABASE_URL", "postgres://ann:hidden@db.example.org", "'postgres:…'"),
         ("DATABASE_URL", "postgres://ann:hidden@db.example.org:port/rooms", "'postgres:…'"),
         ("DATABASE_URL", "postgres://ann:hidden@[db/rooms", "'postgres:…'"),
+        ("ROOMS_WORKERS", "two", "'two'"),
         ("REDIS_URL", "localhost:6379", "'localhost:6379'"),
         ("REDIS_URL", "redis://:hidden@[cache/0", "'redis:…'"),
         ("REDIS_URL", "redis://:hidden@cache:port/0", "'redis:…'"),

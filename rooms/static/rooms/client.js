@@ -1,7 +1,8 @@
 // The client of the native protocol, without any page around it: it logs in, joins, sends and
 // listens, and does all of that again after a lost connection, so that its user sees every message of
-// its rooms once and in order. Parts: client/connection.js (sockets), client/requests.js (replies),
-// client/outbox.js (what is sent again), client/membership.js (where we stand in a room).
+// its rooms once and in order. How it behaves is written in docs/client-behaviour.md, as numbered rules.
+// Parts: client/connection.js (sockets), client/requests.js (replies), client/outbox.js (what is sent
+// again), client/membership.js (where we stand in a room).
 //
 //   const client = new RoomsClient("/ws/rooms/chat/");
 //   client.on("message", ({ room, data, from }) => ...);
@@ -21,7 +22,7 @@
 import { LOGGED_OUT, SESSION_EXPIRED } from "./client/closing.js";
 import { Connection } from "./client/connection.js";
 import { Emitter } from "./client/emitter.js";
-import { RoomsError } from "./client/errors.js";
+import { RoomsError, disconnected } from "./client/errors.js";
 import { newKey } from "./client/key.js";
 import { Membership } from "./client/membership.js";
 import { Outbox } from "./client/outbox.js";
@@ -35,7 +36,6 @@ const READS = new Set(["rooms", "history", "members", "join"]);
 export class RoomsClient extends Emitter {
   #connection;
   #requests;
-  #joins;
   #outbox;
   #storage;
   #storageKey;
@@ -51,9 +51,7 @@ export class RoomsClient extends Emitter {
     super();
     this.#connection = new Connection(url, options);
     this.#requests = new Requests((frame) => this.#connection.send(frame));
-    const ask = (...question) => this.#requests.ask(...question);
-    this.#joins = new Outbox(ask, options);
-    this.#outbox = new Outbox(ask, options);
+    this.#outbox = new Outbox((...question) => this.#requests.ask(...question), options);
     this.#storage = options.storage ?? globalThis.sessionStorage;
     this.#storageKey = `rooms ${url}`;
     this.#connection.on("state", (change) => this.#stateChanged(change));
@@ -90,7 +88,6 @@ export class RoomsClient extends Emitter {
     this.#name = null;
     this.user = null;
     this.#memberships.clear();
-    this.#joins.clear();
     this.#outbox.clear();
     this.disconnect();
   }
@@ -116,10 +113,16 @@ export class RoomsClient extends Emitter {
   /**
    * Resolves with {seq, time} when the server has the message. To send again what failed, give the same
    * `key`: the server stores a message once. `onReply` is called with the answer before anything that
-   * the server sent after it is handed on.
+   * the server sent after it is handed on. What is `volatile` goes at once or not at all.
    */
-  send(room, data, { key = newKey(), onReply, ...fields } = {}) {
-    return this.#outbox.push("message", { room, data, key, ...fields }, { repeatable: !fields.volatile, onReply });
+  async send(room, data, { key = newKey(), onReply, ...fields } = {}) {
+    if (!fields.volatile) {
+      return this.#outbox.push("message", { room, data, key, ...fields }, { repeatable: true, onReply });
+    }
+    if (!this.#outbox.opened || this.#memberships.get(room)?.joining) {
+      throw disconnected();
+    }
+    return this.#requests.ask("message", { room, data, ...fields }, onReply);
   }
 
   /** Any other request of the protocol, such as rooms, create, history, members or kick. */
@@ -139,6 +142,8 @@ export class RoomsClient extends Emitter {
     } else {
       if (frame.type === "removed") {
         this.#memberships.delete(frame.room);
+      } else if (frame.type === "closing") {
+        this.#outbox.close();
       }
       this.emit(frame.type, frame);
     }
@@ -160,10 +165,8 @@ export class RoomsClient extends Emitter {
       }
       return;
     }
-    this.#joins.open();
+    this.#memberships.forEach((membership) => this.#rejoin(membership));
     this.emit("login", this.user);
-    await Promise.allSettled([...this.#memberships.values()].map((membership) => this.#rejoin(membership)));
-    // Only now, because what waits to be said is said in those rooms.
     if (turn === this.#turn) {
       this.#outbox.open();
     }
@@ -205,8 +208,12 @@ export class RoomsClient extends Emitter {
         membership.joining = null;
       }
     };
-    const joining = this.#joins.push("join", () => membership.request(), {
+    const joining = this.#outbox.push("join", () => membership.request(), {
+      room: membership.room,
       repeatable: true,
+      // Back into a room goes before what waits to be said there, and is asked for as long as it takes.
+      urgent: membership.entered,
+      patience: membership.entered ? Infinity : undefined,
       onReply: (reply) => {
         done();
         if (this.#memberships.get(membership.room) === membership) {
@@ -242,7 +249,6 @@ export class RoomsClient extends Emitter {
   #stateChanged(change) {
     if (change.state !== "open") {
       this.#turn += 1;
-      this.#joins.close();
       this.#outbox.close();
       this.#requests.failAll();
     }

@@ -21,7 +21,9 @@ export class People {
   }
 
   left(user) {
-    this.count -= this.#members.delete(identity(user)) ? 1 : 0;
+    // Where the list was cut short there are people whom it does not name.
+    const unnamed = this.count > this.#members.size;
+    this.count -= this.#members.delete(identity(user)) || unnamed ? 1 : 0;
   }
 
   /** What a large room tells instead of every single joined and left. */

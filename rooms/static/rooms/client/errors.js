@@ -12,3 +12,7 @@ export class RoomsError extends Error {
 /** The answer to a request whose connection went away before the reply: it may have happened or not. */
 export const disconnected = () =>
   new RoomsError({ code: "disconnected", message: "The connection was lost.", retry: true });
+
+/** The answer to a request for which there is no place to wait. */
+export const queueFull = (most) =>
+  new RoomsError({ code: "queue_full", message: `${most} requests are waiting already.`, retry: true });

@@ -4,8 +4,9 @@
 export class Membership {
   /** While a join is under way; whatever was missed comes with its reply. */
   joining = null;
+  /** Whether a join was ever answered. */
+  entered = false;
   #position = null;
-  #entered = false;
 
   constructor(room, { password, limit } = {}) {
     this.room = room;
@@ -25,8 +26,8 @@ export class Membership {
   enter({ position, recovered, messages }) {
     const from = recovered && this.#position ? this.#position.seq : 0;
     // A room without history has nothing to replace what we saw with.
-    const fresh = !this.#entered || (position !== null && !recovered);
-    this.#entered = true;
+    const fresh = !this.entered || (position !== null && !recovered);
+    this.entered = true;
     this.#position = position;
     return { fresh, messages: messages.filter(({ seq }) => seq === null || seq > from) };
   }

@@ -1,0 +1,188 @@
+"""History in Redis: any number of processes that share one.
+
+It lasts as long as Redis keeps its data. Every change is one script (``scripts.py``), carried out whole or
+not at all. A Redis that was started again begins a new epoch: it may have lost the last it was told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from rooms import clock
+from rooms.catalogue import RoomRecord
+from rooms.conf import get_settings
+from rooms.errors import Unavailable
+from rooms.events import Message, Position, SentData
+from rooms.histories import scripts
+from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
+from rooms.histories.pipe import Pipe
+
+logger = logging.getLogger("rooms.histories")
+
+# Whoever waits longer than this is told to try again; what became of an append, its key then finds out.
+WAIT_SECONDS = 3
+MOST_CONNECTIONS = 16
+# Positions of so many rooms are asked for at once.
+MOST_POSITIONS = 1000
+_FAR = 2**62
+
+
+class RedisHistory(History):
+    """``url``: of the Redis; ``prefix``: of its keys."""
+
+    def __init__(self, *, url: str, prefix: str = "rooms") -> None:
+        self._prefix = prefix
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MOST_CONNECTIONS,
+            timeout=WAIT_SECONDS,
+            socket_timeout=WAIT_SECONDS,
+            socket_connect_timeout=2,
+            # Said twice would be stored twice: only whoever has a key may say it again.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._redis: Redis = Redis.from_pool(pool)
+        self._append = self._redis.register_script(scripts.APPEND)
+        self._snapshot = self._redis.register_script(scripts.SNAPSHOT)
+        self._page = self._redis.register_script(scripts.PAGE)
+        self._find = self._redis.register_script(scripts.FIND)
+        self._pipe = Pipe(self._redis, WAIT_SECONDS)
+
+    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+        used = "" if key is None else _used(message.sender.id if message.sender else "", key)
+        arguments = [
+            used,
+            _entry(message),
+            message.time,
+            clock.ago(get_settings().key_seconds),
+            room.history_seconds,
+            max(room.history_seconds, get_settings().key_seconds),
+            message.event if message.state is True else "",
+            "1" if bytes(message.data) == b"null" else "0",
+            get_settings().state_count,
+        ]
+        answer = await self._in_turn(self._append, room, [*_common(room), *arguments])
+        if answer[0] == b"full":
+            raise too_much_state()
+        if answer[0] == b"again":
+            return Appended(_message(room, answer[1], answer[2]), again=True)
+        if answer[0] == b"gone":
+            said = msgspec.structs.replace(message, seq=answer[1], time=answer[2].decode())
+            return Appended(said, again=True, gone=True)
+        # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
+        return Appended(msgspec.structs.replace(message, seq=answer[1], data=message.data.copy()))
+
+    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+        wanted = ("", 0) if since is None else (since.epoch, since.seq)
+        epoch, seq, recovered, entries, state = await self._answered(
+            self._snapshot(
+                self._keys(room.id), [*_common(room), limit, *wanted, get_settings().recovery_limit]
+            )
+        )
+        return Snapshot(
+            position=Position(epoch=epoch.decode(), seq=seq),
+            messages=_messages(room, seq - len(entries) + 1, entries),
+            recovered=bool(recovered),
+            state=_state(room, state),
+        )
+
+    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+        first, more, entries = await self._answered(
+            self._page(self._keys(room.id), _between(room, before, after, limit))
+        )
+        return Page(messages=_messages(room, first, entries), more=bool(more))
+
+    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+        wanted = _between(room, None, seq, get_settings().recovery_limit)
+        # Behind the appends, so that their appenders are answered first.
+        first, _, entries = await self._in_turn(self._page, room, wanted)
+        return _messages(room, first, entries)
+
+    async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
+        found: dict[int, Position] = {}
+        for start in range(0, len(rooms), MOST_POSITIONS):
+            asked = rooms[start : start + MOST_POSITIONS]
+            for room, (epoch, seq) in zip(asked, await self._answered(self._places(asked)), strict=True):
+                if epoch is not None:
+                    found[room] = Position(epoch=epoch.decode(), seq=int(seq or 0))
+        return found
+
+    async def _places(self, rooms: Sequence[int]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for room in rooms:
+                pipeline.hmget(self._keys(room)[0], ["epoch", "seq"])
+            return await pipeline.execute()
+
+    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+        found = await self._answered(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
+        return SentData(seq=found[0], time=found[1].decode()) if found else None
+
+    async def forget(self, room: int) -> None:
+        await self._answered(self._redis.delete(*self._keys(room)))
+
+    async def close(self) -> None:
+        await self._pipe.close()
+        await self._redis.aclose()
+
+    def _keys(self, room: int) -> list[str]:
+        return [f"{self._prefix}:history:{room}:{part}" for part in ("meta", "log", "used", "order", "state")]
+
+    async def _in_turn(self, script: AsyncScript, room: RoomRecord, arguments: list[Any]) -> Any:
+        """The script's answer, after those of all that were asked in turn before."""
+        return await self._answered(self._pipe.call(script, self._keys(room.id), arguments), None)
+
+    async def _answered(self, answer: Awaitable[Any], seconds: float | None = WAIT_SECONDS) -> Any:
+        try:
+            async with asyncio.timeout(seconds):
+                return await answer
+        except (RedisError, OSError) as error:
+            logger.warning("Redis did not answer: %s", error or "it takes too long")
+            raise Unavailable("The history does not answer; try again in a moment.") from error
+
+
+def _common(room: RoomRecord) -> list[Any]:
+    return [uuid.uuid4().hex, room.history_count, clock.ago(room.history_seconds)]
+
+
+def _between(room: RoomRecord, before: int | None, after: int | None, limit: int) -> list[Any]:
+    bounds = [_FAR if before is None else before, -_FAR if after is None else after]
+    return [*_common(room), *bounds, limit, "0" if after is None else "1"]
+
+
+def _used(sender: str, key: str) -> bytes:
+    """A key as it counts, with its sender; JSON has no line ends."""
+    return msgspec.json.encode((sender, key))
+
+
+def _entry(message: Message) -> bytes:
+    return message.time.encode() + b"\n" + msgspec.json.encode(message)
+
+
+def _message(room: RoomRecord, seq: int, entry: bytes) -> Message:
+    message = msgspec.json.decode(entry.split(b"\n", 1)[1], type=Message)
+    # The room may have been given another name since.
+    return msgspec.structs.replace(message, seq=seq, room=room.name)
+
+
+def _messages(room: RoomRecord, first: int, entries: Sequence[bytes]) -> list[Message]:
+    return [_message(room, first + place, entry) for place, entry in enumerate(entries)]
+
+
+def _state(room: RoomRecord, values: Sequence[bytes]) -> list[Message]:
+    """In the order in which their events were first stored."""
+    found: list[tuple[int, Message]] = []
+    for value in values:
+        first, seq, entry = value.split(b"\n", 2)
+        found.append((int(first), _message(room, int(seq), entry)))
+    return [message for _, message in sorted(found, key=lambda each: each[0])]

@@ -1,0 +1,75 @@
+"""Between messages as they are said and the rows that keep them; and state, in the database.
+
+Rooms without history keep their state in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from rooms import clock, models
+from rooms.catalogue import RoomRecord, database
+from rooms.conf import get_settings
+from rooms.errors import BadRequest
+from rooms.events import Message, User
+from rooms.histories.base import too_much_state
+
+
+def sender_id(message: Message) -> str:
+    return message.sender.id if message.sender else ""
+
+
+def said(message: Message) -> dict[str, Any]:
+    """The fields that a message and a state message have in common."""
+    sender = message.sender
+    return {
+        "event": message.event,
+        "data": bytes(message.data).decode(),
+        "sender_id": sender_id(message),
+        "sender_name": sender.name if sender else "",
+        "sender_guest": sender.guest if sender else False,
+        "time": clock.from_wire(message.time),
+        "words": bytes(message.words).decode() if isinstance(message.words, msgspec.Raw) else "",
+    }
+
+
+def message_of(
+    room: RoomRecord, row: models.Message | models.StateMessage, *, state: bool | None = None
+) -> Message:
+    """What a row keeps, as it was said."""
+    if state is None:
+        state = isinstance(row, models.Message) and row.state
+    return Message(
+        room=room.name,
+        event=row.event,
+        data=msgspec.Raw(row.data.encode()),
+        sender=User(name=row.sender_name, id=row.sender_id, guest=row.sender_guest)
+        if row.sender_id
+        else None,
+        seq=row.seq,
+        time=clock.to_wire(row.time),
+        state=True if state else msgspec.UNSET,
+        words=msgspec.Raw(row.words.encode()) if row.words else msgspec.UNSET,
+    )
+
+
+def put_state(room: RoomRecord, message: Message, seq: int | None) -> BadRequest | None:
+    """A later value takes the place of the first; ``null`` removes it. Returns why it cannot be kept."""
+    of_room = models.StateMessage.objects.using(database()).filter(room_id=room.id)
+    if bytes(message.data) == b"null":
+        of_room.filter(event=message.event).delete()
+    else:
+        value = {"seq": seq, **said(message)}
+        if not of_room.filter(event=message.event).update(**value):
+            if of_room.count() >= get_settings().state_count:
+                return too_much_state()
+            of_room.create(room_id=room.id, **value)
+    return None
+
+
+def read_state(room: RoomRecord) -> list[Message]:
+    """The room's state messages in the order in which their events were first stored."""
+    rows = models.StateMessage.objects.using(database()).filter(room_id=room.id).order_by("id")
+    return [message_of(room, row, state=True) for row in rows]

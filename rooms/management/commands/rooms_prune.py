@@ -1,0 +1,37 @@
+"""``manage.py rooms_prune``: delete what is kept no longer, as the servers do every ten minutes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from django.core.management.base import BaseCommand, CommandParser
+from django.utils import timezone
+
+from rooms.conf import get_settings
+from rooms.histories import Histories
+from rooms.models import RevokedLogin
+
+
+class Command(BaseCommand):
+    help = "Deletes the messages that their rooms keep no longer, and ended logins that have expired."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--dry-run", action="store_true", help="only say how many there are, and delete nothing"
+        )
+
+    def handle(self, *args: Any, dry_run: bool, **options: Any) -> None:
+        messages = async_to_sync(_prune_histories)(dry_run)
+        logins = RevokedLogin.objects.filter(expires__lt=timezone.now())
+        expired = logins.count() if dry_run else logins.delete()[0]
+        done = "Would delete" if dry_run else "Deleted"
+        self.stdout.write(f"{done} {messages} messages and {expired} ended logins.")
+
+
+async def _prune_histories(dry_run: bool) -> int:
+    histories = Histories(get_settings().history)
+    try:
+        return await histories.prune(dry_run=dry_run)
+    finally:
+        await histories.close()

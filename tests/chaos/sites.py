@@ -1,0 +1,188 @@
+"""The site under test: a database, a Redis or none, several workers, and the server's own log at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import psycopg
+
+from tests import services
+from tests.chaos.logs import Mark, Stored
+from tests.servers import Server, folder, fresh_database, manage, on_postgres, site_environment
+
+APPLICATION = "durable"
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a site stands on. Without Redis its processes hear each other through the database, or on one
+    machine directly."""
+
+    database: Literal["sqlite", "postgres"]
+    redis: bool
+
+
+GROUNDS = {
+    "sqlite": Ground("sqlite", redis=True),
+    "sqlite-alone": Ground("sqlite", redis=False),
+    "postgres": Ground("postgres", redis=True),
+    "postgres-alone": Ground("postgres", redis=False),
+}
+
+
+class Site:
+    """Several workers on one ground: servers of their own, or those of one `runrooms`.
+
+    Everything is called from the driver's event loop.
+    """
+
+    def __init__(self, ground: Ground, workers: int, *, together: bool = False, variant: str = "") -> None:
+        self.ground = ground
+        self.together = together
+        self.workers = workers
+        self.folder = folder() / f"chaos-{os.urandom(4).hex()}"
+        self.folder.mkdir()
+        self.faults = self.folder / "faults.json"
+        self.redis = services.redis("chaos") if ground.redis else None
+        self.environment = {
+            "DJANGO_SETTINGS_MODULE": "tests.chaos.settings",
+            "ROOMS_CHAOS_FAULTS": str(self.faults),
+            "ROOMS_CHAOS_VARIANT": variant,
+            "LOG_LEVEL": "WARNING",
+        }
+        if not together:
+            self.environment["ROOMS_WORKERS"] = str(workers)
+        self.database_url = ""
+        self.servers: list[Server] = []
+
+    async def start(self) -> None:
+        """Make the database, empty Redis, and start every worker."""
+        if self.redis is not None:
+            self.redis.flush()
+        self.database_url = await asyncio.to_thread(new_database, self.ground)
+        starting = [asyncio.to_thread(self._server) for _ in range(1 if self.together else self.workers)]
+        self.servers = list(await asyncio.gather(*starting))
+
+    def _server(self) -> Server:
+        redis_url = self.redis.url if self.redis else None
+        if self.together:
+            options = ("--workers", str(self.workers))
+            return Server.start("runrooms", self.database_url, redis_url, self.environment, options=options)
+        return Server.start("uvicorn", self.database_url, redis_url, self.environment)
+
+    def stop(self) -> None:
+        """End every worker at once; Redis is as it was before."""
+        self.faults.unlink(missing_ok=True)
+        workers = self.pids() if self.together and self.servers else []
+        for server in self.servers:
+            server.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where clients find it."""
+        return [f"{server.ws}/ws/rooms/{APPLICATION}/" for server in self.servers]
+
+    @property
+    def has_own_redis(self) -> bool:
+        """Whether it stands on a Redis that is ours to kill, not one that the environment names."""
+        return self.redis is not None and self.redis.process is not None
+
+    # Ends of workers ---------------------------------------------------------------------------------
+
+    def end_worker(self, chance: random.Random, with_signal: signal.Signals) -> Server | None:
+        """Send a worker the signal; without a supervisor, which of the servers has to be started again."""
+        if self.together:
+            if pids := self.pids():
+                os.kill(chance.choice(pids), with_signal)
+            return None
+        server = chance.choice(self.servers)
+        os.kill(server.pid, with_signal)
+        return server
+
+    def pids(self) -> list[int]:
+        """The workers of the supervisor."""
+        pid = self.servers[0].pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def is_whole(self) -> bool:
+        """Whether as many workers listen as there shall be."""
+        ports = {server.port for server in self.servers}
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        listening = [row for row in rows if row[3] == "0A" and int(row[1].partition(":")[2], 16) in ports]
+        return len(listening) == self.workers
+
+    def roll(self) -> None:
+        """Have every worker replaced, one after the other."""
+        os.kill(self.servers[0].pid, signal.SIGHUP)
+
+    # The database ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def database(self) -> Iterator[Any]:
+        """A connection of our own, beside the site's."""
+        if self.ground.database == "postgres":
+            with psycopg.connect(self.database_url, autocommit=True) as connection:
+                yield connection
+            return
+        path = urlsplit(self.database_url).path
+        # SQLite's own transactions, and from whatever thread.
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+        ) as connection:
+            yield connection
+
+    def log(self, rooms: Sequence[str]) -> tuple[list[Stored], dict[str, int]]:
+        """What the server keeps of these rooms, and their counters."""
+        of_ours = (
+            "JOIN rooms_room r ON r.id = {0}.room_id JOIN rooms_application a ON a.id = r.application_id "
+            f"WHERE a.name = '{APPLICATION}'"
+        )
+        with self.database() as connection:
+            rows = connection.execute(
+                f"SELECT r.name, m.seq, m.sender_name, m.data FROM rooms_message m {of_ours.format('m')}"
+            ).fetchall()
+            counters = connection.execute(
+                f"SELECT r.name, s.seq FROM rooms_sequence s {of_ours.format('s')}"
+            ).fetchall()
+        stored = [
+            Stored(room, seq, *read(sender, json.loads(data)))
+            for room, seq, sender, data in rows
+            if room in rooms
+        ]
+        return stored, {room: seq for room, seq in counters if room in rooms}
+
+
+def read(sender: str, data: Any) -> tuple[Mark, str]:
+    """A message's mark and text: what its sender wrote, and who that is in the server's words."""
+    return Mark(sender, data["number"]), data["text"]
+
+
+def written(mark: Mark, text: str) -> dict[str, Any]:
+    """A message as its sender writes it."""
+    return {"number": mark.number, "text": text}
+
+
+def new_database(ground: Ground) -> str:
+    """A database of its own with the demo data and the applications without limits."""
+    if (ground.database == "postgres") == on_postgres():
+        return fresh_database()
+    if ground.database == "postgres":
+        url = services.postgres().create()
+    else:
+        url = f"sqlite:///{folder() / f'chaos-{os.urandom(8).hex()}.sqlite3'}"
+    manage(site_environment(url), "demo", "--no-serve", "--bench")
+    return url

@@ -1,0 +1,94 @@
+"""Servers that break a promise each, to see that the oracle finds it.
+
+A variant replaces something in a running server from outside, chosen by the environment variable
+ROOMS_CHAOS_VARIANT; nothing of it is known to ``rooms/``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from django.apps import AppConfig
+
+
+def acknowledges_before_the_commit() -> None:
+    """The answer goes out at once, the message is stored a little later."""
+    import msgspec
+
+    from rooms.histories import Appended
+    from rooms.histories.database import DatabaseHistory
+
+    stores = DatabaseHistory.append
+    given: defaultdict[int, int] = defaultdict(int)
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def append(self: Any, room: Any, message: Any, key: str | None = None) -> Appended:
+        async def store() -> None:
+            await asyncio.sleep(0.5)
+            await stores(self, room, message, key)
+
+        newest = (await self.snapshot(room, None, 0)).position.seq
+        given[room.id] = max(newest, given[room.id]) + 1
+        task = asyncio.create_task(store())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return Appended(msgspec.structs.replace(message, seq=given[room.id]))
+
+    DatabaseHistory.append = append  # type: ignore[method-assign]
+
+
+def knows_no_keys() -> None:
+    """A message that is sent again is another message."""
+    from rooms.engine.messages import Messages
+    from rooms.histories.database import DatabaseHistory
+
+    stores = DatabaseHistory.append
+
+    async def append(self: Any, room: Any, message: Any, key: str | None = None) -> Any:
+        return await stores(self, room, message, None)
+
+    async def carry_out(self: Any, connection: Any, request: Any, room: Any, user: Any, used: Any) -> None:
+        await self._carry_out(connection, request, room, user)
+
+    DatabaseHistory.append = append  # type: ignore[method-assign]
+    Messages._carry_out_once = carry_out  # type: ignore[method-assign]
+
+
+def checks_no_positions() -> None:
+    """A hint that is lost with nothing after it is lost for good."""
+    from rooms.engine.gaps import Gaps
+
+    async def check(self: Any) -> None:
+        """As if nothing were ever missing."""
+
+    Gaps.check = check  # type: ignore[method-assign]
+
+
+def fetches_no_gaps() -> None:
+    """What comes after something missing is told without it."""
+    from rooms.engine.gaps import Gaps
+
+    def found(self: Any, group: str, until: int = 0) -> None:
+        self._parts.hub.skip_gap(group)
+
+    Gaps.found = found  # type: ignore[method-assign]
+
+
+VARIANTS: dict[str, Callable[[], None]] = {
+    variant.__name__: variant
+    for variant in (acknowledges_before_the_commit, knows_no_keys, checks_no_positions, fetches_no_gaps)
+}
+
+
+class Variants(AppConfig):
+    """Breaks what the environment asks for, as soon as everything has been loaded."""
+
+    name = "tests.chaos"
+
+    def ready(self) -> None:
+        if chosen := os.environ.get("ROOMS_CHAOS_VARIANT"):
+            VARIANTS[chosen]()

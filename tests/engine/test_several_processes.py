@@ -1,0 +1,236 @@
+"""Users of several processes: extensions hear of each once, and so do members when a process ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from rooms.engine import membership
+from rooms.engine.engine import Engine
+from rooms.errors import Unavailable
+from rooms.events import Join, Login
+from rooms.extensions import Extension
+from rooms.extensions.contexts import JoinEvent, LeaveEvent
+from rooms.models import Application, Room
+from tests.engine.clients import (
+    Client,
+    Install,
+    MakeEngine,
+    let_time_pass,
+    present,
+    refused,
+    soon,
+)
+
+SHARED = {"presence": {"BACKEND": "rooms.presence.database.DatabasePresence"}}
+Start = Callable[..., Awaitable[Engine]]
+
+
+@pytest.fixture
+def start(make_engine: MakeEngine) -> Start:
+    """Starts a process; all of them share presence."""
+
+    async def start(**settings: Any) -> Engine:
+        return await make_engine(**{**SHARED, **settings})
+
+    return start
+
+
+async def returned(engine: Engine, client: Client, *rooms: str) -> Client:
+    """The same user on a connection to this process."""
+    token = (await client.ask(Login()))["token"]
+    again = Client(engine)
+    await again.connect()
+    await again.ask(Login(token=token))
+    for room in rooms:
+        await again.ask(Join(room=room))
+    return again
+
+
+def told_of(client: Client, name: str) -> list[tuple[str, str | None]]:
+    frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
+    return [(frame["type"], frame.get("reason")) for frame in frames]
+
+
+class Porter(Extension):
+    """Notes who comes and goes; lets in when told to."""
+
+    happened: ClassVar[list[tuple[str, str]]]
+    asked: ClassVar[asyncio.Event]
+    open: ClassVar[asyncio.Event]
+
+    async def on_join(self, event: JoinEvent) -> None:
+        self.happened.append((event.user.name, "joined"))
+        self.asked.set()
+        await self.open.wait()
+
+    async def on_leave(self, event: LeaveEvent) -> None:
+        self.happened.append((event.user.name, event.reason))
+
+
+@pytest.fixture
+def porter(installed: Install, chat: Application) -> type[Porter]:
+    """At the door of the room "lobby"."""
+    Porter.happened, Porter.asked, Porter.open = [], asyncio.Event(), asyncio.Event()
+    Porter.open.set()
+    Room.objects.create(application=chat, name="lobby", extension=installed(Porter))
+    return Porter
+
+
+# Extensions ----------------------------------------------------------------------------------------
+
+
+async def test_one_who_comes_to_two_processes_at_once_is_asked_about_once(
+    start: Start, porter: type[Porter]
+) -> None:
+    here, there = await start(), await start()
+    ann = await Client.named(here, "ann")
+    again = await returned(there, ann)
+    porter.open.clear()
+    waits = asyncio.Event()
+    take = there.parts.presence.take_turn
+
+    async def take_turn(*arguments: Any) -> bool:
+        mine = await take(*arguments)
+        if not mine:
+            waits.set()
+        return mine
+
+    there.parts.presence.take_turn = take_turn  # type: ignore[method-assign]
+    first = asyncio.create_task(ann.ask(Join(room="lobby")))
+    await soon(porter.asked)
+    second = asyncio.create_task(again.ask(Join(room="lobby")))
+    await soon(waits)
+    porter.open.set()
+    assert (await first)["count"] == (await second)["count"] == 1
+    assert porter.happened == [("ann", "joined")]
+    ann.disconnect()
+    again.disconnect()
+
+
+async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
+    start: Start, porter: type[Porter], clock: SimpleNamespace, chat: Application
+) -> None:
+    here, there = await start(), await start()
+    ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
+    again = await returned(there, ann, "lobby")
+    # In one process she fades, in the other she is there; Bob fades.
+    eve = await Client.named(there, "eve", "lobby")
+    bob.disconnect()
+    for engine in (here, there):
+        await engine.parts.tasks.settle()
+    assert sorted(porter.happened) == [("ann", "joined"), ("bob", "joined"), ("eve", "joined")]
+    porter.happened.clear()
+    await Room.objects.filter(name="lobby").adelete()
+    for client in (ann, again, eve):
+        await client.until(lambda client=client: client.told("removed"))
+    for engine in (here, there):
+        await let_time_pass(engine, clock)
+    assert sorted(porter.happened) == [("ann", "closed"), ("bob", "closed"), ("eve", "closed")]
+
+
+# Processes that end --------------------------------------------------------------------------------
+
+
+async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(start: Start) -> None:
+    dead, here, there = await start(), await start(grace_seconds=0), await start(grace_seconds=0)
+    witness, other = await Client.named(here, "witness", "lobby"), await Client.named(there, "other", "lobby")
+    ann, bob = await Client.named(dead, "ann", "lobby"), await Client.named(dead, "bob", "lobby")
+    await witness.until(lambda: told_of(witness, "bob"))
+    assert dead._ticking is not None
+    dead._ticking.cancel()
+    back = await returned(there, bob, "lobby")
+    for engine in (here, there):
+        await engine.node_died(dead.node)
+    for engine in (here, there):
+        await engine.departing.beat()
+    for client in (witness, other):
+        await client.until(lambda client=client: ("left", "dropped") in told_of(client, "ann"))
+    for engine in (here, there):
+        await engine.departing.beat()
+        await engine.parts.tasks.settle()
+    for client in (witness, other):
+        assert told_of(client, "ann") == [("joined", None), ("left", "dropped")]
+        assert told_of(client, "bob") == [("joined", None)]
+    assert await present(back, "lobby") == ["bob", "other", "witness"]
+    for gone in (ann, bob):
+        gone.disconnect()
+
+
+async def test_a_process_that_ends_in_order_leaves_those_who_fade_to_the_others(start: Start) -> None:
+    ending, here = await start(grace_seconds=0), await start()
+    witness = await Client.named(here, "witness", "lobby")
+    ann, bob = await Client.named(ending, "ann", "lobby"), await Client.named(ending, "bob", "lobby")
+    await witness.until(lambda: told_of(witness, "bob"))
+    await returned(here, bob, "lobby")
+    for client in (ann, bob):
+        client.disconnect()
+    await ending.stop()
+    assert await present(witness, "lobby") == ["ann", "bob", "witness"]
+    await here.departing.beat()
+    await witness.until(lambda: told_of(witness, "ann")[1:])
+    assert told_of(witness, "ann") == [("joined", None), ("left", "dropped")]
+    assert told_of(witness, "bob") == [("joined", None)]
+    assert await present(witness, "lobby") == ["bob", "witness"]
+
+
+async def test_the_engine_and_its_presence_are_one_node(start: Start) -> None:
+    here, there = await start(), await start()
+    assert here.node == here.parts.presence.node
+    assert here.node != there.node
+
+
+# What goes wrong -----------------------------------------------------------------------------------
+
+
+async def test_a_departure_that_fails_is_tried_again(
+    engine: Engine, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
+    remove, failures = engine.parts.presence.remove, 4
+
+    async def fail(*arguments: Any) -> bool:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise ZeroDivisionError
+        return await remove(*arguments)
+
+    monkeypatch.setattr(engine.parts.presence, "remove", fail)
+    bob.disconnect()
+    for _ in range(6):
+        await let_time_pass(engine, clock)
+    assert told_of(ann, "bob") == [("joined", None), ("left", "dropped")]
+    assert engine.parts.departures.due() == []
+
+
+async def test_what_fails_for_good_is_given_up(engine: Engine, clock: SimpleNamespace) -> None:
+    tried = 0
+
+    async def fail() -> None:
+        nonlocal tried
+        tried += 1
+        raise ZeroDivisionError
+
+    await engine.parts.see_to(fail)
+    for _ in range(10):
+        await let_time_pass(engine, clock)
+    assert tried == 5
+
+
+async def test_nobody_waits_for_ever_behind_one_whom_a_backend_holds_up(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob")
+    room = engine.parts.directory.known_room("chat", "lobby")
+    assert room is not None
+    monkeypatch.setattr(membership, "ADMISSION_SECONDS", 0.01)
+    async with room.admission:
+        error = await refused(Unavailable, bob.ask(Join(room="lobby")))
+        assert error.retry
+    await bob.ask(Join(room="lobby"))
+    assert await present(ann, "lobby") == ["ann", "bob"]

@@ -1,0 +1,143 @@
+"""What is kept no longer goes, also in rooms that fell silent; what is kept stays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Container
+from datetime import timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import connection
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from rooms.catalogue import RoomRecord
+from rooms.histories import pruning
+from rooms.histories.database import DatabaseHistory
+from rooms.models import Application, Message, Sequence
+from tests.histories.said import RoomMaker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+async def history() -> AsyncIterator[DatabaseHistory]:
+    history = DatabaseHistory()
+    yield history
+    await history.close()
+
+
+async def said(room: RoomRecord, *days: float, keyed: Container[int] = ()) -> None:
+    """Messages that are so many days old, the oldest first; those with these numbers have a key."""
+    now = timezone.now()
+    for seq, age in enumerate(days, start=1):
+        time, key = now - timedelta(days=age), f"key {seq}" if seq in keyed else None
+        await Message.objects.acreate(room_id=room.id, seq=seq, event="message", data="1", time=time, key=key)
+    await Sequence.objects.aupdate_or_create(room_id=room.id, defaults={"seq": len(days)})
+
+
+async def kept(room: RoomRecord) -> list[int]:
+    rows = Message.objects.filter(room_id=room.id).order_by("seq")
+    return [seq async for seq in rows.values_list("seq", flat=True)]
+
+
+async def test_what_is_too_old_or_one_too_many_goes(history: DatabaseHistory, make_room: RoomMaker) -> None:
+    few, short, both = (
+        await make_room("few", history_count=2),
+        await make_room("short", history_seconds=24 * 3600),
+        await make_room("both", history_count=3, history_seconds=24 * 3600),
+    )
+    for room in (few, short, both):
+        await said(room, 3, 2, 1.5, 0.5, 0)
+    assert await history.prune(dry_run=True) == 9
+    assert await kept(few) == [1, 2, 3, 4, 5]
+    assert await history.prune() == 9
+    assert [await kept(room) for room in (few, short, both)] == [[4, 5], [4, 5], [4, 5]]
+    assert await history.prune() == 0
+
+
+async def test_a_room_keeps_what_its_application_says_and_that_what_the_settings_say(
+    history: DatabaseHistory, make_room: RoomMaker
+) -> None:
+    room = await make_room()
+    await said(room, 3, 2, 1, 0)
+    with override_settings(ROOMS={"HISTORY_COUNT": 3}):
+        assert await history.prune() == 1
+    await Application.objects.aupdate(history_seconds=36 * 3600)
+    assert await history.prune() == 1
+    await Application.objects.aupdate(history_count=1)
+    assert await history.prune() == 1
+    assert await kept(room) == [4]
+
+
+async def test_a_little_at_a_time(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "CHUNK", 2)
+    rooms = [await make_room(name, history_count=1) for name in ("one", "two", "three")]
+    for room in rooms:
+        await said(room, *[0] * 6)
+    at_once: list[int] = []
+    prune = pruning.prune
+
+    def counted(retention: pruning.Retention) -> int:
+        at_once.append(deleted := prune(retention))
+        return deleted
+
+    monkeypatch.setattr(pruning, "prune", counted)
+    assert await history.prune() == 15
+    assert at_once == [2, 2, 1] * 3
+    assert [await kept(room) for room in rooms] == [[6]] * 3
+
+
+async def test_what_has_a_key_stays_until_its_time_is_over(
+    history: DatabaseHistory, make_room: RoomMaker
+) -> None:
+    few, short = await make_room("few", history_count=2), await make_room("short", history_seconds=60)
+    for room in (few, short):
+        await said(room, 3, 2, 0.9, 0.8, 0.7, 0, 0, keyed=(2, 3, 5))
+    assert await history.prune(dry_run=True) == 6
+    assert await history.prune() == 6
+    assert [await kept(room) for room in (few, short)] == [[3, 5, 6, 7]] * 2
+    # Nobody is told them.
+    for room in (few, short):
+        assert [each.seq for each in await history.after(room, 0)] == [6, 7]
+    with override_settings(ROOMS={"KEY_SECONDS": 0.8 * 24 * 3600}):
+        assert await history.prune() == 2
+    with override_settings(ROOMS={"KEY_SECONDS": 60}):
+        assert await history.prune() == 2
+    assert [await kept(room) for room in (few, short)] == [[6, 7]] * 2
+
+
+async def test_what_has_no_key_does_not_wait_for_what_has_one(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "CHUNK", 2)
+    room = await make_room(history_count=1)
+    await said(room, *[0] * 9, keyed=range(1, 5))
+    assert await history.prune(dry_run=True) == 4
+    assert await history.prune() == 4
+    assert await kept(room) == [1, 2, 3, 4, 9]
+    assert await history.prune(dry_run=True) == await history.prune() == 0
+
+
+async def test_those_that_stay_are_not_looked_at(
+    history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are: every query is about a few of the oldest."""
+    monkeypatch.setattr(pruning, "CHUNK", 2)
+    room = await make_room(history_count=1)
+    await said(room, 2, *[0] * 7, 2, 0, keyed=range(1, 10))
+    retention = pruning.Retention(room=room.id, newest=10, count=1, seconds=60)
+    assert await sync_to_async(pruning.prune)(retention) == 1
+    # The ninth is as old as the first was, and lies behind those that stay.
+    assert await sync_to_async(pruning.prune)(retention) == 0
+    assert await kept(room) == [*range(2, 11)]
+
+
+def test_rooms_with_nothing_to_delete_are_only_read(room: RoomRecord) -> None:
+    Sequence.objects.update_or_create(room_id=room.id, defaults={"seq": 5})
+    with CaptureQueriesContext(connection) as captured:
+        assert list(pruning.with_expired()) == [[]]
+    assert not [each for each in captured if each["sql"].startswith(("DELETE", "UPDATE", "INSERT"))]

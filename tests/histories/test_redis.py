@@ -1,0 +1,365 @@
+"""The history in Redis: several processes, a Redis that forgets, starts again, is slow or not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from django.test import override_settings
+from redis.asyncio import Redis
+
+from rooms import clock
+from rooms.catalogue import RoomRecord
+from rooms.errors import Unavailable
+from rooms.events import Message, Position, SentData
+from rooms.histories import redis as module
+from rooms.histories.pipe import Pipe
+from rooms.histories.redis import RedisHistory
+from tests import services
+from tests.histories.said import ANN, RoomMaker, message
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    redis = Redis.from_url(redis_url, decode_responses=True)
+    yield redis
+    await redis.aclose()
+
+
+@pytest.fixture
+async def pair(redis_url: str) -> AsyncIterator[tuple[RedisHistory, RedisHistory]]:
+    """Those of two processes."""
+    both = RedisHistory(url=redis_url), RedisHistory(url=redis_url)
+    yield both
+    for history in both:
+        await history.close()
+
+
+@pytest.fixture
+def history(pair: tuple[RedisHistory, RedisHistory]) -> RedisHistory:
+    return pair[0]
+
+
+async def position(history: RedisHistory, room: RoomRecord) -> Position:
+    found = (await history.snapshot(room, None, 0)).position
+    assert found is not None
+    return found
+
+
+class Between:
+    """Stands between a history and Redis. While it ``swallows``, what is asked is carried out, and not
+    answered; ``cuts``: once a connection ends instead of the answer."""
+
+    def __init__(self) -> None:
+        self.swallows = self.cuts = False
+        self.asked = 0
+        self.ends: list[asyncio.Future[None]] = []
+
+    async def __aenter__(self) -> str:
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self.server.sockets[0].getsockname()[1]}/0"
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        await asyncio.gather(*self.ends)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.ends.append(end := asyncio.get_running_loop().create_future())
+        there, back = await asyncio.open_connection("127.0.0.1", services.redis().port)
+
+        async def answer() -> None:
+            while data := await there.read(65536):
+                if self.cuts:
+                    self.cuts = False
+                    writer.close()
+                elif not self.swallows:
+                    writer.write(data)
+
+        answering = asyncio.create_task(answer())
+        while data := await reader.read(65536):
+            self.asked += b"EVAL" in data
+            back.write(data)
+        for each in (back, writer):
+            each.close()
+            await each.wait_closed()
+        await answering
+        end.set_result(None)
+
+
+@asynccontextmanager
+async def closed(history: RedisHistory) -> AsyncIterator[RedisHistory]:
+    """In the end, however that comes."""
+    try:
+        yield history
+    finally:
+        await history.close()
+
+
+# Processes ----------------------------------------------------------------------------------------
+
+
+async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
+    pair: tuple[RedisHistory, RedisHistory], make_room: RoomMaker
+) -> None:
+    made = [await make_room(name) for name in ("one", "two")]
+
+    async def append(number: int) -> Message:
+        room = made[number // 2 % 2]
+        return (await pair[number % 2].append(room, message(b"%d" % number, room=room.name))).message
+
+    kept = await asyncio.gather(*map(append, range(400)))
+    for room in made:
+        told = sorted((each for each in kept if each.room == room.name), key=lambda each: each.seq or 0)
+        assert await pair[0].after(room, 0) == told
+        assert [each.seq for each in told] == list(range(1, 201))
+        for process in (0, 1):
+            own = [number for each in told if (number := int(bytes(each.data))) % 2 == process]
+            assert own == sorted(own)
+
+
+async def test_a_key_is_known_in_every_process_and_after_a_restart(
+    pair: tuple[RedisHistory, RedisHistory], room: RoomRecord, redis_url: str
+) -> None:
+    kept = await asyncio.gather(*(pair[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
+    assert sorted(each.again for each in kept) == [False] + [True] * 7
+    assert {each.message.seq for each in kept} == {1}
+    later = RedisHistory(url=redis_url)
+    first = kept[0].message
+    assert await later.find(room, ANN.id, "k") == SentData(seq=first.seq, time=first.time)
+    assert (await later.append(room, message(), "k")).again
+    assert await position(later, room) == await position(pair[0], room)
+    await later.close()
+
+
+async def test_sites_that_share_a_redis_have_their_own_prefixes(
+    history: RedisHistory, room: RoomRecord, redis_url: str
+) -> None:
+    other = RedisHistory(url=redis_url, prefix="other")
+    await history.append(room, message())
+    assert (await position(other, room)).seq == 0
+    await other.close()
+
+
+async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
+    history: RedisHistory, room: RoomRecord, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trips: list[int] = []
+    answers = Pipe._answers
+
+    async def counted(self: Pipe, calls: Any) -> Any:
+        trips.append(len(calls))
+        return await answers(self, calls)
+
+    monkeypatch.setattr(Pipe, "_answers", counted)
+    await redis.hset("rooms:history:77:meta", "seq", "not a number")
+    broken = RoomRecord(**{name: getattr(room, name) for name in RoomRecord.__slots__} | {"id": 77})
+    said = [history.append(room, message()) for _ in range(20)]
+    kept = await asyncio.gather(*said, history.append(broken, message()), return_exceptions=True)
+    assert isinstance(kept[-1], Unavailable)
+    assert [each.message.seq for each in kept[:-1]] == list(range(1, 21))  # type: ignore[union-attr]
+    assert trips == [21]
+
+
+# What is kept ---------------------------------------------------------------------------------------
+
+
+async def test_what_is_forgotten_leaves_nothing(
+    history: RedisHistory, room: RoomRecord, redis: Redis
+) -> None:
+    before = await position(history, room)
+    await history.append(room, message(state=True), "k")
+    await history.forget(room.id)
+    assert await redis.keys("*") == []
+    assert (await position(history, room)).epoch != before.epoch
+
+
+async def test_keys_whose_time_is_over_go_as_others_come(
+    history: RedisHistory, make_room: RoomMaker, redis: Redis
+) -> None:
+    room = await make_room(history_count=2)
+    used, order = (f"rooms:history:{room.id}:{part}" for part in ("used", "order"))
+    for number in range(5):
+        await history.append(room, message(time=clock.ago(23 * 3600)), f"old {number}")
+    assert (await redis.hlen(used), await redis.llen(order)) == (5, 5)
+    answer = await history.append(room, message(b'"again"'), "old 0")
+    assert (answer.gone, answer.message.seq, bytes(answer.message.data)) == (True, 1, b'"again"')
+    with override_settings(ROOMS={"KEY_SECONDS": 22 * 3600}):
+        await history.append(room, message(), "new 0")
+        # The last two are kept with their messages.
+        assert (await redis.hlen(used), await redis.llen(order)) == (3, 3)
+        for number in range(1, 5):
+            await history.append(room, message(), f"new {number}")
+    assert (await redis.hlen(used), await redis.llen(order)) == (5, 5)
+    assert not [key for key in await redis.hkeys(used) if "old" in key]
+
+
+async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
+    history: RedisHistory, make_room: RoomMaker, redis: Redis
+) -> None:
+    room = await make_room(history_seconds=60)
+    await history.append(room, message(state=True), "k")
+    ends = {key.rpartition(":")[2]: await redis.ttl(key) for key in await redis.keys("*")}
+    assert 0 < ends.pop("log") <= 60
+    assert all(60 < ends.pop(part) <= 24 * 3600 for part in ("used", "order"))
+    assert ends == {"meta": -1, "state": -1}
+
+
+# A Redis that forgets -----------------------------------------------------------------------------
+
+
+async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
+    history: RedisHistory, room: RoomRecord, redis: Redis
+) -> None:
+    await history.append(room, message(), "k")
+    before = await position(history, room)
+    await redis.flushall()
+    assert await history.positions([room.id]) == {}
+    snapshot = await history.snapshot(room, before, 9)
+    assert (snapshot.recovered, snapshot.messages) == (False, [])
+    assert snapshot.position is not None
+    assert snapshot.position.epoch != before.epoch
+    assert not (await history.append(room, message(), "k")).again
+
+
+async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_a_new_epoch(
+    room: RoomRecord,
+) -> None:
+    server = services.Redis()
+    history = RedisHistory(url=server.url)
+    client: Redis = Redis.from_url(server.url)
+    for number in range(3):
+        await history.append(room, message(b"%d" % number, state=number == 0))
+    await client.save()
+    await history.append(room, message(b'"lost"'))
+    before = await position(history, room)
+    await client.aclose()
+    await asyncio.to_thread(server.stop, services.signal.SIGKILL)
+    await asyncio.to_thread(server.launch)
+    # The connection of before is found to be closed.
+    with suppress(Unavailable):
+        await history.positions([room.id])
+    kept = (await history.append(room, message(b'"anew"'))).message
+    assert kept.seq == 4
+    snapshot = await history.snapshot(room, Position(epoch=before.epoch, seq=3), 9)
+    assert not snapshot.recovered
+    assert [bytes(each.data) for each in snapshot.messages] == [b"0", b"1", b"2", b'"anew"']
+    assert len(snapshot.state) == 1
+    assert snapshot.position is not None
+    assert snapshot.position.epoch != before.epoch
+    again = await history.snapshot(room, Position(epoch=snapshot.position.epoch, seq=3), 9)
+    assert (again.recovered, [each.seq for each in again.messages]) == (True, [4])
+    await history.close()
+    await asyncio.to_thread(server.close)
+
+
+async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
+    history: RedisHistory, room: RoomRecord, redis: Redis
+) -> None:
+    """A Redis that is short of memory may drop any key."""
+    await history.append(room, message(b"1", state=True), "k")
+    await redis.delete(f"rooms:history:{room.id}:meta")
+    assert not (await history.append(room, message(b"2"), "k")).again
+    snapshot = await history.snapshot(room, None, 9)
+    assert ([bytes(each.data) for each in snapshot.messages], snapshot.state) == ([b"2"], [])
+    await redis.delete(f"rooms:history:{room.id}:log")
+    assert (await history.append(room, message(b"3"))).message.seq == 2
+    assert [each.seq for each in (await history.snapshot(room, None, 9)).messages] == [2]
+
+
+# A Redis that does not answer ---------------------------------------------------------------------
+
+
+async def test_a_redis_that_is_not_there_is_unavailable(room: RoomRecord) -> None:
+    history = RedisHistory(url="redis://127.0.0.1:1/0")
+    for asking in (
+        history.append(room, message()),
+        history.snapshot(room, None, 9),
+        history.page(room, before=None, after=None, limit=9),
+        history.after(room, 0),
+        history.positions([room.id]),
+        history.find(room, ANN.id, "k"),
+        history.forget(room.id),
+    ):
+        with pytest.raises(Unavailable) as raised:
+            await asking
+        assert raised.value.retry
+        assert "127.0.0.1" not in raised.value.message
+    await history.close()
+
+
+async def test_a_redis_that_is_frozen_is_not_waited_for(
+    room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)
+    server = services.redis("frozen")
+    async with closed(RedisHistory(url=server.url)) as history:
+        before = (await history.append(room, message())).message.seq or 0
+        with server.frozen():
+            for asking in (
+                history.append(room, message(), "k"),
+                history.snapshot(room, None, 9),
+                history.after(room, 0),
+                history.positions([room.id]),
+            ):
+                with pytest.raises(Unavailable):
+                    await asking
+        # What was said to it may have been heard, or not: either way it is kept once.
+        assert (await history.append(room, message(), "k")).message.seq == before + 1
+        assert (await history.append(room, message(), "k")).again
+
+
+async def test_an_append_whose_answer_got_lost_is_not_said_twice(
+    room: RoomRecord, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
+    between = Between()
+    async with between as url, closed(RedisHistory(url=url)) as history:
+        await history.append(room, message())
+        asked = between.asked
+        between.swallows = True
+        with pytest.raises(Unavailable):
+            await history.append(room, message(b'"late"'), "k")
+        assert between.asked == asked + 1
+        between.swallows = False
+        answer = await history.append(room, message(b'"late"'), "k")
+        assert (answer.again, answer.message.seq) == (True, 2)
+        assert await redis.hget(f"rooms:history:{room.id}:meta", "seq") == "2"
+
+
+async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomRecord) -> None:
+    """Without a key nobody could tell that it has been said."""
+    between = Between()
+    async with between as url, closed(RedisHistory(url=url)) as history:
+        await history.append(room, message())
+        between.cuts = True
+        with pytest.raises(Unavailable):
+            await history.append(room, message())
+        assert (await history.append(room, message())).message.seq == 3
+
+
+async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
+    history: RedisHistory, room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, entered, answers = asyncio.Event(), asyncio.Event(), Pipe._answers
+
+    async def holds(self: Pipe, calls: Any) -> Any:
+        entered.set()
+        await held.wait()
+        return await answers(self, calls)
+
+    monkeypatch.setattr(Pipe, "_answers", holds)
+    monkeypatch.setattr(history._pipe, "_seconds", 0.2)
+    first = asyncio.ensure_future(history.append(room, message(b"1")))
+    await entered.wait()
+    with pytest.raises(Unavailable):
+        await history.append(room, message(b"2"))
+    monkeypatch.setattr(history._pipe, "_seconds", 20)
+    with pytest.raises(Unavailable):
+        await first
+    last = asyncio.ensure_future(history.append(room, message(b"3")))
+    held.set()
+    await last
+    assert [bytes(each.data) for each in await history.after(room, 0)] == [b"1", b"3"]

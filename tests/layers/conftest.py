@@ -1,0 +1,62 @@
+"""Layers of both kinds; two of them are two processes, as far as either can tell."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dj_database_url
+import pytest
+from django.db import connections
+
+from tests import services
+
+if TYPE_CHECKING:
+    from rooms.layers.base import CarriedLayer
+
+Make = Callable[..., "CarriedLayer"]
+
+
+@pytest.fixture
+def postgres_alias() -> Iterator[str]:
+    """A real, empty PostgreSQL database among Django's."""
+    alias = "layer"
+    url = services.postgres().create()
+    databases: dict[str, Any] = connections.settings
+    databases[alias] = connections.configure_settings(
+        {"default": databases["default"], alias: {**dj_database_url.parse(url)}}
+    )[alias]
+    yield alias
+    del databases[alias]
+    if hasattr(connections._connections, alias):
+        del connections[alias]
+
+
+@pytest.fixture(params=["local", "postgres"])
+async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes a layer of the kind."""
+    made: list[CarriedLayer] = []
+
+    def make(**options: Any) -> CarriedLayer:
+        from rooms.layers.local import LocalLayer
+        from rooms.layers.postgres import PostgresLayer
+
+        if request.param == "local":
+            layer: CarriedLayer = LocalLayer(folder=tmp_path / "meet", **options)
+        else:
+            layer = PostgresLayer(using=request.getfixturevalue("postgres_alias"), **options)
+        made.append(layer)
+        return layer
+
+    if request.param == "postgres":
+        request.getfixturevalue("postgres_alias")
+    yield make
+    for layer in made:
+        await layer.flush()
+
+
+@pytest.fixture
+def pair(make: Make) -> tuple[CarriedLayer, CarriedLayer]:
+    """Two processes."""
+    return make(), make()

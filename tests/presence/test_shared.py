@@ -1,0 +1,266 @@
+"""What presence promises across processes, held against every store that they can share. A process is
+an instance; it is dead when its lease is over, since nothing renews it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+import pytest
+from redis.asyncio import Redis
+
+from rooms.errors import Unavailable
+from rooms.events import User
+from rooms.models import PresenceNode
+from rooms.presence import Departure, Presence, base
+from rooms.presence.database import DatabasePresence
+from rooms.presence.redis import RedisPresence
+
+ANN = User(name="ann", id="1", guest=False)
+BOB = User(name="bob", id="guest-2", guest=True)
+EVE = User(name="eve", id="guest-3", guest=True)
+PEOPLE = [User(name=f"user {number}", id=f"user-{number}", guest=True) for number in range(20)]
+
+# Nothing takes so long but a test that waits for what never comes.
+PATIENCE = 30
+
+Die = Callable[[Presence], Awaitable[None]]
+Processes = list[Presence]
+
+
+@pytest.fixture(
+    params=["redis", pytest.param("database", marks=pytest.mark.django_db(transaction=True))],
+)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The store that is tried."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def processes(kind: str, redis_url: str) -> AsyncIterator[Processes]:
+    """The presence of four processes that share a store."""
+    every: Processes = [
+        RedisPresence(url=redis_url) if kind == "redis" else DatabasePresence() for _ in range(4)
+    ]
+    yield every
+    for presence in every:
+        await presence.close()
+
+
+@pytest.fixture
+async def die(kind: str, redis_url: str) -> AsyncIterator[Die]:
+    """Has the lease of a process run out, and the time of whoever is sweeping it."""
+    redis = Redis.from_url(redis_url)
+
+    async def die(presence: Presence) -> None:
+        if kind == "redis":
+            for key in ("rooms:nodes", "rooms:dead"):
+                await redis.zadd(key, {presence.node: 1}, xx=True)
+        else:
+            past = datetime(2000, 1, 1, tzinfo=UTC)
+            await PresenceNode.objects.filter(pk=presence.node).aupdate(lease=past)
+
+    yield die
+    await redis.aclose()
+
+
+async def told(*processes: Presence) -> list[tuple[str, str]]:
+    """Whom the next beats of these processes tell, in whatever order."""
+    found = await asyncio.gather(*(presence.beat() for presence in processes))
+    return sorted((each.group, each.user.name) for departures in found for each in departures)
+
+
+async def names_in(presence: Presence, group: str) -> list[str]:
+    return [user.name for user in (await presence.members(group)).users]
+
+
+# Users of several processes ------------------------------------------------------------------------
+
+
+async def test_processes_share_it(processes: Processes) -> None:
+    here, there, *_ = processes
+    assert await here.add("g", "a1", ANN)
+    assert not await there.add("g", "a2", ANN)
+    assert await names_in(there, "g") == ["ann"]
+    assert await there.find("g", ["ANN"]) == {"ANN": ANN}
+    assert not await here.remove("g", "a1", ANN)
+    assert await there.remove("g", "a2", ANN)
+    assert await names_in(here, "g") == []
+
+
+async def test_coming_back_to_another_process(processes: Processes) -> None:
+    here, there, *_ = processes
+    await here.add("g", "a1", ANN)
+    await here.fade("g", "a1", ANN)
+    assert not await there.add("g", "a2", ANN)
+    assert not await here.remove("g", "a1", ANN)
+    assert await there.remove("g", "a2", ANN)
+
+
+async def test_of_many_processes_at_once_one_is_first_and_one_last(processes: Processes) -> None:
+    places = [(presence, f"{number} {presence.node}") for presence in processes for number in range(5)]
+    first = await asyncio.gather(*(presence.add("g", place, ANN) for presence, place in places))
+    assert sum(first) == 1
+    last = await asyncio.gather(*(presence.remove("g", place, ANN) for presence, place in places))
+    assert sum(last) == 1
+    assert await processes[0].counts(["g"]) == [0]
+
+
+# Processes that die --------------------------------------------------------------------------------
+
+
+async def test_those_of_a_process_that_died_are_told_once(processes: Processes, die: Die) -> None:
+    dead, here, *others = processes
+    for group, connection, user in (("g", "a1", ANN), ("g", "a2", ANN), ("h", "a1", ANN), ("g", "b1", BOB)):
+        await dead.add(group, connection, user)
+    for user in PEOPLE:
+        await dead.add("many", user.id, user)
+    await here.add("h", "a3", ANN)
+    assert await told(here, *others) == []
+    await die(dead)
+    gone = [("g", "ann"), ("g", "bob"), *(("many", user.name) for user in PEOPLE)]
+    assert await told(here, *others) == sorted(gone)
+    assert await told(here, *others) == []
+    assert await here.counts(["g", "h", "many"]) == [0, 1, 0]
+    assert await here.close_group("g")
+
+
+async def test_those_who_faded_in_a_process_that_died_are_out_too(processes: Processes, die: Die) -> None:
+    dead, here, *_ = processes
+    await dead.add("g", "a1", ANN)
+    await dead.fade("g", "a1", ANN)
+    await die(dead)
+    assert await here.beat() == [Departure("g", ANN)]
+
+
+async def test_a_user_who_came_back_elsewhere_is_not_told_as_gone(processes: Processes, die: Die) -> None:
+    dead, here, *_ = processes
+    await here.beat()
+    await dead.add("g", "a1", ANN)
+    await die(dead)
+    assert not await here.add("g", "a2", ANN)
+    assert await told(here) == []
+    assert await names_in(here, "g") == ["ann"]
+
+
+async def test_a_process_that_was_taken_for_dead_says_everything_again(
+    processes: Processes, die: Die
+) -> None:
+    slow, here, *_ = processes
+    await slow.add("g", "a1", ANN)
+    await slow.add("g", "b1", BOB)
+    await slow.add("h", "b1", BOB)
+    await slow.remove("h", "b1", BOB)
+    await here.beat()
+    await die(slow)
+    assert await told(here) == [("g", "ann"), ("g", "bob")]
+    async with asyncio.timeout(PATIENCE):
+        while await names_in(here, "g") != ["ann", "bob"]:
+            await slow.beat()
+    assert await here.counts(["h"]) == [0]
+    assert await told(here, slow) == []
+    assert await slow.remove("g", "a1", ANN)
+
+
+async def test_a_lease_that_is_renewed_in_time_is_nobodys_to_take(processes: Processes, die: Die) -> None:
+    slow, here, *_ = processes
+    await slow.add("g", "a1", ANN)
+    await die(slow)
+    await slow.beat()
+    assert await told(here) == []
+    assert await names_in(here, "g") == ["ann"]
+
+
+# Processes that are known to be dead ---------------------------------------------------------------
+
+
+async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes) -> None:
+    dead, *others = processes
+    await dead.add("g", "a1", ANN)
+    await dead.add("g", "b1", BOB)
+    await others[0].add("g", "e1", EVE)
+    assert await told(*others) == []
+    for presence in others:
+        await presence.bury(dead.node, 0)
+    # Meanwhile Bob has come back.
+    assert not await others[1].add("g", "b2", BOB)
+    assert await told(*others) == [("g", "ann")]
+    assert await told(*others) == []
+    assert await names_in(others[0], "g") == ["bob", "eve"]
+
+
+async def test_who_is_buried_counts_for_the_grace_period(processes: Processes) -> None:
+    dead, here, *_ = processes
+    await dead.add("g", "a1", ANN)
+    await here.bury(dead.node, 3600)
+    assert await told(here) == []
+    assert await names_in(here, "g") == ["ann"]
+    # A lease that ends sooner is not made longer, and a later word of a sooner end holds.
+    await here.bury(dead.node, 0)
+    await here.bury(dead.node, 3600)
+    assert await told(here) == [("g", "ann")]
+
+
+async def test_one_who_buries_itself_is_seen_to_by_the_others(processes: Processes) -> None:
+    ending, here, *_ = processes
+    await ending.add("g", "a1", ANN)
+    await ending.fade("g", "a1", ANN)
+    await ending.bury(ending.node, 0)
+    assert await told(here) == [("g", "ann")]
+
+
+async def test_one_who_is_alive_after_all_takes_it_back(processes: Processes) -> None:
+    slow, here, *_ = processes
+    await slow.add("g", "a1", ANN)
+    await here.bury(slow.node, 0)
+    await slow.beat()
+    assert await told(here) == []
+    assert await names_in(here, "g") == ["ann"]
+
+
+async def test_burying_one_whom_nobody_knows_changes_nothing(processes: Processes) -> None:
+    here, *_ = processes
+    await here.bury("nobody", 0)
+    assert await told(here) == []
+
+
+# Turns ---------------------------------------------------------------------------------------------
+
+
+async def test_it_is_one_processs_turn_at_a_time(processes: Processes) -> None:
+    inside: list[str] = []
+    most = 0
+
+    async def come(presence: Presence) -> None:
+        nonlocal most
+        async with presence.turn("g", ANN):
+            inside.append(presence.node)
+            most = max(most, len(inside))
+            await asyncio.gather(*(presence.counts(["g"]) for _ in range(3)))
+            inside.remove(presence.node)
+
+    await asyncio.gather(*(come(presence) for presence in processes for _ in range(2)))
+    assert most == 1
+
+
+async def test_turns_of_others_and_elsewhere_are_not_waited_for(processes: Processes) -> None:
+    here, there, *_ = processes
+    async with asyncio.timeout(PATIENCE), here.turn("g", ANN), there.turn("g", BOB), there.turn("h", ANN):
+        pass
+
+
+async def test_a_turn_of_a_process_that_died_ends_by_itself(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, here, *_ = processes
+    monkeypatch.setattr(base, "TURN_SECONDS", 0)
+    assert await dead.take_turn("g", ANN, "token")
+    with pytest.raises(Unavailable):
+        async with here.turn("g", ANN):
+            pass
+    # Whoever was late does not end another's.
+    await here.end_turn("g", ANN, "another")
+    assert not await here.take_turn("g", ANN, "another")
+    await dead.end_turn("g", ANN, "token")
+    assert await here.take_turn("g", ANN, "another")
