@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rooms.engine.engine import Engine
-from rooms.engine.handshakes import claims_of
+from rooms.engine.handshakes import Handshake, claims_of
 from rooms.errors import LoginRefused, NameTaken, NotLoggedIn, RoomsError
 from rooms.events import Addressed, Error, Login, Reply, Request
 from rooms.fanout import Branch, Connection
@@ -34,8 +34,9 @@ class NoSuchApplication(RoomsError):
 class Trunk(Service):
     """Serves such a socket."""
 
-    def __init__(self, engine: Engine, *arguments: Any) -> None:
+    def __init__(self, engine: Engine, *arguments: Any, handshake: Handshake | None = None) -> None:
         super().__init__(engine, *arguments)
+        self._handshake = handshake
         self._branches: dict[str, Branch] = {}
         # Of each application: what a client may still ask does not grow with every login.
         self._buckets: defaultdict[str, dict[str, TokenBucket]] = defaultdict(dict)

@@ -38,9 +38,13 @@ from rooms.serving import Operation, Service, make_connection
 
 logger = logging.getLogger("rooms.consumers")
 
+# Where our own server (``servers/websocket.py``) lets frames be written at once.
+WIRE = "rooms.frames"
+
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
+@lru_cache(maxsize=1)
 def operations(engine: Engine) -> dict[type[Request], Operation]:
     """What is done about each thing that a client may ask."""
     return {
@@ -86,9 +90,16 @@ class RoomConsumer(AsyncConsumer):
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         await receive()
+        # By itself, so that what it needs is not kept for as long as the socket is open.
+        if (accepted := await self._let_in(scope, receive, send)) is not None:
+            service, user = accepted
+            await service.run(user)
+
+    async def _let_in(self, scope: Any, receive: Any, send: Send) -> tuple[Service, Any] | None:
+        """Accept the socket: what serves it, and Django's user. None where it was refused."""
         if (sentence := self._objection(scope)) is not None:
             await _answer(scope, send, 403, sentence)
-            return
+            return None
         engine = await _serving()
         handshake = _handshake(scope, self._protocol, engine.parts.settings.proxies)
         application = self._application_of(scope)
@@ -100,11 +111,11 @@ class RoomConsumer(AsyncConsumer):
                 "A handshake for %.64r from %s is refused: %d", application, handshake.address, status
             )
             await _answer(scope, send, status, error.message)
-            return
+            return None
         offered = self._protocol.subprotocol
         accept = {"type": "websocket.accept"}
         await send({**accept, "subprotocol": offered} if offered in scope["subprotocols"] else accept)
-        connection, wanted = make_connection(
+        connection = make_connection(
             engine,
             str(uuid.uuid4()),
             self._protocol(),
@@ -113,9 +124,10 @@ class RoomConsumer(AsyncConsumer):
         )
         connection.claims = claims
         socket = _AsgiSocket(receive, send)
-        service = Trunk if self._protocol.addresses_applications else Service
-        serving = service(engine, operations(engine), connection, wanted, socket, handshake)
-        await serving.run(handshake.user)
+        wire = (scope.get("extensions") or {}).get(WIRE)
+        served = (engine, operations(engine), connection, socket, wire)
+        trunk = self._protocol.addresses_applications
+        return Trunk(*served, handshake=handshake) if trunk else Service(*served), handshake.user
 
     def _objection(self, scope: Any) -> str | None:
         """What is told, and logged with the cause, where the site lets in no such socket."""

@@ -65,7 +65,7 @@ async def _serve(engine: Engine, dial: Dial) -> None:
         close_timeout=CLOSE_SECONDS,
     )
     try:
-        connection, wanted = make_connection(
+        connection = make_connection(
             engine,
             str(uuid.uuid4()),
             PROTOCOLS[dial.protocol](),
@@ -74,7 +74,7 @@ async def _serve(engine: Engine, dial: Dial) -> None:
         )
         connection.dialled = True
         dial.connection = connection
-        service = Service(engine, operations(engine), connection, wanted, _DialledSocket(websocket))
+        service = Service(engine, operations(engine), connection, _DialledSocket(websocket))
         # A task of its own: the heartbeat ends that, and not the dialling.
         await asyncio.create_task(service.run(None))
         if connection.close_code is not None and not dial.over:

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import URLRouter
 from django.urls import re_path
 
 from rooms.consumers import RoomConsumer, refuse
 from rooms.protocols import PROTOCOLS
+from rooms.sessions import with_user
 
 
 def door(name: str, application: str | None = None) -> Any:
@@ -50,4 +50,4 @@ _refused: Any = refuse
 def websocket_application(more: Sequence[Any] = ()) -> Any:
     """The ASGI application for sockets: Django's session and user, then the addresses of rooms, and
     ``more`` routes of the site's own."""
-    return AuthMiddlewareStack(URLRouter([*websocket_urlpatterns, *more, re_path("", _refused)]))
+    return with_user(URLRouter([*websocket_urlpatterns, *more, re_path("", _refused)]))

@@ -1,8 +1,9 @@
 """Serving one socket, wherever it comes from: an ASGI server (``consumers.py``) or a service that an
 extension dialled (``dialling.py``).
 
-One task reads: frame → protocol → requests, carried out one after another. One task writes: what piled
-up in a turn of the loop leaves together. Whatever ends either, the connection is let go of.
+One task reads: frame → protocol → requests, carried out one after another. What piled up in a turn of the
+loop is written together: at once where the server in front lets us (``fanout/flusher.py``), elsewhere by
+a task of the connection's own. Whatever ends either, the connection is let go of.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from typing import Any, TypeAlias
 from typing import Protocol as Structural
 
 from rooms.engine.engine import Engine
-from rooms.engine.handshakes import Handshake
 from rooms.errors import CloseCode, InternalError, ProtocolError, RoomsError
 from rooms.events import Error, Request
-from rooms.fanout import Connection, OutboxLimits
+from rooms.fanout import Connection, OutboxLimits, Outlet, Wire
 from rooms.protocols import Protocol, error_answer
 
 logger = logging.getLogger("rooms.serving")
@@ -46,20 +46,17 @@ class Socket(Structural):
 
 def make_connection(
     engine: Engine, id: str, protocol: Protocol, *, application: str, address: str
-) -> tuple[Connection, asyncio.Event]:
-    """A connection, and the event that says that it has something to be written."""
+) -> Connection:
+    """A connection with the bounds that the settings say."""
     settings = engine.parts.settings
-    wanted = asyncio.Event()
     largest = settings.frame_bytes(protocol.name)
-    connection = Connection(
+    return Connection(
         id,
         protocol,
         application=application,
         address=address,
         limits=OutboxLimits(bytes=max(settings.outbox_bytes, 4 * largest), frames=settings.outbox_frames),
-        wake=wanted.set,
     )
-    return connection, wanted
 
 
 class Service:
@@ -70,16 +67,15 @@ class Service:
         engine: Engine,
         operations: Operations,
         connection: Connection,
-        wanted: asyncio.Event,
         socket: Socket,
-        handshake: Handshake | None = None,
+        wire: Wire | None = None,
     ) -> None:
+        """``wire`` is where frames may be written at once, if there is one."""
         self._engine = engine
         self._operations = operations
         self._connection = connection
-        self._wanted = wanted
         self._socket = socket
-        self._handshake = handshake
+        self._wire = wire
         self._largest = engine.parts.settings.frame_bytes(connection.protocol.name)
 
     async def run(self, user: Any) -> None:
@@ -96,7 +92,7 @@ class Service:
                 aborted = True
                 serving.cancel()
 
-        writing = asyncio.create_task(self._write())
+        end_writing = self._begin_writing()
         try:
             await self._begin(user, abort)
             await self._listen()
@@ -106,7 +102,7 @@ class Service:
         finally:
             # ``disconnect()`` of Channels is not always called; this is.
             self._end()
-            writing.cancel()
+            end_writing()
 
     # Reading -----------------------------------------------------------------------------------------
 
@@ -183,12 +179,20 @@ class Service:
 
     # Writing -----------------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
+    def _begin_writing(self) -> Callable[[], object]:
+        """Returns how to end it."""
+        if self._wire is not None:
+            return Outlet(self._connection, self._wire, self._engine.parts.flusher).end
+        wanted = asyncio.Event()
+        self._connection.on_wake(wanted.set)
+        return asyncio.create_task(self._write(wanted)).cancel
+
+    async def _write(self, wanted: asyncio.Event) -> None:
         connection = self._connection
         try:
             while connection.close_code is None:
-                await self._wanted.wait()
-                self._wanted.clear()
+                await wanted.wait()
+                wanted.clear()
                 await self._write_waiting()
             await self._write_waiting()
             # Left standing: a peer that does not answer the close is ended by the heartbeat.

@@ -36,7 +36,7 @@ START_SECONDS = 60
 
 Kind = Literal["daphne", "uvicorn", "runrooms"]
 
-#: As `runrooms` has uvicorn serve.
+#: As `runrooms` has uvicorn serve, but for the class that is its own.
 PLAIN_SOCKETS = ("--ws", "websockets-sansio", "--ws-per-message-deflate", "false")
 
 #: What the site reads from the environment: a server gets only what its test says.
@@ -273,6 +273,6 @@ def running(*servers: Server) -> Iterator[None]:
             server.stop()
 
 
-#: The servers that the black-box tests run under. Daphne and uvicorn differ in how they serve, which has
-#: nothing to do with the database: on PostgreSQL one of them is enough.
-KINDS: tuple[Kind, ...] = ("uvicorn",) if on_postgres() else ("daphne", "uvicorn")
+#: The servers that the black-box tests run under. They differ in how they serve, and `runrooms` in how frames
+#: are written, which has nothing to do with the database: on PostgreSQL one of them is enough.
+KINDS: tuple[Kind, ...] = ("runrooms",) if on_postgres() else ("daphne", "uvicorn", "runrooms")

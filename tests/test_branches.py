@@ -40,14 +40,14 @@ class Visitor:
         from rooms.protocols import PROTOCOLS
         from rooms.serving import make_connection
 
-        self.connection, wanted = make_connection(
+        self.connection = make_connection(
             engine, str(uuid.uuid4()), PROTOCOLS["goroomserver"](), application="", address=address
         )
         self.closed: int | None = None
         self.told: deque[dict[str, Any]] = deque()
         self._sent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._woken = asyncio.Event()
-        self._service = Trunk(engine, operations(engine), self.connection, wanted, self)
+        self._service = Trunk(engine, operations(engine), self.connection, self)
 
     async def run(self, user: Any) -> None:
         await self._service.run(user)

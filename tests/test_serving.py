@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -51,22 +51,61 @@ async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connectio
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = Broken(ValueError("payload too large"))
-    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
     async with asyncio.timeout(PATIENCE):
         with caplog.at_level(logging.WARNING, "rooms.serving"):
-            await Service(engine, operations(engine), connection, wanted, socket).run(None)
+            await Service(engine, operations(engine), connection, socket).run(None)
     assert socket.closed.result() == connection.close_code == CloseCode.INTERNAL_ERROR
     assert "payload too large" in caplog.text
     assert engine.connections == {}
+
+
+class Stuck:
+    """A wire whose client reads nothing."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.closed: list[int] = []
+
+    def write(self, data: bytes) -> bool:
+        self.written.append(data)
+        return False
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        pass
+
+    def close(self, code: int, reason: str) -> None:
+        self.closed.append(code)
+
+
+async def test_one_who_reads_nothing_is_told_why_it_was_ended(engine: Engine) -> None:
+    socket, wire = Broken(ConnectionError("gone")), Stuck()
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
+
+    async def served() -> None:
+        await Service(engine, operations(engine), connection, socket, wire).run(None)
+        # As the server does when the application has returned.
+        wire.close(1000, "")
+
+    serving = asyncio.create_task(served())
+    async with asyncio.timeout(PATIENCE):
+        while connection.writing_since is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        # As the heartbeat does: at once, before the flusher's turn.
+        connection.close(CloseCode.SLOW_CONSUMER, "Nothing was read for too long.", discard=True)
+        engine._abort(connection)
+        await serving
+    assert wire.closed[0] == CloseCode.SLOW_CONSUMER
+    assert b'"closing"' in wire.written[-1]
 
 
 async def test_a_socket_that_is_gone_is_nobodys_fault(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = Broken(ConnectionError("gone"))
-    connection, wanted = make_connection(engine, "c", Native(), application="chat", address="")
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
     with caplog.at_level(logging.INFO, "rooms.serving"):
-        service = Service(engine, operations(engine), connection, wanted, socket)
+        service = Service(engine, operations(engine), connection, socket)
         serving = asyncio.create_task(service.run(None))
         async with asyncio.timeout(PATIENCE):
             await socket.tried.wait()

@@ -19,7 +19,7 @@ from rooms.engine.locks import Locks
 from rooms.errors import NotLoggedIn, NotMember, RoomNotFound, RoomsError
 from rooms.events import User
 from rooms.extensions import ConnectionEvent
-from rooms.fanout import Connection, Hub, Membership
+from rooms.fanout import Connection, Flusher, Hub, Membership
 from rooms.histories import Histories
 from rooms.presence import Presence
 from rooms.threads import Pool
@@ -116,6 +116,8 @@ class Parts:
     histories: Histories
     pool: Pool
     passwords: Pool
+    # Writes for all connections together; made in the running event loop.
+    flusher: Flusher = field(default_factory=lambda: Flusher(asyncio.get_running_loop().call_soon))
     tasks: Tasks = field(default_factory=Tasks)
     departures: Departures = field(default_factory=Departures)
     # Of a connection in a group: coming in and being taken out exclude each other.

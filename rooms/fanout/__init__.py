@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rooms.fanout.branch import Branch
-from rooms.fanout.connection import Connection, Membership, OutboxLimits
+from rooms.fanout.connection import Connection, Membership
+from rooms.fanout.flusher import Flusher, Outlet, Wire
 from rooms.fanout.hub import Hub
+from rooms.fanout.outbox import OutboxLimits
 
-__all__ = ["Branch", "Connection", "Hub", "Membership", "OutboxLimits"]
+__all__ = ["Branch", "Connection", "Flusher", "Hub", "Membership", "OutboxLimits", "Outlet", "Wire"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rooms.errors import CloseCode
+from rooms.fanout.batch import Batch
 from rooms.fanout.connection import Connection
 
 
@@ -27,6 +28,9 @@ class Branch(Connection):
     @property
     def socket(self) -> str:
         return self._trunk.id
+
+    def attach(self, batch: Batch) -> bool:
+        return False
 
     def is_slow(self) -> bool:
         return self._trunk.is_slow()

@@ -1,47 +1,21 @@
 """The groups of this process and the fan-out to them.
 
-An event is encoded once for each protocol that is present and the bytes are handed to every
-member's outbox: no await, no task and no encoding per member. Numbered events pass a room's
+An event is encoded once for each protocol that is present, and written down once for all members who
+hear the same (``batch.py``): no await, no task and no encoding per member. Numbered events pass a room's
 sequencer first; who comes to a large room and who goes is gathered in ``crowd.py``. Next in the flow:
-``connection.py`` queues, the consumer writes.
+``outbox.py`` queues, ``flusher.py`` or ``serving.py`` writes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from rooms.events import Joined, Left, Message, Position, Push
+from rooms.fanout.batch import Encoded, Round
 from rooms.fanout.connection import Connection
-from rooms.fanout.crowd import Crowd
+from rooms.fanout.group import Delivery, Group
 from rooms.fanout.sequencer import Sequencer
-from rooms.protocols import Protocol
-
-
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    event: Push
-    exclude: Connection | None
-    only: Collection[str] | None
-    # Those of the group's members to whom it is told; None: all.
-    among: Collection[Connection] | None = None
-
-
-class _Group:
-    __slots__ = ("crowd", "epoch", "members", "sequencer", "settling", "singly")
-
-    def __init__(self) -> None:
-        self.members: dict[Connection, None] = {}
-        self.crowd = Crowd()
-        # Members who hear of each coming and going, however large the group is: because their protocol wants
-        # that, or because they have no list of members yet.
-        self.singly: dict[Connection, None] = {}
-        self.sequencer: Sequencer[tuple[int, _Delivery]] = Sequencer()
-        # Of the history whose numbers these are; None until it has been asked.
-        self.epoch: str | None = None
-        # Members whose join was answered with more than the group has been told so far.
-        self.settling: dict[Connection, int] = {}
 
 
 class Hub:
@@ -58,7 +32,7 @@ class Hub:
         on_crowd: Callable[[str], None] = lambda group: None,
         large: int = 200,
     ) -> None:
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, Group] = {}
         self._on_gap = on_gap
         self._on_crowd = on_crowd
         self._large = large
@@ -77,8 +51,10 @@ class Hub:
         return list(found.members) if found else []
 
     def group_add(self, group: str, connection: Connection) -> None:
-        found = self._groups.setdefault(group, _Group())
-        found.members[connection] = None
+        found = self._groups.setdefault(group, Group())
+        if connection not in found.members:
+            found.members[connection] = None
+            found.round.join(connection)
         if connection.protocol.tells_comings != "nothing":
             found.singly[connection] = None
 
@@ -88,6 +64,7 @@ class Hub:
         if found is None or connection not in found.members:
             return False
         del found.members[connection]
+        found.round.discard(connection)
         found.singly.pop(connection, None)
         found.crowd.forget(connection)
         found.settling.pop(connection, None)
@@ -112,9 +89,9 @@ class Hub:
             return
         if not isinstance(event, Message) or event.seq is None:
             among = self._gather(group, found, event) if isinstance(event, Joined | Left) else None
-            self._deliver(group, found, _Delivery(event, exclude, only, among), None, volatile)
+            self._deliver(group, found, Delivery(event, exclude, only, among), None, volatile)
             return
-        numbered = found.sequencer.offer(event.seq, (event.seq, _Delivery(event, exclude, only)))
+        numbered = found.sequencer.offer(event.seq, (event.seq, Delivery(event, exclude, only)))
         self._deliver_all(group, found, numbered)
         if found.sequencer.has_gap:
             self._on_gap(group)
@@ -220,9 +197,9 @@ class Hub:
         ]
         for event, among in ((digest, others), *((event, (each,)) for each, event in digests.items())):
             if event is not None:
-                self._deliver(group, found, _Delivery(event, None, None, among), None)
+                self._deliver(group, found, Delivery(event, None, None, among), None)
 
-    def _gather(self, group: str, found: _Group, event: Joined | Left) -> Collection[Connection] | None:
+    def _gather(self, group: str, found: Group, event: Joined | Left) -> Collection[Connection] | None:
         """Those who are to be told at once who came or went; None: everybody."""
         crowd, waits = found.crowd, found.crowd.until is not None
         crowd.count(event)
@@ -234,38 +211,58 @@ class Hub:
             self._on_crowd(group)
         return found.singly
 
-    def _deliver_all(self, group: str, found: _Group, numbered: list[tuple[int, _Delivery]]) -> None:
+    def _deliver_all(self, group: str, found: Group, numbered: list[tuple[int, Delivery]]) -> None:
         for seq, delivery in numbered:
             self._deliver(group, found, delivery, seq)
 
     def _deliver(
-        self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
+        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
     ) -> None:
-        frames: dict[type[Protocol], bytes | None] = {}
-        event, exclude, only = delivery.event, delivery.exclude, delivery.only
-        settled = found.settling and seq is not None
-        whose = _whose(event)
+        encoded = Encoded(delivery.event, found.application)
+        settling = found.settling and seq is not None
+        if delivery.only is None and delivery.among is None and not volatile and not settling:
+            self._tell_together(group, found, delivery, encoded, seq)
+        else:
+            # What each is told depends on who it is.
+            self._tell_each(group, found, delivery, encoded, seq, volatile)
+
+    def _tell_together(
+        self, group: str, found: Group, delivery: Delivery, encoded: Encoded, seq: int | None
+    ) -> None:
+        exclude, whose = delivery.exclude, delivery.whose
+        if not found.round.goes_on:
+            found.round = Round.begun(found.members, encoded, exclude)
+        elif exclude is not None:
+            exclude.step_aside(found.round)
+        found.round.add(encoded)
+        for member in found.round.apart:
+            if member is not exclude and (frame := encoded[type(member.protocol)]) is not None:
+                member.push(frame, group, seq, whose)
+
+    def _tell_each(
+        self,
+        group: str,
+        found: Group,
+        delivery: Delivery,
+        encoded: Encoded,
+        seq: int | None,
+        volatile: bool,
+    ) -> None:
+        exclude, only, whose = delivery.exclude, delivery.only, delivery.whose
+        settled = found.settling if seq is not None else {}
         for member in found.members if delivery.among is None else delivery.among:
             if member is exclude:
                 continue
             if only is not None and (member.user is None or member.user.id not in only):
                 continue
-            if settled and seq is not None and found.settling.get(member, 0) >= seq:
+            if seq is not None and settled.get(member, 0) >= seq:
                 continue
-            kind = type(member.protocol)
-            if kind not in frames:
-                frames[kind] = kind.broadcast(event, member.application)
-            frame = frames[kind]
+            frame = encoded[type(member.protocol)]
             if frame is None:
                 continue
             if volatile and member.is_slow():
                 self.dropped["volatile"] += 1
                 continue
             member.push(frame, group, seq, whose)
-        if settled and seq is not None:
-            found.settling = {each: until for each, until in found.settling.items() if until > seq}
-
-
-def _whose(event: Push) -> tuple[str, bool] | None:
-    """Whose coming or going (False) an event tells."""
-    return (event.user.id, isinstance(event, Joined)) if isinstance(event, Joined | Left) else None
+        if seq is not None and settled:
+            found.settling = {each: until for each, until in settled.items() if until > seq}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, get_default_application
 from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpRequest
@@ -12,6 +11,7 @@ from django.http.response import HttpResponseBase
 
 from rooms.routing import door
 from rooms.servers.addresses import Address
+from rooms.sessions import with_user
 from rooms.views.doors import upgrade_required
 
 
@@ -26,5 +26,5 @@ def application_at(address: Address) -> Any:
     """The ASGI application of an address. Raises ImproperlyConfigured where the site's cannot be found."""
     if address.door is None:
         return get_default_application()
-    sockets = AuthMiddlewareStack(door(address.door, address.application))
+    sockets = with_user(door(address.door, address.application))
     return ProtocolTypeRouter({"http": _OnlySockets(), "websocket": sockets})

@@ -19,19 +19,15 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from rooms.conf import DOORS, get_settings
 from rooms.engine.closing import LOOK_SECONDS, close_connections
 from rooms.engine.engine import Engine
 from rooms.engine.opening import open_applications
 from rooms.servers.lifeline import Lifeline
+from rooms.servers.websocket import WebSocket
 
 logger = logging.getLogger("rooms.servers")
-
-# What uvicorn says, as an error, of a handshake that was answered with another status than 101. It was meant
-# so, and ``consumers.py`` says why.
-REFUSED = "ASGI callable returned without completing handshake."
 
 # The end, step by step: the connections (``engine/closing.py``, at most 13 seconds), answers to the last
 # close frames, what Django still answers, the engine. Whatever hangs then is left behind.
@@ -61,7 +57,6 @@ def run(
     """Serve until SIGINT or SIGTERM, or until the ``lifeline`` of a worker says so; ``listening`` is called
     when every address accepts. A second signal ends the process at once."""
     servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != REFUSED)
     with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
         runner.run(_serve(servers, listening, lifeline))
 
@@ -73,11 +68,9 @@ def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
         interface="asgi3",
         lifespan="off",
         workers=1,
-        ws=WebSocketsSansIOProtocol,
+        ws=WebSocket,
         # Our own limits come first, and say why a connection ends; this one is for what is far beyond them.
         ws_max_size=2 * max(map(settings.frame_bytes, DOORS)),
-        # Compression would cost memory per connection.
-        ws_per_message_deflate=False,
         ws_ping_interval=20,
         ws_ping_timeout=20,
         # Which proxies are believed, the settings of Django and Rooms say.
@@ -113,10 +106,7 @@ class _Server(uvicorn.Server):
 
     def waits_for_answers(self) -> bool:
         """Whether a client has yet to answer a close frame; cut off earlier, it might not get to read it."""
-        return any(
-            isinstance(each, WebSocketsSansIOProtocol) and each.close_sent
-            for each in self.server_state.connections
-        )
+        return any(isinstance(each, WebSocket) and each.close_sent for each in self.server_state.connections)
 
     async def end(self) -> None:
         """Let what is still answered be answered, then close everything."""

@@ -3,6 +3,7 @@ out of its outbox."""
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import uuid
 from typing import Any, Self
@@ -17,9 +18,11 @@ from rooms.serving import make_connection
 class Peer:
     def __init__(self, engine: Engine, protocol: Protocol, application: str = "chat") -> None:
         self.engine = engine
-        self.connection, self.wanted = make_connection(
+        self.connection = make_connection(
             engine, str(uuid.uuid4()), protocol, application=application, address=""
         )
+        self.wanted = asyncio.Event()
+        self.connection.on_wake(self.wanted.set)
         self._operations = operations(engine)
 
     @classmethod

@@ -80,10 +80,8 @@ class Client:
         self.wants: set[str] = {"root"}
         self._socket = Socket()
         self._echoes = itertools.count(1)
-        self.connection, wanted = make_connection(
-            engine, self.id, Roomer(), application=application, address=""
-        )
-        service = Service(engine, operations(engine), self.connection, wanted, self._socket)
+        self.connection = make_connection(engine, self.id, Roomer(), application=application, address="")
+        service = Service(engine, operations(engine), self.connection, self._socket)
         self.serving = asyncio.create_task(service.run(None))
 
     def join(self, room: str) -> None:

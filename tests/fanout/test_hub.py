@@ -8,9 +8,8 @@ from collections import Counter
 import pytest
 
 from rooms.events import Joined, Left, Position, RoomRemoved, User
-from rooms.fanout import Connection, Hub
-from rooms.fanout.connection import OutboxLimits
-from rooms.fanout.hub import _Delivery, _Group
+from rooms.fanout import Connection, Hub, OutboxLimits
+from rooms.fanout.group import Delivery, Group
 from tests.fanout.codecs import Digesting, Each, Lines, Plain, Shouting, Silent, connection, message, told
 
 
@@ -96,7 +95,7 @@ class EncodesForEach(Hub):
     """Broken: encodes for every member."""
 
     def _deliver(
-        self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
+        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
     ) -> None:
         for member in found.members:
             frame = type(member.protocol).broadcast(delivery.event, "")
@@ -108,7 +107,7 @@ class SpawnsForEach(Hub):
     """Broken: a task per member."""
 
     def _deliver(
-        self, group: str, found: _Group, delivery: _Delivery, seq: int | None, volatile: bool = False
+        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
     ) -> None:
         async def deliver() -> None:
             super(SpawnsForEach, self)._deliver(group, found, delivery, seq, volatile)

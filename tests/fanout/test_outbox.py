@@ -9,7 +9,8 @@ import pytest
 from rooms.errors import CloseCode
 from rooms.events import Ping, Reply, RoomRemoved
 from rooms.fanout import Connection, OutboxLimits
-from rooms.fanout.connection import FEW_FRAMES, LONGEST_JOINED_FRAME, MOST_HELD
+from rooms.fanout.batch import LONGEST_JOINED_FRAME
+from rooms.fanout.outbox import FEW_FRAMES, MOST_HELD
 from tests.fanout.codecs import Lines, Plain, Silent, told
 
 

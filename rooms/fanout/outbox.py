@@ -1,0 +1,259 @@
+"""The bounded outbox of one client: what it has yet to be told, in order.
+
+Everybody only puts frames in; ``serving.py`` takes them out, or ``flusher.py`` does. Nothing here waits: a
+client that does not read fills its own outbox and is closed, nobody else notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from msgspec import UNSET
+
+from rooms.errors import CloseCode
+from rooms.events import Closing, Push, Request
+from rooms.fanout.batch import Batch, Round, framed, joined
+from rooms.protocols import Protocol
+
+# So many may wait, whatever their size.
+FEW_FRAMES = 4
+# Behind an answer that takes its time so many outboxes may wait.
+MOST_HELD = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxLimits:
+    """How much may wait for a client before it counts as too slow."""
+
+    bytes: int = 1024 * 1024
+    frames: int = 512
+
+
+DEFAULT_LIMITS = OutboxLimits()
+
+
+class _Held(NamedTuple):
+    """A push that waits for an answer to go before it."""
+
+    frame: bytes
+    group: str | None
+    seq: int | None
+    whose: tuple[str, bool] | None
+
+
+class Outbox:
+    """What waits for one client. Not thread-safe: its event loop's own."""
+
+    __slots__ = (
+        "_bytes",
+        "_frames",
+        "_held",
+        "_limits",
+        "_wake",
+        "close_code",
+        "close_reason",
+        "protocol",
+        "writing_since",
+    )
+
+    def __init__(self, protocol: Protocol, limits: OutboxLimits, wake: Callable[[], None]) -> None:
+        self.protocol = protocol
+        # Monotonic, while something is being written that the client does not take.
+        self.writing_since: float | None = None
+        self.close_code: CloseCode | None = None
+        self.close_reason = ""
+        self._limits = limits
+        self._wake = wake
+        # Bytes of the client's own frames and of what is held; batches belong to their round.
+        self._bytes = 0
+        self._frames: list[bytes | Batch] = []
+        self._held: list[_Held] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be written."""
+        return self._bytes + sum(each.size for each in self._frames if isinstance(each, Batch))
+
+    def send(self, event: Push | Request) -> None:
+        """Tell this client alone. Not held back: answers go before what they caused."""
+        for frame in self.protocol.frames(event):
+            self._put(frame)
+
+    def push(
+        self,
+        frame: bytes,
+        group: str | None = None,
+        seq: int | None = None,
+        whose: tuple[str, bool] | None = None,
+    ) -> None:
+        """Queue a frame that was encoded for a whole group; ``whose`` coming (True) or going it tells."""
+        if self._is_closing():
+            return
+        if self._held is not None:
+            self._held.append(_Held(frame, group, seq, whose))
+            self._bytes += len(frame)
+            if self._bytes > MOST_HELD * self._limits.bytes:
+                self._too_slow()
+        else:
+            self._put(frame)
+
+    def attach(self, batch: Batch) -> bool:
+        """Be told what the batch holds and will hold, until something else is said. False: this client is
+        to be told by itself, since something is in between already, or it does not read."""
+        if self._held is not None or self.writing_since is not None or self.close_code is not None:
+            return False
+        if self._frames:
+            self._step_aside()
+        self._frames.append(batch)
+        if len(self._frames) == 1:
+            self._wake()
+        return True
+
+    def step_aside(self, round: Round) -> None:
+        """Be told the rest of the round by itself."""
+        last = self._frames[-1] if self._frames else None
+        if isinstance(last, Batch) and last.round is round:
+            self._step_aside()
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have it called whenever there is something to be written, instead of what was called so far."""
+        self._wake = wake
+
+    def notify(self, event: Push) -> None:
+        """Tell this client alone of something that is no answer: held back like any push."""
+        frame = self.protocol.send(event)
+        if frame is not None:
+            self.push(frame)
+
+    def is_slow(self) -> bool:
+        """More than half of the outbox is taken: what may be dropped is dropped."""
+        return self.waiting * 2 > self._limits.bytes or len(self._frames) * 2 > self._limits.frames
+
+    def hold(self) -> None:
+        """Queue pushes aside until ``release``, so that an answer can go before them."""
+        if self._held is None:
+            self._step_aside()
+            self._held = []
+
+    def release(self, group: str | None = None, until: int = 0) -> None:
+        """Let held pushes follow, but for those of ``group`` up to the number ``until``, which the
+        answer has already told."""
+        held, self._held = self._held or [], None
+        self._bytes -= sum(len(each.frame) for each in held)
+        for each in held:
+            if each.group is None or each.group != group or each.seq is None or each.seq > until:
+                self._put(each.frame)
+
+    def drop_told(self, group: str, present: Collection[str], *, complete: bool) -> None:
+        """Leave out of what is held which comings and goings a list of the group's users (by id) tells; one
+        that is not ``complete`` says nothing of those who are not on it."""
+        held = self._held or []
+        # However often somebody came and went meanwhile: what counts is the last.
+        last = {each.whose[0]: each for each in held if each.whose is not None and each.group == group}
+        kept = []
+        for each in held:
+            if each.whose is not None and each.group == group:
+                user, came = each.whose
+                told = user in present if came else complete and user not in present
+                if told or last[user] is not each:
+                    self._bytes -= len(each.frame)
+                    continue
+            kept.append(each)
+        if self._held is not None:
+            self._held = kept
+
+    def take(self) -> list[bytes]:
+        """Everything to be written now, joined into as few frames as the protocol allows."""
+        frames: list[bytes] = []
+        for each in self._take():
+            if isinstance(each, Batch):
+                frames += each.frames
+            else:
+                frames.append(each)
+        return joined(frames, self.protocol.separator)
+
+    def take_framed(self) -> list[bytes]:
+        """The same as WebSocket frames, in as few pieces as the others' writes can be shared."""
+        kind, pieces, own = type(self.protocol), [], []
+        for each in self._take():
+            if not isinstance(each, Batch):
+                own.append(each)
+                continue
+            if own:
+                pieces.append(framed(own, kind))
+                own = []
+            pieces.append(each.framed())
+        if own:
+            pieces.append(framed(own, kind))
+        return pieces
+
+    def _take(self) -> list[bytes | Batch]:
+        frames, self._frames = self._frames, []
+        for each in frames:
+            if isinstance(each, Batch):
+                each.round.end()
+            else:
+                self._bytes -= len(each)
+        return frames
+
+    def close(
+        self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
+    ) -> None:
+        """Say a last word and end the connection; what is queued goes first unless ``discard``."""
+        if self.close_code is not None:
+            return
+        self._step_aside()
+        if discard:
+            self._frames, self._held, self._bytes = [], None, 0
+        elif self._held is not None:
+            # What its groups are told waits for an answer that will not come; who resumes is told it again.
+            self._bytes -= sum(len(each.frame) for each in self._held if each.group is not None)
+            self._held = [each for each in self._held if each.group is None]
+            self.release()
+        if self._is_closing():
+            # What was held was too much, and said so itself.
+            return
+        frame = self.protocol.send(
+            Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
+        )
+        if frame is not None:
+            self._frames.append(frame)
+            self._bytes += len(frame)
+        self.close_code, self.close_reason = code, message
+        self._wake()
+
+    def _step_aside(self) -> None:
+        """Hear no more of the batch that is listened to; keep what it holds so far."""
+        last = self._frames[-1] if self._frames else None
+        if isinstance(last, Batch) and last.round.open:
+            self._frames[-1:] = last.frames
+            self._bytes += last.size
+            last.round.leave(self)
+
+    def _is_closing(self) -> bool:
+        return self.close_code is not None
+
+    def _put(self, frame: bytes) -> None:
+        if self.close_code is not None:
+            return
+        if self._frames and isinstance(self._frames[-1], Batch):
+            self._step_aside()
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        self._check_bounds(len(self._frames))
+        if len(self._frames) == 1:
+            self._wake()
+
+    def _check_bounds(self, frames: int) -> None:
+        # What piles up within one turn of the loop leaves with the next write, however much it is;
+        # only what waits behind a write that does not end says that the client is slow. And a few frames
+        # are no sign of that, however large somebody else made them.
+        if self.writing_since is None or frames <= min(FEW_FRAMES, self._limits.frames):
+            return
+        if self._bytes > self._limits.bytes or frames > self._limits.frames:
+            self._too_slow()
+
+    def _too_slow(self) -> None:
+        self.close(CloseCode.SLOW_CONSUMER, "Too much was waiting to be read.", discard=True)

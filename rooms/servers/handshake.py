@@ -1,0 +1,118 @@
+"""The handshake that makes a WebSocket of an HTTP request: read, judged and answered, without IO.
+
+Next in the flow: ``websocket.py``, which has the socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TypeAlias
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+VERSION = b"13"
+KEY_BYTES = 16
+
+
+class NotLawful(Exception):
+    """The request cannot become a WebSocket: the status, the sentence and the headers that say so."""
+
+    def __init__(self, status: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = list(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A client's request. ``headers`` have small letters; ``key`` is what the answer has to be made of."""
+
+    path: bytes
+    query: bytes
+    headers: Headers
+    key: bytes
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers to speak."""
+        offered = b",".join(_values(self.headers, b"sec-websocket-protocol")).decode("latin-1").split(",")
+        return [each.strip() for each in offered if each.strip()]
+
+
+def read(head: bytes) -> Request:
+    """A request that an HTTP server has read already, so that its lines are sound. Raises NotLawful."""
+    first, *lines = head.split(b"\r\n")
+    method, target, _ = first.split(b" ", 2)
+    headers: Headers = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.append((name.lower(), value.strip()))
+    if method != b"GET":
+        raise NotLawful(405, "A WebSocket is asked for with GET.", [(b"allow", b"GET")])
+    versions = _values(headers, b"sec-websocket-version")
+    if versions != [VERSION]:
+        raise NotLawful(
+            426,
+            f"One Sec-WebSocket-Version is sent, and this server speaks {VERSION.decode()}.",
+            [(b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")],
+        )
+    keys = _values(headers, b"sec-websocket-key")
+    if len(keys) != 1 or not _is_key(keys[0]):
+        raise NotLawful(400, f"One Sec-WebSocket-Key is sent, {KEY_BYTES} bytes in Base64.")
+    path, _, query = target.partition(b"?")
+    return Request(path, query, headers, keys[0])
+
+
+def accepted(key: bytes, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The answer that makes it a WebSocket. Raises ValueError for headers that would be others."""
+    answer = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+    own = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", answer)]
+    if subprotocol:
+        own.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
+    return _head(101, [*own, *headers])
+
+
+def answered(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """An answer that leaves it an HTTP request, and ends the connection. Raises ValueError."""
+    given = list(headers)
+    names = {name.lower() for name, _ in given}
+    own = [
+        (b"date", formatdate(usegmt=True).encode()),
+        (b"connection", b"close"),
+        (b"content-length", b"%d" % len(body)),
+        (b"content-type", b"text/plain; charset=utf-8"),
+    ]
+    return _head(status, [*given, *(each for each in own if each[0] not in names)]) + body
+
+
+def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    lines = [f"HTTP/1.1 {status} {phrase}".encode()]
+    for name, value in headers:
+        line = name + b": " + value
+        if b"\r" in line or b"\n" in line or b"\0" in line:
+            raise ValueError(f"A header is one line, got {line!r}.")
+        lines.append(line)
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def _values(headers: Headers, wanted: bytes) -> list[bytes]:
+    return [value for name, value in headers if name == wanted]
+
+
+def _is_key(text: bytes) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == KEY_BYTES
+    except binascii.Error:
+        return False

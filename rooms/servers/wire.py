@@ -1,0 +1,235 @@
+"""One client's socket in the server: its bytes become what was said, and what is written goes out at once.
+
+Frames are read by ``rooms/frames.py``. Who does not read is noticed with the first byte that stays behind,
+who sends faster than the application takes is read no further, and no connection has a timer of its
+own (``keepalive.py``) before it is being closed. The handshake and ASGI: ``websocket.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from rooms import frames
+from rooms.frames import Close, Ping, Reader, Said, Violation
+from rooms.servers.keepalive import Keepalive
+
+# A client has so long to answer a close frame, and so long to read that its own was the last.
+CLOSE_SECONDS = 10.0
+LEAVE_SECONDS = 2.0
+
+NORMAL, LOST, FAULT, RESTART = 1000, 1006, 1011, 1012
+
+CONNECTING, OPEN, CLOSING, CLOSED = range(4)
+
+_PING_FRAME = frames.frame(frames.PING, b"")
+
+
+class Wire(asyncio.Protocol):
+    """From the hand-over by uvicorn's HTTP protocol to the end."""
+
+    __slots__ = (
+        "_config",
+        "_drained",
+        "_end",
+        "_keepalive",
+        "_loop",
+        "_missed",
+        "_paused",
+        "_place",
+        "_pong",
+        "_reader",
+        "_received",
+        "_server_state",
+        "_state",
+        "_timer",
+        "_transport",
+        "_waiter",
+        "_writable",
+    )
+
+    def __init__(self, config: Config, server_state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._loop = loop
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._reader = Reader(config.ws_max_size)
+        self._state = CONNECTING
+        # What the application has yet to take, and how the connection ended.
+        self._received: list[str | bytes] = []
+        self._end: tuple[int, str] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        # Only while the client does not read; then also what its last ping asked.
+        self._writable: asyncio.Event | None = None
+        self._pong: bytes | None = None
+        self._drained: Callable[[], None] | None = None
+        # Looks in a row at which nothing had been heard since the one before.
+        self._missed = 0
+        self._keepalive: Keepalive | None = None
+        self._place = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def close_sent(self) -> bool:
+        """Whether the client has yet to answer a close frame."""
+        return self._state == CLOSING
+
+    # The transport -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(cast(Any, self))
+        # Not 0: with TLS, that is reached even when everything is written.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state, self._paused = CLOSED, False
+        self._server_state.connections.discard(cast(Any, self))
+        if self._keepalive is not None:
+            self._keepalive.discard(self, self._place)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._finish(LOST)
+        self._drained = None
+        if self._writable is not None:
+            self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        if self._pong is not None and self._state == OPEN:
+            self._transport.write(frames.frame(frames.PONG, self._pong))
+            self._pong = None
+        if self._drained is not None and self._writable is None:
+            self._drained()
+
+    def data_received(self, data: bytes) -> None:
+        self._missed = 0
+        behind = bool(self._received)
+        for said in self._reader.receive(data):
+            if not isinstance(said, (str, bytes)):
+                self._mind(said)
+            elif self._state == OPEN:
+                self._received.append(said)
+        if self._received:
+            self._wake()
+            if behind and self._state == OPEN:
+                self._pause_reading()
+
+    # Writing -----------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Write whole frames. False: the client does not read; when it has, ``on_drained`` is called."""
+        if self._state != OPEN:
+            return True
+        self._transport.write(data)
+        return self._writable is None
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        """Have it called whenever a client that did not read has read everything."""
+        self._drained = call
+
+    def close(self, code: int, reason: str) -> None:
+        """Say the last word, behind everything that was written; nothing more is taken."""
+        if self._state == OPEN:
+            self._received.clear()
+            self._say_last(code, reason, CLOSE_SECONDS)
+
+    def abort(self) -> None:
+        """End it without a word."""
+        self._transport.abort()
+
+    def look(self) -> None:
+        """Once a round: is the client there?"""
+        if self._state != OPEN or self._paused:
+            # Its answer may lie where we do not read.
+            return
+        interval, timeout = self._config.ws_ping_interval or 0, self._config.ws_ping_timeout
+        if timeout is not None and self._missed and self._missed * interval >= timeout:
+            self.close(FAULT, "keepalive ping timeout")
+            return
+        self._missed += 1
+        if self._writable is None:
+            self._transport.write(_PING_FRAME)
+
+    # Inside ------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """The handshake is done."""
+        self._state = OPEN
+        if self._config.ws_ping_interval:
+            self._keepalive = Keepalive.of(self._loop, self._config.ws_ping_interval)
+            self._place = self._keepalive.add(self)
+
+    async def _next(self) -> str | bytes | None:
+        """What the application takes next; None: the connection has ended, and ``_end`` says how."""
+        while not self._received:
+            if self._end is not None:
+                return None
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        message = self._received.pop(0)
+        if self._paused and not self._received:
+            self._resume_reading()
+        return message
+
+    def _mind(self, said: Said) -> None:
+        """What is said to the server itself."""
+        if isinstance(said, Ping):
+            if self._writable is not None:
+                self._pong = said.payload
+            elif self._state == OPEN:
+                self._transport.write(frames.frame(frames.PONG, said.payload))
+        elif isinstance(said, Close):
+            self._say_last(said.code, "", LEAVE_SECONDS, heard=said.reason)
+            self._transport.close()
+        elif isinstance(said, Violation):
+            self._say_last(said.code, said.reason, LEAVE_SECONDS)
+            # Closed with something unread, the client might not get to read why.
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def _say_last(self, code: int, reason: str, seconds: float, heard: str = "") -> None:
+        """Whoever does not answer in time is let go of. What was heard before is still taken."""
+        if self._state != OPEN:
+            return
+        self._transport.write(frames.close_frame(code, reason))
+        self._state = CLOSING
+        self._timer = self._loop.call_later(seconds, self.abort)
+        self._finish(code, heard or reason)
+        # On to the answer; what comes before it is not kept.
+        self._resume_reading()
+
+    def _finish(self, code: int, reason: str = "") -> None:
+        """How it ended, if nothing was said of that yet."""
+        if self._end is None:
+            self._end = code, reason
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _pause_reading(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()

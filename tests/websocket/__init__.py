@@ -1,0 +1,1 @@
+"""The WebSocket class for uvicorn, as clients and applications meet it."""
