@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
-from channels.layers import get_channel_layer
+from channels.layers import InMemoryChannelLayer, get_channel_layer
 
 from rooms.engine.locks import Locks
 from rooms.errors import Unavailable
@@ -168,12 +168,22 @@ class Bus:
         self, group: str, event: RoomEvent, *, only: Collection[str] | None = None, volatile: bool = False
     ) -> None:
         """Tell the group's members in other processes; returns at once."""
+        if self._is_alone(group):
+            return
         relay = Relay(event=event, only=None if only is None else list(only), volatile=volatile)
         self._put(group, _encode(relay))
 
     def tell(self, notice: AnyNotice) -> None:
         """Tell every other process something; returns at once."""
-        self._put(CONTROL, _encode(notice))
+        if not self._is_alone(CONTROL):
+            self._put(CONTROL, _encode(notice))
+
+    def _is_alone(self, group: str) -> bool:
+        """Whether nobody but this seat could hear what is said to the group. Channels' own layer
+        in memory knows all who listen; what derives from it may do otherwise."""
+        if type(self._layer) is not InMemoryChannelLayer:
+            return self._layer is None
+        return all(channel == self._channel for channel in self._layer.groups.get(group, ()))
 
     async def flush(self) -> None:
         """Wait until everything that was published has been handed to the layer, or given up."""
@@ -182,8 +192,6 @@ class Bus:
             await self._all_sent.wait()
 
     def _put(self, group: str, frame: bytes) -> None:
-        if self._layer is None:
-            return
         if self._count >= MOST_WAITING or self._bytes + len(frame) > MOST_WAITING_BYTES:
             self.dropped["hint"] += 1
             return

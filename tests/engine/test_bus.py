@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from channels.layers import InMemoryChannelLayer, channel_layers
 from msgspec import Raw
 
 from rooms.engine import bus as module
@@ -107,6 +108,37 @@ async def test_what_is_said_in_one_turn_travels_together(seats: tuple[Seat, Seat
     await there.until(lambda: len(there.heard) == 500)
     assert there.events() == [str(number) for number in range(500)]
     assert [(group, len(frames)) for group, frames in wire.sent] == [("g", 500), ("h", 1)]
+
+
+async def test_a_process_that_is_alone_on_the_layer_in_memory_does_not_talk_to_itself(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = InMemoryChannelLayer()
+    channel_layers.set("default", layer)
+    sent = []
+    send = layer.group_send
+
+    async def counted(group: str, message: dict[str, Any]) -> None:
+        sent.append(group)
+        await send(group, message)
+
+    monkeypatch.setattr(layer, "group_send", counted)
+    here, there = Seat("one"), Seat("two")
+    await here.bus.start()
+    await here.bus.subscribe("g")
+    here.bus.publish("g", message("alone"))
+    here.bus.tell(ApplicationChanged(application="chat"))
+    await here.bus.flush()
+    assert sent == []
+
+    await there.bus.start()
+    await there.bus.subscribe("g")
+    here.bus.publish("g", message("heard"))
+    here.bus.tell(ApplicationChanged(application="chat"))
+    await there.until(lambda: len(there.heard) == 2)
+    assert sorted(sent) == ["g", CONTROL]
+    for seat in (here, there):
+        await seat.bus.stop()
 
 
 async def test_notices_reach_every_process(seats: tuple[Seat, Seat]) -> None:
