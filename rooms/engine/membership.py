@@ -248,6 +248,8 @@ class Membership:
                 connection.memberships[place.room] = before
             else:
                 self._departing.discard(connection, place)
+                # Of the room it has heard nothing yet: numbers would begin somewhere.
+                connection.drop_held(place.group)
         if not place.listens_only:
             undo = partial(self._departing.undo, connection, room, place, user)
             self._parts.tasks.spawn(self._parts.departures.attempt(undo))

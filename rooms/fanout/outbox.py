@@ -146,6 +146,13 @@ class Outbox:
             if each.group is None or each.group != group or each.seq is None or each.seq > until:
                 self._put(each.frame)
 
+    def drop_held(self, group: str) -> None:
+        """Leave out what is held of a group into which the client did not come after all."""
+        if self._held is not None:
+            dropped = [each for each in self._held if each.group == group]
+            self._held = [each for each in self._held if each.group != group]
+            self._bytes -= sum(len(each.frame) for each in dropped)
+
     def drop_told(self, group: str, present: Collection[str], *, complete: bool) -> None:
         """Leave out of what is held which comings and goings a list of the group's users (by id) tells; one
         that is not ``complete`` says nothing of those who are not on it."""

@@ -352,6 +352,32 @@ async def test_a_history_that_is_down_leaves_nobody_half_in(engine: Engine) -> N
     assert names(ann.told("joined"))[-1] == "bob"
 
 
+async def test_who_does_not_come_in_after_all_hears_nothing_said_meanwhile(
+    engine: Engine,
+) -> None:
+    class Failing(Paused):
+        async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+            await super().snapshot(room, since, limit)
+            raise Unavailable("The database does not answer.")
+
+    ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob")
+    failing = Failing("before")
+    failing.go.clear()
+    working = engine.parts.histories["memory"]
+    engine.parts.histories["memory"] = failing  # type: ignore[index]
+    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
+    await soon(failing.reached)
+    await ann.say("lobby", "not for bob")
+    failing.go.set()
+    await refused(Unavailable, joining)
+    assert bob.messages() == []
+    engine.parts.histories["memory"] = working  # type: ignore[index]
+    await ann.say("lobby", "nor this")
+    await bob.ask(Join(room="lobby"))
+    await ann.say("lobby", "this")
+    assert bob.messages() == ["this"]
+
+
 async def test_a_layer_that_is_down_keeps_nobody_out(engine: Engine, wire: Wire) -> None:
     wire.broken = True
     ann = await Client.named(engine, "ann", "lobby")
