@@ -67,6 +67,12 @@ def read(head: bytes) -> Request:
     keys = _values(headers, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
         raise NotLawful(400, f"One Sec-WebSocket-Key is sent, {KEY_BYTES} bytes in Base64.")
+    if any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in headers
+    ):
+        # A proxy would take for a body what is read as frames here.
+        raise NotLawful(400, "A request for a WebSocket has no body.")
     path, _, query = target.partition(b"?")
     return Request(path, query, headers, keys[0])
 
@@ -81,7 +87,8 @@ def accepted(key: bytes, subprotocol: str | None, headers: Iterable[tuple[bytes,
 
 
 def answered(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """An answer that leaves it an HTTP request, and ends the connection. Raises ValueError."""
+    """An answer that leaves it an HTTP request, and ends the connection. Raises ValueError for headers that
+    would be others."""
     given = list(headers)
     names = {name.lower() for name, _ in given}
     own = [

@@ -24,6 +24,7 @@ from rooms.conf import DOORS, get_settings
 from rooms.engine.closing import LOOK_SECONDS, close_connections
 from rooms.engine.engine import Engine
 from rooms.engine.opening import open_applications
+from rooms.servers.heads import Http
 from rooms.servers.lifeline import Lifeline
 from rooms.servers.websocket import WebSocket
 
@@ -68,6 +69,7 @@ def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
         interface="asgi3",
         lifespan="off",
         workers=1,
+        http=Http,
         ws=WebSocket,
         # Our own limits come first, and say why a connection ends; this one is for what is far beyond them.
         ws_max_size=2 * max(map(settings.frame_bytes, DOORS)),

@@ -13,6 +13,7 @@ import uvicorn
 from websockets.frames import Close, Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
+from rooms.servers.heads import Http
 from rooms.servers.websocket import WebSocket
 from tests.test_frames import sent
 
@@ -31,8 +32,9 @@ REQUEST = {
 @contextlib.asynccontextmanager
 async def served(app: Any, **options: Any) -> AsyncIterator[Site]:
     """The application on a free port, until the end of the block."""
-    options = {"lifespan": "off", "log_config": None, "ws_ping_interval": None, **options}
-    server = uvicorn.Server(uvicorn.Config(app, ws=WebSocket, timeout_graceful_shutdown=1, **options))
+    options = {"http": Http, "ws": WebSocket, "lifespan": "off", "log_config": None, **options}
+    options = {"ws_ping_interval": None, "timeout_graceful_shutdown": 1, **options}
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     server.config.load()
     server.lifespan = server.config.lifespan_class(server.config)
     with socket.create_server(("127.0.0.1", 0)) as listening:

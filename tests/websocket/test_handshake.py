@@ -44,6 +44,8 @@ def test_a_request_is_read() -> None:
         (head(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ"), 400),
         (head(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==?"), 400),
         (head(more=f"Sec-WebSocket-Key: {KEY}\r\n"), 400),
+        (head(more="Content-Length: 5\r\n"), 400),
+        (head(more="Transfer-Encoding: chunked\r\n"), 400),
     ],
 )
 def test_what_cannot_become_a_websocket(request_head: bytes, status: int) -> None:
