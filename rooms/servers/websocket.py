@@ -18,7 +18,6 @@ from uvicorn.protocols.utils import (
     ClientDisconnected,
     get_client_addr,
     get_local_addr,
-    get_path_with_query_string,
     get_remote_addr,
     is_ssl,
 )
@@ -50,7 +49,7 @@ EXTENSION = "rooms.frames"
 class WebSocket(Wire):
     """One client's, as ASGI has it."""
 
-    __slots__ = ("_app_state", "_asked", "_connect_told", "_early", "_key", "_response")
+    __slots__ = ("_app_state", "_asked", "_connect_told", "_dismissed", "_early", "_key", "_response")
 
     def __init__(
         self,
@@ -66,6 +65,8 @@ class WebSocket(Wire):
         self._early = b""
         self._response: tuple[int, handshake.Headers, bytearray] | None = None
         self._connect_told = False
+        # Whether it is the application that has ended it.
+        self._dismissed = False
         # For the log, where it is told of requests.
         self._asked = ""
 
@@ -105,6 +106,8 @@ class WebSocket(Wire):
         gone, and RuntimeError for what cannot be said now."""
         while self._writable is not None and self._state != CLOSED:
             await self._writable.wait()
+        if self._state == CLOSING and self._dismissed:
+            raise _unexpected(message, "nothing, after its last word")
         if self._state >= CLOSING:
             raise ClientDisconnected
         if self._state == OPEN:
@@ -117,28 +120,30 @@ class WebSocket(Wire):
     def _send(self, message: Message) -> None:
         if message["type"] == "websocket.send":
             data, text = message.get("bytes"), message.get("text")
-            opcode, payload = (
-                (frames.BINARY, data) if data is not None else (frames.TEXT, (text or "").encode())
-            )
-            self._transport.write(frames.frame(opcode, payload))
+            if data is not None:
+                self._transport.write(frames.frame(frames.BINARY, data))
+            elif text is not None:
+                self._transport.write(frames.frame(frames.TEXT, text.encode()))
         elif message["type"] == "websocket.close":
-            self.close(message.get("code", NORMAL), message.get("reason") or "")
+            self._dismissed = True
+            self.close(message.get("code") or NORMAL, message.get("reason") or "")
         else:
             raise _unexpected(message, "websocket.send, websocket.close")
 
     async def _run(self, scope: Message) -> None:
-        code = NORMAL
+        # Also where it is cancelled.
+        code = FAULT
         try:
             await self._config.loaded_app(cast(Any, scope), cast(Any, self.receive), cast(Any, self.send))
+            code = NORMAL
+            if self._state == CONNECTING:
+                logger.error("ASGI callable returned without completing handshake.")
         except ClientDisconnected:
             pass
         except Exception:
             logger.exception("Exception in ASGI application\n")
-            code = FAULT
         finally:
             if self._state == CONNECTING:
-                if code == NORMAL:
-                    logger.error("ASGI callable returned without completing handshake.")
                 self._refuse(500, [], b"Internal Server Error")
             self.close(code, "")
 
@@ -146,17 +151,16 @@ class WebSocket(Wire):
 
     def _ask(self, head: bytes) -> None:
         """Ask the application whether it accepts."""
+        if logger.isEnabledFor(logging.INFO):
+            address = get_client_addr(cast(Any, {"client": get_remote_addr(self._transport)}))
+            self._asked = f'{address} - "WebSocket {head.split(b" ", 2)[1].decode("latin-1")}"'
         try:
             request = handshake.read(head)
         except handshake.NotLawful as error:
             self._refuse(error.status, error.headers, str(error).encode())
             return
         self._key = request.key
-        scope = self._scope(request)
-        if logger.isEnabledFor(logging.INFO):
-            known = cast(Any, scope)
-            self._asked = f'{get_client_addr(known)} - "WebSocket {get_path_with_query_string(known)}"'
-        task = self._loop.create_task(self._run(scope))
+        task = self._loop.create_task(self._run(self._scope(request)))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
@@ -191,8 +195,11 @@ class WebSocket(Wire):
             if early:
                 self.data_received(early)
         elif message["type"] == "websocket.close":
+            self._dismissed = True
             self._refuse(403, [], b"")
         elif message["type"] == "websocket.http.response.start":
+            if not 200 <= message["status"] <= 599:
+                raise RuntimeError(f"The application said status {message['status']!r}. Lawful: 200 to 599.")
             self._response = message["status"], list(message.get("headers", ())), bytearray()
         else:
             raise _unexpected(message, "websocket.accept, websocket.close, websocket.http.response.start")
@@ -203,6 +210,7 @@ class WebSocket(Wire):
         status, headers, body = response
         body += message.get("body", b"")
         if not message.get("more_body", False):
+            self._dismissed = True
             self._refuse(status, headers, bytes(body))
 
     def _refuse(self, status: int, headers: handshake.Headers, body: bytes) -> None:

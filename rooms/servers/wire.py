@@ -12,15 +12,22 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from rooms import frames
-from rooms.frames import Close, Ping, Reader, Said, Violation
+from rooms.frames import Close, Ping, Reader, Violation
 from rooms.servers.keepalive import Keepalive
 
 # A client has so long to answer a close frame, and so long to read that its own was the last.
 CLOSE_SECONDS = 10.0
 LEAVE_SECONDS = 2.0
+
+# One that has sent so many bytes at once rests until everybody else's have been read: they may be pings, or
+# fragments, which no application holds back.
+READ_A_TURN = 32 * 1024
+# So many of the pings that came together are answered, the last ones.
+PONGS_A_READ = 32
 
 NORMAL, LOST, FAULT, RESTART = 1000, 1006, 1011, 1012
 
@@ -36,6 +43,7 @@ class Wire(asyncio.Protocol):
         "_config",
         "_drained",
         "_end",
+        "_end_told",
         "_keepalive",
         "_loop",
         "_missed",
@@ -59,7 +67,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader = Reader(config.ws_max_size)
         self._state = CONNECTING
-        # What the application has yet to take, and how the connection ended.
+        # What the application has yet to take, the newest first, and how the connection ended.
         self._received: list[str | bytes] = []
         self._end: tuple[int, str] | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -68,6 +76,7 @@ class Wire(asyncio.Protocol):
         self._writable: asyncio.Event | None = None
         self._pong: bytes | None = None
         self._drained: Callable[[], None] | None = None
+        self._end_told = False
         # Looks in a row at which nothing had been heard since the one before.
         self._missed = 0
         self._keepalive: Keepalive | None = None
@@ -114,16 +123,25 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._missed = 0
-        behind = bool(self._received)
+        messages: list[str | bytes] = []
+        pings: list[bytes] = []
+        last: Close | Violation | None = None
         for said in self._reader.receive(data):
-            if not isinstance(said, (str, bytes)):
-                self._mind(said)
-            elif self._state == OPEN:
-                self._received.append(said)
-        if self._received:
-            self._wake()
-            if behind and self._state == OPEN:
-                self._pause_reading()
+            if isinstance(said, (str, bytes)):
+                messages.append(said)
+            elif isinstance(said, Ping):
+                pings.append(said.payload)
+            elif isinstance(said, (Close, Violation)):
+                last = said
+        if pings:
+            self._answer_pings(pings)
+        if messages and self._state == OPEN:
+            self._hand_over(messages)
+        if last is not None:
+            self._end_with(last)
+        elif len(data) >= READ_A_TURN and self._state == OPEN:
+            self._pause_reading()
+            self._loop.call_soon(self._read_on)
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -171,37 +189,55 @@ class Wire(asyncio.Protocol):
             self._place = self._keepalive.add(self)
 
     async def _next(self) -> str | bytes | None:
-        """What the application takes next; None: the connection has ended, and ``_end`` says how."""
+        """What the application takes next; None: the connection has ended, and ``_end`` says how. Raises
+        ClientDisconnected when that was told before: whoever asks on and on would hold up everybody."""
         while not self._received:
+            if self._end_told:
+                raise ClientDisconnected
             if self._end is not None:
+                self._end_told = True
                 return None
+            if self._waiter is not None:
+                raise RuntimeError(
+                    "The application waits for the client already. Lawful: one receive at a time."
+                )
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        message = self._received.pop(0)
+        message = self._received.pop()
         if self._paused and not self._received:
             self._resume_reading()
         return message
 
-    def _mind(self, said: Said) -> None:
-        """What is said to the server itself."""
-        if isinstance(said, Ping):
-            if self._writable is not None:
-                self._pong = said.payload
-            elif self._state == OPEN:
-                self._transport.write(frames.frame(frames.PONG, said.payload))
-        elif isinstance(said, Close):
-            self._say_last(said.code, "", LEAVE_SECONDS, heard=said.reason)
+    def _hand_over(self, messages: list[str | bytes]) -> None:
+        """Messages for the application. Whose earlier ones are not taken yet is read no further."""
+        behind = bool(self._received)
+        self._received[:0] = messages[::-1]
+        self._wake()
+        if behind:
+            self._pause_reading()
+
+    def _answer_pings(self, pings: list[bytes]) -> None:
+        """Of many that came together the RFC lets us answer the last alone."""
+        if self._writable is not None:
+            self._pong = pings[-1]
+        elif self._state == OPEN:
+            self._transport.write(b"".join(frames.frame(frames.PONG, each) for each in pings[-PONGS_A_READ:]))
+
+    def _end_with(self, last: Close | Violation) -> None:
+        """The client's last word, or what it was that no more is heard for."""
+        if isinstance(last, Close):
+            self._say_last(last.code, "", LEAVE_SECONDS, heard=last.reason)
             self._transport.close()
-        elif isinstance(said, Violation):
-            self._say_last(said.code, said.reason, LEAVE_SECONDS)
-            # Closed with something unread, the client might not get to read why.
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
-            else:
-                self._transport.close()
+            return
+        self._say_last(last.code, last.reason, LEAVE_SECONDS)
+        # Closed with something unread, the client might not get to read why.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     def _say_last(self, code: int, reason: str, seconds: float, heard: str = "") -> None:
         """Whoever does not answer in time is let go of. What was heard before is still taken."""
@@ -228,6 +264,11 @@ class Wire(asyncio.Protocol):
         if not self._paused:
             self._paused = True
             self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        """Unless the application has something to take first."""
+        if not self._received:
+            self._resume_reading()
 
     def _resume_reading(self) -> None:
         if self._paused:

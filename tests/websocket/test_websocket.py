@@ -12,6 +12,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from rooms import frames
 from rooms.servers.websocket import EXTENSION
+from rooms.servers.wire import PONGS_A_READ, READ_A_TURN
 from tests.websocket.served import PATIENCE, Client, echo, sent, served
 
 
@@ -192,6 +193,19 @@ async def test_requests_are_logged_where_that_is_wanted(caplog: pytest.LogCaptur
     assert f'127.0.0.1:{port} - "WebSocket /somewhere?a=b" [accepted]' in caplog.text
 
 
+async def test_a_status_that_is_none_is_no_answer() -> None:
+    application = Application()
+    async with served(application) as site:
+        client = await site.dial()
+        client.ask()
+        _, _, send = await application.asked()
+        for status in (101, 600):
+            with pytest.raises(RuntimeError, match=f"status {status}. Lawful: 200 to 599"):
+                await send({"type": "websocket.http.response.start", "status": status})
+        application.done.set()
+        assert (await client.answer())[0] == 500
+
+
 # Messages and ends -------------------------------------------------------------------------------
 
 
@@ -228,7 +242,9 @@ async def test_a_client_that_is_gone() -> None:
         client.writer.transport.abort()
         async with asyncio.timeout(PATIENCE):
             assert (await receive())["code"] == 1006
-            assert (await receive())["code"] == 1006
+        # Told once: whoever asks on and on is not to keep the event loop for itself.
+        with pytest.raises(ClientDisconnected):
+            await receive()
         with pytest.raises(ClientDisconnected):
             await send({"type": "websocket.send", "text": "too late"})
         application.done.set()
@@ -258,6 +274,42 @@ async def test_an_application_that_ends_closes(error: Exception | None, code: in
         client, _, _, _ = await joined(site, application)
         application.done.set()
         assert await client.next() == code
+
+
+async def test_an_application_that_is_cancelled_did_not_end_well() -> None:
+    application = Application()
+    async with served(application) as site:
+        client, _, _, _ = await joined(site, application)
+        for task in site.server.server_state.tasks:
+            task.cancel()
+        assert await client.next() == 1011
+
+
+async def test_one_receive_at_a_time() -> None:
+    application = Application()
+    async with served(application) as site:
+        client, _, receive, _ = await joined(site, application)
+        first = asyncio.create_task(receive())
+        await until(lambda: site.sockets[0]._waiter)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(RuntimeError, match="one receive at a time"):
+                await receive()
+        client.say(sent(frames.TEXT, b"x"))
+        assert (await first)["text"] == "x"
+        application.done.set()
+
+
+async def test_nothing_is_said_after_the_last_word() -> None:
+    application = Application()
+    async with served(application) as site:
+        client, _, _, send = await joined(site, application)
+        # A message without anything in it is none.
+        await send({"type": "websocket.send"})
+        await send({"type": "websocket.close", "code": None})
+        with pytest.raises(RuntimeError, match="Lawful: nothing"):
+            await send({"type": "websocket.send", "text": "x"})
+        assert await client.next() == 1000
+        application.done.set()
 
 
 async def test_what_cannot_be_said_is_an_error() -> None:
@@ -362,6 +414,22 @@ async def test_whoever_does_not_read_is_told_of_and_so_is_its_reading_again() ->
         assert drained == [True]
         assert wire.write(FRAME)
         application.done.set()
+
+
+async def test_a_flood_of_pings_is_answered_in_one_write_and_rests_for_a_turn() -> None:
+    async with served(echo) as site:
+        client = await site.open()
+        (wire,) = site.sockets
+        flood = b"".join(sent(frames.PING, b"%d" % n) for n in range(READ_A_TURN // 7))
+        wire.data_received(flood[: flood.index(sent(frames.PING, b"100"))])
+        assert not wire._paused
+        assert [await client.next() for _ in range(PONGS_A_READ)] == [
+            ("PONG", b"%d" % n) for n in range(100 - PONGS_A_READ, 100)
+        ]
+        wire.data_received(flood)
+        assert wire._paused
+        client.say(sent(frames.TEXT, b"x"))
+        assert [await client.next() for _ in range(PONGS_A_READ + 1)][-1] == "x"
 
 
 async def test_send_waits_for_a_client_that_does_not_read() -> None:
