@@ -23,7 +23,7 @@ from rooms.servers.keepalive import Keepalive
 CLOSE_SECONDS = 10.0
 LEAVE_SECONDS = 2.0
 
-# One that has sent so many bytes at once rests until everybody else's have been read: they may be pings, or
+# So many bytes of a client are read before others get their turn: they may be thousands of pings or
 # fragments, which no application holds back.
 READ_A_TURN = 32 * 1024
 # So many of the pings that came together are answered, the last ones.
@@ -56,6 +56,7 @@ class Wire(asyncio.Protocol):
         "_state",
         "_timer",
         "_transport",
+        "_unread",
         "_waiter",
         "_writable",
     )
@@ -72,6 +73,8 @@ class Wire(asyncio.Protocol):
         self._end: tuple[int, str] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
+        # What came in one piece with what has been read.
+        self._unread = b""
         # Only while the client does not read; then also what its last ping asked.
         self._writable: asyncio.Event | None = None
         self._pong: bytes | None = None
@@ -97,7 +100,7 @@ class Wire(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=1, low=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state, self._paused = CLOSED, False
+        self._state, self._paused, self._unread = CLOSED, False, b""
         self._server_state.connections.discard(cast(Any, self))
         if self._keepalive is not None:
             self._keepalive.discard(self, self._place)
@@ -123,6 +126,25 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._missed = 0
+        if len(data) <= READ_A_TURN and not self._unread:
+            self._read(data)
+            return
+        if not self._unread:
+            self._loop.call_soon(self._read_on)
+        self._unread += data
+        self._pause_reading()
+
+    # Reading -----------------------------------------------------------------------------------------
+
+    def _read_on(self) -> None:
+        data, self._unread = self._unread[:READ_A_TURN], self._unread[READ_A_TURN:]
+        self._read(data)
+        if self._unread:
+            self._loop.call_soon(self._read_on)
+        elif not self._received:
+            self._resume_reading()
+
+    def _read(self, data: bytes) -> None:
         messages: list[str | bytes] = []
         pings: list[bytes] = []
         last: Close | Violation | None = None
@@ -139,9 +161,35 @@ class Wire(asyncio.Protocol):
             self._hand_over(messages)
         if last is not None:
             self._end_with(last)
-        elif len(data) >= READ_A_TURN and self._state == OPEN:
+
+    def _hand_over(self, messages: list[str | bytes]) -> None:
+        """Messages for the application. Whose earlier ones are not taken yet is read no further."""
+        behind = bool(self._received)
+        self._received[:0] = messages[::-1]
+        self._wake()
+        if behind:
             self._pause_reading()
-            self._loop.call_soon(self._read_on)
+
+    def _answer_pings(self, pings: list[bytes]) -> None:
+        """Of many that came together the RFC lets us answer the last alone."""
+        if self._writable is not None:
+            self._pong = pings[-1]
+        elif self._state == OPEN:
+            self._transport.write(b"".join(frames.frame(frames.PONG, each) for each in pings[-PONGS_A_READ:]))
+
+    def _end_with(self, last: Close | Violation) -> None:
+        """The client's last word, or what it was that no more is heard for."""
+        self._unread = b""
+        if isinstance(last, Close):
+            self._say_last(last.code, "", LEAVE_SECONDS, heard=last.reason)
+            self._transport.close()
+            return
+        self._say_last(last.code, last.reason, LEAVE_SECONDS)
+        # Closed with something unread, the client might not get to read why.
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
+            self._transport.close()
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -211,34 +259,6 @@ class Wire(asyncio.Protocol):
             self._resume_reading()
         return message
 
-    def _hand_over(self, messages: list[str | bytes]) -> None:
-        """Messages for the application. Whose earlier ones are not taken yet is read no further."""
-        behind = bool(self._received)
-        self._received[:0] = messages[::-1]
-        self._wake()
-        if behind:
-            self._pause_reading()
-
-    def _answer_pings(self, pings: list[bytes]) -> None:
-        """Of many that came together the RFC lets us answer the last alone."""
-        if self._writable is not None:
-            self._pong = pings[-1]
-        elif self._state == OPEN:
-            self._transport.write(b"".join(frames.frame(frames.PONG, each) for each in pings[-PONGS_A_READ:]))
-
-    def _end_with(self, last: Close | Violation) -> None:
-        """The client's last word, or what it was that no more is heard for."""
-        if isinstance(last, Close):
-            self._say_last(last.code, "", LEAVE_SECONDS, heard=last.reason)
-            self._transport.close()
-            return
-        self._say_last(last.code, last.reason, LEAVE_SECONDS)
-        # Closed with something unread, the client might not get to read why.
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
-
     def _say_last(self, code: int, reason: str, seconds: float, heard: str = "") -> None:
         """Whoever does not answer in time is let go of. What was heard before is still taken."""
         if self._state != OPEN:
@@ -265,12 +285,7 @@ class Wire(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
-    def _read_on(self) -> None:
-        """Unless the application has something to take first."""
-        if not self._received:
-            self._resume_reading()
-
     def _resume_reading(self) -> None:
-        if self._paused:
+        if self._paused and not self._unread and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
