@@ -36,6 +36,8 @@ LONGEST_REASON = LONGEST_CONTROL - 2
 MOST_FRAGMENTS = 128 * 1024
 
 _FIN, _RESERVED, _OPCODE, _MASKED, _CONTROL = 0x80, 0x70, 0x0F, 0x80, 0x08
+# The first bytes of messages that are one frame.
+_WHOLE = (_FIN | TEXT, _FIN | BINARY)
 _SHORT, _LONG, _CODE = Struct(">BBH"), Struct(">BBQ"), Struct(">H")
 
 
@@ -132,14 +134,20 @@ class Reader:
                     self._wanted = 2 + wide
                     break
                 size = int.from_bytes(buffer[start + 2 : key], "big")
-            self._check(first, second, size)
+            # Most are, and have nothing else to be asked.
+            whole = first in _WHOLE and second & _MASKED and self._opcode is None and size <= self._limit
+            if not whole:
+                self._check(first, second, size)
             after = key + 4 + size
             if end < after:
                 self._wanted = after - start
                 break
             payload = apply_mask(buffer[key + 4 : after], buffer[key : key + 4])
             start = after
-            self._take(first, payload, said)
+            if whole:
+                said.append(_text(payload) if first == _WHOLE[0] else payload)
+            else:
+                self._take(first, payload, said)
         return start
 
     def _check(self, first: int, second: int, size: int) -> None:
@@ -163,16 +171,12 @@ class Reader:
             raise _Fault(TOO_BIG, f"A message has at most {self._limit} bytes.")
 
     def _take(self, first: int, payload: bytes, said: list[Said]) -> None:
-        """A whole frame."""
+        """A frame that is not a message by itself."""
         opcode = first & _OPCODE
         if opcode & _CONTROL:
             self._control(opcode, payload, said)
-        elif not first & _FIN or opcode == CONTINUATION:
-            self._fragment(opcode, payload, bool(first & _FIN), said)
-        elif opcode == TEXT:
-            said.append(_text(payload))
         else:
-            said.append(payload)
+            self._fragment(opcode, payload, bool(first & _FIN), said)
 
     def _fragment(self, opcode: int, payload: bytes, last: bool, said: list[Said]) -> None:
         if opcode != CONTINUATION:

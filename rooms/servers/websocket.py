@@ -70,10 +70,8 @@ class WebSocket(Wire):
         # For the log, where it is told of requests.
         self._asked = ""
 
-    def data_received(self, data: bytes) -> None:
-        if self._state != CONNECTING:
-            super().data_received(data)
-        elif self._key:
+    def _hear_early(self, data: bytes) -> None:
+        if self._key:
             self._early += data
             self._pause_reading()
         else:

@@ -16,7 +16,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from rooms import frames
-from rooms.frames import Close, Ping, Reader, Violation
+from rooms.frames import Close, Ping, Reader, Said, Violation
 from rooms.servers.keepalive import Keepalive
 
 # A client has so long to answer a close frame, and so long to read that its own was the last.
@@ -125,6 +125,9 @@ class Wire(asyncio.Protocol):
             self._drained()
 
     def data_received(self, data: bytes) -> None:
+        if self._state == CONNECTING:
+            self._hear_early(data)
+            return
         self._missed = 0
         if len(data) <= READ_A_TURN and not self._unread:
             self._read(data)
@@ -145,22 +148,12 @@ class Wire(asyncio.Protocol):
             self._resume_reading()
 
     def _read(self, data: bytes) -> None:
-        messages: list[str | bytes] = []
-        pings: list[bytes] = []
-        last: Close | Violation | None = None
-        for said in self._reader.receive(data):
-            if isinstance(said, (str, bytes)):
-                messages.append(said)
-            elif isinstance(said, Ping):
-                pings.append(said.payload)
-            elif isinstance(said, (Close, Violation)):
-                last = said
-        if pings:
-            self._answer_pings(pings)
+        heard = self._reader.receive(data)
+        messages = [said for said in heard if isinstance(said, (str, bytes))]
         if messages and self._state == OPEN:
             self._hand_over(messages)
-        if last is not None:
-            self._end_with(last)
+        if len(messages) != len(heard):
+            self._mind(heard)
 
     def _hand_over(self, messages: list[str | bytes]) -> None:
         """Messages for the application. Whose earlier ones are not taken yet is read no further."""
@@ -169,6 +162,14 @@ class Wire(asyncio.Protocol):
         self._wake()
         if behind:
             self._pause_reading()
+
+    def _mind(self, heard: list[Said]) -> None:
+        """What is said to the server itself."""
+        if pings := [said.payload for said in heard if isinstance(said, Ping)]:
+            self._answer_pings(pings)
+        # Behind it nothing is heard.
+        if isinstance(last := heard[-1], (Close, Violation)):
+            self._end_with(last)
 
     def _answer_pings(self, pings: list[bytes]) -> None:
         """Of many that came together the RFC lets us answer the last alone."""
@@ -226,6 +227,10 @@ class Wire(asyncio.Protocol):
         self._missed += 1
         if self._writable is None:
             self._transport.write(_PING_FRAME)
+
+    def _hear_early(self, data: bytes) -> None:
+        """What comes before the handshake is done."""
+        raise NotImplementedError
 
     # Inside ------------------------------------------------------------------------------------------
 
