@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 from typing import Any
@@ -12,7 +13,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 
 from rooms import frames
 from rooms.servers.websocket import EXTENSION
-from rooms.servers.wire import PONGS_A_READ, READ_A_TURN
+from rooms.servers.wire import PONGS_A_READ, READ_A_TURN, Wire
 from tests.websocket.served import PATIENCE, Client, echo, sent, served
 
 
@@ -546,6 +547,26 @@ async def test_who_is_gone_may_have_left_something_to_be_taken() -> None:
                 assert len(message["bytes"]) == 100_000
         assert message["code"] == 1006
         application.done.set()
+
+
+async def test_nothing_is_left_of_a_connection_for_the_collector() -> None:
+    async with served(echo) as site:
+        gc.collect()
+        gc.disable()
+        # The records of a test's log outlive it, and hold on to those of their tracebacks.
+        before = {id(each) for each in gc.get_objects() if isinstance(each, Wire)}
+        try:
+            for last in (sent(frames.CLOSE), sent(frames.TEXT, b"\xff"), b""):
+                client = await site.open()
+                client.say(sent(frames.TEXT, b"x"), last)
+                assert await client.next() == "x" or last
+                client.writer.close()
+            await until(lambda: not site.sockets and not site.server.server_state.tasks)
+            assert not [
+                each for each in gc.get_objects() if isinstance(each, Wire) and id(each) not in before
+            ]
+        finally:
+            gc.enable()
 
 
 # Whether they are there --------------------------------------------------------------------------
