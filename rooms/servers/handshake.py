@@ -62,7 +62,11 @@ def read(head: bytes) -> Request:
         raise NotLawful(
             426,
             f"One Sec-WebSocket-Version is sent, and this server speaks {VERSION.decode()}.",
-            [(b"sec-websocket-version", VERSION), (b"upgrade", b"websocket")],
+            [
+                (b"sec-websocket-version", VERSION),
+                (b"upgrade", b"websocket"),
+                (b"connection", b"upgrade, close"),
+            ],
         )
     keys = _values(headers, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):

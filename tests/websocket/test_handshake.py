@@ -54,6 +54,8 @@ def test_what_cannot_become_a_websocket(request_head: bytes, status: int) -> Non
     assert refused.value.status == status
     if status == 426:
         assert (b"sec-websocket-version", b"13") in refused.value.headers
+        # Who names an upgrade says in Connection that it did.
+        assert (b"connection", b"upgrade, close") in refused.value.headers
 
 
 def test_the_answer_is_made_of_the_key() -> None:
