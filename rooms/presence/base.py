@@ -9,10 +9,10 @@ process said ends with the process, because nothing runs in a process that was k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,9 +24,12 @@ from rooms.events import User
 # tick late: the last sign of life, the lease and the beat that finds it over are together less than 60 s.
 BEAT_SECONDS = 5
 LEASE_SECONDS = 50
-# A turn that nobody ends is over after so many seconds; whoever waits for one looks again each time.
-TURN_SECONDS = 30
+# A turn is renewed as long as its process lives, and else over after so many seconds; whoever waits for one
+# looks again each time, but not for ever.
+TURN_SECONDS = 12
+RENEW_TURN_SECONDS = 4
 LOOK_SECONDS = 0.05
+WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +137,40 @@ class Presence(ABC):
         """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.
         Many may say so; one that is alive after all takes it back with its next beat."""
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def turn(self, group: str, user: User) -> AsyncIterator[None]:
         """In all processes, one at a time for each user of a group. Raises Unavailable when it took too long
         to be one's turn."""
-        token = uuid.uuid4().hex
+        token, over = uuid.uuid4().hex, asyncio.Event()
         try:
             try:
-                async with asyncio.timeout(TURN_SECONDS):
+                async with asyncio.timeout(WAIT_SECONDS):
                     while not await self.take_turn(group, user, token):  # noqa: ASYNC110 (told by nobody)
                         await asyncio.sleep(LOOK_SECONDS)
             except TimeoutError:
                 raise Unavailable("You are coming in elsewhere just now; try again in a moment.") from None
-            yield
+            keeping = asyncio.create_task(self._keep_turn(group, user, token, over))
+            try:
+                yield
+            finally:
+                # Not cancelled: a renewal that is under way must not come after the end.
+                over.set()
+                await keeping
         finally:
             # Also one that nobody waited for any more, and that was given all the same.
             await self.end_turn(group, user, token)
 
+    async def _keep_turn(self, group: str, user: User, token: str, over: asyncio.Event) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_TURN_SECONDS):
+                    await over.wait()
+                    return
+            with contextlib.suppress(Unavailable):
+                await self.take_turn(group, user, token)
+
     async def take_turn(self, group: str, user: User, token: str) -> bool:
-        """Have a turn if it is nobody else's, for ``TURN_SECONDS`` at most. A store of one process leaves
+        """Have a turn if it is nobody else's, for ``TURN_SECONDS`` from now on. A store of one process leaves
         that to the room's lock."""
         return True
 

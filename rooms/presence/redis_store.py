@@ -72,7 +72,8 @@ class RedisStore:
             register(each) for each in (scripts.ADD, scripts.FADE, scripts.REMOVE)
         )
         self._page, self._find = register(scripts.PAGE), register(scripts.FIND)
-        self._close, self._end_turn = register(scripts.CLOSE), register(scripts.END_TURN)
+        self._close = register(scripts.CLOSE)
+        self._take_turn, self._end_turn = register(scripts.TAKE_TURN), register(scripts.END_TURN)
         self._renew, self._ended = register(scripts.RENEW), register(scripts.ENDED)
         self._bury = register(scripts.BURY)
 
@@ -131,8 +132,8 @@ class RedisStore:
         return bool(await _answered(self._close(keys=keys, args=[LEASE_SECONDS])))
 
     async def take_turn(self, group: str, user: User, token: str) -> bool:
-        key = self._key("turn", group, user.id)
-        return bool(await _answered(self._redis.set(key, token, nx=True, ex=TURN_SECONDS)))
+        keys = [self._key("turn", group, user.id)]
+        return bool(await _answered(self._take_turn(keys=keys, args=[token, TURN_SECONDS])))
 
     async def end_turn(self, group: str, user: User, token: str) -> None:
         await _answered(self._end_turn(keys=[self._key("turn", group, user.id)], args=[token]))

@@ -260,7 +260,7 @@ def take_turn(asked: Asked, group: str, user: User, token: str) -> bool:
     until = Now() + timedelta(seconds=TURN_SECONDS)
     mine = PresenceTurn(group=group, user_id=user.id, token=token, until=until)
     with bounded_transaction():
-        turns.filter(until__lt=Now()).delete()
+        turns.filter(Q(until__lt=Now()) | Q(token=token)).delete()
         PresenceTurn.objects.bulk_create([mine], ignore_conflicts=True)
         asked.check()
         return turns.filter(token=token).exists()

@@ -256,17 +256,41 @@ async def test_turns_of_others_and_elsewhere_are_not_waited_for(processes: Proce
         pass
 
 
+async def test_a_turn_lasts_as_long_as_somebody_takes_it(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, *_ = processes
+    monkeypatch.setattr(base, "RENEW_TURN_SECONDS", 0)
+    take, tokens, renewed = here.take_turn, set(), asyncio.Event()
+
+    async def take_turn(group: str, user: User, token: str) -> bool:
+        mine = await take(group, user, token)
+        if mine and token in tokens:
+            renewed.set()
+        tokens.add(token)
+        return mine
+
+    here.take_turn = take_turn  # type: ignore[method-assign]
+    async with asyncio.timeout(PATIENCE), here.turn("g", ANN):
+        await renewed.wait()
+        assert not await there.take_turn("g", ANN, "another")
+    assert await there.take_turn("g", ANN, "another")
+
+
 async def test_a_turn_of_a_process_that_died_ends_by_itself(
     processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead, here, *_ = processes
-    monkeypatch.setattr(base, "TURN_SECONDS", 0)
+    monkeypatch.setattr(base, "WAIT_SECONDS", 0)
     assert await dead.take_turn("g", ANN, "token")
     with pytest.raises(Unavailable):
         async with here.turn("g", ANN):
             pass
     # Whoever was late does not end another's.
     await here.end_turn("g", ANN, "another")
+    assert not await here.take_turn("g", ANN, "another")
+    # Whose turn it is may have it for longer.
+    assert await dead.take_turn("g", ANN, "token")
     assert not await here.take_turn("g", ANN, "another")
     await dead.end_turn("g", ANN, "token")
     assert await here.take_turn("g", ANN, "another")
