@@ -18,9 +18,14 @@ from rooms.fanout import Connection, Membership
 def turn(parts: Parts, room: LiveRoom, user: User, *, listens: bool) -> AbstractAsyncContextManager[None]:
     """Held while somebody comes in: of processes in which one user does at once, one asks the extensions,
     and the others see the user inside."""
-    if listens or not any(hooks.has("on_join") for hooks in room.levels):
+    if listens or not parts.presence.shared or not asked(room):
         return nullcontext()
     return parts.presence.turn(room.group, user)
+
+
+def asked(room: LiveRoom) -> bool:
+    """Whether anybody is asked about those who come."""
+    return any(hooks.has("on_join") for hooks in room.levels)
 
 
 async def to_enter(
@@ -33,26 +38,28 @@ async def to_enter(
     levels = [hooks for hooks in room.levels if hooks.has("on_join")]
     if not levels:
         return False
-    here = (await parts.presence.find(room.group, [user.name])).get(user.name)
+    # Whoever is just going out has gone first, also for the extensions.
+    async with parts.places.of((room.group, user.id)):
+        here = (await parts.presence.find(room.group, [user.name])).get(user.name)
     if here is not None and here.id == user.id:
         return False
     limit = None if listens else room.record.max_members
     if limit is not None and (await parts.presence.counts([room.group]))[0] >= limit:
         raise full(room)
     event = JoinEvent(room.context, user, connection.id, claims=connection.claims, listens=listens)
-    asked: list[Hooks] = []
+    agreed: list[Hooks] = []
     try:
         for hooks in levels:
             hooks.check_begun()
             await hooks.call("on_join", event, lane=room.hooks.lane)
-            asked.append(hooks)
+            agreed.append(hooks)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError):
             # Nobody waits any more, but it may well say yes.
-            asked.append(hooks)
+            agreed.append(hooks)
         if not listens:
             # Whoever said yes hears that nobody came of it.
-            departing.tell_extensions(room, user, "left", connection.claims, levels=asked)
+            departing.tell_extensions(room, user, "left", connection.claims, levels=agreed)
         raise
     return True
 

@@ -13,12 +13,13 @@ from typing import NamedTuple
 from msgspec import UNSET, UnsetType
 
 from rooms import catalogue
+from rooms.engine.comings import Comings
 from rooms.engine.directory import LiveRoom
 from rooms.engine.hooks import Hooks
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts
 from rooms.errors import CloseCode, RoomsError
-from rooms.events import Joined, Left, LeftReason, Rejoined, Removed, RemovedReason, User
+from rooms.events import LeftReason, Removed, RemovedReason, User
 from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
 from rooms.fanout import Connection
@@ -40,6 +41,7 @@ class Departing:
     def __init__(self, parts: Parts, management: Management) -> None:
         self._parts = parts
         self._management = management
+        self.comings = Comings(parts)
         # Of each group the connections of this process that fade, by their ids.
         self._fading: dict[str, dict[str, _Leaving]] = {}
 
@@ -113,14 +115,18 @@ class Departing:
         presence = self._parts.presence
         room = self._parts.directory.known_room(connection.application, place.room)
         seconds = room.record.grace_seconds if room else self._parts.settings.grace_seconds
-        leaves = partial(self.depart, connection, place, user, "dropped")
         if not (seconds and (connection.protocol.resumable or _is_waited_for(room, user))):
+            leaves = partial(self.depart, connection, place, user, "dropped")
             self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
             return
-        self._fading.setdefault(place.group, {})[connection.id] = _Leaving(connection, place, user)
+        self._wait(seconds, _Leaving(connection, place, user))
         fade = partial(presence.fade, place.group, connection.id, user)
         self._parts.tasks.spawn(self._parts.departures.attempt(fade))
-        self._parts.departures.add(seconds, leaves)
+
+    def _wait(self, seconds: float, leaving: _Leaving) -> None:
+        connection, place, user = leaving
+        self._fading.setdefault(place.group, {})[connection.id] = leaving
+        self._parts.departures.add(seconds, partial(self.depart, connection, place, user, "dropped"))
 
     async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
         """Take a connection out of a room's presence; with a user's last one the room hears of it."""
@@ -133,19 +139,17 @@ class Departing:
         room = directory.room_by_group(place.group)
         if room is None and live is not None:
             room = await directory.find_room(live, place.room)
-        out = await self._remove(connection, place, user)
+        async with self._parts.places.of((place.group, user.id)):
+            out = await self._remove(connection, place, user)
+            if out and room is not None and room.group == place.group:
+                self.gone(room, user, reason, claims=connection.claims)
         self._faded(place.group, connection)
-        if not out:
-            return
-        if room is not None and room.group == place.group:
-            self.gone(room, user, reason, claims=connection.claims)
 
     async def _remove(self, connection: Connection, place: Place, user: User) -> bool:
         """Whether the user is out of the room with this connection, which has not come in again."""
-        async with self._parts.places.of((place.group, connection.id)):
-            if _came_back(connection, place):
-                return False
-            return await self._parts.presence.remove(place.group, connection.id, user)
+        if _came_back(connection, place):
+            return False
+        return await self._parts.presence.remove(place.group, connection.id, user)
 
     def _faded(self, group: str, connection: Connection) -> None:
         fading = self._fading.get(group, {})
@@ -154,9 +158,11 @@ class Departing:
             self._fading.pop(group, None)
 
     async def beat(self) -> None:
-        """Renew what this process says about presence, and see to those whom dead processes left behind."""
+        """Renew what this process says about presence, and see to those whom dead processes left behind, and
+        to those of whom what was told may not be so."""
         for found in await self._parts.presence.beat():
             self._parts.tasks.spawn(self._parts.departures.in_turn(partial(self._tell_of, found)))
+        await self.comings.look()
 
     async def node_died(self, node: str) -> None:
         """What that process said holds for a grace period; whoever is not back by then is out."""
@@ -186,36 +192,30 @@ class Departing:
             room = await parts.directory.find_room(application, place[1]) if application and place else None
         if room is None:
             return
-        # Since it was found, they may have come back, or gone: what is told last has to be so.
-        here = (await parts.presence.find(room.group, [user.name])).get(user.name)
-        inside = here is not None and here.id == user.id
-        if isinstance(found, Arrival) and inside:
-            self.tell(room, Joined(room=room.name, user=user))
-        elif isinstance(found, Departure) and not inside:
-            self.gone(room, user, "dropped")
+        async with parts.places.of((room.group, user.id)):
+            # Since it was found, they may have come back, or gone: what is told last has to be so.
+            here = (await parts.presence.find(room.group, [user.name])).get(user.name)
+            inside = here is not None and here.id == user.id
+            if isinstance(found, Arrival) and inside:
+                self.comings.returned(room, user)
+            elif isinstance(found, Departure) and not inside:
+                self.gone(room, user, "dropped")
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
-        if not await self._remove(connection, place, user):
-            return
-        if not room.gone:
-            self.gone(room, user, "left", told=not place.unheard, claims=connection.claims)
-        elif place.announced:
-            self.tell_extensions(room, user, "closed", connection.claims)
+        async with self._parts.places.of((place.group, user.id)):
+            if not await self._remove(connection, place, user):
+                self.comings.failed(room, user)
+            elif not room.gone:
+                self.gone(room, user, "left", claims=connection.claims)
+            elif place.announced:
+                self.tell_extensions(room, user, "closed", connection.claims)
 
     def gone(
-        self,
-        room: LiveRoom,
-        user: User,
-        reason: LeftReason,
-        *,
-        told: bool = True,
-        claims: Mapping[str, str] = NO_CLAIMS,
+        self, room: LiveRoom, user: User, reason: LeftReason, *, claims: Mapping[str, str] = NO_CLAIMS
     ) -> None:
-        """A user is out of a room: tell its members (if they were told of the coming) and its
-        extensions, remove it if it is empty."""
-        if told:
-            self.tell(room, Left(room=room.name, user=user, reason=reason))
+        """A user is out of a room: tell its members and its extensions, remove it if it is empty."""
+        self.comings.left(room, user, reason)
         self.tell_extensions(room, user, reason, claims)
         if room.record.closes_with_owner and room.record.is_owner(user):
             remove = partial(self._management.remove, room)
@@ -237,12 +237,6 @@ class Departing:
         for hooks in room.levels if levels is None else levels:
             if hooks.has("on_leave"):
                 self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
-
-    def tell(
-        self, room: LiveRoom, event: Joined | Rejoined | Left, exclude: Connection | None = None
-    ) -> None:
-        self._parts.hub.group_send(room.group, event, exclude=exclude)
-        self._parts.bus.publish(room.group, event)
 
 
 def _tell_removed(connection: Connection, event: Removed) -> None:

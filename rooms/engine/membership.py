@@ -30,7 +30,6 @@ from rooms.events import (
     Enter,
     Join,
     JoinData,
-    Joined,
     Leave,
     LeaveAll,
     Listen,
@@ -56,6 +55,7 @@ class Membership:
         self._parts = parts
         self._management = management
         self._departing = departing
+        self._comings = departing.comings
 
     async def join(self, connection: Connection, request: Join) -> None:
         await self._enter(connection, request, listens_only=False)
@@ -109,7 +109,7 @@ class Membership:
             try:
                 await self._answer(connection, request, room, place, user)
                 if place is before and isinstance(request, Enter) and request.again == "announce":
-                    self._departing.tell(room, Rejoined(room=room.name, user=user), exclude=connection)
+                    self._comings.tell(room, Rejoined(room=room.name, user=user), exclude=connection)
             except BaseException:
                 if place is not before:
                     self._restore(connection, room, place, before, user)
@@ -139,7 +139,7 @@ class Membership:
                 # Noted first: however this ends, the end of the connection finds it and cleans up.
                 connection.memberships[room.name] = place
                 try:
-                    first, newest = await self._come_in(connection, room, place, user)
+                    newest = await self._come_in(connection, room, place, user)
                 except GroupClosed:
                     # It is being removed, here or by another process: soon there is a new one to find.
                     self._parts.directory.remove_room(room)
@@ -153,9 +153,9 @@ class Membership:
                 self._parts.hub.group_add(room.group, connection)
                 if newest is not None:
                     self._parts.hub.start(room.group, newest)
-                place.inside, place.unheard = not listens_only, False
-            if first:
-                self._departing.tell(room, Joined(room=room.name, user=user), exclude=connection)
+                if not listens_only:
+                    place.inside = True
+                    self._comings.settled(room, user, connection)
             return room, place, before
         raise Unavailable(f"Room {request.room} is being removed; try again in a moment.")
 
@@ -169,16 +169,18 @@ class Membership:
 
     async def _come_in(
         self, connection: Connection, room: LiveRoom, place: Place, user: User
-    ) -> tuple[bool, Position | None]:
-        """Handlers, presence, bus. Whether the user was not in the room before, and the position from which
-        on the hub tells the room's events, if that is to be settled now."""
-        async with self._parts.places.of((room.group, connection.id)):
+    ) -> Position | None:
+        """Handlers, presence, bus. The position from which on the hub tells the room's events, if that is
+        to be settled now."""
+        while True:
             announced = await asking.to_enter(
                 self._parts, self._departing, connection, room, user, listens=place.listens_only
             )
-            if not place.listens_only:
-                place.announced = announced
-                place.unheard = await self._take_place(connection, room, place, user)
+            if place.listens_only:
+                break
+            place.announced = announced
+            if await self._take_place(connection, room, place, user):
+                break
         await self._parts.bus.subscribe(room.group)
         newest = await pasts.newest(self._parts, room, connection.protocol)
         # Again, because the last one who was in may have gone while we waited.
@@ -189,21 +191,28 @@ class Membership:
             raise GroupClosed
         if place_in(connection, room) is not place:
             raise RoomClosed(f"You are not in {room.name} any more.")
-        return place.unheard, newest
+        return newest
 
     async def _take_place(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> bool:
-        """Whether the user was not in the room before."""
-        try:
-            return await self._parts.presence.add(
-                room.group, connection.id, user, limit=room.record.max_members
-            )
-        except BaseException as error:
-            if place.announced:
-                place.announced = False
-                self._departing.tell_extensions(room, user, "left", connection.claims)
-            if isinstance(error, GroupFull):
-                raise asking.full(room) from None
-            raise
+        """Whether that is right: who was not asked about, being in already, has not come as the first."""
+        presence = self._parts.presence
+        async with self._parts.places.of((room.group, user.id)):
+            try:
+                first = await presence.add(room.group, connection.id, user, limit=room.record.max_members)
+            except BaseException as error:
+                if place.announced:
+                    place.announced = False
+                    self._departing.tell_extensions(room, user, "left", connection.claims)
+                if isinstance(error, GroupFull):
+                    raise asking.full(room) from None
+                raise
+            if first:
+                self._comings.came(room, user)
+            if first and not place.announced and asking.asked(room):
+                # They went out since they were looked for.
+                await presence.remove(room.group, connection.id, user)
+                return False
+        return True
 
     async def _answer(
         self, connection: Connection, request: Join | Subscribe, room: LiveRoom, place: Place, user: User

@@ -120,7 +120,7 @@ class Parts:
     flusher: Flusher = field(default_factory=lambda: Flusher(asyncio.get_running_loop().call_soon))
     tasks: Tasks = field(default_factory=Tasks)
     departures: Departures = field(default_factory=Departures)
-    # Of a connection in a group: coming in and being taken out exclude each other.
+    # Of a user in a group: coming in and going out exclude each other, with what is told of it.
     places: Locks = field(default_factory=Locks)
 
     async def see_to(self, action: Callable[[], Awaitable[None]]) -> None:

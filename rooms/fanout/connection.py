@@ -16,7 +16,6 @@ class Membership:
     """A connection's place in a room; ``listens_only`` is that of a subscriber.
 
     While a join is under way: ``announced`` is one of whose coming the room's extensions were told,
-    ``unheard`` one who came as the first of a user and of whom the others have not been told yet,
     ``inside`` a member who hears the room."""
 
     room: str
@@ -24,7 +23,6 @@ class Membership:
     listens_only: bool
     announced: bool = False
     inside: bool = False
-    unheard: bool = False
 
 
 class Connection(Outbox):
