@@ -6,6 +6,7 @@ What can be done at once is done at once; what a backend has to answer to is tri
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +25,8 @@ from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
 from rooms.fanout import Connection
 from rooms.fanout import Membership as Place
-from rooms.presence.base import Arrival, Departure
+from rooms.presence.base import Arrival, Departure, GroupClosed
+from rooms.protocols import Native
 
 logger = logging.getLogger("rooms.engine")
 
@@ -198,8 +200,27 @@ class Departing:
             inside = here is not None and here.id == user.id
             if isinstance(found, Arrival) and inside:
                 self.comings.returned(room, user)
-            elif isinstance(found, Departure) and not inside:
+            elif isinstance(found, Departure) and not inside and not await self._kept(room, user):
                 self.gone(room, user, "dropped")
+
+    async def _kept(self, room: LiveRoom, user: User) -> bool:
+        """Where the room's grace period is longer than the one after which the others were taken out, a user
+        counts for the rest of it, as with a connection of this process that fades."""
+        seconds = room.record.grace_seconds - self._parts.settings.grace_seconds
+        if seconds <= 0:
+            return False
+        connection = Connection(uuid.uuid4().hex, Native(), application=room.application.record.name)
+        place = Place(room=room.name, group=room.group, listens_only=False)
+        # First: however the rest ends, it is cleaned up.
+        self._wait(seconds, _Leaving(connection, place, user))
+        presence = self._parts.presence
+        try:
+            await presence.add(room.group, connection.id, user)
+        except GroupClosed:
+            return False
+        fade = partial(presence.fade, room.group, connection.id, user)
+        self._parts.tasks.spawn(self._parts.departures.attempt(fade))
+        return True
 
     async def undo(self, connection: Connection, room: LiveRoom, place: Place, user: User) -> None:
         """A user who had been let in could not stay; the room hears of it if it heard of the coming."""

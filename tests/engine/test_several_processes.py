@@ -177,6 +177,7 @@ async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
 
 
 async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(start: Start) -> None:
+    await Application.objects.aupdate(grace_seconds=0)
     dead, here, there = await start(), await start(grace_seconds=0), await start(grace_seconds=0)
     witness, other = await Client.named(here, "witness", "lobby"), await Client.named(there, "other", "lobby")
     ann, bob = await Client.named(dead, "ann", "lobby"), await Client.named(dead, "bob", "lobby")
@@ -234,6 +235,28 @@ async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once
     finally:
         never.set()
         await stopping
+
+
+async def test_a_room_waits_longer_for_those_of_a_process_that_ended_if_it_waits_longer_for_all(
+    start: Start, chat: Application, clock: SimpleNamespace
+) -> None:
+    await Room.objects.acreate(application=chat, name="lobby", grace_seconds=100)
+    ending, here = await start(grace_seconds=0), await start(grace_seconds=0)
+    witness = await Client.named(here, "witness", "lobby")
+    ann, bob = await Client.named(ending, "ann", "lobby"), await Client.named(ending, "bob", "lobby")
+    await witness.until(lambda: told_of(witness, "bob"))
+    await ending.departing.hand_over()
+    await here.departing.beat()
+    await here.parts.tasks.settle()
+    assert await present(witness, "lobby") == ["ann", "bob", "witness"]
+    await returned(here, bob, "lobby")
+    assert (told_of(witness, "ann"), told_of(witness, "bob")) == ([("joined", None)], [("joined", None)])
+    await let_time_pass(here, clock)
+    assert told_of(witness, "ann") == [("joined", None), ("left", "dropped")]
+    assert told_of(witness, "bob") == [("joined", None)]
+    assert await present(witness, "lobby") == ["bob", "witness"]
+    for gone in (ann, bob):
+        gone.disconnect()
 
 
 async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_there_again(
