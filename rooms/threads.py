@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Barrier
+from threading import Barrier, local
 from typing import Any, TypeVar
 
 from django.db import (
@@ -37,6 +37,29 @@ T = TypeVar("T")
 OUTAGES = (OperationalError, InterfaceError, InternalError)
 # A crowd that comes at once is served one after the other; only what takes longer is too much.
 PATIENCE_SECONDS = 5.0
+# A question to the site's tables is not waited for longer; ``bounds.py`` bounds our own ones more closely.
+CATALOGUE_SECONDS = 10.0
+
+
+class GivenUp(Exception):
+    """Nobody waits for the job any more, so it is not done."""
+
+
+class _Asked:
+    """A job, for as long as somebody waits for it."""
+
+    given_up = False
+
+
+_thread = local()
+
+
+def check_wanted() -> None:
+    """Called last in a transaction whose job must not be done late, when the contrary may have been asked
+    for since. Raises GivenUp when nobody waits for this thread's job any more."""
+    asked: _Asked | None = getattr(_thread, "asked", None)
+    if asked is not None and asked.given_up:
+        raise GivenUp
 
 
 class Pool:
@@ -72,7 +95,10 @@ class Pool:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(self._threads, self._name)
         # Its place is taken until the job ends, even when the caller stops waiting for it.
-        future = asyncio.get_running_loop().run_in_executor(self._executor, _with_database, job, arguments)
+        asked = _Asked()
+        future = asyncio.get_running_loop().run_in_executor(
+            self._executor, _with_database, asked, job, arguments
+        )
         future.add_done_callback(self._done)
         try:
             async with asyncio.timeout(self._answer_seconds) as waiting:
@@ -82,6 +108,8 @@ class Pool:
                 raise
             logger.warning("The database did not answer: %s", error or "it takes too long")
             raise Unavailable("The database does not answer; try again in a moment.") from error
+        finally:
+            asked.given_up = True
 
     def close(self) -> None:
         """End the threads and their database connections."""
@@ -102,14 +130,16 @@ class Pool:
             future.exception()
 
 
-def _with_database(job: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+def _with_database(asked: _Asked, job: Callable[..., T], arguments: tuple[Any, ...]) -> T:
     close_old_connections()
+    _thread.asked = asked
     try:
         return job(*arguments)
     except BaseException as error:
         let_go(error)
         raise
     finally:
+        _thread.asked = None
         close_old_connections()
         # With DEBUG on Django notes every query, and only the end of an HTTP request lets go of them.
         reset_queries()

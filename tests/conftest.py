@@ -68,3 +68,11 @@ def redis_url() -> str:
     redis = services.redis()
     redis.flush()
     return redis.url
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process takes those whose lease is over for dead as soon as it begins."""
+    from rooms.presence import lease
+
+    monkeypatch.setattr(lease, "PATIENCE_SECONDS", 0)

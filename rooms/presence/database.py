@@ -1,45 +1,56 @@
 """Presence in the database: for any number of processes that share nothing else.
 
-What is done to a group is done under the lock of its row (``rows.py``), so that two processes
-never both see somebody as the first one in or the last one out. Leases run by the database's clock.
+What is done to a group is done under the lock of its row (``changes.py``), so that two processes never both
+see somebody as the first one in or the last one out; what several in this process ask of it at once is done
+together (``group_commit.py``). Leases run by the database's clock (``sweeping.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, TypeVar
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence import rows
+from rooms.presence import changes, rows, sweeping
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
+from rooms.presence.changes import Add, Change, Close, Fade, Remove
+from rooms.presence.group_commit import Entry, GroupCommit
 from rooms.presence.lease import Lease
 from rooms.threads import Pool
 
 logger = logging.getLogger("rooms.presence")
-T = TypeVar("T")
 
 # What is no more needed is deleted once in so many beats.
 TIDY_EVERY = 100
+# Of what is said again, so much at a time.
+CHUNK = 500
 
 
 class DatabasePresence(Presence):
-    """``threads`` that ask the database, and how many jobs may wait for one."""
+    """``threads`` that change who is where, as many that read it, and how many questions may wait for one."""
 
-    def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
+    def __init__(self, *, threads: int = 2, queue: int = 256) -> None:
         super().__init__()
-        self._pool = Pool(threads, queue, "rooms-presence", answer_seconds=ANSWER_SECONDS)
+        # Without a bound: what follows in a group waits for the end of a change, whenever that is.
+        self._writing = Pool(threads, 0, "rooms-presence")
+        self._reading = Pool(threads, queue, "rooms-presence-reading", answer_seconds=ANSWER_SECONDS)
+        # The lease waits for nobody, whatever crowd there is.
+        self._leasing = Pool(1, queue, "rooms-presence-lease", answer_seconds=ANSWER_SECONDS)
+        self._changes: GroupCommit[Change] = GroupCommit(self._write, threads)
         # What this process has said, to say it again when others took it for dead.
         self._said: dict[tuple[str, str], User] = {}
-        # Groups and ids of users whom it took out, until somebody is told so.
+        # Groups and ids of users who may have been taken out without anybody being told so.
         self._untold: set[tuple[str, str]] = set()
         self._unsaid: set[tuple[str, str]] = set()
         self._lease = Lease()
+        self._beginning: asyncio.Task[None] | None = None
         self._beats = 0
+        self._sweeping = threading.Lock()
         # Whom a sweep that did not come to its end has found, until a beat tells.
         self._found: list[Departure | Arrival] = []
 
@@ -47,98 +58,119 @@ class DatabasePresence(Presence):
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         if not self._lease.begun:
-            await self._renew()
-        add = partial(rows.add, limit=limit, unique=unique)
-        first = await self._change(add, self.node, group, connection, user)
+            await self._begin()
+        first: bool = await self._changes.submit(group, Add(self.node, connection, user, limit, unique))
         self._said[group, connection] = user
         return first
 
     async def fade(self, group: str, connection: str, user: User) -> None:
-        await self._pool.run(rows.fade, group, connection, user)
+        await self._changes.submit(group, Fade(connection, user))
 
     async def remove(self, group: str, connection: str, user: User) -> bool:
         return bool(await self.remove_all(group, {connection: user}))
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
-        for connection in connections:
-            self._said.pop((group, connection), None)
-        out = await self._change(rows.remove, group, connections, self._untold)
+        every = list(connections.items())
+        known = [user.id for each, user in every if self._said.pop((group, each), None) is not None]
+        try:
+            asked = [self._changes.submit(group, Remove(connection, user)) for connection, user in every]
+            answers = await asyncio.gather(*asked)
+        except BaseException:
+            # It may be done all the same, and is asked for again.
+            self._untold.update((group, id) for id in known)
+            raise
+        out = {
+            user.id: user
+            for (_, user), answer in zip(every, answers, strict=True)
+            if answer == "out" or (answer == "absent" and (group, user.id) in self._untold)
+        }
         self._untold.difference_update((group, user.id) for user in connections.values())
-        return out
+        return list(out.values())
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
-        return await self._pool.run(rows.members, group, after, limit)
+        return await self._reading.run(rows.members, group, after, limit)
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
-        found = await self._pool.run(rows.counts, groups)
+        found = await self._reading.run(rows.counts, groups)
         return [found.get(group, 0) for group in groups]
 
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
-        return await self._pool.run(rows.find, group, list(user_names))
+        return await self._reading.run(rows.find, group, list(user_names))
 
     async def close_group(self, group: str) -> bool:
-        return await self._change(rows.close_group, group)
+        closed: bool = await self._changes.submit(group, Close())
+        return closed
 
     async def take_turn(self, group: str, user: User, token: str) -> bool:
-        return await self._change(rows.take_turn, group, user, token)
+        return await self._reading.run(rows.take_turn, group, user, token)
 
     async def end_turn(self, group: str, user: User, token: str) -> None:
         try:
-            await self._pool.run(rows.end_turn, group, user, token)
+            await self._reading.run(rows.end_turn, group, user, token)
         except Unavailable as error:
             logger.warning("A turn is left to run out: %s", error.message)
 
     async def beat(self) -> list[Departure | Arrival]:
         await self._renew()
         if self._lease.may_sweep():
-            await self._pool.run(rows.sweep, self._found.append)
+            await self._reading.run(self._sweep)
         self._beats += 1
         if self._beats % TIDY_EVERY == 0:
-            await self._pool.run(rows.tidy)
+            await self._reading.run(sweeping.tidy)
         found = self._found[:]
         del self._found[: len(found)]
         return found
 
     async def bury(self, node: str, seconds: float) -> None:
-        await self._pool.run(rows.bury, node, seconds)
+        await self._leasing.run(sweeping.bury, node, seconds)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._pool.close)
+        await self._changes.settle()
+        for pool in (self._writing, self._reading, self._leasing):
+            await asyncio.to_thread(pool.close)
+
+    async def _write(self, group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
+        return await self._writing.run(changes.carry_out, group, entries)
+
+    def _sweep(self) -> None:
+        """In a thread. One that takes longer than a beat goes on."""
+        if self._sweeping.acquire(blocking=False):
+            try:
+                sweeping.sweep(self._found.append)
+            finally:
+                self._sweeping.release()
+
+    async def _begin(self) -> None:
+        """However many come at first, the lease is asked for once."""
+        if self._beginning is None or self._beginning.done():
+            self._beginning = asyncio.create_task(self._renew())
+        await asyncio.shield(self._beginning)
 
     async def _renew(self) -> None:
         begun = self._lease.begun
-        state = await self._pool.run(rows.renew, self.node)
+        state, left = await self._leasing.run(sweeping.renew, self.node)
         if state == "swept":
             # What this process said is being taken out; with a later beat it is said again.
             return
         if state == "begun" and begun:
             self._unsaid.update(self._said)
-        self._lease.renew()
+        self._lease.renew(left)
         await self._say_again()
 
     async def _say_again(self) -> None:
         """Whatever keeps it from its end, the next beat goes on with it."""
-        for group, connection in list(self._unsaid):
-            if (user := self._said.get((group, connection))) is not None:
-                await self._say(group, connection, user)
-            self._unsaid.discard((group, connection))
+        unsaid = list(self._unsaid)
+        for begin in range(0, len(unsaid), CHUNK):
+            await asyncio.gather(*(self._say(*each) for each in unsaid[begin : begin + CHUNK]))
 
-    async def _say(self, group: str, connection: str, user: User) -> None:
-        try:
-            first = await self._change(rows.add, self.node, group, connection, user)
-        except GroupClosed:
-            return
-        if (group, connection) not in self._said:
-            # Removed while we said it.
-            await self._change(rows.remove, group, {connection: user}, self._untold)
-        elif first:
-            self._found.append(Arrival(group, user))
-
-    async def _change(self, change: Callable[..., T], *arguments: Any) -> T:
-        """What a change of ``rows`` answers. It is not made late when nobody waits for it any more."""
-        asked = rows.Asked()
-        try:
-            return await self._pool.run(change, asked, *arguments)
-        except BaseException:
-            asked.given_up = True
-            raise
+    async def _say(self, group: str, connection: str) -> None:
+        user = self._said.get((group, connection))
+        if user is not None:
+            # Whoever is removed from now on is so after this.
+            try:
+                first = await self._changes.submit(group, Add(self.node, connection, user))
+            except GroupClosed:
+                first = False
+            if first:
+                self._found.append(Arrival(group, user))
+        self._unsaid.discard((group, connection))

@@ -1,7 +1,9 @@
-"""When a process may take others for dead: not before it is sure that the store was there for them.
+"""When a process may take others for dead: not before it is sure that the store was there for them, and
+that its clock went as it should.
 
-A store that was away for about a lease comes back with the leases of many over. Who is first to renew its
-own then leaves the others time for theirs.
+A store that was away for about a lease, or whose clock was set on, comes back with the leases of many over.
+Who is first to renew its own then leaves the others time for theirs; so does a process that begins, since it
+cannot know what has been.
 """
 
 from __future__ import annotations
@@ -25,14 +27,22 @@ class Lease:
     def begun(self) -> bool:
         return self._renewed is not None
 
-    def renew(self) -> None:
-        """The store has it."""
+    def renew(self, left: float | None) -> None:
+        """The store has it; by its own clock the old one would still have run for ``left`` seconds. None:
+        it knew of none."""
         now = time.monotonic()
-        # Others may have renewed theirs last a beat or two before this process did.
-        if self._renewed is not None and now - self._renewed > LEASE_SECONDS - PATIENCE_SECONDS:
+        if self._renewed is None or left is None or self._is_odd(now - self._renewed, left):
             self._quiet_until = now + PATIENCE_SECONDS
         self._renewed = now
 
     def may_sweep(self) -> bool:
         """Whether a lease that is over means that its process is gone."""
         return time.monotonic() >= self._quiet_until
+
+    @staticmethod
+    def _is_odd(passed: float, left: float) -> bool:
+        # Others may have renewed theirs last a beat or two before this process did.
+        was_away = passed > LEASE_SECONDS - PATIENCE_SECONDS
+        # One that was shortened, because somebody took this process for dead, looks like that as well.
+        clock_jumped = abs(LEASE_SECONDS - passed - left) > BEAT_SECONDS
+        return was_away or clock_jumped

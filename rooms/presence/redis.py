@@ -208,11 +208,12 @@ class RedisPresence(Presence):
 
     async def _say_again(self) -> None:
         store = self._store
-        if await store.renew() == "swept":
+        state, left = await store.renew()
+        if state == "swept":
             # Others are not to go on with that once all is said again. Nobody is gone.
             await store.sweep(self.node, lambda _: None)
-            await store.renew()
-        self._lease.renew()
+            _, left = await store.renew()
+        self._lease.renew(left)
         # Of one that merely lost its data nobody was told anything.
         self._swept = await store.was_swept(self.node)
         self._differing |= await self._differences()
@@ -255,9 +256,9 @@ class RedisPresence(Presence):
     async def _renew(self) -> None:
         # Several may begin it at once, and only the first is told so.
         begun = self._lease.begun
-        state = await self._store.renew()
+        state, left = await self._store.renew()
         if state == "swept" or (state == "begun" and begun):
             # It lost its data, or others took this process for dead.
             self._leave()
             raise Unavailable("Presence is not available; try again in a moment.")
-        self._lease.renew()
+        self._lease.renew(left)

@@ -28,6 +28,7 @@ from rooms.errors import Unavailable
 from rooms.events import User
 from rooms.presence import scripts
 from rooms.presence.base import (
+    BEAT_SECONDS,
     LEASE_SECONDS,
     TURN_SECONDS,
     Departure,
@@ -140,11 +141,13 @@ class RedisStore:
 
     # Leases ------------------------------------------------------------------------------------------
 
-    async def renew(self) -> str:
-        """Renew the lease: ``kept``, ``begun`` where there was none, ``swept`` where the process was taken
-        for dead, and everything that it said is being taken out."""
-        args = (self._node, LEASE_SECONDS)
-        return str(await _answered(self._renew(keys=self._leases(), args=args)))
+    async def renew(self) -> tuple[str, float | None]:
+        """Renew the lease, and for how many seconds the old one still ran: ``kept``, ``begun`` where there
+        was none, ``swept`` where the process was taken for dead, and everything that it said is being taken
+        out."""
+        args = (self._node, LEASE_SECONDS, BEAT_SECONDS)
+        state, *left = await _answered(self._renew(keys=self._leases(), args=args))
+        return state, float(left[0]) if left else None
 
     async def bury(self, node: str, seconds: float) -> None:
         await _answered(self._bury(keys=self._leases(), args=[node, seconds]))

@@ -94,10 +94,15 @@ local now = time[1] + time[2] / 1000000
 RENEW = (
     _NOW
     + """
-if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 'swept' end
+-- Where the clock was set back, that of a process that is dead would last until it is as late again.
+for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + ARGV[2] + ARGV[3], '+inf')) do
+  redis.call('ZADD', KEYS[1], now + ARGV[2], node)
+end
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return {'swept'} end
 local had = redis.call('ZSCORE', KEYS[1], ARGV[1])
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-return had and 'kept' or 'begun'
+if had then return {'kept', tostring(had - now)} end
+return {'begun'}
 """
 )
 

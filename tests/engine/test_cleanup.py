@@ -416,6 +416,7 @@ async def die(redis: Redis, *nodes: str) -> None:
         await redis.zadd(key, dict.fromkeys(nodes, 1), xx=True)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
     redis: Redis, processes: list[RedisPresence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,6 +451,7 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
     assert sorted(each.user.id for each in told) == sorted(user.id for user in PEOPLE)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
     redis: Redis, processes: list[RedisPresence]
 ) -> None:

@@ -237,6 +237,7 @@ async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once
         await stopping
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_room_waits_longer_for_those_of_a_process_that_ended_if_it_waits_longer_for_all(
     start: Start, chat: Application, clock: SimpleNamespace
 ) -> None:
@@ -259,6 +260,7 @@ async def test_a_room_waits_longer_for_those_of_a_process_that_ended_if_it_waits
         gone.disconnect()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_there_again(
     start: Start,
 ) -> None:

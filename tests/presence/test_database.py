@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from random import Random
 from threading import Event, Thread
+from types import ModuleType
 from typing import Any
 
 import pytest
-from django.db import Error, OperationalError, connections, transaction
+from django.db import Error, OperationalError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from rooms import bounds
 from rooms.errors import Unavailable
 from rooms.events import User
 from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
-from rooms.presence import Arrival, Departure, database, rows
-from rooms.presence.base import GroupClosed
+from rooms.presence import Arrival, Departure, changes, database, group_commit, rows, sweeping
+from rooms.presence.base import GroupClosed, GroupFull, NameInUse, Presence
 from rooms.presence.database import TIDY_EVERY, DatabasePresence
+from rooms.presence.memory import MemoryPresence
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("impatient")]
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
@@ -45,9 +49,9 @@ async def pair() -> AsyncIterator[Pair]:
 
 async def test_nothing_is_left_when_everybody_is_out(pair: Pair) -> None:
     here, there = pair
-    for presence, connection, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
-        await presence.add("g", connection, user, unique=user.guest)
-        await presence.fade("g", connection, user)
+    for presence, place, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
+        await presence.add("g", place, user, unique=user.guest)
+        await presence.fade("g", place, user)
     await here.remove("g", "a1", ANN)
     await there.remove_all("g", {"a2": ANN, "b1": BOB})
     async with here.turn("g", ANN):
@@ -89,7 +93,8 @@ async def test_what_was_said_without_a_lease_is_swept_in_the_end(pair: Pair) -> 
 async def test_a_sweep_of_one_who_says_everything_again_stops(pair: Pair) -> None:
     slow, here = pair
     await slow.add("g", "a1", ANN)
-    assert await here._pool.run(rows._sweep_group, slow.node, "g") == []
+    entries = {row.pk: row.group async for row in PresentConnection.objects.all()}
+    assert await here._reading.run(sweeping.take_out, slow.node, entries) == []
     assert (await here.members("g")).users == [ANN]
 
 
@@ -97,7 +102,7 @@ async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pai
     slow, here = pair
     await slow.add("g", "a1", ANN)
     await PresenceNode.objects.filter(pk=slow.node).aupdate(swept=True, lease=PAST)
-    assert await slow._pool.run(rows.renew, slow.node) == "swept"
+    assert await slow._leasing.run(sweeping.renew, slow.node) == ("swept", None)
     assert await here.beat() == [Departure("g", ANN)]
     assert await slow.beat() == [Arrival("g", ANN)]
     assert await slow.beat() == []
@@ -141,7 +146,7 @@ def held(group: str) -> Iterator[None]:
 
     def hold() -> None:
         try:
-            with rows._group(group):
+            with rows.locked(group):
                 begun.set()
                 over.wait()
         except Error:
@@ -204,13 +209,15 @@ async def test_a_group_that_is_held_keeps_only_its_own_from_being_swept(
 
 
 class Late:
-    """What ``rows`` does under this name is held up, before it or after it, until ``go`` is set."""
+    """What the module does under this name is held up, before it or after it, until ``go`` is set."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *, after: bool = False) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, *, after: bool = False
+    ) -> None:
         self.go, self._reached = Event(), Event()
-        self._what, self._after = getattr(rows, name), after
-        self._restore = lambda: monkeypatch.setattr(rows, name, self._what)
-        monkeypatch.setattr(rows, name, self)
+        self._what, self._after = getattr(module, name), after
+        self._restore = lambda: monkeypatch.setattr(module, name, self._what)
+        monkeypatch.setattr(module, name, self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         answer = self._what(*arguments, **options) if self._after else None
@@ -231,16 +238,19 @@ async def give_up(asking: asyncio.Task[Any]) -> None:
 
 
 async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "ANSWER_SECONDS", 0.05)
+    for module in (database, group_commit):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
     presence = DatabasePresence()
-    late = Late(monkeypatch, "members")
+    late = Late(monkeypatch, rows, "members"), Late(monkeypatch, changes, "carry_out")
     try:
         async with asyncio.timeout(PATIENCE):
-            with pytest.raises(Unavailable) as raised:
-                await presence.members("g")
-        assert raised.value.retry
+            for asking in (presence.members("g"), presence.fade("g", "a1", ANN)):
+                with pytest.raises(Unavailable) as raised:
+                    await asking
+                assert raised.value.retry
     finally:
-        late.go.set()
+        for each in late:
+            each.go.set()
         await presence.close()
 
 
@@ -248,27 +258,28 @@ async def test_who_does_not_wait_to_come_in_is_not_let_in_late(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    late = Late(monkeypatch, "add")
+    late = Late(monkeypatch, changes, "carry_out")
     asking = asyncio.create_task(here.add("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
-    assert not await here.remove("g", "a1", ANN)
     late.go.set()
-    # Its threads have ended.
-    await here.close()
+    assert not await here.remove("g", "a1", ANN)
     assert (await there.members("g")).users == []
 
 
-async def test_who_comes_again_is_not_taken_out_late(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("after", [False, True])
+async def test_who_comes_again_is_not_taken_out_late(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
     here, there = pair
     await here.add("g", "a1", ANN)
-    late = Late(monkeypatch, "remove")
+    late = Late(monkeypatch, changes, "carry_out", after=after)
     asking = asyncio.create_task(here.remove("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
-    assert not await here.add("g", "a1", ANN)
+    coming = asyncio.create_task(here.add("g", "a1", ANN))
     late.go.set()
-    await here.close()
+    assert await coming is after
     assert (await there.members("g")).users == [ANN]
 
 
@@ -276,9 +287,9 @@ async def test_who_was_taken_out_too_late_to_be_told_is_told_when_asked_again(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    for connection, user in (("a1", ANN), ("b1", BOB)):
-        await here.add("g", connection, user)
-    late = Late(monkeypatch, "remove", after=True)
+    for place, user in (("a1", ANN), ("b1", BOB)):
+        await here.add("g", place, user)
+    late = Late(monkeypatch, changes, "carry_out", after=True)
     both = {"a1": ANN, "b1": BOB}
     asking = asyncio.create_task(here.remove_all("g", both))
     await late.reached()
@@ -291,13 +302,37 @@ async def test_who_was_taken_out_too_late_to_be_told_is_told_when_asked_again(
     assert await here.remove_all("g", both) == []
 
 
+async def test_whose_departure_was_not_answered_is_told_when_asked_again(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the database goes away with the answer to a commit."""
+    here, _ = pair
+    await here.add("g", "a1", ANN)
+    carry_out = changes.carry_out
+
+    def unanswered(*arguments: Any) -> None:
+        carry_out(*arguments)
+        raise OperationalError("the connection was lost")
+
+    with monkeypatch.context() as lost:
+        lost.setattr(changes, "carry_out", unanswered)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await here.remove("g", "a1", ANN)
+    assert await here.remove("g", "a1", ANN)
+    assert not await here.remove("g", "a1", ANN)
+
+
 async def test_what_nobody_waits_for_is_not_closed_nor_a_turn_taken(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    for name, arguments in (("close_group", ("g",)), ("take_turn", ("g", ANN, "token"))):
-        late = Late(monkeypatch, name)
-        asking = asyncio.create_task(getattr(here, name)(*arguments))
+    for module, name, ask in (
+        (changes, "carry_out", here.close_group("g")),
+        (rows, "take_turn", here.take_turn("g", ANN, "token")),
+    ):
+        late = Late(monkeypatch, module, name)
+        asking = asyncio.create_task(ask)
         await late.reached()
         await give_up(asking)
         late.go.set()
@@ -310,22 +345,96 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, here = pair
-    for user in (ANN, BOB, EVE):
-        await slow.add("g", user.id, user)
+    groups = ["g", "h", "i"]
+    for group in groups:
+        await slow.add(group, "a1", ANN)
     await here.beat()
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
     assert len(await here.beat()) == 3
-    add, calls = rows.add, 0
+    carry_out, calls = changes.carry_out, 0
 
-    def interrupted(*arguments: Any, **named: Any) -> bool:
+    def interrupted(*arguments: Any) -> list[Any]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise OperationalError("a lock was held for too long")
-        return add(*arguments, **named)
+        return carry_out(*arguments)
 
-    monkeypatch.setattr(rows, "add", interrupted)
+    monkeypatch.setattr(changes, "carry_out", interrupted)
     with pytest.raises(Unavailable):
         await slow.beat()
-    await slow.beat()
-    assert (await here.members("g")).users == [ANN, BOB, EVE]
+    found = await slow.beat()
+    assert await here.counts(groups) == [1, 1, 1]
+    assert {each.group for each in found} == set(groups)
+
+
+# Crowds --------------------------------------------------------------------------------------------
+
+
+async def answer_of(asking: Awaitable[Any]) -> Any:
+    try:
+        return await asking
+    except (GroupFull, NameInUse) as error:
+        return type(error)
+
+
+def ask_anything(presence: Presence, random: Random) -> Awaitable[Any]:
+    """One of few users, with one of few connections and names, comes, fades or goes."""
+    id = random.randrange(6)
+    user = User(name=random.choice("abcd"), id=f"guest-{id}", guest=True)
+    place = f"{id}-{random.randrange(2)}"
+    kind = random.choice(("add", "add", "fade", "remove", "remove"))
+    if kind == "add":
+        limit = random.choice((None, 2, 4))
+        return presence.add("g", place, user, limit=limit, unique=random.random() < 0.5)
+    return presence.fade("g", place, user) if kind == "fade" else presence.remove("g", place, user)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_is_done_together_is_as_if_done_one_by_one(pair: Pair, seed: int) -> None:
+    here, _ = pair
+    memory = MemoryPresence()
+    together, one_by_one = Random(seed), Random(seed)
+    # Whoever came first would wait for the lease, and others would overtake.
+    await here.beat()
+    for _ in range(15):
+        answers = await asyncio.gather(*(answer_of(ask_anything(here, together)) for _ in range(20)))
+        assert answers == [await answer_of(ask_anything(memory, one_by_one)) for _ in range(20)]
+        members = (await here.members("g")).users
+        assert [user.id for user in members] == [user.id for user in (await memory.members("g")).users]
+
+
+async def test_the_lease_does_not_wait_behind_a_crowd(pair: Pair) -> None:
+    here, _ = pair
+    await here.add("g", "a1", ANN)
+    await PresenceNode.objects.aupdate(lease=PAST)
+    go = Event()
+    crowd = [
+        asyncio.ensure_future(pool.run(go.wait)) for pool in (here._writing, here._reading) for _ in range(2)
+    ]
+    beating = asyncio.create_task(here.beat())
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await PresenceNode.objects.filter(lease=PAST).aexists():  # noqa: ASYNC110 (told by nobody)
+                await asyncio.sleep(0)
+    finally:
+        go.set()
+        await asyncio.gather(beating, *crowd)
+
+
+@pytest.mark.django_db
+def test_many_groups_of_a_dead_process_are_swept_together() -> None:
+    many = [f"group {number}" for number in range(sweeping.CHUNK + 20)]
+    PresenceNode.objects.create(pk="dead", lease=PAST)
+    for group in many:
+        user = {"group": group, "user_id": ANN.id}
+        PresentUser.objects.create(**user, name=ANN.name, guest=False, place=b"ann")
+        PresentConnection.objects.create(**user, connection="a1", node="dead")
+    # In one of them ann is elsewhere as well.
+    PresentConnection.objects.create(group=many[0], user_id=ANN.id, connection="a2", node="alive")
+    found: list[Departure] = []
+    with CaptureQueriesContext(connection) as queries:
+        sweeping.sweep(found.append)
+    assert sorted(each.group for each in found) == sorted(many[1:])
+    assert len(queries) < len(many) / 4
+    assert [row.connection for row in PresentConnection.objects.all()] == ["a2"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,11 +12,12 @@ from redis.asyncio import Redis
 
 from rooms.errors import Unavailable
 from rooms.events import User
-from rooms.presence import Arrival, Departure, lease
-from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS, GroupFull, NameInUse
-from rooms.presence.lease import PATIENCE_SECONDS
+from rooms.presence import Arrival, Departure
+from rooms.presence.base import GroupFull, NameInUse
 from rooms.presence.redis import RedisPresence
 from tests import services
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
@@ -288,24 +288,3 @@ async def test_what_nobody_can_read_keeps_nobody_in(
     await die(redis, dead)
     assert await here.beat() == [Departure("g", ANN)]
     assert await redis.exists(f"rooms:node:{dead.node}") == 0
-
-
-async def test_after_an_absence_of_about_a_lease_nobody_is_taken_for_dead_at_once(
-    redis: Redis, pair: tuple[RedisPresence, RedisPresence], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    other, here = pair
-    await other.add("g", "a1", ANN)
-    await here.beat()
-    clock.now += LEASE_SECONDS - BEAT_SECONDS
-    for presence in pair:
-        await die(redis, presence)
-    # The other one has not had its beat yet.
-    assert await here.beat() == []
-    await other.beat()
-    clock.now += PATIENCE_SECONDS
-    assert await here.beat() == []
-    assert await names_in(here, "g") == ["ann"]
-    await die(redis, other)
-    assert await here.beat() == [Departure("g", ANN)]

@@ -1,21 +1,28 @@
 """What presence promises across processes, held against every store that they can share. A process is
-an instance; it is dead when its lease is over, since nothing renews it."""
+an instance; it is dead when its lease is over, since nothing renews it. Processes are patient only where
+that is what is tried."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db.models import F
 from redis.asyncio import Redis
 
 from rooms.errors import Unavailable
 from rooms.events import User
 from rooms.models import PresenceNode
-from rooms.presence import Arrival, Departure, Presence, base
+from rooms.presence import Arrival, Departure, Presence, base, lease
+from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
 from rooms.presence.database import DatabasePresence
+from rooms.presence.lease import PATIENCE_SECONDS
 from rooms.presence.redis import RedisPresence
+
+pytestmark = pytest.mark.usefixtures("impatient")
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
@@ -62,6 +69,42 @@ async def die(kind: str, redis_url: str) -> AsyncIterator[Die]:
             await PresenceNode.objects.filter(pk=presence.node).aupdate(lease=past)
 
     yield die
+    await redis.aclose()
+
+
+@dataclass
+class Clocks:
+    """The processes' own clock, and that of the store, whose leases are made as much older."""
+
+    kind: str
+    redis: Redis
+    now: float = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def go_on(self, seconds: float) -> None:
+        self.now += seconds
+        await self.set_on(seconds)
+
+    async def set_on(self, seconds: float) -> None:
+        """The store's clock alone."""
+        if self.kind == "redis":
+            for key in ("rooms:nodes", "rooms:dead"):
+                for node in await self.redis.zrange(key, 0, -1):
+                    await self.redis.zincrby(key, -seconds, node)
+        else:
+            await PresenceNode.objects.aupdate(lease=F("lease") - timedelta(seconds=seconds))
+
+
+@pytest.fixture
+async def clocks(kind: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clocks]:
+    """Clocks that a test sets on; processes are patient by them."""
+    redis = Redis.from_url(redis_url)
+    clocks = Clocks(kind, redis)
+    monkeypatch.setattr(lease, "time", clocks)
+    monkeypatch.setattr(lease, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    yield clocks
     await redis.aclose()
 
 
@@ -176,6 +219,65 @@ async def test_a_lease_that_is_renewed_in_time_is_nobodys_to_take(processes: Pro
     await slow.beat()
     assert await told(here) == []
     assert await names_in(here, "g") == ["ann"]
+
+
+# Clocks, and stores that were away ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [0, -3600])
+async def test_those_of_a_process_that_died_are_gone_within_a_minute(
+    processes: Processes, clocks: Clocks, jump: float
+) -> None:
+    """Also when the store's clock is set back: a lease would last for an hour more."""
+    dead, here, *_ = processes
+    await here.add("g", "b1", BOB)
+    await clocks.go_on(PATIENCE_SECONDS)
+    await dead.add("g", "a1", ANN)
+    await clocks.set_on(jump)
+    found: list[Departure | Arrival] = []
+    for _ in range(60 // BEAT_SECONDS - 1):
+        await clocks.go_on(BEAT_SECONDS)
+        found += await here.beat()
+    assert found == [Departure("g", ANN)]
+    assert await names_in(here, "g") == ["bob"]
+
+
+async def test_a_process_that_begins_after_an_outage_leaves_the_others_their_time(
+    processes: Processes, clocks: Clocks
+) -> None:
+    first, second, dead, new = processes
+    for presence, user in ((first, ANN), (second, BOB), (dead, EVE)):
+        await presence.add("g", user.id, user)
+    await clocks.go_on(LEASE_SECONDS + BEAT_SECONDS)
+    for presence in (new, first, second):
+        assert await told(presence) == []
+    await clocks.go_on(PATIENCE_SECONDS)
+    assert await told(new) == [("g", "eve")]
+    assert await names_in(new, "g") == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("jump", [-3600, LEASE_SECONDS - BEAT_SECONDS, 3600])
+async def test_a_jump_of_the_stores_clock_is_nobodys_death(
+    processes: Processes, clocks: Clocks, jump: float
+) -> None:
+    here, there, dead, _ = processes
+    for presence, user in ((here, ANN), (there, BOB), (dead, EVE)):
+        await presence.add("g", user.id, user)
+    for _ in range(4):
+        await clocks.go_on(BEAT_SECONDS)
+        assert await told(here, there) == []
+    await clocks.set_on(jump)
+    await clocks.go_on(BEAT_SECONDS)
+    # The other one has not had its beat yet.
+    assert await told(here) == []
+    assert await told(there) == []
+    for _ in range(LEASE_SECONDS // BEAT_SECONDS - 1):
+        await clocks.go_on(BEAT_SECONDS)
+        for presence in (here, there):
+            assert {each.user for each in await presence.beat()} <= {EVE}
+    await clocks.go_on(BEAT_SECONDS)
+    await told(here, there)
+    assert await names_in(here, "g") == ["ann", "bob"]
 
 
 # Processes that are known to be dead ---------------------------------------------------------------
