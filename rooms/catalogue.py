@@ -22,6 +22,7 @@ from rooms.errors import PermissionDenied, RoomExists
 from rooms.events import CreateRoom, Mode, OpenRoom, RoomInfo, User
 from rooms.models import Application, HistoryPolicy, Room, Sequence
 from rooms.restrictions import Restricted, in_force, restricted
+from rooms.threads import check_wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +185,7 @@ def create_room(
                 grace_seconds=request.grace_seconds if isinstance(request, OpenRoom) else None,
             )
             Sequence.objects.create(room=row)
+            check_wanted()
     except IntegrityError:
         if Room.objects.filter(application_id=application.id, name=request.room).exists():
             raise RoomExists(f"There is a room {request.room} already.") from None
@@ -200,8 +202,11 @@ def _check_room_count(application: ApplicationRecord) -> None:
 
 
 def delete_room(pk: int) -> None:
-    for room in Room.objects.filter(pk=pk):
-        room.delete()
+    with transaction.atomic(using=database()):
+        for room in Room.objects.filter(pk=pk):
+            room.delete()
+        # Somebody may have come in since.
+        check_wanted()
 
 
 def passing_rooms(before: datetime) -> list[int]:

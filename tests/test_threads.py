@@ -14,7 +14,7 @@ from django.db import InterfaceError, OperationalError
 
 from rooms import threads
 from rooms.errors import Unavailable
-from rooms.threads import Pool
+from rooms.threads import Pool, check_wanted
 
 
 @pytest.fixture
@@ -106,6 +106,27 @@ async def test_an_answer_that_takes_too_long_is_not_waited_for(gate: threading.E
     gate.set()
     await asyncio.to_thread(pool.close)
     assert await pool.run(int) == 0
+    await asyncio.to_thread(pool.close)
+
+
+async def test_a_job_may_find_out_that_nobody_waits_for_it(gate: threading.Event) -> None:
+    pool = Pool(1, 1, patience=0)
+    done: list[str] = []
+
+    def job(name: str) -> None:
+        gate.wait()
+        check_wanted()
+        done.append(name)
+
+    given_up, waiting = (asyncio.ensure_future(pool.run(job, name)) for name in ("given up", "wanted"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await asyncio.wait({given_up})
+    gate.set()
+    await waiting
+    assert done == ["wanted"]
+    # Whoever is in no pool is not asked.
+    check_wanted()
     await asyncio.to_thread(pool.close)
 
 

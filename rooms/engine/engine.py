@@ -39,7 +39,7 @@ from rooms.limits import Addresses
 from rooms.notices import AnyNotice
 from rooms.presence.base import BEAT_SECONDS, Presence
 from rooms.protocols.native import VERSION
-from rooms.threads import Pool
+from rooms.threads import CATALOGUE_SECONDS, Pool
 
 SWEEP_SECONDS = 60
 REFRESH_SECONDS = 30
@@ -69,7 +69,7 @@ class Engine:
         self.node = presence.node
         self.connections: dict[Connection, _Socket] = {}
         self._handlers = Pool(settings.threads, settings.thread_queue, "rooms-handlers")
-        pool = Pool(settings.threads, settings.thread_queue)
+        pool = Pool(settings.threads, settings.thread_queue, answer_seconds=CATALOGUE_SECONDS)
         self.services = EngineServices(self.loop)
         self.parts = Parts(
             settings=settings,

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from threading import Event
+from typing import Any
 
 import pytest
+from django.db.models.signals import ModelSignal, pre_delete, pre_save
 from django.utils import timezone
 
 from rooms import limits
 from rooms.catalogue import group_of
 from rooms.conf import Backend
 from rooms.engine.engine import Engine
-from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound
+from rooms.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, Unavailable
 from rooms.events import CloseRoom, CreateRoom, Join, Leave, ListRooms
 from rooms.models import Application, Room
-from tests.engine.clients import Client, MakeEngine, refused
+from rooms.threads import CATALOGUE_SECONDS
+from tests.engine.clients import PATIENCE, Client, MakeEngine, refused
 
 
 async def test_the_list(engine: Engine, chat: Application) -> None:
@@ -179,3 +185,58 @@ async def test_what_the_sweep_takes_of_rooms_that_another_process_made(
 async def chat_of_passing_rooms(chat: Application) -> None:
     chat.rooms_stay = False
     await chat.asave()
+
+
+# A database that answers late ----------------------------------------------------------------------
+
+
+@contextmanager
+def late(engine: Engine, signal: ModelSignal) -> Iterator[Event]:
+    """What the database is asked to do to a room is held up until the event, and not waited for long."""
+    reached, go = Event(), Event()
+
+    def hold(**_: Any) -> None:
+        reached.set()
+        go.wait()
+
+    signal.connect(hold, sender=Room)
+    pool = engine.parts.pool
+    assert pool._answer_seconds == CATALOGUE_SECONDS
+    pool._answer_seconds = 0.05
+    try:
+        yield reached
+    finally:
+        pool._answer_seconds = CATALOGUE_SECONDS
+        signal.disconnect(hold, sender=Room)
+        go.set()
+        pool.close()
+
+
+async def test_a_room_whose_maker_was_put_off_is_not_made_late(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann")
+    with late(engine, pre_save):
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(Unavailable) as raised:
+                await ann.ask(CreateRoom(room="new"))
+        assert raised.value.retry
+    assert not await Room.objects.aexists()
+    await ann.ask(CreateRoom(room="new"))
+
+
+async def test_a_room_that_somebody_entered_since_is_not_removed_late(
+    make_engine: MakeEngine, chat: Application
+) -> None:
+    """Presence that is not shared keeps nobody out of it meanwhile."""
+    engine = await make_engine(presence={"BACKEND": "rooms.presence.memory.MemoryPresence"})
+    await chat_of_passing_rooms(chat)
+    ann, bob = await Client.named(engine, "ann", "brief"), await Client.named(engine, "bob")
+    with late(engine, pre_delete) as reached:
+        await ann.ask(Leave(room="brief"))
+        await asyncio.to_thread(reached.wait)
+        # That the room goes is put off, and lets go of it.
+        await engine.parts.tasks.settle()
+        engine.parts.pool._answer_seconds = PATIENCE
+        await bob.ask(Join(room="brief"))
+    await engine.parts.tasks.settle()
+    assert await Room.objects.aexists()
+    await bob.say("brief", "still here")
