@@ -20,7 +20,7 @@ from rooms.events import User
 from rooms.models import PresenceGroup, PresentConnection, PresentUser
 from rooms.presence.base import LEASE_SECONDS, GroupClosed, GroupFull, NameInUse, place_of
 from rooms.presence.group_commit import Entry
-from rooms.presence.rows import called, locked
+from rooms.presence.rows import holders, locked
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,8 @@ class _Group:
         staying = self._users.keys() - {each.user.id for each in changes if isinstance(each, Remove)}
         unique = [each.user for each in changes if isinstance(each, Add) and each.unique]
         if wanted := {user.name for user in unique if user.id not in staying}:
-            holders = PresentUser.objects.filter(called(wanted), group=name)
-            for id, holder in holders.values_list("user_id", "name"):
-                self._holders[names.user_key(holder)].add(id)
+            for holder in holders(name, wanted):
+                self._holders[names.user_key(holder.name)].add(holder.user_id)
         # How many users it has, once that is asked for.
         self._size: int | None = None
         # Keys of rows that are not to be so any more.
@@ -146,12 +145,12 @@ class _Group:
         return first
 
     def _enter(self, user: User, change: Add) -> None:
-        holders = self._holders[names.user_key(user.name)]
-        if change.unique and holders:
+        called_so = self._holders[names.user_key(user.name)]
+        if change.unique and called_so:
             raise NameInUse
         if change.limit is not None and self._number_of_users() >= change.limit:
             raise GroupFull
-        holders.add(user.id)
+        called_so.add(user.id)
         place = place_of(user).encode()
         self._users[user.id] = PresentUser(
             group=self._name, user_id=user.id, name=user.name, guest=user.guest, place=place

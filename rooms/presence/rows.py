@@ -6,7 +6,7 @@ transaction is the lock. Times are the database's own, so that the processes' cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -49,11 +49,10 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
     found: dict[str, User] = {}
     for begin in range(0, len(user_names), CHUNK):
         some = user_names[begin : begin + CHUNK]
-        rows = PresentUser.objects.filter(called(some), group=group).order_by("-place")
         # Of several the first in order, as ever.
-        holders = {names.user_key(row.name): user_of(row) for row in rows}
+        known = {names.user_key(row.name): user_of(row) for row in reversed(holders(group, some))}
         for name in some:
-            if holder := holders.get(names.user_key(name)):
+            if holder := known.get(names.user_key(name)):
                 found[name] = holder
     return found
 
@@ -100,13 +99,15 @@ def locked(*groups: str) -> Iterator[dict[str, bool]]:
         yield {name: bool(is_closed) for name, is_closed in found.items()}
 
 
-def called(user_names: Iterable[str]) -> Q:
-    """Who has one of these names, in whatever case."""
-    wanted = Q()
+def holders(group: str, user_names: Collection[str]) -> list[PresentUser]:
+    """Who has one of these names, in whatever case; in the order of members. At most ``CHUNK`` names."""
+    # One look into the index for each name: of conditions joined by OR databases try each on every row.
+    look = f'SELECT * FROM {PresentUser._meta.db_table} WHERE "group" = %s AND place >= %s AND place < %s'
+    values: list[str | bytes] = []
     for name in user_names:
-        first, beyond = places_of(name)
-        wanted |= Q(place__gte=first.encode(), place__lt=beyond.encode())
-    return wanted
+        values += [group, *(place.encode() for place in places_of(name))]
+    found = PresentUser.objects.raw(" UNION ALL ".join([look] * len(user_names)), values)
+    return sorted(found, key=lambda row: bytes(row.place))
 
 
 def user_of(row: PresentUser) -> User:
