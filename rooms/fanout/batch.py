@@ -50,10 +50,13 @@ class Round:
     @classmethod
     def begun(cls, members: Collection[Outbox], encoded: Encoded, exclude: Outbox | None) -> Self:
         """A round that begins with this event; whoever cannot hear it with the others is apart."""
-        begun = cls()
+        begun, kind, batch = cls(), None, None
         for member in members:
-            kind = type(member.protocol)
-            if member is not exclude and encoded[kind] is not None and member.attach(begun.batch(kind)):
+            # Mostly all speak the same.
+            if type(member.protocol) is not kind and member is not exclude:
+                kind = type(member.protocol)
+                batch = None if encoded[kind] is None else begun.batch(kind)
+            if batch is not None and member is not exclude and member.attach(batch):
                 begun.attached += 1
             else:
                 begun.apart[member] = None
@@ -116,10 +119,16 @@ class Batch:
         if self.size > LONGEST_ROUND:
             self.round.open = False
 
+    def ended(self) -> list[bytes]:
+        """All of it; nothing is added any more."""
+        if self.round.open or self.round.batches:
+            self.round.end()
+        return self.frames
+
     def framed(self) -> bytes:
-        """All of it as WebSocket frames; made once, when nothing is added any more."""
+        """The same as WebSocket frames; made once."""
         if not self._framed:
-            self._framed = framed(self.frames, self._kind)
+            self._framed = framed(self.ended(), self._kind)
         return self._framed
 
 

@@ -106,8 +106,9 @@ class Outbox:
             return False
         if self._frames:
             self._step_aside()
-        self._frames.append(batch)
-        if len(self._frames) == 1:
+            self._frames.append(batch)
+        else:
+            self._frames.append(batch)
             self._wake()
         return True
 
@@ -176,13 +177,17 @@ class Outbox:
         frames: list[bytes] = []
         for each in self._take():
             if isinstance(each, Batch):
-                frames += each.frames
+                frames += each.ended()
             else:
                 frames.append(each)
         return joined(frames, self.protocol.separator)
 
     def take_framed(self) -> list[bytes]:
         """The same as WebSocket frames, in as few pieces as the others' writes can be shared."""
+        if len(self._frames) == 1 and type(batch := self._frames[0]) is Batch:
+            # Most hear what all others hear and nothing else.
+            self._frames.clear()
+            return [batch.framed()]
         kind, pieces, own = type(self.protocol), [], []
         for each in self._take():
             if not isinstance(each, Batch):
@@ -199,9 +204,7 @@ class Outbox:
     def _take(self) -> list[bytes | Batch]:
         frames, self._frames = self._frames, []
         for each in frames:
-            if isinstance(each, Batch):
-                each.round.end()
-            else:
+            if not isinstance(each, Batch):
                 self._bytes -= len(each)
         return frames
 
