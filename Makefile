@@ -5,6 +5,7 @@
 #   make test ARGS="-k presence"      on SQLite, then on PostgreSQL
 #   make chaos                        the long runs of the oracle, tests/chaos/: an hour and more
 #   make lint                         what CI checks besides the tests
+#   make bench-check                  whether what everybody needs became slower; ARGS=--commit takes it as it is now
 #   make lock                         requirements/*.in -> hash-locked requirements/*.txt
 
 ADDR ?= 127.0.0.1:8000
@@ -28,7 +29,7 @@ CREATE = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Room
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 endif
 
-.PHONY: run test test-sqlite test-postgres chaos lint lock clean
+.PHONY: run test test-sqlite test-postgres chaos bench-check lint lock clean
 
 run: $(VENV)/.base
 	@$(BIN)/python manage.py demo --addr $(ADDR)
@@ -55,6 +56,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	DATABASE_URL=sqlite:///$(VENV)/lint.sqlite3 $(BIN)/python manage.py makemigrations --check --dry-run
+
+bench-check: $(VENV)/.test
+	$(BIN)/python -m benchmarks.check $(ARGS)
 
 lock:
 	@test -n "$(UV)" || { echo "make lock needs uv: pip install uv"; exit 1; }

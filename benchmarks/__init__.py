@@ -1,0 +1,1 @@
+"""Benchmarks: how fast Rooms is, beside its peers."""
