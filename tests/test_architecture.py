@@ -26,7 +26,9 @@ STOREYS = {
     **dict.fromkeys(["protocols", "frames"], 1),
     **dict.fromkeys(["fanout", "limits"], 2),
     **dict.fromkeys(["conf", "models", "restrictions", "catalogue", "policy", "metrics"], 3),
-    **dict.fromkeys(["threads", "bounds", "histories", "presence", "extensions", "layers", "migrations"], 3),
+    **dict.fromkeys(
+        ["threads", "together", "bounds", "histories", "presence", "extensions", "layers", "migrations"], 3
+    ),
     **dict.fromkeys(["engine", "api"], 4),
     **dict.fromkeys(
         [

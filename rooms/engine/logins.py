@@ -7,7 +7,6 @@ descend from one login share its id, and a logout revokes that id in the databas
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from rooms import names, policy
+from rooms.engine.accounts import are_registered
 from rooms.engine.directory import LiveApplication, user_group
 from rooms.engine.parts import Parts, event_of, user_of
 from rooms.errors import (
@@ -38,6 +38,7 @@ from rooms.fanout import Connection
 from rooms.limits import TokenBucket
 from rooms.models import RevokedLogin
 from rooms.presence.base import GroupFull, NameInUse
+from rooms.together import Together
 
 SALT = "rooms.login"
 
@@ -57,6 +58,7 @@ class Logins:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
+        self._registered: Together[str, str, bool] = Together(partial(parts.pool.run, are_registered))
 
     async def by_session(self, connection: Connection, application: LiveApplication, user: Any) -> None:
         """Log the handshake's Django user in, where the application admits them; else nothing."""
@@ -117,7 +119,9 @@ class Logins:
     async def _answer(self, connection: Connection, request: Login, application: LiveApplication) -> None:
         user = user_of(connection)
         connection.login = connection.login or uuid.uuid4().hex
-        token = await self._parts.pool.run(_token, application.record.name, user, connection.login)
+        signed = partial(_token, application.record.name, user, connection.login)
+        # Of a guest nothing is in the database.
+        token = signed() if user.guest else await self._parts.pool.run(signed)
         connection.send(Reply(id=request.id, data={"user": user, "token": token}))
 
     async def logout(self, connection: Connection, request: Logout) -> None:
@@ -171,7 +175,7 @@ class Logins:
         if request.name is None:
             raise BadRequest("Log in with a name or with a token.")
         name = names.user_name(request.name)
-        if await self._parts.pool.run(_is_registered, name):
+        if await self._registered.ask(names.user_key(name), name):
             raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
         return Identity(user=User(name=name, id=f"guest-{uuid.uuid4().hex}", guest=True))
 
@@ -229,19 +233,6 @@ class Logins:
 
 
 # What follows runs in threads ----------------------------------------------------------------------
-
-
-def _is_registered(name: str) -> bool:
-    model = get_user_model()
-    field = model.USERNAME_FIELD
-    users = model._default_manager
-    key = names.user_key(name)
-    if key.isascii() and "ss" not in key:
-        return users.filter(**{f"{field}__iexact": key}).exists()
-    # Databases know upper and lower case of ASCII only: what may be alike is compared here.
-    alike = "".join(each if each.isascii() else ".{1,2}" for each in map(re.escape, key))
-    found = users.filter(**{f"{field}__iregex": f"^{alike.replace('ss', '(ss|.)')}$"})
-    return any(names.user_key(each) == key for each in found.values_list(field, flat=True))
 
 
 def _identity(user: Any, login: str | None = None) -> Identity | None:

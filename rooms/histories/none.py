@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -14,6 +15,7 @@ from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.rows import put_state, read_state
 from rooms.threads import Pool
+from rooms.together import Together
 
 
 class NoHistory(History):
@@ -21,6 +23,9 @@ class NoHistory(History):
 
     def __init__(self) -> None:
         self._pool = Pool(2, 256, "rooms-state", answer_seconds=ANSWER_SECONDS)
+        self._states: Together[int, RoomRecord, list[Message]] = Together(
+            partial(self._pool.run, _read_states)
+        )
 
     async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
         if message.state is True:
@@ -31,7 +36,7 @@ class NoHistory(History):
         return Appended(message)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
-        return Snapshot(state=await self._pool.run(_read_state, room))
+        return Snapshot(state=await self._states.ask(room.id, room))
 
     async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
         return Page(messages=[], more=False)
@@ -57,6 +62,6 @@ def _put_state(room: RoomRecord, message: Message) -> BadRequest | None:
         return put_state(room, message, None)
 
 
-def _read_state(room: RoomRecord) -> list[Message]:
+def _read_states(rooms: dict[int, RoomRecord]) -> dict[int, list[Message]]:
     with bounded_reading():
-        return read_state(room)
+        return {id: read_state(room) for id, room in rooms.items()}

@@ -1,0 +1,58 @@
+"""Asking a store for many at once: a crowd that comes in shares a thread's turn and a query."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
+from typing import Generic, TypeVar
+
+Key = TypeVar("Key")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+# So many are asked for at once; a query has bounds.
+MOST = 100
+
+
+class Together(Generic[Key, Question, Answer]):
+    """What is asked while ``answer`` is under way goes with the next call of it: nobody is answered
+    with what was read before they asked. Belongs to one event loop."""
+
+    def __init__(self, answer: Callable[[dict[Key, Question]], Awaitable[Mapping[Key, Answer]]]) -> None:
+        self._answer = answer
+        self._waiting: dict[Key, tuple[Question, asyncio.Future[Answer]]] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    async def ask(self, key: Key, question: Question) -> Answer:
+        """The answer, for all who ask with this ``key`` meanwhile. Raises what ``answer`` raises."""
+        if (waiting := self._waiting.get(key)) is None:
+            waiting = self._waiting[key] = question, asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+        # Somebody else may go on waiting for it.
+        return await asyncio.shield(waiting[1])
+
+    async def _ask_all(self) -> None:
+        try:
+            while self._waiting:
+                asked = dict(islice(self._waiting.items(), MOST))
+                for key in asked:
+                    del self._waiting[key]
+                await self._ask(asked)
+        finally:
+            self._asking = None
+
+    async def _ask(self, asked: dict[Key, tuple[Question, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._answer({key: question for key, (question, _) in asked.items()})
+            for answer, (_, future) in [(answers[key], each) for key, each in asked.items()]:
+                future.set_result(answer)
+        except Exception as error:
+            for _, future in asked.values():
+                future.set_exception(error)
+                # Perhaps nobody waits any more; then it is seen by nobody else.
+                future.exception()
+        finally:
+            for _, future in asked.values():
+                future.cancel()
