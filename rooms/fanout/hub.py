@@ -15,6 +15,7 @@ from rooms.events import Joined, Left, Message, Position, Push
 from rooms.fanout.batch import Encoded, Round
 from rooms.fanout.connection import Connection
 from rooms.fanout.group import Delivery, Group
+from rooms.fanout.outbox import Outbox
 from rooms.fanout.sequencer import Sequencer
 
 
@@ -220,24 +221,34 @@ class Hub:
     ) -> None:
         encoded = Encoded(delivery.event, found.application)
         settling = found.settling and seq is not None
-        if delivery.only is None and delivery.among is None and not volatile and not settling:
-            self._tell_together(group, found, delivery, encoded, seq)
+        if delivery.only is None and delivery.among is None and not settling:
+            self._tell_together(group, found, delivery, encoded, seq, volatile)
         else:
             # What each is told depends on who it is.
             self._tell_each(group, found, delivery, encoded, seq, volatile)
 
     def _tell_together(
-        self, group: str, found: Group, delivery: Delivery, encoded: Encoded, seq: int | None
+        self,
+        group: str,
+        found: Group,
+        delivery: Delivery,
+        encoded: Encoded,
+        seq: int | None,
+        volatile: bool,
     ) -> None:
         exclude, whose = delivery.exclude, delivery.whose
         if not found.round.goes_on:
             found.round = Round.begun(found.members, encoded, exclude)
         elif exclude is not None:
             exclude.step_aside(found.round)
+        if volatile:
+            for connection in found.members:
+                if connection.is_slow():
+                    connection.step_aside(found.round)
         found.round.add(encoded)
         for member in found.round.apart:
             if member is not exclude and (frame := encoded[type(member.protocol)]) is not None:
-                member.push(frame, group, seq, whose)
+                self._tell(member, frame, group, seq, whose, volatile)
 
     def _tell_each(
         self,
@@ -260,9 +271,20 @@ class Hub:
             frame = encoded[type(member.protocol)]
             if frame is None:
                 continue
-            if volatile and member.is_slow():
-                self.dropped["volatile"] += 1
-                continue
-            member.push(frame, group, seq, whose)
+            self._tell(member, frame, group, seq, whose, volatile)
         if seq is not None and settled:
             found.settling = {each: until for each, until in settled.items() if until > seq}
+
+    def _tell(
+        self,
+        member: Outbox,
+        frame: bytes,
+        group: str,
+        seq: int | None,
+        whose: tuple[str, bool] | None,
+        volatile: bool,
+    ) -> None:
+        if volatile and member.is_slow():
+            self.dropped["volatile"] += 1
+        else:
+            member.push(frame, group, seq, whose)

@@ -130,7 +130,10 @@ class Outbox:
 
     def is_slow(self) -> bool:
         """More than half of the outbox is taken: what may be dropped is dropped."""
-        return self.waiting * 2 > self._limits.bytes or len(self._frames) * 2 > self._limits.frames
+        if not self._frames:
+            return self._bytes * 2 > self._limits.bytes
+        frames = sum(len(each.frames) if isinstance(each, Batch) else 1 for each in self._frames)
+        return self.waiting * 2 > self._limits.bytes or frames * 2 > self._limits.frames
 
     def hold(self) -> None:
         """Queue pushes aside until ``release``, so that an answer can go before them."""

@@ -66,7 +66,7 @@ def counting(patched: pytest.MonkeyPatch, counts: Counter[str], name: str, owner
 
 
 async def cost(
-    engine: Engine, members: int, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, members: int, monkeypatch: pytest.MonkeyPatch, *, volatile: bool
 ) -> tuple[Counter[str], list[Wire]]:
     """What it takes to tell a room of so many several messages in one turn, and what they got."""
     room = f"room of {members}"
@@ -87,7 +87,7 @@ async def cost(
         counting(patched, counts, "frames", frames, "frame")
         async with asyncio.timeout(PATIENCE):
             for number in range(MESSAGES):
-                await clients[0].engine.messages.send(clients[0].connection, _message(room, number))
+                await clients[0].engine.messages.send(clients[0].connection, _message(room, number, volatile))
             await settled()
     return counts, wires
 
@@ -103,15 +103,16 @@ def _counted_broadcast(counts: Counter[str]) -> Any:
     return classmethod(counted)
 
 
-def _message(room: str, number: int) -> Any:
-    return Send(id=number, room=room, data=Raw(str(number).encode()))
+def _message(room: str, number: int, volatile: bool) -> Any:
+    return Send(id=number, room=room, data=Raw(str(number).encode()), volatile=volatile)
 
 
+@pytest.mark.parametrize("volatile", [False, True])
 async def test_a_member_more_costs_a_write_and_nothing_else(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, volatile: bool
 ) -> None:
-    few, _ = await cost(engine, 3, monkeypatch)
-    many, wires = await cost(engine, MEMBERS, monkeypatch)
+    few, _ = await cost(engine, 3, monkeypatch, volatile=volatile)
+    many, wires = await cost(engine, MEMBERS, monkeypatch, volatile=volatile)
     # What is done regularly makes a task now and then.
     assert many.pop("tasks") < few.pop("tasks") + MEMBERS // 4
     assert many == few
