@@ -1,0 +1,1 @@
+"""What the benchmarks say, where that can be told without measuring."""
