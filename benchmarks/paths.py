@@ -24,6 +24,8 @@ MANY = 1000
 SOME = 250
 FEW = 10
 REPEATS = 10
+# Of what is done for each member, even a lock's few bytecodes are too many.
+A_MEMBER = 1.03
 
 REQUEST = b"\r\n".join(
     [
@@ -42,12 +44,14 @@ REQUEST = b"\r\n".join(
 @dataclass(frozen=True, slots=True)
 class Path:
     """``run`` does so many operations; afterwards everything is as it was before. It is ``timed`` if it does
-    not touch more memory than stays near the processor, which is the others' as well."""
+    not touch more memory than stays near the processor, which is the others' as well. ``most`` times the
+    committed bytecodes are lawful."""
 
     name: str
     operations: int
     run: Callable[[], Awaitable[None]]
     timed: bool = True
+    most: float = 1.15
 
 
 class Transport(asyncio.Transport):
@@ -157,10 +161,22 @@ async def opened() -> AsyncIterator[list[Path]]:
     gc.freeze()
     try:
         yield [
-            Path("one message to 1,000 members", MANY, partial(_told, many, "large", 1), timed=False),
-            Path("eight messages to 1,000 members", 8 * MANY, partial(_told, many, "large", 8), timed=False),
-            Path("one message to 250 members", SOME, partial(_told, some, "middle", 1)),
-            Path("eight messages to 250 members", 8 * SOME, partial(_told, some, "middle", 8)),
+            Path(
+                "one message to 1,000 members",
+                MANY,
+                partial(_told, many, "large", 1),
+                timed=False,
+                most=A_MEMBER,
+            ),
+            Path(
+                "eight messages to 1,000 members",
+                8 * MANY,
+                partial(_told, many, "large", 8),
+                timed=False,
+                most=A_MEMBER,
+            ),
+            Path("one message to 250 members", SOME, partial(_told, some, "middle", 1), most=A_MEMBER),
+            Path("eight messages to 250 members", 8 * SOME, partial(_told, some, "middle", 8), most=A_MEMBER),
             Path("a request and its answer", REPEATS, partial(_asked, alone)),
             Path("a join and a leave", REPEATS, partial(_in_and_out, alone)),
             Path("a connection and its end", REPEATS, partial(_connected, connect)),
