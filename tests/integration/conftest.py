@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import pytest
 
 from tests import services
-from tests.servers import KINDS, Server, fresh_database, running
+from tests.servers import KINDS, Kind, Server, fresh_database
+
+
+# Of a fixture with parameters pytest keeps one value at a time: each file would start each kind anew.
+@functools.cache
+def shared(kind: Kind) -> Server:
+    """The run's server of this kind, ended with the run."""
+    return Server.start(kind)
 
 
 @pytest.fixture(scope="session", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Server:
     """A server of each kind, one process, without Redis. Shared: use names that no other test uses."""
-    server = Server.start(request.param)
-    with running(server):
-        yield server
+    return shared(request.param)
 
 
 @pytest.fixture(scope="session")
-def redis_pair() -> Iterator[tuple[Server, Server]]:
+def redis_pair() -> tuple[Server, Server]:
     """One site with two processes, which hear each other through Redis. Shared, too."""
     redis_url = services.redis("pair").url
     database_url = fresh_database()
     first = Server.start("uvicorn", database_url, redis_url)
-    second = Server.start("uvicorn", database_url, redis_url)
-    with running(first, second):
-        yield first, second
+    return first, Server.start("uvicorn", database_url, redis_url)
 
 
 @pytest.hookimpl(wrapper=True)
