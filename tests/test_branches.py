@@ -49,8 +49,8 @@ class Visitor:
         self._woken = asyncio.Event()
         self._service = Trunk(engine, operations(engine), self.connection, self)
 
-    async def run(self, user: Any) -> None:
-        await self._service.run(user)
+    def run(self, user: Any) -> None:
+        self._running = asyncio.create_task(self._service.run(user))
 
     # As a socket.
 
@@ -78,6 +78,11 @@ class Visitor:
     def drop(self) -> None:
         """The socket is gone."""
         self._sent.put_nowait(None)
+
+    async def gone(self) -> None:
+        """Drop, and wait until nothing is left of it."""
+        self.drop()
+        await self._running
 
     async def hear(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
@@ -126,17 +131,17 @@ Open = Callable[..., Awaitable[Visitor]]
 
 @asynccontextmanager
 async def doors(engine: Engine) -> AsyncIterator[Open]:
-    running: list[tuple[Visitor, asyncio.Task[None]]] = []
+    visitors: list[Visitor] = []
 
     async def open_(user: Any = None, **options: Any) -> Visitor:
         visitor = Visitor(engine, **options)
-        running.append((visitor, asyncio.create_task(visitor.run(user))))
+        visitor.run(user)
+        visitors.append(visitor)
         return visitor
 
     yield open_
-    for visitor, task in running:
-        visitor.drop()
-        await task
+    for visitor in visitors:
+        await visitor.gone()
 
 
 @pytest.fixture
@@ -241,11 +246,9 @@ async def test_the_end_of_the_socket_leaves_everything(
     ann = await visit()
     await ann.login("ann", "lobby")
     await ann.login("ann", app="quiz")
-    ann.drop()
     bob = await visit()
-    async with asyncio.timeout(PATIENCE):
-        while ann.connection in engine.connections:
-            await bob.settle()
+    await ann.gone()
+    await bob.settle()
     assert await present(engine, "chat") == await present(engine, "quiz") == []
     assert await present(engine, "chat", "lobby") == []
     assert list(engine.connections) == [bob.connection]
@@ -255,7 +258,7 @@ async def test_the_end_of_the_socket_leaves_everything(
 async def test_who_goes_can_return_with_the_same_name(visit: Open, lobby: Room) -> None:
     ann = await visit()
     await ann.login("ann", "lobby")
-    ann.drop()
+    await ann.gone()
     again = await visit()
     await again.login("ann", "lobby")
 
