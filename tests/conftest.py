@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,11 +12,14 @@ from collections.abc import AsyncIterator
 import django
 import hypothesis
 import pytest
+import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connections
+from django.test import TransactionTestCase
 
 from tests import services
+from tests.databases import fixture_teardown
 from tests.servers import SITE_VARIABLES, on_postgres
 
 
@@ -34,6 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
         except pytest.fail.Exception as reason:
             pytest.exit(str(reason), returncode=1)
     django.setup()
+    TransactionTestCase._fixture_teardown = fixture_teardown
     # A run that is told to end ends as with Ctrl-C, and takes its servers along.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # The real hashers are slow on purpose.
@@ -51,7 +54,7 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def no_connection_left(request: pytest.FixtureRequest) -> None:
     """After an asynchronous test, close the database connections of the thread that asgiref kept for it."""
-    if inspect.iscoroutinefunction(getattr(request, "function", None)):
+    if pytest_asyncio.is_async_test(request.node):
         request.getfixturevalue("close_connections_of_the_thread")
 
 
