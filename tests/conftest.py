@@ -46,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("suite")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take long first, so that at the end no process waits for another's."""
+    items.sort(key=lambda item: item.path.parent.name not in {"chaos", "integration"})
+
+
 def pytest_report_header() -> str:
     """Which database the run is on."""
     return f"rooms: on {'PostgreSQL' if on_postgres() else 'SQLite'}"
