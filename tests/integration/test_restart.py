@@ -6,13 +6,19 @@ import asyncio
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.integration.native import Visitors, unique
-from tests.servers import on_postgres
+from tests.servers import KINDS, on_postgres
 
 if TYPE_CHECKING:
     from tests.servers import Server
 
+#: Nothing of a server runs when it is killed, so one kind is enough.
+one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 
+
+@one_kind
 async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
@@ -48,6 +54,7 @@ async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
         assert [message["seq"] for message in data["messages"]] == [*range(11, 23)]
 
 
+@one_kind
 async def test_rooms_that_were_made_survive_kill_9(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.integration.doors import DOORS
 from tests.integration.sites import Guests
+from tests.servers import KINDS
 
 if TYPE_CHECKING:
     from tests.integration.doors import Native, Rtbroadcaster
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: What both of them say, in this order; by event name and data as native clients are told.
 SAID = {"title": "Doors, all five", "slide": ["2", "x"], "size": {"x": 1}}
+
+#: What is stored has nothing to do with who serves, so one kind is enough.
+one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 
 #: The same as rtbroadcaster's clients are told.
 REPLAYED = [("title", ["Doors, all five"]), ("slide", ["2", "x"]), ("size", ['{"x": 1}'])]
@@ -53,6 +57,7 @@ async def check_at_every_door(guests: Guests, room: str) -> None:
         assert [each for each in await client.answers() if client.is_message(each)] == []
 
 
+@one_kind
 @pytest.mark.parametrize("how", ["restart", "kill"])
 @pytest.mark.parametrize("application", ["durable", "bench"])
 async def test_state_outlives_its_server(server: Server, how: str, application: str) -> None:
@@ -74,6 +79,7 @@ async def test_state_outlives_its_server(server: Server, how: str, application: 
         assert told == [*({**SAID, "title": "Replaced"}).items(), ("new", 1)]
 
 
+@one_kind
 async def test_state_of_an_rtbroadcaster_owner_outlives_a_crash(server: Server) -> None:
     async with Guests(server, "durable") as guests:
         owner = await guests.come("rtbroadcaster")

@@ -19,7 +19,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from tests.integration.native import PATIENCE, Client, Visitors, make_application, unique
-from tests.servers import BASE_DIR, Server, running
+from tests.servers import BASE_DIR, Server, on_postgres, running
+
+once = pytest.mark.skipif(on_postgres(), reason="the same on every database: it runs on SQLite")
 
 WORKERS = 2
 # The system chooses a worker for each connection. So many are never all with the same one.
@@ -134,6 +136,7 @@ async def test_who_was_at_a_worker_that_is_killed_is_soon_told_to_be_gone(
     assert sorted(user["name"] for user in gone) == sorted(client.user["name"] for client in lost)
 
 
+@once
 def test_a_second_site_on_the_same_port_is_refused(site: Server) -> None:
     address = f"127.0.0.1:{site.port}"
     again = subprocess.run(
@@ -224,6 +227,7 @@ def farewell(client: Client) -> dict[str, Any]:
     return client.log[-1]
 
 
+@once
 @pytest.mark.parametrize("everybody", [False, True], ids=["the supervisor", "every process"])
 async def test_with_a_signal_all_clients_are_told_and_may_come_back_soon(
     ending: Server, everybody: bool
@@ -244,6 +248,7 @@ async def test_with_a_signal_all_clients_are_told_and_may_come_back_soon(
     assert "Traceback" not in ending.log.read_text()
 
 
+@once
 async def test_workers_take_leave_too_where_their_supervisor_is_killed(ending: Server) -> None:
     await all_serve(ending)
     workers = ending.workers
