@@ -4,6 +4,7 @@
 #   make run ADDR=127.0.0.1:8000
 #   make test ARGS="-k presence"      on SQLite, then on PostgreSQL
 #   make chaos                        the long runs of the oracle, tests/chaos/: an hour and more
+#   make bench                        Rooms beside other servers, benchmarks/: an hour and more
 #   make lint                         what CI checks besides the tests
 #   make bench-check                  whether what everybody needs became slower; ARGS=--commit takes it as it is now
 #   make lock                         requirements/*.in -> hash-locked requirements/*.txt
@@ -31,7 +32,7 @@ CREATE = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Room
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 endif
 
-.PHONY: run test test-sqlite test-postgres chaos bench-check lint lock clean
+.PHONY: run test test-sqlite test-postgres chaos bench bench-check lint lock clean
 
 run: $(VENV)/.base
 	@$(BIN)/python manage.py demo --addr $(ADDR)
@@ -47,12 +48,17 @@ test-postgres: $(VENV)/.test
 		$(foreach name,browser dialling farewells gowsev hostile_doors native_clocks native_connecting native_fuzz native_limits \
 			native_requests native_transport roomer runrooms vectors,--ignore=tests/integration/test_$(name).py) \
 		$(foreach name,fanout js management/test_supervising.py protocols test_architecture.py test_documentation.py \
-			test_frames.py test_reconnecting.py websocket,--ignore=tests/$(name)) \
+			benchmarks/test_generator.py test_frames.py test_reconnecting.py websocket,--ignore=tests/$(name)) \
 		$(ARGS)
 
 # make chaos ARGS="--on postgres --seeds 1 --messages 5000" is a small one; --help says more.
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos.run $(ARGS)
+
+# In an environment of its own: what Rooms is measured beside is no part of it. ARGS="--help" says more.
+bench:
+	@$(MAKE) --no-print-directory VENV=.venv-benchmarks .venv-benchmarks/.benchmarks
+	@.venv-benchmarks/bin/python -m benchmarks $(ARGS)
 
 # makemigrations looks at a database; not at the one of `make run`.
 lint: $(VENV)/.test
@@ -66,7 +72,7 @@ bench-check: $(VENV)/.test
 
 lock:
 	@test -n "$(UV)" || { echo "make lock needs uv: pip install uv"; exit 1; }
-	for name in base test; do (cd requirements && $(abspath $(UV)) pip compile --quiet --upgrade --universal \
+	for name in base test benchmarks; do (cd requirements && $(abspath $(UV)) pip compile --quiet --upgrade --universal \
 		--python-version 3.11 --generate-hashes --no-header --no-annotate $$name.in -o $$name.txt) || exit 1; done
 
 clean:
@@ -77,6 +83,10 @@ $(BIN)/python:
 	$(CREATE)
 
 $(VENV)/.base: requirements/base.txt | $(BIN)/python
+	$(INSTALL) -r $<
+	@touch $@
+
+$(VENV)/.benchmarks: requirements/benchmarks.txt | $(BIN)/python
 	$(INSTALL) -r $<
 	@touch $@
 

@@ -1,0 +1,74 @@
+"""Goes through the rounds. In a round every scenario is run by all its peers, one after the other; every
+other round in reversed order. So what disturbs the machine disturbs all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import load
+from benchmarks.peers import Peer
+from benchmarks.scenarios import Scenario
+from benchmarks.serving import CannotServe, Ground
+
+#: The reports of each scenario and peer, by their names.
+Reports = dict[tuple[str, str], list[dict[str, Any]]]
+
+
+def turns(
+    scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int
+) -> Iterator[tuple[int, Scenario, Peer]]:
+    """Every run, in order."""
+    for number in range(rounds):
+        order = peers if number % 2 == 0 else peers[::-1]
+        for scenario in scenarios:
+            yield from ((number, scenario, peer) for peer in order if peer.takes(scenario))
+
+
+def measure(
+    program: Path,
+    ground: Ground,
+    runs: Sequence[tuple[int, Scenario, Peer]],
+    *,
+    members: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> Reports:
+    """Carry the runs out and tell of each in a line. One that went wrong is kept with its fault."""
+    reports: Reports = {}
+    for position, (number, scenario, peer) in enumerate(runs, start=1):
+        report = one(program, ground, scenario, peer, scenario.arguments(members, seconds))
+        reports.setdefault((scenario.name, peer.name), []).append(report)
+        done = f"{position}/{len(runs)}  round {number + 1}"
+        say(f"{done}  {scenario.name:10} {peer.name:24} {line(scenario, report)}")
+    return reports
+
+
+def one(
+    program: Path, ground: Ground, scenario: Scenario, peer: Peer, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """The report of one run on a server that is started for it."""
+    protocol = "durable" if scenario.is_stored else peer.protocol
+    path = [] if peer.path is None else ["--path", peer.path]
+    try:
+        with ground.serve(peer) as (port, pids):
+            return load.run(program, protocol, port, pids, [*arguments, *path])
+    except CannotServe as error:
+        return {"fault": f"it does not start: {error}"}
+
+
+def line(scenario: Scenario, report: dict[str, Any]) -> str:
+    """A report in a line."""
+    if report["fault"]:
+        return f"FAULT: {report['fault']}"
+    if scenario.scenario == "connect":
+        return (
+            f"{report['connects_per_second']:9.0f}/s  {report['connect_cpu_us']:8.1f} µs  "
+            f"{report['connection_kb']:6.1f} kB"
+        )
+    return (
+        f"{report['deliveries_per_second']:9.0f}/s  {report['cpu_us']:8.2f} µs  "
+        f"p50 {report['p50_ms']:.1f} ms  p99 {report['p99_ms']:.1f} ms  "
+        f"generator {report['generator_cores']:.2f}"
+    )
