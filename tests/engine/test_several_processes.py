@@ -176,6 +176,7 @@ async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
 # Processes that end --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(start: Start) -> None:
     await Application.objects.aupdate(grace_seconds=0)
     dead, here, there = await start(), await start(grace_seconds=0), await start(grace_seconds=0)
@@ -202,6 +203,7 @@ async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(sta
         gone.disconnect()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_process_that_ends_in_order_leaves_those_who_fade_to_the_others(start: Start) -> None:
     ending, here = await start(grace_seconds=0), await start()
     witness = await Client.named(here, "witness", "lobby")
