@@ -263,6 +263,13 @@ def fresh_database(bench: bool = True) -> str:
     return f"sqlite:///{path}"
 
 
+# Of a fixture with parameters pytest keeps one value at a time: each file would start each kind anew.
+@functools.cache
+def shared(kind: Kind) -> Server:
+    """The run's server of this kind, ended with the run."""
+    return Server.start(kind)
+
+
 @contextlib.contextmanager
 def running(*servers: Server) -> Iterator[None]:
     """Stop these servers at the end of the block."""

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 
 import pytest
 
 from tests import services
-from tests.servers import KINDS, Kind, Server, fresh_database
-
-
-# Of a fixture with parameters pytest keeps one value at a time: each file would start each kind anew.
-@functools.cache
-def shared(kind: Kind) -> Server:
-    """The run's server of this kind, ended with the run."""
-    return Server.start(kind)
+from tests.servers import KINDS, Server, fresh_database, shared
 
 
 @pytest.fixture(scope="session", params=KINDS)

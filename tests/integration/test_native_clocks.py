@@ -1,22 +1,18 @@
 """What the server does by its own clock: login deadlines, heartbeats, grace periods.
 
-Each of these takes as long as the default that it is about, so they run side by side. Where something must
-*not* have happened yet, or must be over, another of the server's own clocks tells so: a connection that never
-logs in lives 10 s.
+Each of these takes as long as the default that it is about, so they run side by side, on all kinds of
+servers. Where something must *not* have happened yet, or must be over, another of the server's own clocks
+tells so: a connection that never logs in lives 10 s.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
-from tests.integration import native
-from tests.integration.native import unique
-
-if TYPE_CHECKING:
-    from tests.integration.native import Visitors
-
-visitors = native.visitors
+from tests.integration.native import Client, Visitors, unique
+from tests.servers import KINDS, shared
 
 
 async def login_deadline(visitors: Visitors) -> None:
@@ -81,10 +77,16 @@ async def a_returned_member_stays_when_the_grace_period_ends(visitors: Visitors)
     assert (await witness.request("members", room=room))["count"] == 2
 
 
-async def the_name_of_a_dropped_guest_is_free_again(visitors: Visitors, with_room: bool) -> None:
-    first = await visitors.guest()
-    if with_room:
-        await first.join(unique("room"))
+async def the_name_of_a_dropped_guest_is_free_again(visitors: Visitors) -> None:
+    await is_free_again(visitors, await visitors.guest())
+
+
+async def the_name_of_one_who_dropped_out_of_a_room_is_free_again(visitors: Visitors) -> None:
+    (first,) = await visitors.members(unique("room"), 1)
+    await is_free_again(visitors, first)
+
+
+async def is_free_again(visitors: Visitors, first: Client) -> None:
     first.drop()
     await login_deadline(visitors)
     second = await visitors.connect()
@@ -113,18 +115,33 @@ async def who_drop_out_of_many_rooms_disturb_nobody(visitors: Visitors) -> None:
             await other.join(unique("room"))
 
 
-async def test_the_clocks(visitors: Visitors) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        for story in (
-            login_deadline,
-            login_deadline_starts_over_after_a_logout,
-            who_has_logged_in_stays,
-            who_never_answers_a_ping_is_closed,
-            who_answers_stays,
-            who_drops_leaves_after_the_grace_period,
-            a_returned_member_stays_when_the_grace_period_ends,
-            who_drop_out_of_many_rooms_disturb_nobody,
-        ):
-            tasks.create_task(story(visitors), name=story.__name__)
-        for with_room in (True, False):
-            tasks.create_task(the_name_of_a_dropped_guest_is_free_again(visitors, with_room))
+STORIES = (
+    login_deadline,
+    login_deadline_starts_over_after_a_logout,
+    who_has_logged_in_stays,
+    who_never_answers_a_ping_is_closed,
+    who_answers_stays,
+    who_drops_leaves_after_the_grace_period,
+    a_returned_member_stays_when_the_grace_period_ends,
+    the_name_of_a_dropped_guest_is_free_again,
+    the_name_of_one_who_dropped_out_of_a_room_is_free_again,
+    who_drop_out_of_many_rooms_disturb_nobody,
+)
+
+
+async def told(story: Callable[[Visitors], Awaitable[None]], visitors: Visitors) -> None:
+    """Carry out a story; what goes wrong says where."""
+    try:
+        await story(visitors)
+    except Exception as error:
+        error.add_note(f"{story.__name__}, under {visitors.server.kind}")
+        raise
+
+
+async def test_the_clocks() -> None:
+    servers = [shared(kind) for kind in KINDS]
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+        for server in servers:
+            visitors = await stack.enter_async_context(Visitors(server))
+            for story in STORIES:
+                tasks.create_task(told(story, visitors))

@@ -22,15 +22,28 @@ if TYPE_CHECKING:
 SCENARIOS = vectors.load()
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def outcomes(request: pytest.FixtureRequest) -> dict[str, Exception | None]:
-    """What went wrong with each scenario. All are played at once, since most of their time is listening."""
-    kind: Kind = request.param
-    return asyncio.run(vectors.play_all(SCENARIOS, sites.site(kind).ws))
+Outcomes = dict[str, Exception | None]
+
+
+@pytest.fixture(scope="module")
+def played() -> dict[Kind, Outcomes]:
+    """What went wrong with each scenario under each kind of server. All are played at once, since most of
+    their time is listening."""
+    addresses = [sites.site(kind).ws for kind in KINDS]
+
+    async def play_all() -> list[Outcomes]:
+        return await asyncio.gather(*(vectors.play_all(SCENARIOS, address) for address in addresses))
+
+    return dict(zip(KINDS, asyncio.run(play_all()), strict=True))
+
+
+@pytest.fixture(params=KINDS)
+def outcomes(request: pytest.FixtureRequest, played: dict[Kind, Outcomes]) -> Outcomes:
+    return played[request.param]
 
 
 @pytest.mark.parametrize("name", [str(each) for each in SCENARIOS])
-def test_the_server_answers_as_the_transcript_says(outcomes: dict[str, Exception | None], name: str) -> None:
+def test_the_server_answers_as_the_transcript_says(outcomes: Outcomes, name: str) -> None:
     if (error := outcomes[name]) is not None:
         raise error
 
