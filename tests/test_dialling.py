@@ -15,6 +15,7 @@ from rooms.engine.dials import MOST_DIALS, Dial
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode, UnknownConnection
 from rooms.extensions import Extension
+from tests.accepting import accept_no_more
 from tests.engine.clients import PATIENCE, Client
 from tests.engine.conftest import chat, installed, wire
 
@@ -40,6 +41,7 @@ class Service:
 
     async def close(self) -> None:
         if self._server is not None:
+            await accept_no_more(self._server)
             self._server.close()
             await self._server.wait_closed()
 

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import InvalidStatus
 
+from tests.accepting import accept_no_more
 from tests.integration.native import PATIENCE, make_application
 from tests.servers import Server, running
 
@@ -35,6 +36,8 @@ async def calls() -> AsyncIterator[tuple[int, asyncio.Queue[ServerConnection]]]:
 
     async with serve(called, "127.0.0.1", 0) as service:
         yield service.sockets[0].getsockname()[1], calls
+        # It is being dialled again at any moment.
+        await accept_no_more(service)
 
 
 def bridge(server: Server, port: int) -> str:
