@@ -14,7 +14,7 @@ from math import ceil, floor, log10
 from benchmarks.figures import Figures, Spread, cost_of
 
 SHOWN = ("fanout-8", "fanout-1", "rooms", "echo")
-WIDTH, NAMES, RIGHT, ROW, HEAD, FOOT = 820, 270, 90, 22, 44, 34
+WIDTH, NAMES, RIGHT, ROW, HEAD, FOOT = 820, 300, 90, 22, 44, 34
 
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #24292f }
