@@ -30,7 +30,7 @@ from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
-from rooms.histories.rows import message_of, put_state, read_state, said, sender_id
+from rooms.histories.rows import insert, message_of, put_state, read_state, said, sender_id
 from rooms.threads import OUTAGES, Pool
 
 logger = logging.getLogger("rooms.histories")
@@ -139,7 +139,7 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
         return [error] * len(appends)
     first = sequence.seq
     known = _known_keys(room, appends)
-    rows: list[models.Message] = []
+    rows: list[dict[str, Any]] = []
     results: list[Any] = []
     for each in appends:
         used = (sender_id(each.message), each.key)
@@ -151,11 +151,11 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
             continue
         sequence.seq += 1
         kept = msgspec.structs.replace(each.message, seq=sequence.seq)
-        rows.append(models.Message(room_id=room.id, seq=sequence.seq, key=each.key, **said(kept)))
-        rows[-1].state = kept.state is True
+        row = {"room_id": room.id, "seq": sequence.seq, "key": each.key, "state": kept.state is True}
+        rows.append(row | said(kept))
         known[used] = kept
         results.append(Appended(kept))
-    models.Message.objects.using(database()).bulk_create(rows)
+    insert(rows)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
         _retention(room, sequence.seq).delete_some()
