@@ -58,7 +58,7 @@ class Figures:
 
 
 async def bytecodes_of(run: Callable[[], Awaitable[None]]) -> int:
-    """How many this thread carries out."""
+    """How many this thread carries out. Exact on Python 3.11, the oldest; newer ones tell only of some."""
     count = 0
 
     def opcode(frame: FrameType, event: str, argument: Any) -> Any:

@@ -82,17 +82,21 @@ async def test_who_comes_while_going_is_told_in_that_order(
 ) -> None:
     bob, ann = await Client.named(engine, "bob", "lobby"), await Client.named(engine, "ann", "lobby")
     double = await again(engine, ann)
-    remove = engine.parts.presence.remove
+    remove, removed = engine.parts.presence.remove, asyncio.Event()
 
     async def slowly(*arguments: Any) -> bool:
         out = await remove(*arguments)
+        removed.set()
         # In so many turns of the loop anybody comes in who does not wait for this answer.
         for _ in range(200):
             await asyncio.sleep(0)
         return out
 
     monkeypatch.setattr(engine.parts.presence, "remove", slowly)
-    await asyncio.gather(ann.ask(Leave(room="lobby")), double.ask(Join(room="lobby")))
+    leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
+    await soon(removed)
+    await double.ask(Join(room="lobby"))
+    await leaving
     await engine.parts.tasks.settle()
     assert told_of(bob, "ann") == ["joined", "left", "joined"]
     assert diary == ["+bob", "+ann", "-ann", "+ann"]
