@@ -18,7 +18,7 @@ from rooms.engine.handshakes import Handshake, claims_of
 from rooms.errors import LoginRefused, NameTaken, NotLoggedIn, RoomsError
 from rooms.events import Addressed, Error, Login, Reply, Request
 from rooms.fanout import Branch, Connection
-from rooms.limits import TokenBucket
+from rooms.limits import Limit, TokenBucket
 from rooms.serving import Service
 
 # Each takes memory, and is a member of a group: a socket is in at most so many applications.
@@ -39,7 +39,7 @@ class Trunk(Service):
         self._handshake = handshake
         self._branches: dict[str, Branch] = {}
         # Of each application: what a client may still ask does not grow with every login.
-        self._buckets: defaultdict[str, dict[str, TokenBucket]] = defaultdict(dict)
+        self._buckets: defaultdict[str, dict[Limit, TokenBucket]] = defaultdict(dict)
         self._user: Any = None
         self._abort: Callable[[], None] = lambda: None
 

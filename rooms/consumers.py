@@ -189,7 +189,7 @@ class _AsgiSocket:
         self._receive = receive
         self._send = send
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         message = await self._receive()
         if message["type"] != "websocket.receive":
             return None

@@ -92,7 +92,7 @@ class _DialledSocket:
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         from websockets.exceptions import ConnectionClosed
 
         try:

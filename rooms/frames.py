@@ -30,6 +30,8 @@ OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 # Close codes that this module finds a reason for; ``NO_CODE`` is a close frame without one.
 PROTOCOL_ERROR, NO_CODE, BAD_TEXT, POLICY, TOO_BIG = 1002, 1005, 1007, 1008, 1009
 
+# A client's frame that holds nothing: two bytes, and the mask.
+SHORTEST = 6
 LONGEST_CONTROL = 125
 LONGEST_REASON = LONGEST_CONTROL - 2
 # Fragments may be empty, so that the limit of a message's size alone would never be reached.
@@ -101,6 +103,8 @@ class Reader:
         """Everything that is complete now, in order. Never raises."""
         if self._ended:
             return []
+        if self._rest is None and self._opcode is None and (message := self._only(data)) is not None:
+            return [message]
         buffer: bytes | bytearray = data
         if self._rest is not None:
             self._rest += data
@@ -116,6 +120,28 @@ class Reader:
         else:
             self._rest = None if self._ended or read == len(buffer) else bytearray(memoryview(buffer)[read:])
         return said
+
+    def _only(self, data: bytes) -> str | bytes | None:
+        """The message that a piece mostly is, whole and alone; None: it has to be looked at more closely."""
+        if len(data) < SHORTEST or data[0] not in _WHOLE:
+            return None
+        second, key = data[1], 2
+        size = len(data) - 6
+        if second == _MASKED | 126:
+            key, size = 4, size - 2
+            if data[2] << 8 | data[3] != size:
+                return None
+        elif second != _MASKED | size or size > LONGEST_CONTROL:
+            return None
+        if size > self._limit:
+            return None
+        payload = apply_mask(data[key + 4 :], data[key : key + 4])
+        if data[0] == _WHOLE[1]:
+            return payload
+        try:
+            return payload.decode()
+        except UnicodeDecodeError:
+            return None
 
     def _read(self, buffer: bytes | bytearray, said: list[Said]) -> int:
         """Read whole frames; returns where they end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from typing import TypeAlias
 
 # Of a list, where its reader names no limit, and whatever limit they name.
 LIST_LIMIT = 100
@@ -14,6 +15,11 @@ LONGEST_LIST = 1000
 def list_limit(wanted: int | None) -> int:
     """How many entries a list gets that is wanted so long; None: its reader does not say."""
     return min(LIST_LIMIT if wanted is None else wanted, LONGEST_LIST)
+
+
+# Where a rate is lawful, the rate and its burst: a room's id, or None for all that has no rate of its own. A
+# changed rate is another limit, and begins at once.
+Limit: TypeAlias = tuple[int | None, int, int]
 
 
 class TokenBucket:
@@ -34,7 +40,8 @@ class TokenBucket:
         if self._rate == 0:
             return True
         self._refill()
-        tokens = min(tokens, self._burst)
+        if tokens > self._burst:
+            tokens = self._burst
         if self._tokens < tokens:
             return False
         self._tokens -= tokens
@@ -47,7 +54,9 @@ class TokenBucket:
 
     def _refill(self) -> None:
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._updated) * self._rate)
+        self._tokens += (now - self._updated) * self._rate
+        if self._tokens > self._burst:
+            self._tokens = self._burst
         self._updated = now
 
 

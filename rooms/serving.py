@@ -36,7 +36,7 @@ BYTES_A_REQUEST = 64 * 1024
 class Socket(Structural):
     """What is left of a WebSocket when its origin is taken away."""
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         """The next frame; None when the socket has ended."""
 
     async def send(self, frame: bytes, *, binary: bool) -> None: ...
@@ -122,36 +122,33 @@ class Service:
     async def _listen(self) -> None:
         """Take frames until the socket ends; one request after the other, in order."""
         connection = self._connection
-        while (frame := await self._socket.receive()) is not None:
+        source = self._wire or self._socket
+        while (frame := await source.next()) is not None:
             connection.heard, connection.pinged = time.monotonic(), False
-            if _size(frame, self._largest) > self._largest:
+            if _is_longer(frame, self._largest):
                 connection.close(CloseCode.FRAME_TOO_LARGE, f"A frame has at most {self._largest} bytes.")
             else:
                 await self._read(frame)
 
     async def _read(self, frame: str | bytes) -> None:
         connection, throttle = self._connection, self._engine.throttle
-        asks_once, asked = connection.protocol.asks_once, 0
         # A large frame is as much work as many small ones.
-        cost = 1 + len(frame) // BYTES_A_REQUEST
+        request, cost = None, 1 + len(frame) // BYTES_A_REQUEST
         try:
             for request in connection.protocol.receive(frame):
                 if connection.close_code is not None:
                     return
-                free = asks_once and asked > 0
-                if free or throttle.allows(self._asking(request), request, cost=cost):
+                if throttle.allows(self._asking(request), request, cost):
                     await self._carry_out(request)
-                asked, cost = asked + 1, 1
-                await self._give_way()
+                cost = 0 if connection.protocol.asks_once else 1
+                connection.requests += 1
+                if not connection.requests % REQUESTS_A_TURN:
+                    await asyncio.sleep(0)
         except ProtocolError as error:
             connection.close(error.close_code, error.message)
-        if not asked:
-            throttle.allows(connection, None, cost=cost)
-            await self._give_way()
-
-    async def _give_way(self) -> None:
-        self._connection.requests += 1
-        if self._connection.requests % REQUESTS_A_TURN == 0:
+        if request is None:
+            throttle.allows(connection, None, cost)
+            # Many such frames are work as well.
             await asyncio.sleep(0)
 
     async def _carry_out(self, request: Request | Error) -> None:
@@ -174,8 +171,8 @@ class Service:
         """Whose request it is."""
         return self._connection
 
-    async def _operate(self, request: Request) -> None:
-        await self._operations[type(request)](self._connection, request)
+    def _operate(self, request: Request) -> Awaitable[None]:
+        return self._operations[type(request)](self._connection, request)
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -222,8 +219,9 @@ class Service:
         connection.writing_since = None
 
 
-def _size(frame: str | bytes, interesting: int) -> int:
-    """Bytes of a frame; text is only measured exactly where it matters."""
-    if isinstance(frame, bytes) or len(frame) * 4 <= interesting or len(frame) > interesting:
-        return len(frame)
-    return len(frame.encode())
+def _is_longer(frame: str | bytes, most: int) -> bool:
+    """Whether a frame has more than so many bytes; text is only encoded where that decides."""
+    # A character has up to four.
+    if len(frame) * 4 <= most:
+        return False
+    return len(frame if isinstance(frame, bytes) else frame.encode()) > most

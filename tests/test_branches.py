@@ -54,7 +54,7 @@ class Visitor:
 
     # As a socket.
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         return await self._sent.get()
 
     async def send(self, frame: bytes, *, binary: bool) -> None:

@@ -27,7 +27,7 @@ class Broken:
         self.closed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.tried = asyncio.Event()
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         await asyncio.wait({self.closed})
         return None
 
@@ -66,6 +66,10 @@ class Stuck:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.closed: list[int] = []
+
+    async def next(self) -> str | bytes | None:
+        await asyncio.Event().wait()
+        return None
 
     def write(self, data: bytes) -> bool:
         self.written.append(data)

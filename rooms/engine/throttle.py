@@ -6,7 +6,7 @@ from rooms.engine.directory import Directory
 from rooms.errors import CloseCode, RateLimited
 from rooms.events import Addressed, Error, Publish, Quit, Request, Send
 from rooms.fanout import Connection
-from rooms.limits import Strikes, TokenBucket
+from rooms.limits import Limit, Strikes, TokenBucket
 from rooms.protocols import error_answer
 
 # So many refused requests within so many seconds end the connection; whoever comes back and does it
@@ -15,20 +15,28 @@ MOST_STRIKES = 3
 STRIKE_SECONDS = 30
 
 
+# What a room's own rate counts.
+_SAID = (Send, Publish)
+
+
 class Throttle:
     """``rate`` and ``burst`` are those of connections that are in no application."""
 
     def __init__(self, directory: Directory, rate: int = 0, burst: int = 0) -> None:
         self._directory = directory
-        self._outside = rate, burst
+        self._outside: Limit = None, rate, burst
         self._strikes = Strikes(STRIKE_SECONDS)
         self._closed = Strikes(STRIKE_SECONDS)
 
-    def allows(self, connection: Connection, request: Request | Error | None, *, cost: float = 1) -> bool:
+    def allows(self, connection: Connection, request: Request | Error | None, cost: float = 1) -> bool:
         """Whether the request may be carried out; otherwise it has been answered here. None is a frame that
         asks nothing; ``cost`` is how many usual requests it is worth."""
+        limit = self._limit(connection, request)
+        if (bucket := connection.buckets.get(limit)) is None:
+            _, rate, burst = limit
+            bucket = connection.buckets[limit] = TokenBucket(rate, burst)
         # Whoever wants to go is never in the way, and whom this server called itself may speak.
-        if isinstance(request, Quit) or connection.dialled or self._bucket(connection, request).take(cost):
+        if bucket.take(cost) or isinstance(request, Quit) or connection.dialled:
             return True
         error = RateLimited("Too many requests at once; try again in a moment.")
         id = request.id if isinstance(request, Request) else None
@@ -42,24 +50,19 @@ class Throttle:
         self._strikes.sweep()
         self._closed.sweep()
 
-    def _bucket(self, connection: Connection, request: Request | Error | None) -> TokenBucket:
-        """The connection's own bucket, or the one for messages to a room that has its own rate."""
+    def _limit(self, connection: Connection, request: Request | Error | None) -> Limit:
+        """The connection's own, or that of a room which has its own rate, for messages to it."""
         asked = request.request if isinstance(request, Addressed) else request
-        if isinstance(asked, Publish) or (isinstance(asked, Send) and asked.room in connection.memberships):
+        if isinstance(asked, _SAID):
             room = self._directory.known_room(connection.application, asked.room)
-            if room is not None and room.record.request_rate is not None:
-                rate, burst = room.record.request_rate, room.record.request_burst
-                return self._found(connection, f"room {room.record.id} {rate} {burst}", rate, burst)
+            if (
+                room is not None
+                and room.record.request_rate is not None
+                and (isinstance(asked, Publish) or asked.room in connection.memberships)
+            ):
+                return room.record.id, room.record.request_rate, room.record.request_burst
         live = self._directory.known_application(connection.application)
-        rate, burst = (live.record.request_rate, live.record.request_burst) if live else self._outside
-        return self._found(connection, f"{rate} {burst}", rate, burst)
-
-    def _found(self, connection: Connection, name: str, rate: int, burst: int) -> TokenBucket:
-        # The rate is part of the name, so that a changed one begins at once.
-        bucket = connection.buckets.get(name)
-        if bucket is None:
-            bucket = connection.buckets[name] = TokenBucket(rate, burst)
-        return bucket
+        return (None, live.record.request_rate, live.record.request_burst) if live else self._outside
 
     def _close(self, connection: Connection) -> None:
         # Whom the protocol makes anonymous is somebody else every time.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rooms.events import User
 from rooms.fanout.outbox import DEFAULT_LIMITS, Outbox, OutboxLimits
-from rooms.limits import TokenBucket
+from rooms.limits import Limit, TokenBucket
 from rooms.protocols import Protocol
 
 
@@ -76,7 +76,7 @@ class Connection(Outbox):
         self.login: str | None = None
         self.memberships: dict[str, Membership] = {}
         self.requests = 0
-        self.buckets: dict[str, TokenBucket] = {}
+        self.buckets: dict[Limit, TokenBucket] = {}
         # Monotonic times that the heartbeat reads, as ``writing_since`` is: last sign of life, since when
         # something is so.
         self.heard = 0.0

@@ -24,7 +24,10 @@ LONGEST_WRITE = 64 * 1024
 
 
 class Wire(Protocol):
-    """Where whole WebSocket frames are written: the scope extension of ``servers/websocket.py``."""
+    """Where whole WebSocket frames are read and written: the scope extension of ``servers/websocket.py``."""
+
+    async def next(self) -> str | bytes | None:
+        """What the client says next; None when the socket has ended."""
 
     def write(self, data: bytes, /) -> bool: ...
 

@@ -6,7 +6,7 @@ writing one encode. ``data`` is checked but not parsed on the way through.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Union
 
 import msgspec
@@ -57,6 +57,14 @@ RESERVED = frozenset(_TYPES) | {
 }
 RESERVED -= {"message"}
 
+_WITH_ROOM = frozenset(each for each in _REQUESTS if "room" in each.__struct_fields__)
+# The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them.
+_TEXTS: dict[type[Request], tuple[str, ...]] = {
+    events.Send: ("event", "key"),
+    events.CreateRoom: ("title",),
+    events.ListRooms: ("prefix",),
+}
+
 _RequestId: Any = RequestId | None
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Union[_REQUESTS])  # noqa: UP007
 _encoder = msgspec.json.Encoder()
@@ -73,35 +81,35 @@ class Native(Protocol):
     separator: ClassVar[bytes | None] = b"\n"
     subprotocol: ClassVar[str | None] = "rooms.v1"
 
-    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+    def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
         if isinstance(frame, bytes):
             raise ProtocolError("This protocol speaks text frames, got a binary one.")
-        for line in frame.split("\n"):
-            if line and not line.isspace():
-                yield _read(line)
+        if "\n" not in frame:
+            return (_read(frame),) if frame and not frame.isspace() else ()
+        return (_read(line) for line in frame.split("\n") if line and not line.isspace())
 
     def send(self, event: Push | Request) -> bytes | None:
-        if isinstance(event, Reply):
-            if event.id is None:
-                return None
-            if isinstance(event.data, JoinData | HistoryData):
-                event = msgspec.structs.replace(event, data=_without_words(event.data))
         return self.broadcast(event, "")
 
     @classmethod
     def broadcast(cls, event: Push | Request, application: str) -> bytes | None:
-        if isinstance(event, Message):
-            event = plain(event)
-        elif isinstance(event, Rejoined):
-            return None
-        elif isinstance(event, Direct):
-            return _direct(event)
-        return _encoder.encode(event)
+        if (translate := _TRANSLATED.get(type(event))) is None:
+            return _encoder.encode(event)
+        translated = translate(event)
+        return None if translated is None else _encoder.encode(translated)
 
 
 def plain(message: Message) -> Message:
     """The message as native clients know it."""
     return message if message.words is UNSET else msgspec.structs.replace(message, words=UNSET)
+
+
+def _reply(reply: Reply) -> Reply | None:
+    if reply.id is None:
+        return None
+    if isinstance(reply.data, (JoinData, HistoryData)):
+        return msgspec.structs.replace(reply, data=_without_words(reply.data))
+    return reply
 
 
 def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
@@ -111,11 +119,11 @@ def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
     return msgspec.structs.replace(data, messages=messages, state=[plain(each) for each in data.state])
 
 
-def _direct(event: Direct) -> bytes | None:
+def _direct(event: Direct) -> Message | None:
     # What other clients say outside of rooms has no place here: it would seem to be said in one.
     if event.outside:
         return None
-    said = Message(
+    return Message(
         room=event.room,
         event=event.event,
         data=event.data,
@@ -124,7 +132,15 @@ def _direct(event: Direct) -> bytes | None:
         time=clock.now(),
         to=[event.to] if event.to else UNSET,
     )
-    return _encoder.encode(said)
+
+
+# What native clients know otherwise, or not at all. Everything else they are told as it is.
+_TRANSLATED: dict[type[Push | Request], Callable[[Any], Push | None]] = {
+    Reply: _reply,
+    Message: plain,
+    Direct: _direct,
+    Rejoined: lambda event: None,
+}
 
 
 def _read(line: str) -> Request | Error:
@@ -146,22 +162,14 @@ def _read(line: str) -> Request | Error:
 
 def _check(request: Request) -> None:
     """The rules that types cannot say."""
-    room: str | None = getattr(request, "room", None)
-    if room is not None:
-        names.room_name(room)
-    if any(text is not None and "\0" in text for text in _texts(request)):
-        raise BadRequest("Names, keys and titles hold no NUL.")
-    if isinstance(request, events.Send) and request.event in RESERVED:
+    if type(request) in _WITH_ROOM:
+        names.room_name(request.room)  # type: ignore[attr-defined]
+    for field in _TEXTS.get(type(request), ()):
+        text: str | None = getattr(request, field)
+        if text is not None and "\0" in text:
+            raise BadRequest("Names, keys and titles hold no NUL.")
+    if isinstance(request, events.Send) and request.event is not None and request.event in RESERVED:
         raise ReservedEvent(f"The event name {request.event} belongs to the protocol; choose another.")
-
-
-def _texts(request: Request) -> tuple[str | None, ...]:
-    """The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them."""
-    if isinstance(request, events.Send):
-        return request.event, request.key
-    if isinstance(request, events.CreateRoom):
-        return (request.title,)
-    return (request.prefix,) if isinstance(request, events.ListRooms) else ()
 
 
 def _explain(line: str) -> Error:

@@ -91,7 +91,7 @@ class WebSocket(Wire):
         if not self._connect_told:
             self._connect_told = True
             return {"type": "websocket.connect"}
-        message = await self._next()
+        message = await self.next()
         if isinstance(message, str):
             return {"type": "websocket.receive", "text": message}
         if message is not None:

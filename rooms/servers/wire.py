@@ -139,6 +139,26 @@ class Wire(asyncio.Protocol):
 
     # Reading -----------------------------------------------------------------------------------------
 
+    async def next(self) -> str | bytes | None:
+        """What the application takes next; None: the connection has ended, and ``_end`` says how. Raises
+        ClientDisconnected when that was told before: whoever asks on and on would hold up everybody."""
+        while not self._received:
+            if self._end_told:
+                raise ClientDisconnected
+            if self._end is not None:
+                self._end_told = True
+                return None
+            if self._waiter is not None and not self._waiter.done():
+                raise RuntimeError(
+                    "The application waits for the client already. Lawful: one receive at a time."
+                )
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        message = self._received.pop()
+        if self._paused and not self._received:
+            self._resume_reading()
+        return message
+
     def _read_on(self) -> None:
         data, self._unread = self._unread[:READ_A_TURN], self._unread[READ_A_TURN:]
         self._read(data)
@@ -149,19 +169,25 @@ class Wire(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         heard = self._reader.receive(data)
-        messages = [said for said in heard if isinstance(said, (str, bytes))]
-        if messages and self._state == OPEN:
+        if len(heard) == 1 and isinstance(heard[0], (str, bytes)):
+            self._hand_over([heard[0]])
+            return
+        if messages := [said for said in heard if isinstance(said, (str, bytes))]:
             self._hand_over(messages)
         if len(messages) != len(heard):
             self._mind(heard)
 
     def _hand_over(self, messages: list[str | bytes]) -> None:
         """Messages for the application. Whose earlier ones are not taken yet is read no further."""
-        behind = bool(self._received)
-        self._received[:0] = messages[::-1]
-        self._wake()
-        if behind:
+        if self._state != OPEN:
+            return
+        messages.reverse()
+        if self._received:
+            self._received[:0] = messages
             self._pause_reading()
+        else:
+            self._received = messages
+        self._wake()
 
     def _mind(self, heard: list[Said]) -> None:
         """What is said to the server itself."""
@@ -240,29 +266,6 @@ class Wire(asyncio.Protocol):
         if self._config.ws_ping_interval:
             self._keepalive = Keepalive.of(self._loop, self._config.ws_ping_interval)
             self._place = self._keepalive.add(self)
-
-    async def _next(self) -> str | bytes | None:
-        """What the application takes next; None: the connection has ended, and ``_end`` says how. Raises
-        ClientDisconnected when that was told before: whoever asks on and on would hold up everybody."""
-        while not self._received:
-            if self._end_told:
-                raise ClientDisconnected
-            if self._end is not None:
-                self._end_told = True
-                return None
-            if self._waiter is not None:
-                raise RuntimeError(
-                    "The application waits for the client already. Lawful: one receive at a time."
-                )
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        message = self._received.pop()
-        if self._paused and not self._received:
-            self._resume_reading()
-        return message
 
     def _say_last(self, code: int, reason: str, seconds: float, heard: str = "") -> None:
         """Whoever does not answer in time is let go of. What was heard before is still taken."""

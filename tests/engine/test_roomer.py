@@ -58,7 +58,7 @@ class Socket:
         self.sent: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.got: asyncio.Queue[bytes | None] = asyncio.Queue()
 
-    async def receive(self) -> bytes | None:
+    async def next(self) -> bytes | None:
         return await self.sent.get()
 
     async def send(self, frame: bytes, *, binary: bool) -> None:
