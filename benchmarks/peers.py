@@ -42,7 +42,8 @@ class Peer:
             return scenario.name in self.only
         if self.protocol == "goroomserver":
             return scenario.name in {"echo", "handshake"}
-        if self.protocol == "rtbroadcaster" and scenario.name == "echo":
+        if self.protocol == "rtbroadcaster" and scenario.name in {"echo", "unstalled", "stalled"}:
+            # It answers nothing, and closes whoever sends more than 512 bytes.
             return False
         if self.protocol == "tutorial" and "rate" in scenario.options:
             # Far beyond it: its queues would be measured, and for most of a minute.

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
+enum { CONTINUATION = 0, TEXT = 1, BINARY = 2, CLOSE = 8, PING = 9, PONG = 10 };
 enum { LARGEST_PAYLOAD = 65536, LARGEST_MESSAGE = LARGEST_PAYLOAD + 1024, LARGEST_WINDOW = 256 };
 
 typedef enum { UNDIALLED, CONNECTING, UPGRADING, JOINING, READY, CLOSED } State;
@@ -31,6 +31,7 @@ typedef struct {
     bool stalled;      /* never reads once it is in its room */
     char id[64];       /* by which the server knows it, where a protocol needs that */
     Buffer partial;    /* read, and not yet a whole frame */
+    Buffer fragments;  /* of a message whose end is still to come */
     Buffer pending;    /* to be written as soon as the socket takes it */
     Tally said, heard;
     uint64_t *asked_at; /* when the requests that are not answered yet were made, in nanoseconds */

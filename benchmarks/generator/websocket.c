@@ -46,6 +46,7 @@ void hang_up(Client *client) {
     client->state = CLOSED;
     close(client->descriptor);
     let_go(&client->partial);
+    let_go(&client->fragments);
     let_go(&client->pending);
     ended(client, before);
 }
@@ -144,6 +145,25 @@ static size_t upgraded(Client *client, const uint8_t *bytes, size_t length) {
     return (size_t)(end - bytes) + 4;
 }
 
+/* Some servers send in fragments what is larger than their buffer. */
+static void take_data(Client *client, bool last, const uint8_t *payload, size_t size) {
+    if (last && !client->fragments.length) {
+        received(client, (const char *)payload, size);
+        return;
+    }
+    if (client->fragments.length + size > SCRATCH) {
+        fault("client %u is sent fragments without end", client->index);
+        hang_up(client);
+        return;
+    }
+    keep(&client->fragments, payload, size);
+    if (!last) return;
+    Buffer whole = client->fragments;
+    client->fragments = (Buffer){0};
+    received(client, (const char *)whole.bytes, whole.length);
+    let_go(&whole);
+}
+
 /* How many bytes one whole frame takes; 0: it is not whole yet. */
 static size_t take_frame(Client *client, const uint8_t *bytes, size_t length) {
     if (length < 2) return 0;
@@ -163,9 +183,8 @@ static size_t take_frame(Client *client, const uint8_t *bytes, size_t length) {
     } else if (opcode == CLOSE) {
         fprintf(stderr, "client %u is closed with %d\n", client->index, size < 2 ? 1005 : payload[0] << 8 | payload[1]);
         hang_up(client);
-    } else if (opcode == TEXT || opcode == BINARY) {
-        if (!(bytes[0] & 0x80)) fault("client %u is sent a fragment, which is not counted", client->index);
-        received(client, (const char *)payload, size);
+    } else if (opcode == CONTINUATION || opcode == TEXT || opcode == BINARY) {
+        take_data(client, bytes[0] & 0x80, payload, size);
     }
     return head + size;
 }

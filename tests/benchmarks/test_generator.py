@@ -49,7 +49,7 @@ def test_what_a_room_of_twenty_hears_is_counted(program: Path) -> None:
 
 
 class Unreliable:
-    """A server of the protocol `json` that does one member's seventh message wrong."""
+    """A server of the protocol `json` that sends one member's seventh message otherwise than the rest."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -66,17 +66,25 @@ class Unreliable:
                 for part in self.parts(member, str(text)):
                     await member.send(part)
 
-    def parts(self, member: ServerConnection, text: str) -> list[str]:
+    def parts(self, member: ServerConnection, text: str) -> list[str | list[str]]:
         self.heard[member] += 1
         if self.heard[member] != 7 or member is not self.members[3]:
             return [text]
-        return {"well": [text], "twice": [text, text], "never": [], "half": [text[:60]]}[self.how]
+        ways: dict[str, list[str | list[str]]] = {
+            "well": [text],
+            "in fragments": [[text[:60], text[60:90], text[90:]]],
+            "twice": [text, text],
+            "never": [],
+            "half": [text[:60]],
+        }
+        return ways[self.how]
 
 
 @pytest.mark.parametrize(
     ("how", "fault"),
     [
         ("well", None),
+        ("in fragments", None),
         ("twice", "heard something twice"),
         ("never", "1 deliveries or answers are missing"),
         ("half", "1 deliveries or answers are missing"),
