@@ -43,6 +43,8 @@ class LiveApplication:
     def __init__(self, record: ApplicationRecord, hooks: Hooks) -> None:
         self.record = record
         self.hooks = hooks
+        #: Everybody connected to it, in hub and presence; connections that have asked for its rooms.
+        self.group, self.watchers = f"application.{record.id}", f"watchers.{record.id}"
         self.handshakes = Turnstile(hooks.lane, MOST_HANDSHAKES)
         # A change of the record has been taken over, but not yet carried out to its end.
         self.stale = False
@@ -56,16 +58,6 @@ class LiveApplication:
 
     def discard(self, connection: Connection) -> None:
         self.connections.pop(connection.number, None)
-
-    @property
-    def group(self) -> str:
-        """Everybody connected to it, in hub and presence."""
-        return f"application.{self.record.id}"
-
-    @property
-    def watchers(self) -> str:
-        """Connections that have asked for its rooms."""
-        return f"watchers.{self.record.id}"
 
 
 class LiveRoom:
@@ -84,10 +76,8 @@ class LiveRoom:
         # The record before a change that has been taken over, but not yet carried out to its end.
         self.before: RoomRecord | None = None
         self.gone = False
-
-    @property
-    def group(self) -> str:
-        return group_of(self.record.id)
+        #: Everybody in it, in hub and presence.
+        self.group = group_of(record.id)
 
     @property
     def name(self) -> str:
