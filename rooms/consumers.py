@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
@@ -38,7 +38,7 @@ from rooms.serving import Operation, Service, make_connection
 
 logger = logging.getLogger("rooms.consumers")
 
-# Where our own server (``servers/websocket.py``) lets frames be written at once.
+# Where our own server (``servers/websocket.py``) lets frames be written at once, and the application return.
 WIRE = "rooms.frames"
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
@@ -93,7 +93,10 @@ class RoomConsumer(AsyncConsumer):
         # By itself, so that what it needs is not kept for as long as the socket is open.
         if (accepted := await self._let_in(scope, receive, send)) is not None:
             service, user = accepted
-            await service.run(user)
+            if (wire := _wire(scope)) is None:
+                await service.run(user)
+            else:
+                wire.go_on(partial(service.run, user))
 
     async def _let_in(self, scope: Any, receive: Any, send: Send) -> tuple[Service, Any] | None:
         """Accept the socket: what serves it, and Django's user. None where it was refused."""
@@ -124,8 +127,7 @@ class RoomConsumer(AsyncConsumer):
         )
         connection.claims = claims
         socket = _AsgiSocket(receive, send)
-        wire = (scope.get("extensions") or {}).get(WIRE)
-        served = (engine, operations(engine), connection, socket, wire)
+        served = (engine, operations(engine), connection, socket, _wire(scope))
         trunk = self._protocol.addresses_applications
         return Trunk(*served, handshake=handshake) if trunk else Service(*served), handshake.user
 
@@ -155,6 +157,10 @@ class RoomConsumer(AsyncConsumer):
                 self._protocol.name,
             )
         return said.get("application", "")
+
+
+def _wire(scope: Any) -> Any:
+    return (scope.get("extensions") or {}).get(WIRE)
 
 
 async def _serving() -> Engine:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
 
@@ -42,14 +43,23 @@ logger = logging.getLogger("uvicorn.error")
 
 Message: TypeAlias = dict[str, Any]
 
-#: Where the scope names the object with ``write``, ``on_drained``, ``close`` and ``abort``.
+#: Where the scope names the object with ``write``, ``on_drained``, ``close``, ``abort`` and ``go_on``.
 EXTENSION = "rooms.frames"
 
 
 class WebSocket(Wire):
     """One client's, as ASGI has it."""
 
-    __slots__ = ("_app_state", "_asked", "_connect_told", "_dismissed", "_early", "_key", "_response")
+    __slots__ = (
+        "_app_state",
+        "_asked",
+        "_connect_told",
+        "_dismissed",
+        "_early",
+        "_key",
+        "_response",
+        "_rest",
+    )
 
     def __init__(
         self,
@@ -65,6 +75,8 @@ class WebSocket(Wire):
         self._early = b""
         self._response: tuple[int, handshake.Headers, bytearray] | None = None
         self._connect_told = False
+        # What serves on when the application has returned.
+        self._rest: Callable[[], Awaitable[None]] | None = None
         # Whether it is the application that has ended it.
         self._dismissed = False
         # For the log, where it is told of requests.
@@ -86,6 +98,11 @@ class WebSocket(Wire):
             self._transport.close()
 
     # The application ---------------------------------------------------------------------------------
+
+    def go_on(self, rest: Callable[[], Awaitable[None]]) -> None:
+        """Have ``rest`` serve on when the application has returned, which else ends the connection. So
+        nothing of the request, nor of what stands before the application, is kept while it is open."""
+        self._rest = rest
 
     async def receive(self) -> Message:
         if not self._connect_told:
@@ -133,6 +150,10 @@ class WebSocket(Wire):
         code = FAULT
         try:
             await self._config.loaded_app(cast(Any, scope), cast(Any, self.receive), cast(Any, self.send))
+            del scope
+            if self._rest is not None:
+                rest, self._rest = self._rest, None
+                await rest()
             code = NORMAL
             if self._state == CONNECTING:
                 logger.error("ASGI callable returned without completing handshake.")

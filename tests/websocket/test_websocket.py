@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+import weakref
 from typing import Any
 
 import pytest
@@ -275,6 +276,37 @@ async def test_an_application_that_ends_closes(error: Exception | None, code: in
         client, _, _, _ = await joined(site, application)
         application.done.set()
         assert await client.next() == code
+
+
+async def test_what_goes_on_keeps_nothing_of_the_application() -> None:
+    class Request(dict[str, Any]):
+        """What a middleware may hand on."""
+
+    requests: list[weakref.ref[Request]] = []
+
+    async def accepting(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+
+        async def serve() -> None:
+            await send({"type": "websocket.send", "text": str((await receive())["text"])})
+            await receive()
+            raise ValueError("broken")
+
+        scope["extensions"][EXTENSION].go_on(serve)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        request = scope["request"] = Request(scope)
+        requests.append(weakref.ref(request))
+        await accepting(request, receive, send)
+
+    async with served(application) as site:
+        client = await site.open()
+        client.say(sent(frames.TEXT, b"one"))
+        assert await client.next() == "one"
+        assert [request() for request in requests] == [None]
+        client.say(sent(frames.TEXT, b"two"))
+        assert await client.next() == 1011
 
 
 async def test_an_application_that_is_cancelled_did_not_end_well() -> None:
