@@ -48,7 +48,7 @@ class Crowds:
         changes = {group: until for group in self._waiting if (until := hub.changed(group)) is not None}
         counts = await self._counts(list(changes))
         for (group, until), count in zip(changes.items(), counts, strict=True):
-            hub.tell_changes(group, until, count)
+            hub.tell_changes(group, until, count, self._parts.flusher.flush)
         self._waiting = {group for group in self._waiting if hub.changed(group) is not None}
 
     async def _counts(self, groups: Sequence[str]) -> list[int]:

@@ -51,6 +51,11 @@ class Flusher:
             self._under_way = True
             self._later(self._wait)
 
+    def flush(self) -> None:
+        """Write what waits now."""
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft().flush()
+
     def _wait(self) -> None:
         self._later(self._flush)
 

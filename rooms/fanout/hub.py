@@ -18,6 +18,9 @@ from rooms.fanout.group import Delivery, Group
 from rooms.fanout.outbox import Outbox
 from rooms.fanout.sequencer import Sequencer
 
+# Of digests that differ no more wait at once: each may have many kilobytes, and a crowd comes in a second.
+DIGESTS_A_FLUSH = 32
+
 
 class Hub:
     """Synchronous; belongs to one event loop.
@@ -185,8 +188,11 @@ class Hub:
         found = self._groups.get(group)
         return found.crowd.size if found else 0
 
-    def tell_changes(self, group: str, until: int, count: int) -> None:
-        """Tell the members who came and went, up to the number ``until``, now that there are ``count``."""
+    def tell_changes(
+        self, group: str, until: int, count: int, flush: Callable[[], None] = lambda: None
+    ) -> None:
+        """Tell the members who came and went, up to the number ``until``, now that there are ``count``. Those
+        who came meanwhile are told each something of their own: after a few ``flush`` is to write it."""
         found = self._groups.get(group)
         if found is None:
             return
@@ -196,9 +202,13 @@ class Hub:
             for each in found.members
             if each.protocol.tells_comings == "digests" and each not in found.singly and each not in digests
         ]
-        for event, among in ((digest, others), *((event, (each,)) for each, event in digests.items())):
-            if event is not None:
-                self._deliver(group, found, Delivery(event, None, None, among), None)
+        if digest is not None:
+            self._deliver(group, found, Delivery(digest, None, None, others), None)
+        for number, (each, own) in enumerate(digests.items(), start=1):
+            if own is not None:
+                self._deliver(group, found, Delivery(own, None, None, (each,)), None)
+            if number % DIGESTS_A_FLUSH == 0:
+                flush()
 
     def _gather(self, group: str, found: Group, event: Joined | Left) -> Collection[Connection] | None:
         """Those who are to be told at once who came or went; None: everybody."""

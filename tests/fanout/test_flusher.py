@@ -115,6 +115,16 @@ def test_an_answer_alone_leaves_too(house: House) -> None:
     assert wire.written == [text("ping")] * 2
 
 
+def test_what_waits_may_be_written_at_once(house: House) -> None:
+    clients = [house.client() for _ in range(3)]
+    house.hub.group_send("g", message("one"))
+    house.flusher.flush()
+    assert [wire.written for _, wire in clients] == [[text("one")]] * 3
+    house.hub.group_send("g", message("two"))
+    house.loop.turns()
+    assert [wire.written for _, wire in clients] == [[text("one"), text("two")]] * 3
+
+
 def test_a_crowd_is_written_to_in_several_turns(house: House) -> None:
     wires = [house.client()[1] for _ in range(2 * WRITES_A_TURN + 1)]
     house.hub.group_send("g", message("one"))

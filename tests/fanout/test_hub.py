@@ -10,6 +10,7 @@ import pytest
 from rooms.events import Joined, Left, Position, RoomRemoved, User
 from rooms.fanout import Connection, Hub, OutboxLimits
 from rooms.fanout.group import Delivery, Group
+from rooms.fanout.hub import DIGESTS_A_FLUSH
 from tests.fanout.codecs import Digesting, Each, Lines, Plain, Shouting, Silent, connection, message, told
 
 
@@ -428,6 +429,26 @@ def test_one_who_has_no_list_yet_is_told_each_and_then_what_the_list_does_not_sa
     assert (told(ann), told(bob)) == (["5 +a +bob +c -b"], ["joined"])
     tell(hub, count=6)
     assert (told(ann), told(bob)) == (["6 +d -a"], ["6 -a"])
+
+
+def test_of_digests_that_differ_few_wait_at_once() -> None:
+    members = [connection(Digesting()) for _ in range(3 * DIGESTS_A_FLUSH)]
+    hub, _ = crowded(3, members[0])
+    for number, member in enumerate(members[1:]):
+        hub.group_send("g", came(str(number)))
+        hub.group_add("g", member)
+        hub.listed("g", member, (), 9, complete=False)
+    hub.group_send("g", went("a"))
+    heard: list[list[str]] = []
+
+    def flush() -> None:
+        heard.append([text for member in members[1:] for text in told(member)])
+
+    hub.tell_changes("g", len(members), 9, flush)
+    flush()
+    assert all(len(each) <= DIGESTS_A_FLUSH for each in heard)
+    told_of = [text.split().index("-a") for each in heard for text in each]
+    assert told_of == [len(members) - number for number in range(1, len(members))]
 
 
 def test_one_who_left_is_told_nothing_more() -> None:
