@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from rooms import names
-from rooms.engine.directory import LiveApplication, LiveRoom, user_group
+from rooms.engine.directory import LiveApplication, LiveRoom
 from rooms.engine.loops import in_loop
 from rooms.engine.parts import Parts
 from rooms.errors import BadRequest, ReservedEvent
@@ -30,7 +30,7 @@ async def tell_user(parts: Parts, application: LiveApplication, event: Direct) -
     recipient = found.get(event.to)
     # Names are found in whatever case, but an id is compared exactly.
     if recipient is not None and recipient.name == event.to:
-        parts.hub.group_send(user_group(application.group, recipient.id), event)
+        parts.users.tell(application.group, recipient.id, event)
         parts.bus.publish(application.group, event, only=[recipient.id])
 
 

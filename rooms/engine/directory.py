@@ -32,11 +32,6 @@ MOST_HANDSHAKES = 64
 CHUNK = 200
 
 
-def user_group(application: str, user: str) -> str:
-    """All connections of the user with this id in the application with this group; in the hub only."""
-    return f"{application}.user.{user}"
-
-
 class LiveApplication:
     """An application in this process."""
 

@@ -21,7 +21,7 @@ from django.utils.crypto import constant_time_compare
 
 from rooms import names, policy
 from rooms.engine.accounts import are_registered
-from rooms.engine.directory import LiveApplication, user_group
+from rooms.engine.directory import LiveApplication
 from rooms.engine.parts import Parts, event_of, user_of
 from rooms.errors import (
     ApplicationFull,
@@ -131,7 +131,7 @@ class Logins:
         if connection.login is not None:
             await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_seconds)
         connection.user, connection.login, connection.moderator = None, None, False
-        self._parts.hub.group_discard(user_group(application.group, user.id), connection)
+        self._parts.users.discard(application.group, user.id, connection)
         connection.waiting_for_login = time.monotonic()
         await self._parts.see_to(partial(self._remove, application.group, connection, user))
         connection.send(Reply(id=request.id, data={}))
@@ -140,7 +140,7 @@ class Logins:
     def disconnected(self, connection: Connection, application: LiveApplication, user: User) -> None:
         """A guest's name stays theirs for a while after the last connection is gone."""
         parts, group = self._parts, application.group
-        parts.hub.group_discard(user_group(application.group, user.id), connection)
+        parts.users.discard(group, user.id, connection)
         remove = partial(self._remove, group, connection, user)
         if not connection.protocol.resumable:
             parts.tasks.spawn(parts.departures.attempt(remove))
@@ -213,7 +213,7 @@ class Logins:
         connection.user, connection.login = user, identity.login
         connection.moderator = identity.moderator
         connection.waiting_for_login = None
-        self._parts.hub.group_add(user_group(application.group, user.id), connection)
+        self._parts.users.add(application.group, user.id, connection)
         if connection.protocol.watches_rooms:
             self._parts.hub.group_add(application.watchers, connection)
 

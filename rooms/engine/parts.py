@@ -16,6 +16,7 @@ from rooms.conf import Settings
 from rooms.engine.bus import Bus
 from rooms.engine.directory import Directory, LiveApplication, LiveRoom
 from rooms.engine.locks import Locks
+from rooms.engine.users import Users
 from rooms.errors import NotLoggedIn, NotMember, RoomNotFound, RoomsError
 from rooms.events import User
 from rooms.extensions import ConnectionEvent
@@ -120,6 +121,7 @@ class Parts:
     flusher: Flusher = field(default_factory=lambda: Flusher(asyncio.get_running_loop().call_soon))
     tasks: Tasks = field(default_factory=Tasks)
     departures: Departures = field(default_factory=Departures)
+    users: Users = field(default_factory=Users)
     # Of a user in a group: coming in and going out exclude each other, with what is told of it.
     places: Locks = field(default_factory=Locks)
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from rooms import policy
 from rooms.engine.answers import message_event, tell_user
 from rooms.engine.bus import Relay
-from rooms.engine.directory import user_group
 from rooms.engine.messages import Messages, name_of
 from rooms.engine.parts import Parts, event_of, place_in, user_of
 from rooms.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
@@ -84,7 +83,7 @@ class Speaking:
     def deliver(self, application: str, event: Direct, users: Iterable[str]) -> None:
         """Tell those connections of users (ids) that are in this process; ``application`` is its group."""
         for user in users:
-            self._parts.hub.group_send(user_group(application, user), event)
+            self._parts.users.tell(application, user, event)
 
     async def receive(self, connection: Connection, request: Receive) -> None:
         """A frame as it came, for the application's extension."""
