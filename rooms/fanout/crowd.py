@@ -6,11 +6,18 @@ of members somebody was given meanwhile, it is right again after the digest.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
+import msgspec
+from msgspec import Raw
+
 from rooms.events import Joined, Left, Members
 from rooms.fanout.connection import Connection
 
 # So many users a digest names in each of its lists, which keeps it below the 1 MiB that many clients refuse.
 MOST_NAMED = 1000
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Crowd:
@@ -51,20 +58,37 @@ class Crowd:
     def take(self, until: int, count: int) -> tuple[Members | None, dict[Connection, Members | None]]:
         """Take out the changes up to the number ``until``, now that the room has ``count`` users: what its
         members are to be told, and what instead those who know some of it. None is nothing."""
-        told = [change for change in self._changes.values() if change[0] <= until]
+        told = _Digests([change for change in self._changes.values() if change[0] <= until], count)
         self._changes = {user: change for user, change in self._changes.items() if change[0] > until}
         known, self._known = self._known, {each: seq for each, seq in self._known.items() if seq > until}
         self.size = count
-        return _digest(told, 0, count), {each: _digest(told, number, count) for each, number in known.items()}
+        return told.after(0), {each: told.after(number) for each, number in known.items()}
 
 
-def _digest(changes: list[tuple[int, Joined | Left]], after: int, count: int) -> Members | None:
-    events = [event for number, event in changes if number > after]
-    if not events:
-        return None
-    return Members(
-        room=events[-1].room,
-        count=count,
-        joined=[event.user for event in events if isinstance(event, Joined)][:MOST_NAMED],
-        left=[event.user for event in events if isinstance(event, Left)][:MOST_NAMED],
-    )
+class _Digests:
+    """Digests of the same changes, each from another number on, for those who came in since the last one know
+    some of it. What several are told is written down once."""
+
+    def __init__(self, changes: list[tuple[int, Joined | Left]], count: int) -> None:
+        self._room = changes[-1][1].room if changes else ""
+        self._count = count
+        self._joined = _Told([change for change in changes if isinstance(change[1], Joined)])
+        self._left = _Told([change for change in changes if isinstance(change[1], Left)])
+
+    def after(self, number: int) -> Members | None:
+        joined, left = self._joined.after(number), self._left.after(number)
+        if not joined and not left:
+            return None
+        return Members(room=self._room, count=self._count, joined=joined, left=left)
+
+
+class _Told:
+    """Users with the numbers of their changes, in the order of these."""
+
+    def __init__(self, changes: list[tuple[int, Joined | Left]]) -> None:
+        self._numbers = [number for number, _ in changes]
+        self._users = [Raw(_encode(event.user)) for _, event in changes]
+
+    def after(self, number: int) -> list[Raw]:
+        first = bisect_right(self._numbers, number)
+        return self._users[first : first + MOST_NAMED]

@@ -95,5 +95,7 @@ def put_state(room: RoomRecord, message: Message, seq: int | None) -> BadRequest
 
 def read_state(room: RoomRecord) -> list[Message]:
     """The room's state messages in the order in which their events were first stored."""
-    rows = models.StateMessage.objects.using(database()).filter(room_id=room.id).order_by("id")
+    # Everybody who comes in asks: putting a query set together takes four times as long as the query.
+    statement = f"SELECT * FROM {models.StateMessage._meta.db_table} WHERE room_id = %s ORDER BY id"
+    rows = models.StateMessage.objects.using(database()).raw(statement, [room.id])
     return [message_of(room, row, state=True) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import ClassVar
 
+import msgspec
 from msgspec import Raw
 
 from rooms.events import Closing, Error, Members, Message, Push, Request, User
@@ -87,8 +88,8 @@ class Digesting(Plain):
     def _text(cls, event: Push | Request) -> bytes:
         if not isinstance(event, Members):
             return super()._text(event)
-        words = [str(event.count), *(f"+{user.name}" for user in event.joined)]
-        return " ".join([*words, *(f"-{user.name}" for user in event.left)]).encode()
+        words = [str(event.count), *(f"+{name_of(user)}" for user in event.joined)]
+        return " ".join([*words, *(f"-{name_of(user)}" for user in event.left)]).encode()
 
 
 def message(event: str, seq: int | None = None) -> Message:
@@ -105,3 +106,8 @@ def connection(protocol: Protocol | None = None, user: str | None = None) -> Con
 def told(connection: Connection) -> list[str]:
     """What has been queued for it since the last look."""
     return [frame.decode() for frame in connection.take()]
+
+
+def name_of(user: Raw) -> str:
+    """The name of a user in a digest."""
+    return msgspec.json.decode(user, type=User).name

@@ -477,7 +477,7 @@ def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -
         Connected(connection="c", application="test", user=None, ping=25, version=1),
         Joined(room="lobby", user=ANN),
         Left(room="lobby", user=ANN, reason="left"),
-        Members(room="lobby", count=201, joined=[ANN], left=[]),
+        Members(room="lobby", count=201, joined=[], left=[]),
         Removed(room="lobby", reason="kicked"),
         Closing(code=4500, message="Bye."),
         RoomEdited(room=LOBBY),

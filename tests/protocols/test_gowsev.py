@@ -241,7 +241,7 @@ def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> Non
         Connected(connection="c", application="a", user=ANN, ping=25, version=1),
         Joined(room="news", user=ANN),
         Left(room="news", user=ANN, reason="left"),
-        Members(room="news", count=201, joined=[ANN], left=[]),
+        Members(room="news", count=201, joined=[], left=[]),
         Removed(room="news", reason="kicked"),
         Closing(code=4000, message="The server restarts."),
     ],

@@ -414,7 +414,7 @@ def test_ping_and_pong() -> None:
             {"type": "joined", "room": "a", "user": {"name": "ann", "id": "1", "guest": False}},
         ),
         (
-            events.Members(room="a", count=201, joined=[ANN], left=[]),
+            events.Members(room="a", count=201, joined=[Raw(msgspec.json.encode(ANN))], left=[]),
             {
                 "type": "members",
                 "room": "a",

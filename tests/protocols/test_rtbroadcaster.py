@@ -663,7 +663,7 @@ def test_nothing_is_taken_for_the_answer_to_coming_in() -> None:
         Connected(connection="c", application="a", user=ANN, ping=25, version=1),
         Joined(room=ROOM, user=ANN),
         Left(room=ROOM, user=ANN, reason="left"),
-        Members(room=ROOM, count=201, joined=[ANN], left=[]),
+        Members(room=ROOM, count=201, joined=[], left=[]),
     ],
 )
 def test_it_is_silent_about_who_comes_and_goes(event: Push) -> None:
