@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -19,6 +20,17 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = b"13"
 KEY_BYTES = 16
+
+
+# A plain request for a WebSocket: lines of names and values, each value on its own line.
+_HEAD = re.compile(
+    rb"GET [!-~]+ HTTP/1\.1\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+\r\n", re.ASCII
+)
+_HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r", re.IGNORECASE)
+_CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r]*,)?[ \t]*upgrade[ \t]*[,\r]", re.IGNORECASE)
+# Of a head that is read at once.
+LONGEST_HEAD = 16 * 1024
 
 
 class NotLawful(Exception):
@@ -46,8 +58,20 @@ class Request:
         return [each.strip() for each in offered if each.strip()]
 
 
+def end_of_request(data: bytes) -> int:
+    """Where the head ends, if ``data`` begins with a plain request for a WebSocket; 0 for anything else, of
+    which an HTTP server has to make something."""
+    found = _HEAD.match(data, 0, LONGEST_HEAD)
+    if found is None:
+        return 0
+    end = found.end()
+    # HTTP wants one host, so that all who read the request mean the same site.
+    hosts = len(_HOST.findall(data, 0, end))
+    return end if hosts == 1 and _UPGRADE.search(data, 0, end) and _CONNECTION.search(data, 0, end) else 0
+
+
 def read(head: bytes) -> Request:
-    """A request that an HTTP server has read already, so that its lines are sound. Raises NotLawful."""
+    """A request whose lines are known to be sound. Raises NotLawful."""
     first, *lines = head.split(b"\r\n")
     method, target, _ = first.split(b" ", 2)
     headers: Headers = []

@@ -1,4 +1,5 @@
-"""The requests that come before a WebSocket: uvicorn's HTTP protocol, where it is too patient for strangers.
+"""The requests that come before a WebSocket. A plain one for a WebSocket is handed on as it is; all others
+are left to uvicorn's HTTP protocol, which is slower, and made less patient with strangers here.
 
 Next in the flow: ``websocket.py``, which a request for a WebSocket is handed to.
 """
@@ -6,22 +7,81 @@ Next in the flow: ``websocket.py``, which a request for a WebSocket is handed to
 from __future__ import annotations
 
 import asyncio
+from typing import Any, cast
 
 import h11
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from rooms.servers import handshake
 
 # From the connection, or the first byte of a further request, to the end of its head. uvicorn waits for good.
 HEAD_SECONDS = 20.0
 
 
-class Http(H11Protocol):
-    """One client's, until it is a WebSocket. To be given to uvicorn with the class of ``websocket.py``."""
+class Http(asyncio.Protocol):
+    """One client's, until its first bytes are there. To be given to uvicorn with the class of
+    ``websocket.py``."""
+
+    __slots__ = ("_app_state", "_config", "_deadline", "_loop", "_server_state", "_transport")
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._deadline: asyncio.TimerHandle = cast(asyncio.TimerHandle, None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(cast(Any, self))
+        self._deadline = self._loop.call_later(HEAD_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
+        self._server_state.connections.discard(cast(Any, self))
+
+    def data_received(self, data: bytes) -> None:
+        """Whoever the connection is handed to has it for good."""
+        self._server_state.connections.discard(cast(Any, self))
+        own = self._config, self._server_state, self._app_state
+        end = handshake.end_of_request(data)
+        if not end:
+            requests = _Requests(*own, self._loop)
+            requests.take_over(self._transport, self._deadline)
+            requests.data_received(data)
+            return
+        self._deadline.cancel()
+        websocket = cast(Any, self._config.ws_protocol_class)(*own, self._loop)
+        websocket.connection_made(self._transport)
+        self._transport.set_protocol(websocket)
+        websocket.data_received(data[:end])
+        if len(data) > end and not self._transport.is_closing():
+            websocket.data_received(data[end:])
+
+    def shutdown(self) -> None:
+        """uvicorn ends."""
+        self._transport.close()
+
+
+class _Requests(H11Protocol):
+    """One client's, until one of its requests makes a WebSocket of the connection."""
 
     _deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._mind_deadline()
+    def take_over(self, transport: asyncio.Transport, deadline: asyncio.TimerHandle) -> None:
+        """The first request has to be there by the ``deadline``."""
+        self._deadline = deadline
+        self.connection_made(transport)
+        transport.set_protocol(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._no_deadline()

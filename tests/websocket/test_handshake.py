@@ -85,3 +85,36 @@ def test_a_header_is_one_line(bad: bytes) -> None:
         handshake.answered(403, [(b"x", bad)], b"")
     with pytest.raises(ValueError, match="one line"):
         handshake.accepted(KEY.encode(), bad.decode(), [])
+
+
+PLAIN = b"GET /a HTTP/1.1\r\nhost: a\r\nConnection: keep-alive, Upgrade\r\nUPGRADE:\tWebSocket \r\nx:\r\n\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET", b"\r\n\r\n"])
+def test_a_plain_request_ends_with_its_head(behind: bytes) -> None:
+    assert handshake.end_of_request(PLAIN + behind) == len(PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        *((b"GET", b"POST"), (b"/a", b"/\xff"), (b"/a", b"/ a"), (b"HTTP/1.1", b"HTTP/1.0")),
+        *((b"host: a", b"host : a"), (b"host: a", b"x: a"), (b"host: a", b"host: a\r\nHost: b")),
+        *((b"x:", b"x"), (b"x:", b":"), (b"x:", b"x: \0"), (b"x:", b"x: a\rb"), (b"x:", b"x: a\nb")),
+        *(
+            (b"x:", b"x: a\r\n b"),
+            (b"\r\n\r\n", b"\r\n"),
+            (b"WebSocket", b"h2c"),
+            (b"WebSocket", b"WebSocket2"),
+        ),
+        *(
+            (b"Upgrade", b"close"),
+            (b"Upgrade", b"no-Upgrade"),
+            (b"x:", b"x: " + b"a" * handshake.LONGEST_HEAD),
+        ),
+    ],
+)
+def test_what_is_not_plain_is_left_to_an_http_server(part: bytes, other: bytes) -> None:
+    head = PLAIN.replace(part, other, 1)
+    assert head != PLAIN
+    assert handshake.end_of_request(head) == 0

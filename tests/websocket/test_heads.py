@@ -23,10 +23,11 @@ HEAD = "".join(f"{name}: {value}\r\n" for name, value in REQUEST.items()).encode
 GET = b"GET / HTTP/1.1\r\n"
 
 
-async def test_frames_behind_the_request_are_heard() -> None:
+@pytest.mark.parametrize("first", [b"", b"X: folded,\r\n as it once was\r\n"], ids=["plain", "odd"])
+async def test_frames_behind_the_request_are_heard(first: bytes) -> None:
     async with served(echo) as site:
         client = await site.dial()
-        client.say(GET + HEAD + sent(frames.TEXT, b"one") + sent(frames.TEXT, b"two")[:4])
+        client.say(GET + first + HEAD + sent(frames.TEXT, b"one") + sent(frames.TEXT, b"two")[:4])
         assert (await client.answer())[0] == 101
         client.say(sent(frames.TEXT, b"two")[4:])
         assert [await client.next(), await client.next()] == ["one", "two"]

@@ -1,4 +1,4 @@
-"""An application notices no difference from uvicorn's own class, but where ours says more: how a connection
+"""An application notices no difference from uvicorn's own classes, but where ours says more: how a connection
 ended always has a reason, a lost one has 1006 (there: 1005), and a refused frame is told its fault."""
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ class Talk:
             self.ended.set()
 
 
-async def talked(protocol: Any) -> dict[str, list[object]]:
+async def talked(http: Any, protocol: Any) -> dict[str, list[object]]:
     """What each talk was, on both sides."""
     heard: dict[str, list[object]] = {}
     application = Talk()
-    options = {"ws": protocol, "http": Http, "ws_per_message_deflate": False, "root_path": "/root"}
+    options = {"ws": protocol, "http": http, "ws_per_message_deflate": False, "root_path": "/root"}
     async with served(application, **options) as site:
         for name, (_, said) in TALKS.items():
             client = await site.dial()
@@ -102,5 +102,5 @@ async def _said(client: Client, status: int) -> list[object]:
 
 
 async def test_an_application_notices_no_difference() -> None:
-    ours, theirs = await talked(WebSocket), await talked("websockets-sansio")
+    ours, theirs = await talked(Http, WebSocket), await talked("h11", "websockets-sansio")
     assert ours == theirs
