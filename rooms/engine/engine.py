@@ -41,9 +41,7 @@ from rooms.presence.base import BEAT_SECONDS, Presence
 from rooms.protocols.native import VERSION
 from rooms.threads import CATALOGUE_SECONDS, Pool
 
-SWEEP_SECONDS = 60
-REFRESH_SECONDS = 30
-REPAIR_SECONDS = 2
+SWEEP_SECONDS, REFRESH_SECONDS, REPAIR_SECONDS = 60, 30, 2
 
 _running: Engine | None = None
 
@@ -77,6 +75,7 @@ class Engine:
                 lambda group: self.gaps.found(group),
                 lambda group: self.crowds.gathers(group),
                 settings.large_room_members,
+                lambda batch: self.parts.flusher.add(batch),
             ),
             bus=Bus(settings.channel_layer, self.node, lambda *it: self.speaking.relayed(*it), self.notice),
             directory=Directory(pool, self._handlers, self.services, self, settings.handler_seconds),
@@ -200,7 +199,7 @@ class Engine:
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
         if application.hooks.has("on_receive"):
-            connection.protocol = connection.protocol.bare()
+            connection.speak(connection.protocol.bare())
         if connection.protocol.anonymous:
             try:
                 await self.logins.anonymous(connection, application, user)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from rooms.fanout.batch import Wire
 from rooms.fanout.branch import Branch
 from rooms.fanout.connection import Connection, Membership
-from rooms.fanout.flusher import Flusher, Outlet, Wire
+from rooms.fanout.flusher import Flusher, Outlet
 from rooms.fanout.hub import Hub
 from rooms.fanout.outbox import OutboxLimits
 

@@ -1,17 +1,19 @@
-"""What a group is told in one turn of the loop, written down once for all members who hear nothing else.
+"""What a group is told in two turns of the loop, written down once for all members who hear nothing else.
 
-A round begins with the first event and goes on until the first member's outbox is written. Meanwhile an event
+A round begins with the first event and goes on until the flusher comes to its batches. Meanwhile an event
 costs one entry for each protocol, not one for each member. Whoever is told something else in between
 steps aside, and is told the rest of the round alone; so everybody hears everything in order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Self
+from typing import Protocol as Structural
 
 from rooms import frames
-from rooms.events import Push
+from rooms.events import Members, Push
 from rooms.protocols import Protocol
 
 if TYPE_CHECKING:
@@ -19,20 +21,38 @@ if TYPE_CHECKING:
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
 LONGEST_JOINED_FRAME = 64 * 1024
+# Pieces that are no longer together leave in one write.
+LONGEST_WRITE = 64 * 1024
 # What is written at once for everybody is not longer by more than one event.
 LONGEST_ROUND = 256 * 1024
+
+
+class Wire(Structural):
+    """Where whole WebSocket frames are read and written: the scope extension of ``servers/websocket.py``."""
+
+    async def next(self) -> str | bytes | None:
+        """What the client says next; None when the socket has ended."""
+
+    def write(self, data: bytes, /) -> bool: ...
+
+    def on_drained(self, call: Callable[[], None], /) -> None: ...
+
+    def close(self, code: int, reason: str, /) -> None: ...
 
 
 class Encoded(dict[type[Protocol], bytes | None]):
     """The frames of one event by protocol, each made when it is first asked for."""
 
     def __init__(self, event: Push, application: str) -> None:
-        super().__init__()
         self._event = event
         self._application = application
 
     def __missing__(self, kind: type[Protocol]) -> bytes | None:
-        frame = self[kind] = kind.broadcast(self._event, self._application)
+        frame = None
+        # Digests are for those who have the word for them.
+        if kind.tells_comings == "digests" or not isinstance(self._event, Members):
+            frame = kind.broadcast(self._event, self._application)
+        self[kind] = frame
         return frame
 
 
@@ -44,22 +64,31 @@ class Round:
     def __init__(self) -> None:
         self.open = True
         self.attached = 0
+        # Those that have yet to be written, by protocol.
         self.batches: dict[type[Protocol], Batch] = {}
         self.apart: dict[Outbox, None] = {}
 
     @classmethod
-    def begun(cls, members: Collection[Outbox], encoded: Encoded, exclude: Outbox | None) -> Self:
-        """A round that begins with this event; whoever cannot hear it with the others is apart."""
-        begun, kind, batch = cls(), None, None
+    def begun(cls, members: Collection[Outbox], before: Round) -> Self:
+        """The round that follows on another. Whoever has yet to hear that one hears this one behind it;
+        whoever cannot hear it with the others is apart."""
+        begun = cls()
+        if before.attached:
+            for heard, batch in before.batches.items():
+                batch.next = begun.batch(heard)
+        # Nothing that anybody hears.
+        kind: object = begun
         for member in members:
-            # Mostly all speak the same.
-            if type(member.protocol) is not kind and member is not exclude:
-                kind = type(member.protocol)
-                batch = None if encoded[kind] is None else begun.batch(kind)
-            if batch is not None and member is not exclude and member.attach(batch):
-                begun.attached += 1
-            else:
-                begun.apart[member] = None
+            # Mostly all speak the same and have nothing to hear.
+            if (hears := member.hears) is not kind:
+                if hears is None or isinstance(hears, Batch):
+                    begun._follow(member, hears)
+                    continue
+                kind = hears
+                batch = begun.batch(hears)
+            member.hears = batch
+            batch.members.append(member)
+        begun.attached = len(members) - len(begun.apart)
         return begun
 
     @property
@@ -90,28 +119,48 @@ class Round:
         member.step_aside(self)
         self.apart.pop(member, None)
 
-    def end(self) -> None:
-        """What follows is for the next round. Those who have yet to read hold on to their batch."""
-        self.open = False
-        self.batches, self.apart = {}, {}
-
     def leave(self, member: Outbox) -> None:
         """Somebody who was attached is told the rest alone."""
         self.apart[member] = None
         self.attached -= 1
 
+    def written(self, batch: Batch) -> None:
+        """All who listened to this batch have it."""
+        self.batches.pop(batch.kind, None)
+        if not self.batches:
+            self.apart = {}
+
+    def _follow(self, member: Outbox, hears: Batch | None) -> None:
+        if hears is not None and (last := hears.last).round is self:
+            last.members.append(member)
+        else:
+            self.apart[member] = None
+
 
 class Batch:
-    """Frames of one protocol."""
+    """Frames of one protocol, for those ``members`` who still hear it when it is written. ``next`` is what
+    they hear then, if more has been said meanwhile."""
 
-    __slots__ = ("_framed", "_kind", "frames", "round", "size")
+    __slots__ = ("_done", "_framed", "frames", "kind", "members", "next", "round", "size", "unwritten")
 
     def __init__(self, round: Round, kind: type[Protocol]) -> None:
         self.round = round
+        self.kind = kind
+        self.members: list[Outbox] = []
         self.frames: list[bytes] = []
         self.size = 0
-        self._kind = kind
+        self.next: Batch | None = None
+        self.unwritten = True
+        self._done = 0
         self._framed = b""
+
+    @property
+    def last(self) -> Batch:
+        """What its members hear in the end."""
+        batch = self
+        while batch.next is not None:
+            batch = batch.next
+        return batch
 
     def add(self, frame: bytes) -> None:
         self.frames.append(frame)
@@ -119,17 +168,32 @@ class Batch:
         if self.size > LONGEST_ROUND:
             self.round.open = False
 
-    def ended(self) -> list[bytes]:
-        """All of it; nothing is added any more."""
-        if self.round.open or self.round.batches:
-            self.round.end()
-        return self.frames
-
-    def framed(self) -> bytes:
-        """The same as WebSocket frames; made once."""
-        if not self._framed:
-            self._framed = framed(self.ended(), self._kind)
-        return self._framed
+    def flush(self, most: int) -> int:
+        """Write to at most so many members. Returns to how many; as long as there are others it is
+        ``unwritten``, and what is said meanwhile is for the next round."""
+        if not self._done:
+            self.round.open = False
+            self._framed = b"".join(framed(self.frames, self.kind))
+        piece, after = self._framed, self.next or self.kind
+        members = self.members[self._done : self._done + most]
+        for member in members:
+            if member.hears is not self:
+                continue
+            if (wire := member.wire) is None:
+                member.be_alone()
+                continue
+            member.hears = after
+            try:
+                # Where nobody has a word for what was said there is nothing to write.
+                if piece and not wire.write(piece):
+                    member.writing_since = time.monotonic()
+            except Exception as error:
+                member.fail(error)
+        self._done += len(members)
+        if self._done == len(self.members):
+            self.unwritten = False
+            self.round.written(self)
+        return len(members)
 
 
 def joined(said: list[bytes], separator: bytes | None) -> list[bytes]:
@@ -149,7 +213,10 @@ def joined(said: list[bytes], separator: bytes | None) -> list[bytes]:
     return whole
 
 
-def framed(said: list[bytes], kind: type[Protocol]) -> bytes:
-    """WebSocket frames in one piece."""
+def framed(said: list[bytes], kind: type[Protocol]) -> list[bytes]:
+    """WebSocket frames, in one piece unless that is long."""
     opcode = frames.BINARY if kind.binary else frames.TEXT
-    return b"".join([frames.frame(opcode, each) for each in joined(said, kind.separator)])
+    if len(said) == 1:
+        return [frames.frame(opcode, said[0])]
+    pieces = [frames.frame(opcode, each) for each in joined(said, kind.separator)]
+    return [b"".join(pieces)] if len(pieces) > 1 and sum(map(len, pieces)) <= LONGEST_WRITE else pieces

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rooms.errors import CloseCode
-from rooms.fanout.batch import Batch
 from rooms.fanout.connection import Connection
 
 
@@ -22,15 +21,13 @@ class Branch(Connection):
             limits=trunk._limits,
         )
         self.claims = trunk.claims
+        self.hears = None
         self.grown = False
         self._trunk = trunk
 
     @property
     def socket(self) -> str:
         return self._trunk.id
-
-    def attach(self, batch: Batch) -> bool:
-        return False
 
     def is_slow(self) -> bool:
         return self._trunk.is_slow()
@@ -55,3 +52,6 @@ class Branch(Connection):
 
     def _put(self, frame: bytes) -> None:
         self._trunk._put(frame)
+
+    def _be_free(self) -> None:
+        """What it is told goes between what other branches are told."""

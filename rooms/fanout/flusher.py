@@ -6,34 +6,28 @@ to say, so that what arrived meanwhile goes out with it, in one write for each.
 
 from __future__ import annotations
 
-import logging
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from rooms.errors import CloseCode
+from rooms.fanout.batch import Wire
 from rooms.fanout.connection import Connection
-
-logger = logging.getLogger("rooms.fanout")
 
 # So many connections are written to before others get their turn.
 WRITES_A_TURN = 512
-# Pieces that are no longer together leave in one write.
-LONGEST_WRITE = 64 * 1024
 
 
-class Wire(Protocol):
-    """Where whole WebSocket frames are read and written: the scope extension of ``servers/websocket.py``."""
+class Waiting(Protocol):
+    """A batch, which is for many, or an outlet."""
 
-    async def next(self) -> str | bytes | None:
-        """What the client says next; None when the socket has ended."""
+    @property
+    def unwritten(self) -> bool:
+        """After ``flush``: whether there are others to be written to."""
 
-    def write(self, data: bytes, /) -> bool: ...
-
-    def on_drained(self, call: Callable[[], None], /) -> None: ...
-
-    def close(self, code: int, reason: str, /) -> None: ...
+    def flush(self, most: int, /) -> int:
+        """Write to at most so many connections; returns to how many."""
 
 
 class Flusher:
@@ -41,28 +35,30 @@ class Flusher:
 
     def __init__(self, later: Callable[[Callable[[], None]], object]) -> None:
         self._later = later
-        self._waiting: deque[Outlet] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._under_way = False
 
-    def add(self, outlet: Outlet) -> None:
+    def add(self, waiting: Waiting) -> None:
         """It has something to be written."""
-        self._waiting.append(outlet)
+        self._waiting.append(waiting)
         if not self._under_way:
             self._under_way = True
             self._later(self._wait)
 
     def flush(self) -> None:
         """Write what waits now."""
-        for _ in range(len(self._waiting)):
-            self._waiting.popleft().flush()
+        while self._waiting:
+            self._waiting.popleft().flush(sys.maxsize)
 
     def _wait(self) -> None:
         self._later(self._flush)
 
     def _flush(self) -> None:
-        waiting = self._waiting
-        for _ in range(min(len(waiting), WRITES_A_TURN)):
-            waiting.popleft().flush()
+        waiting, left = self._waiting, WRITES_A_TURN
+        while waiting and left > 0:
+            left -= waiting[0].flush(left)
+            if not waiting[0].unwritten:
+                waiting.popleft()
         self._under_way = bool(waiting)
         if waiting:
             self._later(self._flush)
@@ -74,35 +70,34 @@ class Outlet:
 
     __slots__ = ("_connection", "_flusher", "_wire")
 
+    unwritten: ClassVar[bool] = False
+
     def __init__(self, connection: Connection, wire: Wire, flusher: Flusher) -> None:
         self._connection = connection
-        self._wire = wire
+        self._wire = connection.wire = wire
         self._flusher = flusher
         connection.on_wake(self._wake)
         wire.on_drained(self._drained)
 
-    def flush(self) -> None:
-        """Write what waits now, and the last word after it."""
+    def flush(self, most: int = 1) -> int:
+        """Write what waits for this client alone, and the last word after it."""
         connection, wire = self._connection, self._wire
-        pieces = connection.take_framed()
-        if len(pieces) > 1 and sum(map(len, pieces)) <= LONGEST_WRITE:
-            pieces = [b"".join(pieces)]
         try:
-            for piece in pieces:
+            for piece in connection.take_framed():
                 if not wire.write(piece):
                     connection.writing_since = connection.writing_since or time.monotonic()
             if connection.close_code is not None:
                 connection.writing_since = connection.writing_since or time.monotonic()
                 wire.close(int(connection.close_code), connection.close_reason)
         except Exception as error:
-            # One that cannot be written to is not to keep the others from being told.
-            logger.warning("Could not write to %r: %r", connection, error)
-            connection.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
+            connection.fail(error)
+        return 1
 
     def end(self) -> None:
         """The connection is let go of; if there is a last word, it is said now."""
         self.flush()
         self._connection.on_wake(lambda: None)
+        self._connection.wire = None
 
     def _wake(self) -> None:
         if self._connection.writing_since is None or self._connection.close_code is not None:

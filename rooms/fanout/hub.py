@@ -9,10 +9,10 @@ sequencer first; who comes to a large room and who goes is gathered in ``crowd.p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from rooms.events import Joined, Left, Message, Position, Push
-from rooms.fanout.batch import Encoded, Round
+from rooms.fanout.batch import Batch, Encoded, Round
 from rooms.fanout.connection import Connection
 from rooms.fanout.group import Delivery, Group
 from rooms.fanout.outbox import Outbox
@@ -25,6 +25,7 @@ DIGESTS_A_FLUSH = 32
 class Hub:
     """Synchronous; belongs to one event loop.
 
+    ``flush(batch)`` has what is told to many written soon.
     ``on_gap(group)`` is called when a numbered event cannot be told because one before it is missing,
     ``on_crowd(group)`` when somebody came or went whom ``tell_changes`` is to tell, because the group has
     more than ``large`` users.
@@ -35,11 +36,13 @@ class Hub:
         on_gap: Callable[[str], None] = lambda group: None,
         on_crowd: Callable[[str], None] = lambda group: None,
         large: int = 200,
+        flush: Callable[[Batch], None] = lambda batch: None,
     ) -> None:
         self._groups: dict[str, Group] = {}
         self._on_gap = on_gap
         self._on_crowd = on_crowd
         self._large = large
+        self._flush = flush
         # What was dropped, by name.
         self.dropped: Counter[str] = Counter()
 
@@ -56,9 +59,7 @@ class Hub:
 
     def group_add(self, group: str, connection: Connection) -> None:
         found = self._groups.setdefault(group, Group())
-        if connection not in found.members:
-            found.members[connection] = None
-            found.round.join(connection)
+        found.add(connection)
         if connection.protocol.tells_comings != "nothing":
             found.singly[connection] = None
 
@@ -67,11 +68,7 @@ class Hub:
         found = self._groups.get(group)
         if found is None or connection not in found.members:
             return False
-        del found.members[connection]
-        found.round.discard(connection)
-        found.singly.pop(connection, None)
-        found.crowd.forget(connection)
-        found.settling.pop(connection, None)
+        found.discard(connection)
         if not found.members:
             del self._groups[group]
             return True
@@ -91,14 +88,16 @@ class Hub:
         found = self._groups.get(group)
         if found is None:
             return
-        if not isinstance(event, Message) or event.seq is None:
-            among = self._gather(group, found, event) if isinstance(event, Joined | Left) else None
-            self._deliver(group, found, Delivery(event, exclude, only, among), None, volatile)
-            return
-        numbered = found.sequencer.offer(event.seq, (event.seq, Delivery(event, exclude, only)))
-        self._deliver_all(group, found, numbered)
-        if found.sequencer.has_gap:
-            self._on_gap(group)
+        if not isinstance(event, Message):
+            among = self._gather(group, found, event) if isinstance(event, (Joined, Left)) else None
+            self._deliver(group, found, Delivery(event, None, exclude, only, among, volatile))
+        elif event.seq is None:
+            self._deliver(group, found, Delivery(event, None, exclude, only, None, volatile))
+        else:
+            numbered = Delivery(event, event.seq, exclude, only)
+            self._deliver_all(group, found, found.sequencer.offer(event.seq, numbered))
+            if found.sequencer.has_gap:
+                self._on_gap(group)
 
     def position(self, group: str) -> int | None:
         """The number of the last event that the group was told."""
@@ -197,16 +196,13 @@ class Hub:
         if found is None:
             return
         digest, digests = found.crowd.take(until, count)
-        others = [
-            each
-            for each in found.members
-            if each.protocol.tells_comings == "digests" and each not in found.singly and each not in digests
-        ]
         if digest is not None:
-            self._deliver(group, found, Delivery(digest, None, None, others), None)
+            # Those who know all of it or some of it, or have heard each.
+            without_list = {each for each in found.singly if each.protocol.tells_comings == "digests"}
+            self._tell_together(group, found, Delivery(digest), without_list | digests.keys())
         for number, (each, own) in enumerate(digests.items(), start=1):
             if own is not None:
-                self._deliver(group, found, Delivery(own, None, None, (each,)), None)
+                self._tell_each(group, found, Delivery(own), (each,))
             if number % DIGESTS_A_FLUSH == 0:
                 flush()
 
@@ -222,79 +218,54 @@ class Hub:
             self._on_crowd(group)
         return found.singly
 
-    def _deliver_all(self, group: str, found: Group, numbered: list[tuple[int, Delivery]]) -> None:
-        for seq, delivery in numbered:
-            self._deliver(group, found, delivery, seq)
+    def _deliver_all(self, group: str, found: Group, numbered: list[Delivery]) -> None:
+        for delivery in numbered:
+            self._deliver(group, found, delivery)
 
-    def _deliver(
-        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
-    ) -> None:
-        encoded = Encoded(delivery.event, found.application)
-        settling = found.settling and seq is not None
-        if delivery.only is None and delivery.among is None and not settling:
-            self._tell_together(group, found, delivery, encoded, seq, volatile)
+    def _deliver(self, group: str, found: Group, delivery: Delivery) -> None:
+        left_out: Collection[Connection] = () if delivery.exclude is None else (delivery.exclude,)
+        if found.settling and delivery.seq is not None:
+            left_out = {*left_out, *found.knowing(delivery.seq)}
+        if delivery.only is not None:
+            self._tell_each(group, found, delivery, found.of(set(delivery.only)), left_out)
+        elif delivery.among is not None:
+            self._tell_each(group, found, delivery, delivery.among, left_out)
         else:
-            # What each is told depends on who it is.
-            self._tell_each(group, found, delivery, encoded, seq, volatile)
+            self._tell_together(group, found, delivery, left_out)
 
     def _tell_together(
-        self,
-        group: str,
-        found: Group,
-        delivery: Delivery,
-        encoded: Encoded,
-        seq: int | None,
-        volatile: bool,
+        self, group: str, found: Group, delivery: Delivery, left_out: Collection[Connection]
     ) -> None:
-        exclude, whose = delivery.exclude, delivery.whose
-        if not found.round.goes_on:
-            found.round = Round.begun(found.members, encoded, exclude)
-        elif exclude is not None:
-            exclude.step_aside(found.round)
-        if volatile:
-            for connection in found.members:
-                if connection.is_slow():
-                    connection.step_aside(found.round)
-        found.round.add(encoded)
-        for member in found.round.apart:
-            if member is not exclude and (frame := encoded[type(member.protocol)]) is not None:
-                self._tell(member, frame, group, seq, whose, volatile)
+        round = found.round
+        if begins := not round.goes_on:
+            round = found.round = Round.begun(found.members, round)
+        for member in left_out:
+            member.step_aside(round)
+        encoded = Encoded(delivery.event, found.application)
+        if round.attached:
+            round.add(encoded)
+            if begins:
+                for batch in round.batches.values():
+                    self._flush(batch)
+        if round.apart:
+            self._tell_each(group, found, delivery, round.apart, left_out, encoded)
 
     def _tell_each(
         self,
         group: str,
         found: Group,
         delivery: Delivery,
-        encoded: Encoded,
-        seq: int | None,
-        volatile: bool,
+        members: Iterable[Outbox],
+        left_out: Collection[Outbox] = (),
+        encoded: Encoded | None = None,
     ) -> None:
-        exclude, only, whose = delivery.exclude, delivery.only, delivery.whose
-        settled = found.settling if seq is not None else {}
-        for member in found.members if delivery.among is None else delivery.among:
-            if member is exclude:
+        if encoded is None:
+            encoded = Encoded(delivery.event, found.application)
+        seq, whose, volatile = delivery.seq, delivery.whose, delivery.volatile
+        for member in members:
+            if member in left_out or (frame := encoded[type(member.protocol)]) is None:
                 continue
-            if only is not None and (member.user is None or member.user.id not in only):
-                continue
-            if seq is not None and settled.get(member, 0) >= seq:
-                continue
-            frame = encoded[type(member.protocol)]
-            if frame is None:
-                continue
-            self._tell(member, frame, group, seq, whose, volatile)
-        if seq is not None and settled:
-            found.settling = {each: until for each, until in settled.items() if until > seq}
-
-    def _tell(
-        self,
-        member: Outbox,
-        frame: bytes,
-        group: str,
-        seq: int | None,
-        whose: tuple[str, bool] | None,
-        volatile: bool,
-    ) -> None:
-        if volatile and member.is_slow():
-            self.dropped["volatile"] += 1
-        else:
-            member.push(frame, group, seq, whose)
+            if volatile and member.is_slow():
+                self.dropped["volatile"] += 1
+            else:
+                member.push(frame, group, seq, whose)

@@ -1,12 +1,14 @@
 """The bounded outbox of one client: what it has yet to be told, in order.
 
-Everybody only puts frames in; ``serving.py`` takes them out, or ``flusher.py`` does. Nothing here waits: a
-client that does not read fills its own outbox and is closed, nobody else notices.
+Everybody only puts frames in; ``serving.py`` takes them out, or ``flusher.py`` does. Who has nothing of its
+own to be told hears what its group is told together (``batch.py``). Nothing here waits: a client that does
+not read fills its own outbox and is closed, nobody else notices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +16,10 @@ from msgspec import UNSET
 
 from rooms.errors import CloseCode
 from rooms.events import Closing, Push, Request
-from rooms.fanout.batch import Batch, Round, framed, joined
+from rooms.fanout.batch import Batch, Round, Wire, framed, joined
 from rooms.protocols import Protocol
+
+logger = logging.getLogger("rooms.fanout")
 
 # So many may wait, whatever their size.
 FEW_FRAMES = 4
@@ -52,29 +56,54 @@ class Outbox:
         "_held",
         "_limits",
         "_wake",
+        "_writing_since",
         "close_code",
         "close_reason",
+        "hears",
         "protocol",
-        "writing_since",
+        "wire",
     )
 
     def __init__(self, protocol: Protocol, limits: OutboxLimits, wake: Callable[[], None]) -> None:
         self.protocol = protocol
-        # Monotonic, while something is being written that the client does not take.
-        self.writing_since: float | None = None
+        # What it hears together with others; its protocol while it may hear anything; None: it is told alone.
+        self.hears: Batch | type[Protocol] | None = type(protocol)
+        # Where it is written to at once, if it can be.
+        self.wire: Wire | None = None
         self.close_code: CloseCode | None = None
         self.close_reason = ""
+        self._writing_since: float | None = None
         self._limits = limits
         self._wake = wake
         # Bytes of the client's own frames and of what is held; batches belong to their round.
         self._bytes = 0
-        self._frames: list[bytes | Batch] = []
+        # What it is told alone: none while it hears what others hear.
+        self._frames: list[bytes] = []
         self._held: list[_Held] | None = None
 
     @property
     def waiting(self) -> int:
         """Bytes that wait to be written."""
-        return self._bytes + sum(each.size for each in self._frames if isinstance(each, Batch))
+        return self._bytes + sum(each.size for each in self._heard())
+
+    @property
+    def writing_since(self) -> float | None:
+        """Monotonic, while something is being written that the client does not take."""
+        return self._writing_since
+
+    @writing_since.setter
+    def writing_since(self, since: float | None) -> None:
+        self._writing_since = since
+        if since is None:
+            self._be_free()
+        else:
+            self.be_alone()
+
+    def speak(self, protocol: Protocol) -> None:
+        """Be told everything in another protocol from here on."""
+        self.be_alone()
+        self.protocol = protocol
+        self._be_free()
 
     def send(self, event: Push | Request) -> None:
         """Tell this client alone. Not held back: answers go before what they caused."""
@@ -99,24 +128,18 @@ class Outbox:
         else:
             self._put(frame)
 
-    def attach(self, batch: Batch) -> bool:
-        """Be told what the batch holds and will hold, until something else is said. False: this client is
-        to be told by itself, since something is in between already, or it does not read."""
-        if self._held is not None or self.writing_since is not None or self.close_code is not None:
-            return False
-        if self._frames:
-            self._step_aside()
-            self._frames.append(batch)
-        else:
-            self._frames.append(batch)
-            self._wake()
-        return True
-
     def step_aside(self, round: Round) -> None:
         """Be told the rest of the round by itself."""
-        last = self._frames[-1] if self._frames else None
-        if isinstance(last, Batch) and last.round is round:
-            self._step_aside()
+        if isinstance(self.hears, Batch) and self.hears.last.round is round:
+            self.be_alone()
+            self._be_free()
+
+    def be_alone(self) -> None:
+        """Hear nothing together with others from here on; what was heard so far is kept."""
+        if self.hears is not None:
+            self._leave()
+            if self._frames:
+                self._wake()
 
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have it called whenever there is something to be written, instead of what was called so far."""
@@ -130,15 +153,13 @@ class Outbox:
 
     def is_slow(self) -> bool:
         """More than half of the outbox is taken: what may be dropped is dropped."""
-        if not self._frames:
-            return self._bytes * 2 > self._limits.bytes
-        frames = sum(len(each.frames) if isinstance(each, Batch) else 1 for each in self._frames)
+        frames = len(self._frames) + sum(len(each.frames) for each in self._heard())
         return self.waiting * 2 > self._limits.bytes or frames * 2 > self._limits.frames
 
     def hold(self) -> None:
         """Queue pushes aside until ``release``, so that an answer can go before them."""
         if self._held is None:
-            self._step_aside()
+            self.be_alone()
             self._held = []
 
     def release(self, group: str | None = None, until: int = 0) -> None:
@@ -149,6 +170,7 @@ class Outbox:
         for each in held:
             if each.group is None or each.group != group or each.seq is None or each.seq > until:
                 self._put(each.frame)
+        self._be_free()
 
     def drop_held(self, group: str) -> None:
         """Leave out what is held of a group into which the client did not come after all."""
@@ -177,39 +199,24 @@ class Outbox:
 
     def take(self) -> list[bytes]:
         """Everything to be written now, joined into as few frames as the protocol allows."""
-        frames: list[bytes] = []
-        for each in self._take():
-            if isinstance(each, Batch):
-                frames += each.ended()
-            else:
-                frames.append(each)
-        return joined(frames, self.protocol.separator)
+        return joined(self._take(), self.protocol.separator)
 
     def take_framed(self) -> list[bytes]:
-        """The same as WebSocket frames, in as few pieces as the others' writes can be shared."""
-        if len(self._frames) == 1 and type(batch := self._frames[0]) is Batch:
-            # Most hear what all others hear and nothing else.
-            self._frames.clear()
-            return [batch.framed()]
-        kind, pieces, own = type(self.protocol), [], []
-        for each in self._take():
-            if not isinstance(each, Batch):
-                own.append(each)
-                continue
-            if own:
-                pieces.append(framed(own, kind))
-                own = []
-            pieces.append(each.framed())
-        if own:
-            pieces.append(framed(own, kind))
-        return pieces
+        """The same as WebSocket frames, in one piece unless that is long."""
+        said = self._take()
+        return framed(said, type(self.protocol)) if said else said
 
-    def _take(self) -> list[bytes | Batch]:
-        frames, self._frames = self._frames, []
-        for each in frames:
-            if not isinstance(each, Batch):
-                self._bytes -= len(each)
-        return frames
+    def _take(self) -> list[bytes]:
+        self._leave()
+        said, self._frames = self._frames, []
+        self._bytes -= sum(map(len, said))
+        self._be_free()
+        return said
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be written to, which is not to keep the others from being told."""
+        logger.warning("Could not write to %r: %r", self, error)
+        self.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
 
     def close(
         self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
@@ -217,7 +224,7 @@ class Outbox:
         """Say a last word and end the connection; what is queued goes first unless ``discard``."""
         if self.close_code is not None:
             return
-        self._step_aside()
+        self.be_alone()
         if discard:
             self._frames, self._held, self._bytes = [], None, 0
         elif self._held is not None:
@@ -234,16 +241,30 @@ class Outbox:
         if frame is not None:
             self._frames.append(frame)
             self._bytes += len(frame)
-        self.close_code, self.close_reason = code, message
+        self.close_code, self.close_reason, self.hears = code, message, None
         self._wake()
 
-    def _step_aside(self) -> None:
-        """Hear no more of the batch that is listened to; keep what it holds so far."""
-        last = self._frames[-1] if self._frames else None
-        if isinstance(last, Batch) and last.round.open:
-            self._frames[-1:] = last.frames
-            self._bytes += last.size
-            last.round.leave(self)
+    def _heard(self) -> Iterator[Batch]:
+        """What it has yet to hear together with others."""
+        batch = self.hears if isinstance(self.hears, Batch) else None
+        while batch is not None:
+            yield batch
+            batch = batch.next
+
+    def _leave(self) -> None:
+        """What it has heard together with others is its own from here on."""
+        for batch in self._heard():
+            self._frames += batch.frames
+            self._bytes += batch.size
+            if batch.next is None:
+                batch.round.leave(self)
+        self.hears = None
+
+    def _be_free(self) -> None:
+        """It may hear what others hear, if nothing that is its own comes before that."""
+        alone = self._frames or self._held is not None or self._writing_since is not None
+        if self.hears is None and not alone and self.close_code is None:
+            self.hears = type(self.protocol)
 
     def _is_closing(self) -> bool:
         return self.close_code is not None
@@ -251,19 +272,20 @@ class Outbox:
     def _put(self, frame: bytes) -> None:
         if self.close_code is not None:
             return
-        if self._frames and isinstance(self._frames[-1], Batch):
-            self._step_aside()
+        if self.hears is not None:
+            self.be_alone()
         self._frames.append(frame)
         self._bytes += len(frame)
-        self._check_bounds(len(self._frames))
         if len(self._frames) == 1:
             self._wake()
+        elif self._writing_since is not None:
+            self._check_bounds(len(self._frames))
 
     def _check_bounds(self, frames: int) -> None:
         # What piles up within one turn of the loop leaves with the next write, however much it is;
         # only what waits behind a write that does not end says that the client is slow. And a few frames
         # are no sign of that, however large somebody else made them.
-        if self.writing_since is None or frames <= min(FEW_FRAMES, self._limits.frames):
+        if frames <= min(FEW_FRAMES, self._limits.frames):
             return
         if self._bytes > self._limits.bytes or frames > self._limits.frames:
             self._too_slow()

@@ -222,6 +222,8 @@ async def test_state_is_for_everybody_and_is_kept(engine: Engine, options: dict[
 async def test_volatile_messages_are_not_kept_and_not_for_the_slow(engine: Engine, history: str) -> None:
     ann = await Client.named(engine, "ann", "lobby")
     slow = await Client.named(engine, "slow", "lobby", frames=4)
+    slow.listen()
+    slow.connection.writing_since = 1.0
     for number in range(8):
         answer = await ann.say("lobby", number, volatile=True)
         assert answer["seq"] is None

@@ -173,6 +173,8 @@ class World:
     async def empty(self) -> None:
         """Everybody goes."""
         for client in list(self.clients):
+            # Nobody goes with something that was told and is not yet written.
+            await self.settle()
             client.vanish()
             await self.end(client)
         await self.engine.parts.tasks.settle()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 from websockets.frames import Frame
 from websockets.protocol import OPEN, Side
@@ -15,23 +15,32 @@ from websockets.protocol import Protocol as Peer
 
 from rooms import frames
 from rooms.errors import CloseCode
-from rooms.events import Ping, User
-from rooms.fanout import Connection, Hub
-from rooms.fanout.batch import LONGEST_JOINED_FRAME, LONGEST_ROUND, framed, joined
-from tests.fanout.codecs import Lines, Plain, Shouting, connection, message, told
+from rooms.events import Ping
+from rooms.fanout import Connection, Flusher, Hub, OutboxLimits, Outlet, flusher
+from rooms.fanout.batch import LONGEST_JOINED_FRAME, LONGEST_ROUND, Batch, framed, joined
+from tests.fanout.codecs import Lines, Plain, Shouting, Silent, connection, message, told
+from tests.fanout.test_flusher import House, Loop, Wire, text
 
 
 @dataclass
 class Twin:
-    """A hub, and beside it what everybody is to have been told, kept in the plainest way."""
+    """A hub, and beside it what everybody is to have been told, kept in the plainest way. All but the last
+    client are written to at once, two in a turn."""
 
-    hub: Hub = field(default_factory=Hub)
+    loop: Loop = field(default_factory=Loop)
     clients: list[Connection] = field(
-        default_factory=lambda: [connection(kind(), "u") for kind in (Plain, Plain, Plain, Shouting, Lines)]
+        default_factory=lambda: [
+            connection(kind(), "u") for kind in (Plain, Plain, Plain, Shouting, Lines, Plain)
+        ]
     )
     said: int = 0
 
     def __post_init__(self) -> None:
+        self.flusher = Flusher(self.loop.later.append)
+        self.hub = Hub(flush=self.flusher.add)
+        self.wires = [Wire() for _ in self.clients]
+        for client, wire in zip(self.clients[:-1], self.wires[:-1], strict=True):
+            Outlet(client, wire, self.flusher)
         self.members: dict[str, list[int]] = {"g": [], "h": []}
         self.expected: list[list[str]] = [[] for _ in self.clients]
         self.held: list[list[str] | None] = [None for _ in self.clients]
@@ -76,16 +85,32 @@ class Twin:
     def release(self, client: int) -> None:
         self.clients[client].release()
         held, self.held[client] = self.held[client], None
-        for text in held or []:
-            self.push(client, text)
+        for each in held or []:
+            self.push(client, each)
+
+    def turn(self) -> None:
+        self.loop.turn()
+
+    def stall(self, client: int) -> None:
+        """It reads no more."""
+        self.wires[client].free = False
+
+    def drain(self, client: int) -> None:
+        """It has read everything."""
+        if self.clients[client].writing_since is not None:
+            self.wires[client].free = True
+            self.wires[client].drained()
 
     def write(self, client: int) -> None:
+        self.hear(client)
         self.heard[client] += [line for frame in told(self.clients[client]) for line in frame.split("\n")]
 
-    def write_framed(self, client: int) -> None:
+    def hear(self, client: int) -> None:
+        """What was written to it so far."""
         reader = Peer(Side.CLIENT, state=OPEN, max_size=None)
-        for piece in self.clients[client].take_framed():
+        for piece in self.wires[client].written:
             reader.receive_data(piece)
+        self.wires[client].written.clear()
         for each in reader.events_received():
             assert isinstance(each, Frame)
             self.heard[client] += bytes(each.data).decode().split("\n")
@@ -97,33 +122,41 @@ class Twin:
             self.expected[client].append(f"closing {int(CloseCode.KICKED)}")
 
 
-clients, groups = some.integers(0, 4), some.sampled_from("gh")
+clients, groups = some.integers(0, 5), some.sampled_from("gh")
 STEPS = some.one_of(
     some.tuples(some.just("tell"), groups, some.none() | clients, some.just(False)),
     some.tuples(some.just("tell"), groups, some.none(), some.just(False)),
     some.tuples(some.just("tell"), groups, some.none() | clients, some.booleans()),
     some.tuples(some.sampled_from(["join", "leave"]), groups, clients),
-    some.tuples(
-        some.sampled_from(["answer", "answer", "hold", "release", "write", "write_framed", "close"]), clients
-    ),
+    some.tuples(some.sampled_from(["answer", "answer", "hold", "release", "write", "close"]), clients),
+    some.tuples(some.sampled_from(["stall", "drain"]), clients),
+    some.tuples(some.just("turn")),
+    some.tuples(some.just("turn")),
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(some.lists(STEPS, max_size=60))
-def test_everybody_is_told_the_same_as_alone_and_in_the_same_order(steps: list[tuple[Any, ...]]) -> None:
+def test_everybody_is_told_the_same_as_alone_and_in_the_same_order(
+    monkeypatch: pytest.MonkeyPatch, steps: list[tuple[Any, ...]]
+) -> None:
+    monkeypatch.setattr(flusher, "WRITES_A_TURN", 2)
     twin = Twin()
-    for place in range(4):
+    for place in range(len(twin.clients)):
         twin.join("g", place)
     for name, *arguments in steps:
         getattr(twin, name)(*arguments)
     for place, client in enumerate(twin.clients):
         twin.release(place)
         assert client.waiting == sum(map(len, _texts(client)))
+        # Who reads has everything after a few turns; the others when they are asked.
+        if client.writing_since is None and place != len(twin.clients) - 1:
+            twin.loop.turns()
+            assert client.waiting == 0
         twin.write(place)
         assert client.waiting == 0
-    shouted = [[text.upper() for text in texts] for texts in twin.expected]
-    assert [[text.upper() for text in texts] for texts in twin.heard] == shouted
+    shouted = [[each.upper() for each in texts] for texts in twin.expected]
+    assert [[each.upper() for each in texts] for texts in twin.heard] == shouted
 
 
 def both(hub: Hub) -> tuple[Connection, Connection]:
@@ -174,29 +207,60 @@ def test_what_two_rooms_say_in_turn_is_heard_in_turn() -> None:
 
 def test_what_is_for_some_comes_in_between() -> None:
     hub = Hub()
-    ann, bob = both(hub)
-    ann.user = User(name="ann", id="ann", guest=True)
+    ann, bob = connection(user="ann"), connection()
+    for each in (ann, bob):
+        hub.group_add("g", each)
+    hub.group_send("g", message("one"))
     hub.group_send("g", message("two"), only={"ann"})
     hub.group_send("g", message("three"))
     assert (told(ann), told(bob)) == (["one", "two", "three"], ["one", "three"])
 
 
-def test_when_everybody_has_stepped_aside_a_new_round_begins() -> None:
+def test_one_who_is_left_out_hears_the_rest_and_nobody_else_notices() -> None:
     hub = Hub()
-    members = both(hub)
-    for each in members:
+    ann, bob = both(hub)
+    eve = connection()
+    hub.group_add("h", eve)
+    for left_out in (ann, None):
+        hub.group_send("g", message("two"), exclude=left_out)
+        hub.group_send("h", message("first"), exclude=eve)
+    assert isinstance(bob.hears, Batch)
+    assert (told(ann), told(bob), told(eve)) == (["one", "two"], ["one", "two", "two"], [])
+
+
+def test_one_who_leaves_before_all_is_written_hears_no_more(house: House) -> None:
+    (ann, wire), *_ = [house.client() for _ in range(flusher.WRITES_A_TURN + 1)][::-1]
+    house.hub.group_send("g", message("one"))
+    for _ in range(2):
+        house.loop.turn()
+    assert wire.written == []
+    house.hub.group_discard("g", ann)
+    house.hub.group_send("g", message("two"))
+    house.loop.turns()
+    assert wire.written == [text("one")]
+
+
+def test_when_everybody_has_stepped_aside_a_new_round_begins(house: House) -> None:
+    members = [house.client() for _ in range(2)]
+    house.hub.group_send("g", message("one"))
+    for each, _ in members:
         each.send(Ping())
+    house.loop.turns()
     for _ in range(3):
-        hub.group_send("g", message("two"))
-    assert [len(each._frames) for each in members] == [3, 3]
-    assert [told(each) for each in members] == [["one", "ping", "two", "two", "two"]] * 2
+        house.hub.group_send("g", message("two"))
+    assert len({each.hears for each, _ in members}) == 1
+    house.loop.turns()
+    assert [wire.written for _, wire in members] == [[text("one", "ping"), text("two", "two", "two")]] * 2
 
 
 def _texts(client: Connection) -> list[bytes]:
     """What waits for it, without taking it."""
-    return [
-        frame for each in client._frames for frame in ([each] if isinstance(each, bytes) else each.frames)
-    ]
+    return [*client._frames, *(frame for batch in client._heard() for frame in batch.frames)]
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
 
 
 # What it costs -----------------------------------------------------------------------------------
@@ -204,50 +268,45 @@ def _texts(client: Connection) -> list[bytes]:
 MEMBERS, MESSAGES = 1000, 20
 
 
-def crowd(hub: Hub, protocol: type[Plain] = Plain) -> list[Connection]:
-    members = [connection(protocol()) for _ in range(MEMBERS)]
-    for member in members:
-        hub.group_add("g", member)
-    return members
-
-
-def test_what_a_turn_says_to_a_room_is_one_entry_of_each_member(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_turn_says_to_a_room_is_written_down_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: list[int] = []
     monkeypatch.setattr(frames, "frame", lambda opcode, payload: made.append(opcode) or payload)
-    hub = Hub()
-    members = crowd(hub)
+    crowd = [house.client() for _ in range(MEMBERS)]
     Plain.encoded = 0
     for number in range(MESSAGES):
         # Whoever speaks is answered first, and is told the rest alone.
-        members[number].send(Ping())
-        hub.group_send("g", message(f"m{number}"))
+        crowd[number][0].send(Ping())
+        house.hub.group_send("g", message(f"m{number}"))
     assert Plain.encoded == MESSAGES
-    assert [len(member._frames) for member in members[MESSAGES:]] == [1] * (MEMBERS - MESSAGES)
-    pieces = [member.take_framed() for member in members[MESSAGES:]]
-    assert len(made) == MESSAGES
-    assert all(piece is pieces[0][0] for (piece,) in pieces)
+    silent = crowd[MESSAGES:]
+    assert all(client._frames == [] for client, _ in silent)
+    assert len({client.hears for client, _ in silent}) == 1
+    house.loop.turns()
+    assert len(made) == MESSAGES + sum(1 + MESSAGES for _ in range(MESSAGES))
+    assert all(wire.written == silent[0][1].written and len(wire.written) == 1 for _, wire in silent)
+    assert len({id(wire.written[0]) for _, wire in silent}) == 1
 
 
-async def test_no_task_and_no_await_is_made_for_anybody() -> None:
-    hub = Hub()
-    members = crowd(hub)
+async def test_no_task_and_no_await_is_made_for_anybody(house: House) -> None:
+    crowd = [house.client() for _ in range(MEMBERS)]
     before = asyncio.all_tasks()
-    hub.group_send("g", message("hi"))
-    for member in members:
-        member.take_framed()
+    house.hub.group_send("g", message("hi"))
+    house.loop.turns()
+    assert all(wire.written for _, wire in crowd)
     assert asyncio.all_tasks() == before
 
 
-def test_a_round_has_a_longest() -> None:
-    hub = Hub()
-    ann, bob = connection(), connection()
-    for each in (ann, bob):
-        hub.group_add("g", each)
-    text = "x" * (LONGEST_ROUND // 2)
+def test_a_round_has_a_longest(house: House) -> None:
+    (ann, ann_wire), (_, bob_wire) = house.client(), house.client()
+    half = "x" * (LONGEST_ROUND // 2)
     for _ in range(4):
-        hub.group_send("g", message(text))
-    assert [len(piece) > LONGEST_ROUND for piece in ann.take_framed()] == [True, False]
-    assert len(bob.take_framed()) == 2
+        house.hub.group_send("g", message(half))
+    assert ann.waiting == 4 * len(half)
+    house.loop.turns()
+    assert [len(piece) > LONGEST_ROUND for piece in ann_wire.written] == [True, False]
+    assert ann_wire.written == bob_wire.written
 
 
 def test_one_who_does_not_read_is_told_alone() -> None:
@@ -258,24 +317,35 @@ def test_one_who_does_not_read_is_told_alone() -> None:
     slow.writing_since = 1.0
     for _ in range(3):
         hub.group_send("g", message("hi"))
-    assert (len(slow._frames), len(bob._frames)) == (3, 1)
+    assert (len(slow._frames), len(bob._frames)) == (3, 0)
     assert told(slow) == told(bob) == ["hi"] * 3
 
 
-def test_a_protocol_that_is_silent_is_not_woken() -> None:
+def test_who_writes_by_itself_is_woken_when_the_round_ends(house: House) -> None:
     woken: list[int] = []
-    hub = Hub()
-    client = Connection("c", Plain(), wake=lambda: woken.append(1))
-    client.protocol = _Mute()
-    hub.group_add("g", client)
-    hub.group_send("g", message("hi"))
-    assert (woken, told(client)) == ([], [])
+    client = Connection("c", Lines(), limits=OutboxLimits(), wake=lambda: woken.append(1))
+    house.hub.group_add("g", client)
+    for said in ("one", "two"):
+        house.hub.group_send("g", message(said))
+    assert woken == []
+    house.loop.turns()
+    assert woken == [1]
+    assert told(client) == ["one\ntwo"]
 
 
-class _Mute(Plain):
-    @classmethod
-    def broadcast(cls, event: Any, application: str) -> bytes | None:
-        return None
+def test_those_to_whom_nothing_is_said_are_neither_woken_nor_written_to(house: House) -> None:
+    woken: list[int] = []
+    client, wire = Connection("c", Silent(), wake=lambda: woken.append(1)), Wire()
+    mute = Connection("d", Silent())
+    Outlet(mute, wire, house.flusher)
+    for each in (client, mute):
+        house.hub.group_add("g", each)
+    house.hub.group_send("g", message("hi"))
+    house.loop.turns()
+    assert (woken, wire.written) == ([], [])
+    mute.push(b"own")
+    house.loop.turns()
+    assert wire.written == [text("own")]
 
 
 # Frames ------------------------------------------------------------------------------------------
@@ -288,5 +358,5 @@ def test_lines_are_joined_up_to_the_longest() -> None:
 
 
 def test_frames_without_a_separator_leave_together_and_stay_apart() -> None:
-    assert framed([b"a", b""], Plain) == b"\x81\x01a\x81\x00"
-    assert framed([b"a", b"b"], Lines) == b"\x81\x03a\nb"
+    assert framed([b"a", b""], Plain) == [b"\x81\x01a\x81\x00"]
+    assert framed([b"a", b"b"], Lines) == [b"\x81\x03a\nb"]

@@ -95,23 +95,19 @@ def test_only_some_users_on_all_their_connections() -> None:
 class EncodesForEach(Hub):
     """Broken: encodes for every member."""
 
-    def _deliver(
-        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
-    ) -> None:
+    def _deliver(self, group: str, found: Group, delivery: Delivery) -> None:
         for member in found.members:
             frame = type(member.protocol).broadcast(delivery.event, "")
             if frame is not None:
-                member.push(frame, group, seq)
+                member.push(frame, group, delivery.seq)
 
 
 class SpawnsForEach(Hub):
     """Broken: a task per member."""
 
-    def _deliver(
-        self, group: str, found: Group, delivery: Delivery, seq: int | None, volatile: bool = False
-    ) -> None:
+    def _deliver(self, group: str, found: Group, delivery: Delivery) -> None:
         async def deliver() -> None:
-            super(SpawnsForEach, self)._deliver(group, found, delivery, seq, volatile)
+            super(SpawnsForEach, self)._deliver(group, found, delivery)
 
         self.task = asyncio.ensure_future(deliver())
 
@@ -325,6 +321,7 @@ def test_volatile_events_are_dropped_for_the_slow_alone_and_counted() -> None:
     (ann,) = joined(hub)
     bob = Connection("b", Plain(), limits=OutboxLimits(frames=2))
     hub.group_add("g", bob)
+    bob.writing_since = 1.0
     for word in ("one", "two", "three"):
         hub.group_send("g", message(word), volatile=True)
     assert told(ann) == ["one", "two", "three"]
