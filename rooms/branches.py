@@ -116,6 +116,8 @@ class Trunk(Service):
             return
         try:
             await self._operations[type(request)](branch, request)
+            # The socket goes on to what may concern another branch.
+            await branch.answered()
         finally:
             if branch.user is None:
                 self._let_go(application)

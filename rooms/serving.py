@@ -1,9 +1,10 @@
 """Serving one socket, wherever it comes from: an ASGI server (``consumers.py``) or a service that an
 extension dialled (``dialling.py``).
 
-One task reads: frame → protocol → requests, carried out one after another. What piled up in a turn of the
-loop is written together: at once where the server in front lets us (``fanout/flusher.py``), elsewhere by
-a task of the connection's own. Whatever ends either, the connection is let go of.
+One task reads: frame → protocol → requests, carried out one after another; only messages need not wait for
+each other's answers (``engine/messages.py``). What piled up in a turn of the loop is written together: at
+once where the server in front lets us (``fanout/flusher.py``), elsewhere by a task of the connection's own.
+Whatever ends either, the connection is let go of.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any, TypeAlias
 from typing import Protocol as Structural
 
 from rooms.engine.engine import Engine
-from rooms.errors import CloseCode, InternalError, ProtocolError, RoomsError
-from rooms.events import Error, Request
+from rooms.engine.saying import refuse
+from rooms.errors import CloseCode, ProtocolError, RoomsError
+from rooms.events import Error, Request, Send
 from rooms.fanout import Connection, OutboxLimits, Outlet, Wire
-from rooms.protocols import Protocol, error_answer
+from rooms.protocols import Protocol
 
 logger = logging.getLogger("rooms.serving")
 
@@ -88,7 +90,7 @@ class Service:
         def abort() -> None:
             # Not in the middle of a request, which would leave it half done: then the next look is in time.
             nonlocal aborted
-            if not connection.busy:
+            if not connection.is_busy():
                 aborted = True
                 serving.cancel()
 
@@ -126,9 +128,12 @@ class Service:
         while (frame := await source.next()) is not None:
             connection.heard, connection.pinged = time.monotonic(), False
             if _is_longer(frame, self._largest):
+                await connection.answered()
                 connection.close(CloseCode.FRAME_TOO_LARGE, f"A frame has at most {self._largest} bytes.")
             else:
                 await self._read(frame)
+        # Nobody says anything who is gone already.
+        await connection.answered()
 
     async def _read(self, frame: str | bytes) -> None:
         connection, throttle = self._connection, self._engine.throttle
@@ -136,6 +141,8 @@ class Service:
         request, cost = None, 1 + len(frame) // BYTES_A_REQUEST
         try:
             for request in connection.protocol.receive(frame):
+                if connection.unanswered and not isinstance(request, Send):
+                    await connection.answered()
                 if connection.close_code is not None:
                     return
                 if throttle.allows(self._asking(request), request, cost):
@@ -145,6 +152,7 @@ class Service:
                 if not connection.requests % REQUESTS_A_TURN:
                     await asyncio.sleep(0)
         except ProtocolError as error:
+            await connection.answered()
             connection.close(error.close_code, error.message)
         if request is None:
             throttle.allows(connection, None, cost)
@@ -159,11 +167,9 @@ class Service:
         connection.busy = True
         try:
             await self._operate(request)
-        except RoomsError as error:
-            connection.send(error_answer(request.id, error))
-        except Exception:
-            logger.exception("%s failed (connection %s)", type(request).__name__, connection.id)
-            connection.send(error_answer(request.id, InternalError("Something went wrong on the server.")))
+        except Exception as error:
+            await connection.answered()
+            refuse(connection, request, error)
         finally:
             connection.busy = False
 

@@ -1,7 +1,8 @@
 """Saying something in a room, and reading what was said.
 
 A message: policy → extension, which may take it → history, which numbers it → the sender's answer →
-the hub → the bus. The answer always goes first. Next in the flow: ``fanout/hub.py``.
+the hub → the bus. The answer always goes first. Whoever says several things in one room need not wait for
+the answers: what a history is keeping shares a commit. Next in the flow: ``saying.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rooms import clock, names, policy
 from rooms.engine.answers import check_event, message_event
 from rooms.engine.directory import LiveRoom
 from rooms.engine.parts import Parts, room_of, user_of
+from rooms.engine.saying import Asked, Published, Saying
 from rooms.errors import (
     BadRequest,
     MessageTooLarge,
@@ -26,10 +28,14 @@ from rooms.errors import (
 )
 from rooms.events import Message, Reply, Say, Send, SendToApplication, SentData, User
 from rooms.fanout import Connection
-from rooms.histories import Appended
+from rooms.histories import Appended, settle
 
 # Keys of messages that no history keeps are remembered in this process, so many of them.
 MOST_KEYS = 10_000
+
+# So many messages of a connection may wait for the history, as long as so few wait altogether.
+MOST_UNANSWERED = 16
+MOST_TOGETHER = 512
 
 # A key as it counts: with its room and its user.
 _Used: TypeAlias = tuple[int, str, str]
@@ -45,6 +51,9 @@ class Messages:
     async def send(self, connection: Connection, request: Send) -> None:
         user = user_of(connection)
         room = await room_of(self._parts, connection, request.room)
+        if connection.unanswered and not self._may_follow(connection, request, room):
+            await connection.answered()
+            room = await room_of(self._parts, connection, request.room)
         if connection.memberships[room.name].listens_only:
             raise NotMember(f"You only listen in {request.room}.")
         await self.say(connection, request, room, user)
@@ -53,7 +62,7 @@ class Messages:
         """As ``send``, for one of whom it is known that they may be heard here."""
         policy.check_send(room.record, user, connection.people)
         self._check(request, self._largest(connection, room))
-        if request.key is None:
+        if request.key is None or self._is_for_history(request, room):
             await self._carry_out(connection, request, room, user)
         else:
             await self._carry_out_once(
@@ -85,9 +94,11 @@ class Messages:
         check_event(event, shortest=1)
         self._check(request, self._largest(exclude, room))
         recipients = await self._recipients(room, request.to)
-        message = (await self._keep(request, room, sender, request.data, recipients)).message
-        self._tell(room, message, recipients, exclude=exclude, volatile=volatile)
-        return message
+        published = Published(
+            parts=self._parts, room=room, recipients=recipients, exclude=exclude, volatile=volatile
+        )
+        self._keep(request, room, sender, request.data, published)
+        return await published.message()
 
     # Steps of a message ------------------------------------------------------------------------------
 
@@ -118,6 +129,22 @@ class Messages:
                     f"State has at most {self._parts.settings.state_bytes} bytes, got {size}."
                 )
 
+    def _is_for_history(self, request: Send, room: LiveRoom) -> bool:
+        """Nobody but the history has a say, and it knows the message by its key."""
+        is_kept = request.to is None and not request.volatile
+        return is_kept and not _has_extensions(room) and self._parts.histories[room.record.history].knows_keys
+
+    def _may_follow(self, connection: Connection, request: Send, room: LiveRoom) -> bool:
+        """It need not wait for the answers to what its sender has said: it is kept, answered and told after
+        them in any case."""
+        return (
+            connection.speaks_in == room.group
+            and connection.unanswered < MOST_UNANSWERED
+            and not request.state
+            and self._is_for_history(request, room)
+            and self._parts.histories[room.record.history].waiting < MOST_TOGETHER
+        )
+
     async def _carry_out_once(
         self, connection: Connection, request: Send, room: LiveRoom, user: User, used: _Used
     ) -> None:
@@ -135,7 +162,8 @@ class Messages:
                 answer = await self._carry_out(connection, request, room, user)
             else:
                 connection.send(Reply(id=request.id, data=answer))
-            self._answers[used] = answer
+            if answer is not None:
+                self._answers[used] = answer
             if len(self._answers) > MOST_KEYS:
                 self._answers.popitem(last=False)
         finally:
@@ -149,15 +177,20 @@ class Messages:
         return await self._parts.histories[room.record.history].find(room.record, user.id, request.key)
 
     async def _carry_out(self, connection: Connection, request: Send, room: LiveRoom, user: User) -> object:
-        """Extensions, history, answer, fan-out. Returns the answer."""
+        """Extensions, history, answer, fan-out. Returns the answer, None where there is none or not yet."""
         recipients = await self._recipients(room, request.to)
         if not _has_extensions(room):
-            return await self._say(connection, request, room, user, request.data, recipients)
+            asked = self._say(connection, request, room, user, request.data, recipients)
+            if connection.unanswered and not self._is_for_history(request, room):
+                await connection.answered()
+            return asked.data
         connection.hold()
         try:
             data = await self._through_extensions(connection, request, room, user)
             if isinstance(data, msgspec.Raw):
-                return await self._say(connection, request, room, user, data, recipients)
+                asked = self._say(connection, request, room, user, data, recipients)
+                await connection.answered()
+                return asked.data
             connection.send(Reply(id=request.id, data=data))
             return data
         finally:
@@ -196,7 +229,7 @@ class Messages:
         after = msgspec.json.encode(event.data)
         return request.data if after == before else msgspec.Raw(after)
 
-    async def _say(
+    def _say(
         self,
         connection: Connection,
         request: Send,
@@ -204,25 +237,27 @@ class Messages:
         user: User,
         data: msgspec.Raw,
         recipients: list[User] | None,
-    ) -> SentData:
-        kept = await self._keep(request, room, user, data, recipients)
-        answer = SentData(seq=kept.message.seq, time=kept.message.time)
-        connection.send(Reply(id=request.id, data=answer))
-        if not kept.gone:
-            # Also when the key was used: its first answer may have got lost before the room was told. Those
-            # who were told are not told again, because of the number.
-            exclude = connection if request.echo is False else None
-            self._tell(room, kept.message, recipients, exclude=exclude, volatile=request.volatile is True)
-        return answer
+    ) -> Asked:
+        """Hand it to the history. From there on it goes its way by itself."""
+        asked = Asked(
+            parts=self._parts,
+            room=room,
+            recipients=recipients,
+            exclude=connection if request.echo is False else None,
+            volatile=request.volatile is True,
+            connection=connection,
+            request=request,
+        )
+        connection.unanswered += 1
+        # State may be kept elsewhere than the messages that follow it.
+        connection.speaks_in = "" if request.state else room.group
+        self._keep(request, room, user, data, asked)
+        return asked
 
-    async def _keep(
-        self,
-        request: Send,
-        room: LiveRoom,
-        user: User | None,
-        data: msgspec.Raw,
-        recipients: list[User] | None,
-    ) -> Appended:
+    def _keep(
+        self, request: Send, room: LiveRoom, user: User | None, data: msgspec.Raw, saying: Saying
+    ) -> None:
+        recipients = saying.recipients
         message = Message(
             room=room.name,
             event=name_of(request),
@@ -235,21 +270,9 @@ class Messages:
             words=_words(request, data),
         )
         if recipients is not None or request.volatile:
-            return Appended(message)
-        return await self._parts.histories[room.record.history].append(room.record, message, request.key)
-
-    def _tell(
-        self,
-        room: LiveRoom,
-        message: Message,
-        recipients: list[User] | None,
-        *,
-        exclude: Connection | None = None,
-        volatile: bool = False,
-    ) -> None:
-        only = None if recipients is None else {each.id for each in recipients}
-        self._parts.hub.group_send(room.group, message, exclude=exclude, only=only, volatile=volatile)
-        self._parts.bus.publish(room.group, message, only=only, volatile=volatile)
+            settle(saying, Appended(message))
+        else:
+            self._parts.histories[room.record.history].keep(room.record, message, request.key, saying)
 
 
 def name_of(request: Send | SendToApplication) -> str:

@@ -25,6 +25,7 @@ class Speaking:
 
     async def publish(self, connection: Connection, request: Publish) -> None:
         """To a room from outside, where anybody may come in: no password, no handler that lets people in."""
+        await connection.answered()
         user = user_of(connection)
         if request.room in connection.memberships:
             await self._messages.send(connection, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ class Connection(Outbox):
     """Lives from the accepted handshake to the end of the socket. Not thread-safe: its event loop's own."""
 
     __slots__ = (
+        "_answered",
         "account",
         "address",
         "application",
@@ -44,6 +46,8 @@ class Connection(Outbox):
         "number",
         "pinged",
         "requests",
+        "speaks_in",
+        "unanswered",
         "user",
         "waiting_for_login",
     )
@@ -84,6 +88,10 @@ class Connection(Outbox):
         self.waiting_for_login: float | None = None
         # A request is being carried out, so the client need not give other signs of life.
         self.busy = False
+        # Messages that a history has yet to keep, and the group in which they are all said.
+        self.unanswered = 0
+        self.speaks_in = ""
+        self._answered: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
@@ -95,7 +103,21 @@ class Connection(Outbox):
 
     def is_busy(self) -> bool:
         """A request is being carried out."""
-        return self.busy
+        return self.busy or self.unanswered > 0
+
+    async def answered(self) -> None:
+        """Wait until all messages are answered and told."""
+        while self.unanswered:
+            if self._answered is None:
+                self._answered = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._answered})
+
+    def has_answered(self) -> None:
+        """One message has been answered and told."""
+        self.unanswered -= 1
+        if self._answered is not None and not self.unanswered:
+            self._answered.set_result(None)
+            self._answered = None
 
     @property
     def people(self) -> tuple[User, ...]:

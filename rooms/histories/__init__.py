@@ -4,5 +4,16 @@ from __future__ import annotations
 
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.shelf import PRUNE_SECONDS, Histories
+from rooms.histories.waiting import Awaited, Waiting, settle
 
-__all__ = ["PRUNE_SECONDS", "Appended", "Histories", "History", "Page", "Snapshot"]
+__all__ = [
+    "PRUNE_SECONDS",
+    "Appended",
+    "Awaited",
+    "Histories",
+    "History",
+    "Page",
+    "Snapshot",
+    "Waiting",
+    "settle",
+]

@@ -1,8 +1,8 @@
 """The seam between the engine and the stores of messages.
 
 A store gives each message of a room the next number (1, 2, 3 … without holes, in one *epoch*),
-keeps what the room's retention allows, and remembers state messages. When ``append`` returns, the
-message is kept: only then is it acknowledged.
+keeps what the room's retention allows, and remembers state messages. Whoever waits for ``keep`` is
+answered when the message is kept: only then is it acknowledged.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
 from rooms.errors import BadRequest
 from rooms.events import Message, Position, SentData
+from rooms.histories.waiting import Awaited, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,28 @@ class Page:
 class History(ABC):
     """Every method raises Unavailable when the store does not answer, RoomNotFound when the room is gone."""
 
+    # Whoever sends a key again is answered as they were the first time.
+    knows_keys: ClassVar[bool] = True
+
     @abstractmethod
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
         """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it). A
-        sender's ``key`` is remembered as long as the message is kept, and for at least KEY_SECONDS."""
+        sender's ``key`` is remembered as long as the message is kept, and for at least KEY_SECONDS.
+
+        Whoever is ``waiting`` is answered with Appended, or with what other methods raise; those of one room
+        in the order of their numbers. Nothing is raised."""
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for ``keep``."""
+        return 0
+
+    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+        """The same, for whoever has nobody to answer."""
+        waiting = Awaited()
+        self.keep(room, message, key, waiting)
+        result: Appended = await waiting
+        return result
 
     @abstractmethod
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:

@@ -8,7 +8,6 @@ read here comes from the database that is written, never from a copy that lags b
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,16 +23,16 @@ from rooms import clock, models
 from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
 from rooms.catalogue import RoomRecord, database
 from rooms.conf import get_settings
-from rooms.errors import RoomNotFound, RoomsError, Unavailable
+from rooms.errors import RoomNotFound
 from rooms.events import Message, Position, SentData
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
 from rooms.histories.rows import insert, message_of, put_state, read_state, said, sender_id
-from rooms.threads import OUTAGES, Pool
+from rooms.histories.waiting import Waiting
+from rooms.threads import Pool
 
-logger = logging.getLogger("rooms.histories")
 T = TypeVar("T")
 
 # Old messages are deleted once in so many appends to a room; readers never see them before.
@@ -60,9 +59,12 @@ class DatabaseHistory(History):
         # The last room that was looked at when pruning was broken off: the next goes on behind it.
         self._pruned_to = 0
 
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
-        result: Appended = await _told_plainly(self._ledger.append(_Append(room, message, key)))
-        return result
+    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+        self._ledger.append(_Append(room, message, key), waiting)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._ledger)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         return await self._pool.run(_read, _snapshot, room, since, limit)
@@ -71,7 +73,7 @@ class DatabaseHistory(History):
         return await self._pool.run(_read, _page, room, before, after, limit)
 
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
-        result: list[Message] = await _told_plainly(self._ledger.read(partial(_read, _after, room, seq)))
+        result: list[Message] = await self._ledger.read(partial(_read, _after, room, seq))
         return result
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
@@ -95,7 +97,7 @@ class DatabaseHistory(History):
                 deleted = pruning.CHUNK
                 while deleted >= pruning.CHUNK:
                     # In the ledger's turn, since writers of one process need not compete.
-                    deleted = await _told_plainly(self._ledger.read(partial(pruning.prune, retention)))
+                    deleted = await self._ledger.read(partial(pruning.prune, retention))
                     pruned += deleted
         self._pruned_to = 0
         return pruned
@@ -103,16 +105,6 @@ class DatabaseHistory(History):
     async def close(self) -> None:
         await asyncio.to_thread(self._ledger.close)
         await asyncio.to_thread(self._pool.close)
-
-
-async def _told_plainly(work: Any) -> Any:
-    try:
-        return await work
-    except RoomsError:
-        raise
-    except OUTAGES as error:
-        logger.warning("The database did not answer: %s", error)
-        raise Unavailable("The database does not answer; try again in a moment.") from error
 
 
 # Writing, in the ledger's thread -------------------------------------------------------------------

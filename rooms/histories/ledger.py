@@ -8,20 +8,22 @@ their way in that order, and a read that must not overtake an append waits its t
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from django.db import connections, reset_queries
 
 from rooms.bounds import ANSWER_SECONDS
 from rooms.errors import Unavailable
+from rooms.histories.waiting import Awaited, Line, Place, Waiting, settle
 from rooms.threads import OUTAGES, let_go
 
+logger = logging.getLogger("rooms.histories")
 Item = TypeVar("Item")
 
 # A transaction holds at most so many items, so that nobody waits long for its end.
@@ -31,80 +33,88 @@ MOST_WAITING = 4096
 # A server that ends does not wait longer for a database that does not answer.
 CLOSE_SECONDS = 10
 
+_UNAVAILABLE = "The database does not answer; try again in a moment."
 
-@dataclass(slots=True)
-class _Entry(Generic[Item]):
-    """Something to write, or (``read``) something to call, and who waits for it."""
 
-    item: Item | None
-    read: Callable[[], Any] | None
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[Any]
-    # Whoever waited has been told that it was not done, as far as we know.
-    given_up: bool = False
+class _Read:
+    """Something to call, between what is written before and after."""
+
+    def __init__(self, job: Callable[[], Any]) -> None:
+        self.job = job
+
+
+_Answers: TypeAlias = list[tuple[Place[Any], Any]]
 
 
 class Ledger(Generic[Item]):
     """``write`` gets a batch of items, in a thread, and returns one result or exception for each. When it
-    raises, none of them may have been written, unless it raises one of OUTAGES.
+    raises, none of them may have been written, unless it raises one of OUTAGES. Belongs to one event loop.
 
-    Raises Unavailable when too many wait, or the answer takes too long: then it may still be written.
+    The answer is Unavailable when the database is down, too many wait, or it takes too long: then it may
+    still be written.
     """
 
     def __init__(self, write: Callable[[Sequence[Item]], list[Any]]) -> None:
         self._write = write
-        self._queue: SimpleQueue[_Entry[Item] | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Place[Item | _Read]] | None] = SimpleQueue()
+        self._line: Line[Item | _Read] = Line(_UNAVAILABLE)
+        # What came in this turn of the loop: the thread gets it at once.
+        self._coming: list[Place[Item | _Read]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
-    async def append(self, item: Item) -> Any:
-        """What ``write`` returned for this item, after the transaction was committed."""
-        return await self._submit(item, None)
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    def append(self, item: Item | _Read, waiting: Waiting) -> None:
+        """The answer is what ``write`` returned for this item, after the transaction was committed."""
+        if len(self._line) >= MOST_WAITING:
+            settle(waiting, Unavailable("The server is busy; try again in a moment."))
+            return
+        self._loop = asyncio.get_running_loop()
+        if not self._coming:
+            self._loop.call_soon(self._hand_over)
+        self._coming.append(self._line.add(item, waiting, ANSWER_SECONDS))
 
     async def read(self, job: Callable[[], Any]) -> Any:
         """The job's result, after everything appended before it and before everything after."""
-        return await self._submit(None, job)
+        waiting = Awaited()
+        self.append(_Read(job), waiting)
+        return await waiting
 
     def close(self) -> None:
         """Finish what is queued, then end the thread and its database connection."""
+        self._hand_over()
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(timeout=CLOSE_SECONDS)
             self._thread = None
 
-    async def _submit(self, item: Item | None, read: Callable[[], Any] | None) -> Any:
-        if self._queue.qsize() >= MOST_WAITING:
-            raise Unavailable("The server is busy; try again in a moment.")
+    def _hand_over(self) -> None:
+        coming, self._coming = self._coming, []
+        if not coming:
+            return
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rooms-ledger", daemon=True)
             self._thread.start()
-        loop = asyncio.get_running_loop()
-        entry = _Entry(item, read, loop, loop.create_future())
-        self._queue.put(entry)
-        try:
-            # No task of its own: those who wait go on in the order in which they are answered.
-            async with asyncio.timeout(ANSWER_SECONDS) as waiting:
-                return await entry.future
-        except TimeoutError:
-            if not waiting.expired():
-                raise
-            entry.given_up = True
-            raise Unavailable("The database does not answer; try again in a moment.") from None
+        self._queue.put(coming)
+
+    # In the thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            while (entry := self._queue.get()) is not None:
-                batch = [entry]
+            while (waiting := self._queue.get()) is not None:
                 ends = False
-                while len(batch) < MOST_ITEMS:
+                while len(waiting) < MOST_ITEMS and not ends:
                     try:
                         another = self._queue.get_nowait()
                     except Empty:
                         break
-                    if another is None:
-                        ends = True
-                        break
-                    batch.append(another)
-                self._carry_out(batch)
+                    ends = another is None
+                    waiting = waiting + (another or [])
+                for start in range(0, len(waiting), MOST_ITEMS):
+                    self._carry_out(waiting[start : start + MOST_ITEMS])
                 # With DEBUG on Django notes every query.
                 reset_queries()
                 if ends:
@@ -112,65 +122,48 @@ class Ledger(Generic[Item]):
         finally:
             connections.close_all()
 
-    def _carry_out(self, batch: list[_Entry[Item]]) -> None:
+    def _carry_out(self, batch: list[Place[Item | _Read]]) -> None:
         """Neighbouring items are written together; a read stands by itself."""
-        items: list[_Entry[Item]] = []
-        for entry in batch:
-            if entry.given_up:
+        wanted = [place for place in batch if not place.left]
+        for is_read, places in groupby(wanted, lambda place: isinstance(place.item, _Read)):
+            if not is_read:
+                self._write_together(list(places))
                 continue
-            if entry.read is None:
-                items.append(entry)
-                continue
-            self._write_together(items)
-            items = []
-            try:
-                result = entry.read()
-            except Exception as error:
-                result = error
-                let_go(error)
-                _drop_broken_connections(error)
-            _answer([(entry, result)])
-        self._write_together(items)
+            for place in places:
+                try:
+                    result = place.item.job()  # type: ignore[union-attr]
+                except Exception as error:
+                    result = _failure(error)
+                self._answer([(place, result)])
 
-    def _write_together(self, entries: list[_Entry[Item]]) -> None:
-        if not entries:
-            return
+    def _write_together(self, places: list[Place[Any]]) -> None:
         try:
-            results = self._write([entry.item for entry in entries])  # type: ignore[misc]
+            results = self._write([place.item for place in places])
         except Exception as error:
-            let_go(error)
-            _drop_broken_connections(error)
-            if len(entries) > 1 and not isinstance(error, OUTAGES):
+            failure = _failure(error)
+            if len(places) > 1 and not isinstance(error, OUTAGES):
                 # One of them is at fault and all was rolled back: alone it harms nobody else.
-                for entry in entries:
-                    self._write_together([entry])
+                for place in places:
+                    self._write_together([place])
                 return
-            results = [error] * len(entries)
-        _answer(list(zip(entries, results, strict=True)))
+            results = [failure] * len(places)
+        self._answer(list(zip(places, results, strict=True)))
 
-
-def _drop_broken_connections(error: Exception) -> None:
-    if isinstance(error, OUTAGES):
-        for connection in connections.all(initialized_only=True):
-            connection.close_if_unusable_or_obsolete()
-
-
-def _answer(pairs: list[tuple[_Entry[Any], Any]]) -> None:
-    """Wake those who wait: one call into each event loop, in order."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = defaultdict(list)
-    for entry, result in pairs:
-        by_loop[entry.loop].append((entry.future, result))
-    for loop, answers in by_loop.items():
+    def _answer(self, answers: _Answers) -> None:
+        """Answer those who wait: one call into the event loop, in order."""
         # Whose loop is closed does not wait any more.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve, answers)
+            self._loop.call_soon_threadsafe(self._line.answer, answers)  # type: ignore[union-attr]
 
 
-def _resolve(answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in answers:
-        if future.done():
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+def _failure(error: Exception) -> Exception:
+    """What is told of an error that was raised in the thread."""
+    let_go(error)
+    if not isinstance(error, OUTAGES):
+        return error
+    for connection in connections.all(initialized_only=True):
+        connection.close_if_unusable_or_obsolete()
+    logger.warning("The database did not answer: %s", error)
+    told = Unavailable(_UNAVAILABLE)
+    told.__cause__ = error
+    return told

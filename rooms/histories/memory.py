@@ -12,8 +12,10 @@ import msgspec
 from rooms import clock
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
+from rooms.errors import RoomsError
 from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
+from rooms.histories.waiting import Waiting, settle
 
 # So many keys of a room are remembered, or as many as it keeps messages, whichever is more.
 MOST_KEYS = 10_000
@@ -65,7 +67,14 @@ class MemoryHistory(History):
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
 
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+        try:
+            result: Appended | RoomsError = self._kept(room, message, key)
+        except RoomsError as error:
+            result = error
+        settle(waiting, result)
+
+    def _kept(self, room: RoomRecord, message: Message, key: str | None) -> Appended:
         log = self._log(room)
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):

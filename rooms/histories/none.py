@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -14,6 +15,7 @@ from rooms.errors import BadRequest
 from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.rows import put_state, read_state
+from rooms.histories.waiting import Waiting, settle
 from rooms.threads import Pool
 from rooms.together import Together
 
@@ -21,19 +23,30 @@ from rooms.together import Together
 class NoHistory(History):
     """Messages have no number here, and there is no past to tell."""
 
+    knows_keys = False
+
     def __init__(self) -> None:
         self._pool = Pool(2, 256, "rooms-state", answer_seconds=ANSWER_SECONDS)
         self._states: Together[int, RoomRecord, list[Message]] = Together(
             partial(self._pool.run, _read_states)
         )
+        self._storing: set[asyncio.Future[None]] = set()
 
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
         if message.state is True:
-            message = msgspec.structs.replace(message, data=message.data.copy())
-            refusal = await self._pool.run(_put_state, room, message)
-            if refusal is not None:
-                raise refusal
-        return Appended(message)
+            storing = asyncio.ensure_future(self._keep_state(room, message, waiting))
+            self._storing.add(storing)
+            storing.add_done_callback(self._storing.discard)
+        else:
+            settle(waiting, Appended(message))
+
+    async def _keep_state(self, room: RoomRecord, message: Message, waiting: Waiting) -> None:
+        message = msgspec.structs.replace(message, data=message.data.copy())
+        try:
+            result: Any = await self._pool.run(_put_state, room, message) or Appended(message)
+        except Exception as error:
+            result = error
+        settle(waiting, result)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         return Snapshot(state=await self._states.ask(room.id, room))

@@ -15,18 +15,17 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
+from rooms.histories.waiting import Line, Place, Waiting
+
 # A round trip takes at most so many along.
 MOST_CALLS = 256
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Call:
     script: AsyncScript
     keys: Sequence[str]
     arguments: Sequence[Any]
-    answer: asyncio.Future[Any]
-    # Whoever waited has been told that it was not done, as far as we know.
-    given_up: bool = False
 
 
 class Pipe:
@@ -35,22 +34,22 @@ class Pipe:
     def __init__(self, redis: Redis, seconds: float) -> None:
         self._redis = redis
         self._seconds = seconds
-        self._waiting: deque[_Call] = deque()
+        self._line: Line[_Call] = Line("The history does not answer; try again in a moment.")
+        self._waiting: deque[Place[_Call]] = deque()
         self._sending: asyncio.Task[None] | None = None
 
-    async def call(self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """What the script answers. Raises RedisError, or TimeoutError: then it may still have been done."""
-        call = _Call(script, keys, arguments, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    def call(
+        self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any], waiting: Waiting
+    ) -> None:
+        """The answer is the script's, or why there is none: RedisError, OSError, Unavailable after so long a
+        time. Then it may still have been done."""
+        self._waiting.append(self._line.add(_Call(script, keys, arguments), waiting, self._seconds))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
-        try:
-            # No task of its own: those who wait go on in the order in which they are answered.
-            async with asyncio.timeout(self._seconds):
-                return await call.answer
-        except TimeoutError:
-            call.given_up = True
-            raise
 
     async def close(self) -> None:
         """Wait until everything is answered."""
@@ -61,14 +60,9 @@ class Pipe:
         try:
             while self._waiting:
                 count = min(len(self._waiting), MOST_CALLS)
-                calls = [each for _ in range(count) if not (each := self._waiting.popleft()).given_up]
-                for call, answer in zip(calls, await self._answers(calls), strict=True):
-                    if call.answer.done():
-                        continue
-                    if isinstance(answer, BaseException):
-                        call.answer.set_exception(answer)
-                    else:
-                        call.answer.set_result(answer)
+                places = [each for _ in range(count) if not (each := self._waiting.popleft()).left]
+                answers = await self._answers([each.item for each in places])
+                self._line.answer(zip(places, answers, strict=True))
         finally:
             self._sending = None
 

@@ -10,23 +10,24 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from rooms import clock
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
-from rooms.errors import Unavailable
+from rooms.errors import RoomsError, Unavailable
 from rooms.events import Message, Position, SentData
 from rooms.histories import scripts
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 from rooms.histories.pipe import Pipe
+from rooms.histories.waiting import Awaited, Waiting
 
 logger = logging.getLogger("rooms.histories")
 
@@ -59,7 +60,7 @@ class RedisHistory(History):
         self._find = self._redis.register_script(scripts.FIND)
         self._pipe = Pipe(self._redis, WAIT_SECONDS)
 
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
         used = "" if key is None else _used(message.sender.id if message.sender else "", key)
         arguments = [
             used,
@@ -72,16 +73,12 @@ class RedisHistory(History):
             "1" if bytes(message.data) == b"null" else "0",
             get_settings().state_count,
         ]
-        answer = await self._in_turn(self._append, room, [*_common(room), *arguments])
-        if answer[0] == b"full":
-            raise too_much_state()
-        if answer[0] == b"again":
-            return Appended(_message(room, answer[1], answer[2]), again=True)
-        if answer[0] == b"gone":
-            said = msgspec.structs.replace(message, seq=answer[1], time=answer[2].decode())
-            return Appended(said, again=True, gone=True)
-        # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
-        return Appended(msgspec.structs.replace(message, seq=answer[1], data=message.data.copy()))
+        appending = _Appending(room, message, waiting)
+        self._pipe.call(self._append, self._keys(room.id), [*_common(room), *arguments], appending)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pipe)
 
     async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
         wanted = ("", 0) if since is None else (since.epoch, since.seq)
@@ -106,7 +103,9 @@ class RedisHistory(History):
     async def after(self, room: RoomRecord, seq: int) -> list[Message]:
         wanted = _between(room, None, seq, get_settings().recovery_limit)
         # Behind the appends, so that their appenders are answered first.
-        first, _, entries = await self._in_turn(self._page, room, wanted)
+        waiting = Awaited()
+        self._pipe.call(self._page, self._keys(room.id), wanted, waiting)
+        first, _, entries = await self._answered(waiting, None)
         return _messages(room, first, entries)
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
@@ -138,17 +137,48 @@ class RedisHistory(History):
     def _keys(self, room: int) -> list[str]:
         return [f"{self._prefix}:history:{room}:{part}" for part in ("meta", "log", "used", "order", "state")]
 
-    async def _in_turn(self, script: AsyncScript, room: RoomRecord, arguments: list[Any]) -> Any:
-        """The script's answer, after those of all that were asked in turn before."""
-        return await self._answered(self._pipe.call(script, self._keys(room.id), arguments), None)
-
     async def _answered(self, answer: Awaitable[Any], seconds: float | None = WAIT_SECONDS) -> Any:
         try:
             async with asyncio.timeout(seconds):
                 return await answer
         except (RedisError, OSError) as error:
-            logger.warning("Redis did not answer: %s", error or "it takes too long")
-            raise Unavailable("The history does not answer; try again in a moment.") from error
+            raise _unavailable(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Appending(Waiting):
+    """Between the script that appends a message and the one who waits for that."""
+
+    room: RoomRecord
+    message: Message
+    waiting: Waiting
+
+    def answer(self, result: Any) -> None:
+        if isinstance(result, RedisError | OSError):
+            result = _unavailable(result)
+        self.waiting.answer(result if isinstance(result, BaseException) else self._appended(result))
+
+    def tell(self) -> None:
+        self.waiting.tell()
+
+    def _appended(self, answer: list[Any]) -> Appended | RoomsError:
+        room, message = self.room, self.message
+        if answer[0] == b"full":
+            return too_much_state()
+        if answer[0] == b"again":
+            return Appended(_message(room, answer[1], answer[2]), again=True)
+        if answer[0] == b"gone":
+            said = msgspec.structs.replace(message, seq=answer[1], time=answer[2].decode())
+            return Appended(said, again=True, gone=True)
+        # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
+        return Appended(msgspec.structs.replace(message, seq=answer[1], data=message.data.copy()))
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    logger.warning("Redis did not answer: %s", error or "it takes too long")
+    told = Unavailable("The history does not answer; try again in a moment.")
+    told.__cause__ = error
+    return told
 
 
 def _common(room: RoomRecord) -> list[Any]:

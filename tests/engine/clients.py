@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 
+from rooms import errors
 from rooms.consumers import operations
 from rooms.engine.engine import Engine
 from rooms.errors import RoomsError
@@ -28,6 +29,13 @@ MakeEngine = Callable[..., Awaitable[Engine]]
 
 # Nothing takes so long but a test that waits for what never comes.
 PATIENCE = 20
+
+
+_ERRORS: dict[str, type[RoomsError]] = {
+    each.code: each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, RoomsError)
+}
 
 
 class Client:
@@ -71,8 +79,12 @@ class Client:
         """Have a request carried out; the data of its reply. Raises what the operation raises."""
         id = next(self._ids)
         await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))
+        await self.connection.answered()
         self.listen()
-        return next((frame.get("data") for frame in self.heard if frame.get("id") == id), None)
+        answer = next((frame for frame in self.heard if frame.get("id") == id), {})
+        if answer.get("type") == "error":
+            raise _ERRORS[answer["code"]](answer["message"])
+        return answer.get("data")
 
     async def say(self, room: str, data: Any, **options: Any) -> Any:
         return await self.ask(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))

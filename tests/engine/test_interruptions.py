@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from rooms import catalogue
+from rooms.catalogue import RoomRecord
 from rooms.engine.engine import Engine
 from rooms.errors import Banned, NotMember, RoomNotFound, RoomsError, Unavailable
-from rooms.events import Join, Leave, ListRooms, Login, ReadHistory, Subscribe
+from rooms.events import Join, Leave, ListRooms, Login, Message, ReadHistory, Subscribe
 from rooms.extensions import Extension, JoinEvent
+from rooms.histories import Waiting
 from rooms.models import Application, Ban, Room
 from rooms.notices import RoomChanged
 from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
@@ -63,6 +65,19 @@ def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]
         raise Unavailable("No answer.")
 
     return fail
+
+
+class Unanswered(Waiting):
+    """Between a history and somebody who waits: what they hear is that there was no answer."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+
+    def answer(self, result: Any) -> None:
+        self.waiting.answer(Unavailable("No answer."))
+
+    def tell(self) -> None:
+        self.waiting.tell()
 
 
 class Stop:
@@ -267,7 +282,13 @@ async def test_a_message_kept_without_an_answer_is_told_with_its_second_sending(
     await saved(engine, chat)
     ann, bob = await Client.named(engine, "ann", "lobby"), await Client.named(engine, "bob", "lobby")
     history = engine.parts.histories["database"]
-    monkeypatch.setattr(history, "append", failing_once(history.append, after=True))
+    keep = history.keep
+
+    def lose_an_answer(room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+        monkeypatch.setattr(history, "keep", keep)
+        keep(room, message, key, Unanswered(waiting))
+
+    monkeypatch.setattr(history, "keep", lose_an_answer)
     await refused(Unavailable, ann.say("lobby", "hi", key="k"))
     assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
     assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1

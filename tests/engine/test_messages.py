@@ -11,7 +11,7 @@ import pytest
 from rooms.engine import gaps
 from rooms.engine import messages as module
 from rooms.engine.engine import Engine
-from rooms.engine.messages import Messages
+from rooms.engine.saying import Asked, Saying
 from rooms.errors import (
     BadRequest,
     CloseCode,
@@ -23,9 +23,9 @@ from rooms.errors import (
     RoomsError,
     UserNotFound,
 )
-from rooms.events import CreateRoom, Join, ListMembers, ReadHistory, Reply, Send, User
+from rooms.events import CreateRoom, Join, ListMembers, ReadHistory, Send
 from rooms.extensions import Extension, MessageEvent, message
-from rooms.fanout import Connection
+from rooms.histories import Appended
 from rooms.histories.database import DatabaseHistory
 from rooms.models import Application, Message, Mute, Room
 from tests.engine.clients import Client, Install, MakeEngine, refused
@@ -70,23 +70,18 @@ async def test_the_answer_comes_before_the_senders_own_copy(engine: Engine, hist
     await check_that_the_answer_comes_first(engine, "lobby")
 
 
-async def told_first(
-    self: Messages,
-    connection: Connection,
-    request: Send,
-    room: Any,
-    user: User,
-    data: msgspec.Raw,
-    recipients: list[User] | None,
-) -> None:
+def told_first(self: Asked, result: Appended) -> None:
     """Broken: the room is told before the sender is answered."""
-    kept = await self._keep(request, room, user, data, recipients)
-    self._tell(room, kept.message, recipients)
-    connection.send(Reply(id=request.id, data={"seq": kept.message.seq, "time": kept.message.time}))
+    Saying.answer(self, result)
+    Saying.tell(self)
+    answer_of_asked(self, result)
+
+
+answer_of_asked = Asked.answer
 
 
 async def test_the_check_above_catches_telling_first(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Messages, "_say", told_first)
+    monkeypatch.setattr(Asked, "answer", told_first)
     with pytest.raises(AssertionError):
         await check_that_the_answer_comes_first(engine, "lobby")
 

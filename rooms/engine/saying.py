@@ -1,0 +1,98 @@
+"""A message between who says it and its room: kept by the history, then answered, then told.
+
+Next in the flow: ``fanout/hub.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from rooms.engine.directory import LiveRoom
+from rooms.engine.parts import Parts
+from rooms.errors import InternalError, RoomsError
+from rooms.events import Message, Reply, Request, Send, SentData, User
+from rooms.fanout import Connection
+from rooms.histories import Appended, Awaited, Waiting
+from rooms.protocols import error_answer
+
+logger = logging.getLogger("rooms.engine")
+
+
+@dataclass(slots=True, kw_only=True)
+class Saying(Waiting):
+    """``recipients``: None is everybody. Only ``exclude`` does not hear it."""
+
+    parts: Parts
+    room: LiveRoom
+    recipients: list[User] | None
+    exclude: Connection | None
+    volatile: bool
+    kept: Appended | None = None
+
+    def answer(self, result: Appended | Exception) -> None:
+        if isinstance(result, Appended):
+            self.kept = result
+
+    def tell(self) -> None:
+        if self.kept is None or self.kept.gone:
+            return
+        # Also when the key was used: its first answer may have got lost before the room was told. Those
+        # who were told are not told again, because of the number.
+        group, message = self.room.group, self.kept.message
+        only = None if self.recipients is None else {each.id for each in self.recipients}
+        self.parts.hub.group_send(group, message, exclude=self.exclude, only=only, volatile=self.volatile)
+        self.parts.bus.publish(group, message, only=only, volatile=self.volatile)
+
+
+@dataclass(slots=True, kw_only=True)
+class Asked(Saying):
+    """What a client says. ``data`` is the answer it was given, None where it was refused."""
+
+    connection: Connection
+    request: Send
+    data: SentData | None = None
+
+    def answer(self, result: Appended | Exception) -> None:
+        if isinstance(result, Exception):
+            refuse(self.connection, self.request, result)
+            return
+        self.kept = result
+        self.data = SentData(seq=result.message.seq, time=result.message.time)
+        self.connection.send(Reply(id=self.request.id, data=self.data))
+
+    def tell(self) -> None:
+        try:
+            Saying.tell(self)
+        finally:
+            self.connection.has_answered()
+
+
+@dataclass(slots=True, kw_only=True)
+class Published(Saying):
+    """What the server says. ``told`` is the message, when it has been told."""
+
+    told: Awaited = field(default_factory=Awaited)
+    result: Appended | Exception | None = None
+
+    def answer(self, result: Appended | Exception) -> None:
+        Saying.answer(self, result)
+        self.result = result
+
+    def tell(self) -> None:
+        Saying.tell(self)
+        self.told.answer(self.result)
+
+    async def message(self) -> Message:
+        """The message, when it has been told. Raises what the history raises."""
+        kept: Appended = await self.told
+        return kept.message
+
+
+def refuse(connection: Connection, request: Request, error: Exception) -> None:
+    """Answer a request that failed."""
+    if not isinstance(error, RoomsError):
+        name = type(request).__name__
+        logger.error("%s failed (connection %s)", name, connection.id, exc_info=error)
+        error = InternalError("Something went wrong on the server.")
+    connection.send(error_answer(request.id, error))
