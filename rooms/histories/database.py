@@ -29,14 +29,14 @@ from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
-from rooms.histories.rows import insert, message_of, put_state, read_state, said, sender_id
+from rooms.histories.rows import KeyUsed, insert, message_of, put_state, read_state, said, sender_id
 from rooms.histories.waiting import Waiting
 from rooms.threads import Pool
 
 T = TypeVar("T")
 
-# Old messages are deleted once in so many appends to a room; readers never see them before.
-PRUNE_EVERY = 64
+# Old messages are deleted once in so many appends to a room, more of them than came; readers never see them.
+PRUNE_EVERY = 256
 # State that changes while it is read is read again, so often.
 LOOKS = 5
 # Databases take only so many values in a query.
@@ -111,6 +111,14 @@ class DatabaseHistory(History):
 
 
 def _append_all(appends: Sequence[_Append]) -> list[Any]:
+    try:
+        return _append_together(appends, look=False)
+    except KeyUsed:
+        # Hardly ever: nothing was written, and it is worth while to look.
+        return _append_together(appends, look=True)
+
+
+def _append_together(appends: Sequence[_Append], *, look: bool) -> list[Any]:
     by_room: defaultdict[int, list[tuple[int, _Append]]] = defaultdict(list)
     for place, each in enumerate(appends):
         by_room[each.room.id].append((place, each))
@@ -119,18 +127,20 @@ def _append_all(appends: Sequence[_Append]) -> list[Any]:
         # Always in the same order, so that two processes never wait for each other's locks.
         for room_id in sorted(by_room):
             places, of_room = zip(*by_room[room_id], strict=True)
-            for place, result in zip(places, _append_to(of_room[0].room, of_room), strict=True):
+            added = _append_to(of_room[0].room, of_room, look=look)
+            for place, result in zip(places, added, strict=True):
                 results[place] = result
     return results
 
 
-def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
+def _append_to(room: RoomRecord, appends: Sequence[_Append], *, look: bool) -> list[Any]:
+    """Raises KeyUsed unless it is to ``look`` first whether keys were used before."""
     try:
         sequence = _sequence(room, lock=True)
     except RoomNotFound as error:
         return [error] * len(appends)
     first = sequence.seq
-    known = _known_keys(room, appends)
+    known = _known_keys(room, appends) if look else {}
     rows: list[dict[str, Any]] = []
     results: list[Any] = []
     for each in appends:
@@ -145,9 +155,10 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append]) -> list[Any]:
         kept = msgspec.structs.replace(each.message, seq=sequence.seq)
         row = {"room_id": room.id, "seq": sequence.seq, "key": each.key, "state": kept.state is True}
         rows.append(row | said(kept))
-        known[used] = kept
+        if each.key is not None:
+            known[used] = kept
         results.append(Appended(kept))
-    insert(rows)
+    insert(rows, may_conflict=bool(known) and not look)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
         _retention(room, sequence.seq).delete_some()
@@ -169,10 +180,13 @@ def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
 
 
 def _known_keys(room: RoomRecord, appends: Sequence[_Append]) -> dict[tuple[str, str | None], Message]:
-    keys = [each.key for each in appends if each.key is not None]
-    if not keys:
-        return {}
-    rows = models.Message.objects.using(database()).filter(room_id=room.id, key__in=keys)
+    keys = {each.key for each in appends if each.key is not None}
+    senders = {sender_id(each.message) for each in appends if each.key is not None}
+    rows = models.Message.objects.using(database()).filter(
+        room_id=room.id, sender_id__in=senders, key__in=keys
+    )
+    # In no order, or SQLite would go through the whole room in the order of the ids.
+    rows = rows.order_by()
     return {(row.sender_id, row.key): message_of(room, row) for row in rows}
 
 

@@ -37,9 +37,17 @@ def said(message: Message) -> dict[str, Any]:
     }
 
 
-def insert(rows: Sequence[Mapping[str, Any]]) -> None:
+class KeyUsed(Exception):
+    """There is a message with this sender's key already."""
+
+
+def insert(rows: Sequence[Mapping[str, Any]], *, may_conflict: bool = False) -> None:
     """Store messages, given as the attributes of their rows. ``bulk_create`` does the same, and takes more
-    time for it than all else that a message costs on its way into the database."""
+    time for it than all else that a message costs on its way into the database.
+
+    Where keys ``may_conflict`` with those of other messages, KeyUsed is raised if they do. That costs less
+    than looking for them before, and on PostgreSQL, unlike an IntegrityError, no line in its log.
+    """
     connection = connections[database()]
     fields = [field for field in models.Message._meta.concrete_fields if not field.primary_key]
     table = connection.ops.quote_name(models.Message._meta.db_table)
@@ -56,7 +64,9 @@ def insert(rows: Sequence[Mapping[str, Any]]) -> None:
                 for field in fields
             ]
             statement = f"INSERT INTO {table} ({columns}) VALUES {', '.join([marks] * len(part))}"
-            cursor.execute(statement, values)
+            cursor.execute(f"{statement} ON CONFLICT DO NOTHING" if may_conflict else statement, values)
+            if cursor.rowcount < len(part):
+                raise KeyUsed
 
 
 def message_of(
