@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from rooms.consumers import operations
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode
-from rooms.models import Application
+from rooms.fanout import Connection
+from rooms.models import Application, Room
 from rooms.protocols import Native
 from rooms.serving import Service, make_connection
-from tests.engine.clients import PATIENCE
+from tests.engine.clients import PATIENCE, Client
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -58,6 +61,54 @@ async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connectio
     assert socket.closed.result() == connection.close_code == CloseCode.INTERNAL_ERROR
     assert "payload too large" in caplog.text
     assert engine.connections == {}
+
+
+class Script:
+    """A socket that says so much and ends."""
+
+    def __init__(self, *requests: dict[str, Any]) -> None:
+        self.frames = [json.dumps(each) for each in requests]
+        self.heard: list[dict[str, Any]] = []
+
+    async def receive(self) -> str | bytes | None:
+        return self.frames.pop(0) if self.frames else None
+
+    async def send(self, frame: bytes, *, binary: bool) -> None:
+        self.heard += [json.loads(line) for line in frame.split(b"\n")]
+
+    async def close(self, code: int, reason: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("last", ["leave", "message", "ping", "nonsense", None])
+async def test_answers_come_in_the_order_of_what_was_asked(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, last: str | None
+) -> None:
+    """And nobody goes before what they said is told."""
+    application = await Application.objects.aget()
+    await Room.objects.acreate(application=application, name="lobby", history="database")
+    bob = await Client.named(engine, "bob", "lobby")
+    said = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(5)]
+    room = "lobby" if last == "leave" else "nowhere"
+    asked = [{"type": last, "room": room, "id": 5, "data": 5}] if last else []
+    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *said, *asked)
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
+    disconnect = engine.disconnect
+
+    def last_of_all(connection: Connection) -> None:
+        assert connection.unanswered == 0
+        disconnect(connection)
+
+    monkeypatch.setattr(engine, "disconnect", last_of_all)
+    await Service(engine, operations(engine), connection, socket).run(None)
+    await engine.parts.tasks.settle()
+    await bob.until(lambda: len(bob.messages()) == 5)
+    told = bob.told("message", "left")
+    assert [frame.get("data") for frame in told] == [0, 1, 2, 3, 4, *([None] if last == "leave" else [])]
+    # What the end of the socket left unwritten.
+    for frame in connection.take():
+        await socket.send(frame, binary=False)
+    assert [frame["id"] for frame in socket.heard if "id" in frame] == list(range(5 + len(asked)))
 
 
 class Stuck:

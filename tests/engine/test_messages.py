@@ -136,6 +136,62 @@ async def test_one_may_go_without_the_own_copy(engine: Engine, history: str) -> 
     assert (ann.messages(), bob.messages()) == ([2], [1, 2])
 
 
+# Several at once ---------------------------------------------------------------------------------
+
+
+def several(count: int, room: str = "kept", **options: Any) -> list[Send]:
+    """What one says without waiting for answers."""
+    return [Send(id=n, room=room, data=msgspec.Raw(b"%d" % n), **options) for n in range(count)]
+
+
+async def test_whoever_says_several_things_is_answered_and_then_told(engine: Engine, kept: Room) -> None:
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob", "kept")
+    ann.listen()
+    for each in several(8):
+        await engine.messages.send(ann.connection, each)
+    await ann.connection.answered()
+    heard = ann.listen()
+    assert [frame["type"] for frame in heard] == ["reply"] * 8 + ["message"] * 8
+    assert [frame["id"] for frame in heard[:8]] == bob.messages() == list(range(8))
+    assert [frame["data"]["seq"] for frame in heard[:8]] == [frame["seq"] for frame in heard[8:]]
+
+
+@pytest.mark.parametrize(("unanswered", "together", "most"), [(3, 512, 3), (16, 1, 1), (16, 512, 16)])
+async def test_so_many_wait_for_the_history(
+    engine: Engine,
+    kept: Room,
+    monkeypatch: pytest.MonkeyPatch,
+    unanswered: int,
+    together: int,
+    most: int,
+) -> None:
+    monkeypatch.setattr(module, "MOST_UNANSWERED", unanswered)
+    monkeypatch.setattr(module, "MOST_TOGETHER", together)
+    ann = await Client.named(engine, "ann", "kept")
+    waiting = []
+    for each in several(40):
+        await engine.messages.send(ann.connection, each)
+        waiting.append(ann.connection.unanswered)
+    assert max(waiting) == most
+    await ann.connection.answered()
+    assert ann.messages() == list(range(40))
+
+
+@pytest.mark.parametrize("other", [{"volatile": True}, {"to": "ann"}, {"state": True}, {"room": "lobby"}])
+async def test_what_goes_another_way_waits_for_what_was_said_before(
+    engine: Engine, kept: Room, other: dict[str, Any]
+) -> None:
+    ann = await Client.named(engine, "ann", "kept", "lobby")
+    (first,) = several(1)
+    await engine.messages.send(ann.connection, first)
+    assert ann.connection.unanswered == 1
+    second = Send(**{"room": "kept", "id": 1, "data": msgspec.Raw(b"1")} | other)
+    await engine.messages.send(ann.connection, second)
+    await ann.connection.answered()
+    assert ann.messages() == [0, 1]
+    assert [each["id"] for each in ann.told("reply") if "seq" in each["data"]] == [0, 1]
+
+
 # Keys --------------------------------------------------------------------------------------------
 
 

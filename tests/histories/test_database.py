@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from rooms import bounds, models
 from rooms.catalogue import RoomRecord
 from rooms.errors import RoomNotFound, Unavailable
-from rooms.events import Message, Position
+from rooms.events import Message, Position, User
 from rooms.histories import database
 from rooms.histories.database import DatabaseHistory
 from tests.histories.said import RoomMaker, message
@@ -131,15 +131,51 @@ async def test_many_messages_share_a_transaction(
 
 
 def test_a_batch_costs_few_queries_however_many_messages(room: RoomRecord) -> None:
-    def queries(count: int) -> int:
-        with CaptureQueriesContext(
-            connection,
-        ) as captured:
-            database._append_all([database._Append(room, message(), None) for _ in range(count)])
+    def queries(count: int, key: str | None = None) -> int:
+        appends = [database._Append(room, message(), key and f"{key} {n}") for n in range(count)]
+        with CaptureQueriesContext(connection) as captured:
+            database._append_all(appends)
         return len(captured)
 
     queries(1)
-    assert queries(20) == queries(5)
+    assert queries(20) == queries(5) == queries(20, "k") == queries(5, "another")
+
+
+def test_a_key_that_was_used_is_found_among_many(room: RoomRecord) -> None:
+    def keyed(*keys: str | None) -> list[Any]:
+        return database._append_all([database._Append(room, message(), key) for key in keys])
+
+    keyed("a", "b")
+    kept = keyed("c", "a", None, "c", "d")
+    assert [each.message.seq for each in kept] == [3, 1, 4, 3, 5]
+    assert [each.again for each in kept] == [False, True, False, True, False]
+    assert models.Sequence.objects.get(pk=room.id).seq == models.Message.objects.count() == 5
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads so few rows without an index")
+def test_keys_are_looked_for_in_their_index(room: RoomRecord) -> None:
+    """Not among all messages of the room, which may be millions."""
+    appends = [
+        database._Append(room, message(sender=User(name=name, id=name, guest=True)), "k") for name in "abc"
+    ]
+    database._append_all(appends)
+    with CaptureQueriesContext(connection) as captured:
+        assert all(each.again for each in database._append_all(appends))
+    table = f'FROM "{models.Message._meta.db_table}"'
+    (looked,) = [each["sql"] for each in captured if table in each["sql"]]
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN QUERY PLAN {looked}")
+        assert "USING INDEX rooms_message_key" in str(cursor.fetchall())
+
+
+def test_what_was_missed_is_one_query_however_much_it_is(room: RoomRecord) -> None:
+    database._append_all([database._Append(room, message(), None) for _ in range(300)])
+    epoch = models.Sequence.objects.get(pk=room.id).epoch
+    with CaptureQueriesContext(connection) as captured:
+        snapshot = database._snapshot(room, Position(epoch=epoch, seq=0), 50)
+    assert (snapshot.recovered, len(snapshot.messages)) == (True, 300)
+    table = f'FROM "{models.Message._meta.db_table}"'
+    assert len([each for each in captured if table in each["sql"]]) == 1
 
 
 async def test_a_poisonous_message_fails_alone_and_takes_no_number(
