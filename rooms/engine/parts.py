@@ -148,7 +148,9 @@ async def room_of(parts: Parts, connection: Connection, name: str) -> LiveRoom:
     if name not in connection.memberships:
         await parts.check_room_exists(connection, name)
         raise NotMember(f"You are not in {name}.")
-    room = await parts.directory.room(await parts.application_of(connection), name)
+    room = parts.directory.known_room(connection.application, name)
+    if room is None or not room.application.record.enabled:
+        room = await parts.directory.room(await parts.application_of(connection), name)
     if place_in(connection, room) is None:
         raise NotMember(f"You are not in {name}.")
     return room

@@ -122,4 +122,6 @@ class Connection(Outbox):
     @property
     def people(self) -> tuple[User, ...]:
         """Everybody whom this client is known as: what is forbidden to one of them is forbidden to it."""
-        return tuple(user for user in (self.user, self.account) if user is not None)
+        if self.account is None:
+            return () if self.user is None else (self.user,)
+        return (self.account,) if self.user is None else (self.user, self.account)

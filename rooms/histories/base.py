@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
@@ -19,8 +19,7 @@ from rooms.events import Message, Position, SentData
 from rooms.histories.waiting import Awaited, Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """The message as it is kept; ``again`` when its key had been used, and nothing was added. ``gone``: what
     was said then is kept no longer, and ``message`` has only its number and time."""
 
