@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Any
 
 from rooms.engine.engine import Engine
@@ -41,12 +40,11 @@ class Trunk(Service):
         # Of each application: what a client may still ask does not grow with every login.
         self._buckets: defaultdict[str, dict[Limit, TokenBucket]] = defaultdict(dict)
         self._user: Any = None
-        self._abort: Callable[[], None] = lambda: None
 
-    async def _begin(self, user: Any, abort: Callable[[], None]) -> None:
-        self._user, self._abort = user, abort
+    async def _begin(self, user: Any) -> None:
+        self._user = user
         self._connection.heard = self._connection.waiting_for_login = time.monotonic()
-        self._engine.attach(self._connection, abort)
+        self._engine.attach(self._connection, self.abort)
 
     def _end(self) -> None:
         super()._end()
@@ -89,7 +87,7 @@ class Trunk(Service):
         try:
             if self._handshake is not None:
                 branch.claims = await claims_of(self._engine.parts, application, self._handshake)
-            await self._engine.connect(branch, None, self._abort)
+            await self._engine.connect(branch, None, self.abort)
             if branch.close_code is not None:
                 raise LoginRefused(branch.close_reason)
             branch.grown = True

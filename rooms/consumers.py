@@ -126,8 +126,9 @@ class RoomConsumer(AsyncConsumer):
             address=handshake.address,
         )
         connection.claims = claims
-        socket = _AsgiSocket(receive, send)
-        served = (engine, operations(engine), connection, socket, _wire(scope))
+        wire = _wire(scope)
+        socket = wire or _AsgiSocket(receive, send)
+        served = (engine, operations(engine), connection, socket, wire)
         trunk = self._protocol.addresses_applications
         return Trunk(*served, handshake=handshake) if trunk else Service(*served), handshake.user
 

@@ -64,6 +64,17 @@ def make_connection(
 class Service:
     """One socket and its connection, from the accepted handshake to the end."""
 
+    __slots__ = (
+        "_aborted",
+        "_connection",
+        "_engine",
+        "_largest",
+        "_operations",
+        "_serving",
+        "_socket",
+        "_wire",
+    )
+
     def __init__(
         self,
         engine: Engine,
@@ -72,46 +83,46 @@ class Service:
         socket: Socket,
         wire: Wire | None = None,
     ) -> None:
-        """``wire`` is where frames may be written at once, if there is one."""
+        """``wire``, if there is one, is where frames are read and written at once, and the socket as well."""
         self._engine = engine
         self._operations = operations
         self._connection = connection
         self._socket = socket
         self._wire = wire
         self._largest = engine.parts.settings.frame_bytes(connection.protocol.name)
+        self._serving: asyncio.Task[Any] | None = None
+        self._aborted = False
 
     async def run(self, user: Any) -> None:
         """Until the socket has ended; ``user`` is the Django user of the handshake or None."""
-        connection = self._connection
-        serving = asyncio.current_task()
-        assert serving is not None
-        aborted = False
-
-        def abort() -> None:
-            # Not in the middle of a request, which would leave it half done: then the next look is in time.
-            nonlocal aborted
-            if not connection.is_busy():
-                aborted = True
-                serving.cancel()
-
+        self._serving = asyncio.current_task()
         end_writing = self._begin_writing()
         try:
-            await self._begin(user, abort)
+            await self._begin(user)
+            # It may be large, and the socket open for days.
+            del user
             await self._listen()
         except asyncio.CancelledError:
-            if not aborted:
+            if not self._aborted:
                 raise
         finally:
             # ``disconnect()`` of Channels is not always called; this is.
             self._end()
             end_writing()
 
+    def abort(self) -> None:
+        """End it without a word, but for one in the middle of a request, which would be left half done: then
+        the next look is in time."""
+        if self._serving is not None and not self._connection.is_busy():
+            self._aborted = True
+            self._serving.cancel()
+
     # Reading -----------------------------------------------------------------------------------------
 
-    async def _begin(self, user: Any, abort: Callable[[], None]) -> None:
+    async def _begin(self, user: Any) -> None:
         connection = self._connection
         try:
-            await self._engine.connect(connection, user, abort)
+            await self._engine.connect(connection, user, self.abort)
         except RoomsError as error:
             connection.close(CloseCode.OVERLOADED, error.message, retry_in=random.uniform(1, 5))
         for request in connection.protocol.connected(connection.id):

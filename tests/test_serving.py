@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -70,7 +71,7 @@ class Script:
         self.frames = [json.dumps(each) for each in requests]
         self.heard: list[dict[str, Any]] = []
 
-    async def receive(self) -> str | bytes | None:
+    async def next(self) -> str | bytes | None:
         return self.frames.pop(0) if self.frames else None
 
     async def send(self, frame: bytes, *, binary: bool) -> None:
@@ -168,3 +169,28 @@ async def test_a_socket_that_is_gone_is_nobodys_fault(
             await serving
     assert caplog.text == ""
     assert connection.close_code is None
+
+
+async def test_who_shook_hands_is_not_kept_for_as_long_as_the_socket_is_open(engine: Engine) -> None:
+    class Account:
+        """What Django knows of a user, which may be much."""
+
+        is_authenticated = False
+
+    asked, user = asyncio.Event(), Account()
+    kept = weakref.ref(user)
+
+    class Quiet(Script):
+        async def next(self) -> str | bytes | None:
+            asked.set()
+            await asyncio.Event().wait()
+            return None
+
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
+    serving = asyncio.create_task(Service(engine, operations(engine), connection, Quiet()).run(user))
+    del user
+    async with asyncio.timeout(PATIENCE):
+        await asked.wait()
+    assert kept() is None
+    serving.cancel()
+    await asyncio.wait({serving})

@@ -152,8 +152,8 @@ class WebSocket(Wire):
             await self._config.loaded_app(cast(Any, scope), cast(Any, self.receive), cast(Any, self.send))
             del scope
             if self._rest is not None:
-                rest, self._rest = self._rest, None
-                await rest()
+                rest, self._rest = self._rest(), None
+                await rest
             code = NORMAL
             if self._state == CONNECTING:
                 logger.error("ASGI callable returned without completing handshake.")
