@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -37,6 +38,9 @@ GRACEFUL_SECONDS = 5
 STOP_SECONDS = 3.5
 END_SECONDS = 24.0
 
+# Garbage is looked for after so many; Python's own 700 are those of a few dozen clients who come in.
+NEW_OBJECTS = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
@@ -58,8 +62,17 @@ def run(
     """Serve until SIGINT or SIGTERM, or until the ``lifeline`` of a worker says so; ``listening`` is called
     when every address accepts. A second signal ends the process at once."""
     servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
+    _spare_the_collector()
     with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
         runner.run(_serve(servers, listening, lifeline))
+
+
+def _spare_the_collector() -> None:
+    """Have garbage looked for less often. A connection leaves none, but each pass goes through all that are
+    open, and nobody is served meanwhile: 90 ms with 4,000. What was imported is not gone through at all."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS, 10, 10)
 
 
 def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
