@@ -13,11 +13,13 @@ Answer = TypeVar("Answer")
 
 # So many are asked for at once; a query has bounds.
 MOST = 100
+# For so long after each answer others gather: one by one, a crowd would have a thread's turn each.
+PAUSE_SECONDS = 0.01
 
 
 class Together(Generic[Key, Question, Answer]):
-    """What is asked while ``answer`` is under way goes with the next call of it: nobody is answered
-    with what was read before they asked. Belongs to one event loop."""
+    """What is asked while ``answer`` is under way, or just was, goes with the next call of it: nobody is
+    answered with what was read before they asked. Belongs to one event loop."""
 
     def __init__(self, answer: Callable[[dict[Key, Question]], Awaitable[Mapping[Key, Answer]]]) -> None:
         self._answer = answer
@@ -40,6 +42,7 @@ class Together(Generic[Key, Question, Answer]):
                 for key in asked:
                     del self._waiting[key]
                 await self._ask(asked)
+                await asyncio.sleep(PAUSE_SECONDS)
         finally:
             self._asking = None
 

@@ -41,6 +41,19 @@ async def test_what_is_asked_meanwhile_goes_together_with_the_next() -> None:
     assert store.asked == [["a"], ["a", "b"]]
 
 
+async def test_after_an_answer_others_gather(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "PAUSE_SECONDS", 0.1)
+    store = Store()
+    store.gate.set()
+    shared: Together[str, int, int] = Together(store.answer)
+    await shared.ask("a", 1)
+    later = asyncio.create_task(shared.ask("b", 1))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await asyncio.gather(later, shared.ask("c", 1))
+    assert store.asked == [["a"], ["b", "c"]]
+
+
 async def test_there_is_a_most(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "MOST", 2)
     store = Store()

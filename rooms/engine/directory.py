@@ -131,7 +131,7 @@ class Directory:
         """The application of that name, if there is one and it is enabled."""
         live = self._applications.get(name)
         if live is None and names.APPLICATION_NAME.match(name):
-            live = await self.load_application(name)
+            live = await self.load_application(name, again=False)
         return live if live and live.record.enabled else None
 
     async def refresh(self) -> None:
@@ -166,9 +166,11 @@ class Directory:
                     )
                 )
 
-    async def load_application(self, name: str) -> LiveApplication | None:
-        """Read the row again; what is alive takes over what it says."""
+    async def load_application(self, name: str, *, again: bool = True) -> LiveApplication | None:
+        """Read the row, also ``again``; what is alive takes over what it says."""
         async with self._loading.of(name):
+            if not again and (loaded := self._applications.get(name)) is not None:
+                return loaded
             record = await self._pool.run(catalogue.load_application, name)
             live = self._applications.get(name)
             if record is None or (live is not None and live.record.id != record.id):

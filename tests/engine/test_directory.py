@@ -57,9 +57,12 @@ async def test_what_is_asked_for_at_the_same_time_is_loaded_once(
     name = installed(Counting)
     await Application.objects.aupdate(extension=name)
     await Room.objects.aupdate(extension=name)
-    with mock.patch.object(catalogue, "load_room", wraps=catalogue.load_room) as load:
+    with (
+        mock.patch.object(catalogue, "load_room", wraps=catalogue.load_room) as load,
+        mock.patch.object(catalogue, "load_application", wraps=catalogue.load_application) as load_application,
+    ):
         rooms = await asyncio.gather(*(loaded(directory) for _ in range(10)))
-    assert load.call_count == 1
+    assert (load_application.call_count, load.call_count) == (1, 1)
     assert all(room is rooms[0] for room in rooms)
     assert Counting.begun == [None, "lobby"]
     assert rooms[0].hooks.active

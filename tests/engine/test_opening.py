@@ -45,14 +45,14 @@ async def test_enabled_applications_with_an_extension_are_opened(begun: list[str
 async def test_one_that_cannot_be_opened_does_not_keep_the_others(
     begun: list[str], engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load = engine.parts.directory.load_application
+    application = engine.parts.directory.application
 
     async def fail(name: str) -> Any:
         if name == "first":
             raise ZeroDivisionError
-        return await load(name)
+        return await application(name)
 
-    monkeypatch.setattr(engine.parts.directory, "load_application", fail)
+    monkeypatch.setattr(engine.parts.directory, "application", fail)
     await open_applications(engine.parts)
     assert begun == ["second"]
     assert "The application first could not be opened." in caplog.text
