@@ -21,7 +21,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs
 
 from channels.consumer import AsyncConsumer
 
@@ -174,18 +173,14 @@ async def _serving() -> Engine:
 
 
 def _handshake(scope: Any, protocol: type[Protocol], proxies: int) -> Handshake:
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return Handshake(
         protocol=protocol.name,
         path=scope["path"],
-        query=parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True),
-        headers=headers,
+        query_string=scope.get("query_string", b""),
+        lines=scope["headers"],
         address=origins.address(scope["headers"], (scope.get("client") or ("",))[0], proxies),
         # Without an Origin it is no browser, and cookies say nothing.
-        user=scope.get("user") if "origin" in headers else None,
+        user=None if origins.header(scope["headers"], b"origin") is None else scope.get("user"),
     )
 
 

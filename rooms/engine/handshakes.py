@@ -7,9 +7,10 @@ its address names none.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs
 
 from rooms.engine.directory import LiveApplication
 from rooms.engine.parts import Parts
@@ -22,15 +23,27 @@ logger = logging.getLogger("rooms.extensions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What was sent with it. ``user`` is the Django user, or None where cookies are not believed; names of
-    ``headers`` are in lower case."""
+    """What was sent with it. ``user`` is the Django user, or None where cookies are not believed."""
 
     protocol: str
     path: str
-    query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
+    query_string: bytes
+    lines: Sequence[tuple[bytes, bytes]]
     address: str
     user: Any = None
+
+    @property
+    def query(self) -> Mapping[str, list[str]]:
+        return parse_qs(self.query_string.decode("latin-1"), keep_blank_values=True)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """By names in lower case."""
+        headers: dict[str, str] = {}
+        for name, value in self.lines:
+            key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return headers
 
 
 async def claims_of(parts: Parts, application: str, handshake: Handshake) -> dict[str, str]:

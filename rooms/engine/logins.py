@@ -7,8 +7,8 @@ descend from one login share its id, and a logout revokes that id in the databas
 from __future__ import annotations
 
 import hashlib
+import secrets
 import time
-import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -118,7 +118,7 @@ class Logins:
 
     async def _answer(self, connection: Connection, request: Login, application: LiveApplication) -> None:
         user = user_of(connection)
-        connection.login = connection.login or uuid.uuid4().hex
+        connection.login = connection.login or secrets.token_hex(16)
         signed = partial(_token, application.record.name, user, connection.login)
         # Of a guest nothing is in the database.
         token = signed() if user.guest else await self._parts.pool.run(signed)
@@ -177,7 +177,7 @@ class Logins:
         name = names.user_name(request.name)
         if await self._registered.ask(names.user_key(name), name):
             raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
-        return Identity(user=User(name=name, id=f"guest-{uuid.uuid4().hex}", guest=True))
+        return Identity(user=User(name=name, id=f"guest-{secrets.token_hex(16)}", guest=True))
 
     async def _admit(
         self,

@@ -8,8 +8,6 @@ reply: nothing overtakes it, nothing is missed, and numbers remove doubles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 
 from rooms import policy
@@ -18,14 +16,7 @@ from rooms.engine.departing import Departing
 from rooms.engine.directory import LiveRoom
 from rooms.engine.management import Management
 from rooms.engine.parts import Parts, place_in, user_of
-from rooms.errors import (
-    AlreadyMember,
-    NotMember,
-    RoomClosed,
-    RoomsError,
-    TooManyRooms,
-    Unavailable,
-)
+from rooms.errors import AlreadyMember, NotMember, RoomClosed, RoomsError, TooManyRooms, Unavailable
 from rooms.events import (
     Enter,
     Join,
@@ -130,7 +121,7 @@ class Membership:
             password = room.record.password
             await self._check_password(connection, request, room, user)
             # One's turn first: it may be held by a process that died, and others need not wait for that.
-            async with asking.turn(self._parts, room, user, listens=listens_only), _admission(room):
+            async with asking.turn(self._parts, room, user, listens=listens_only), _Admission(room):
                 # The last one went out, or the password changed, while we were on our way in.
                 if room.gone or room.record.password != password:
                     continue
@@ -286,14 +277,19 @@ class Membership:
             connection.release()
 
 
-@asynccontextmanager
-async def _admission(room: LiveRoom) -> AsyncIterator[None]:
+class _Admission:
     """Nobody else comes in meanwhile. Raises Unavailable."""
-    try:
-        await asyncio.wait_for(room.admission.acquire(), ADMISSION_SECONDS)
-    except TimeoutError:
-        raise Unavailable(f"Room {room.name} lets nobody in just now; try again in a moment.") from None
-    try:
-        yield
-    finally:
-        room.admission.release()
+
+    def __init__(self, room: LiveRoom) -> None:
+        self._room = room
+
+    async def __aenter__(self) -> None:
+        try:
+            async with asyncio.timeout(ADMISSION_SECONDS):
+                await self._room.admission.acquire()
+        except TimeoutError:
+            sentence = f"Room {self._room.name} lets nobody in just now; try again in a moment."
+            raise Unavailable(sentence) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        self._room.admission.release()

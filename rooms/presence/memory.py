@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
 from rooms import names
@@ -19,14 +19,26 @@ from rooms.presence.base import (
 
 
 class _Group:
-    __slots__ = ("connections", "order", "users")
+    __slots__ = ("connections", "listed", "order", "users")
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
         # Of each user: connection → whether it is fading.
         self.connections: dict[str, dict[str, bool]] = {}
-        # Sort keys of the users; the first part is the name's key.
+        # Sort keys of the users, whose first part is the name's key; and the users in that order.
         self.order: list[tuple[str, str]] = []
+        self.listed: list[User] = []
+
+    def enter(self, user: User) -> None:
+        key = sort_key(user)
+        place = bisect_left(self.order, key)
+        self.users[user.id] = user
+        self.order.insert(place, key)
+        self.listed.insert(place, user)
+
+    def leave(self, id: str) -> None:
+        place = bisect_left(self.order, sort_key(self.users.pop(id)))
+        del self.order[place], self.listed[place], self.connections[id]
 
     def holders(self, name: str) -> list[User]:
         """Users with this name, in whatever case."""
@@ -35,7 +47,7 @@ class _Group:
         for place in range(bisect_left(self.order, (key, "")), len(self.order)):
             if self.order[place][0] != key:
                 break
-            found.append(self.users[self.order[place][1]])
+            found.append(self.listed[place])
         return found
 
 
@@ -58,8 +70,7 @@ class MemoryPresence(Presence):
                 raise NameInUse
             if limit is not None and len(found.users) >= limit:
                 raise GroupFull
-            found.users[user.id] = user
-            insort(found.order, sort_key(user))
+            found.enter(user)
         present = found.connections.setdefault(user.id, {})
         for faded in [each for each, fading in present.items() if fading]:
             del present[faded]
@@ -78,9 +89,7 @@ class MemoryPresence(Presence):
             return False
         if found.connections[user.id]:
             return False
-        del found.connections[user.id]
-        key = sort_key(found.users.pop(user.id))
-        del found.order[bisect_left(found.order, key)]
+        found.leave(user.id)
         if not found.users:
             del self._groups[group]
         return True
@@ -90,9 +99,9 @@ class MemoryPresence(Presence):
         if found is None:
             return MemberPage(users=[], count=0, more=False)
         if after is None and limit is not None:
-            users = [found.users[id] for _, id in found.order[:limit]]
-            return MemberPage(users=users, count=len(found.order), more=len(users) < len(found.order))
-        return page((found.users[id] for _, id in found.order), after, limit)
+            users = found.listed[:limit]
+            return MemberPage(users=users, count=len(found.listed), more=len(users) < len(found.listed))
+        return page(found.listed, after, limit)
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
         return [len(found.users) if (found := self._groups.get(group)) else 0 for group in groups]

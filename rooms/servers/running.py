@@ -138,6 +138,10 @@ async def _serve(
     if lifeline is not None:
         lifeline.listen(partial(_tell_died, engine), ending.begin)
         lifeline.accepting(engine.node)
+    # What is loaded by now stays. Looked through for garbage again and again while clients come, it would
+    # cost each of them a sixth of a handshake.
+    gc.collect()
+    gc.freeze()
     listening()
     await ending.begun.wait()
     for server in servers:

@@ -59,7 +59,9 @@ async def test_what_is_asked_for_at_the_same_time_is_loaded_once(
     await Room.objects.aupdate(extension=name)
     with (
         mock.patch.object(catalogue, "load_room", wraps=catalogue.load_room) as load,
-        mock.patch.object(catalogue, "load_application", wraps=catalogue.load_application) as load_application,
+        mock.patch.object(
+            catalogue, "load_application", wraps=catalogue.load_application
+        ) as load_application,
     ):
         rooms = await asyncio.gather(*(loaded(directory) for _ in range(10)))
     assert (load_application.call_count, load.call_count) == (1, 1)

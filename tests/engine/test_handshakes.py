@@ -30,7 +30,7 @@ ANN = SimpleNamespace(is_authenticated=True, is_active=True, pk=7, get_username=
 
 
 def handshake(**fields: Any) -> Handshake:
-    plain = {"protocol": "native", "path": "/", "query": {}, "headers": {}, "address": "10.0.0.1"}
+    plain = {"protocol": "native", "path": "/", "query_string": b"", "lines": [], "address": "10.0.0.1"}
     return Handshake(**{**plain, **fields})
 
 
@@ -89,7 +89,7 @@ async def test_who_is_not_signed_in_or_shut_out_is_no_claim(engine: Engine, miss
 async def test_the_extension_sees_the_handshake_and_adds_claims(engine: Engine, porter: type[Porter]) -> None:
     porter.act = staticmethod(lambda event: event.claims.update(key=event.query["key"][0]))
     asked = handshake(
-        protocol="roomer", path="/ws", query={"key": ["k", "l"]}, headers={"x-tenant": "1"}, user=ANN
+        protocol="roomer", path="/ws", query_string=b"key=k&key=l", lines=[(b"X-Tenant", b"1")], user=ANN
     )
     assert await claims_of(engine.parts, "chat", asked) == {"user": "ann", "user_id": "7", "key": "k"}
     (event,) = porter.seen
