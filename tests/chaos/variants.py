@@ -19,26 +19,26 @@ def acknowledges_before_the_commit() -> None:
     """The answer goes out at once, the message is stored a little later."""
     import msgspec
 
-    from rooms.histories import Appended
+    from rooms.histories import Appended, Awaited, settle
     from rooms.histories.database import DatabaseHistory
 
-    stores = DatabaseHistory.append
+    stores = DatabaseHistory.keep
     given: defaultdict[int, int] = defaultdict(int)
     tasks: set[asyncio.Task[Any]] = set()
 
-    async def append(self: Any, room: Any, message: Any, key: str | None = None) -> Appended:
+    def keep(self: Any, room: Any, message: Any, key: str | None, waiting: Any) -> None:
         async def store() -> None:
+            newest = (await self.snapshot(room, None, 0)).position.seq
+            given[room.id] = max(newest, given[room.id]) + 1
+            settle(waiting, Appended(msgspec.structs.replace(message, seq=given[room.id])))
             await asyncio.sleep(0.5)
-            await stores(self, room, message, key)
+            stores(self, room, message, key, Awaited())
 
-        newest = (await self.snapshot(room, None, 0)).position.seq
-        given[room.id] = max(newest, given[room.id]) + 1
         task = asyncio.create_task(store())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
-        return Appended(msgspec.structs.replace(message, seq=given[room.id]))
 
-    DatabaseHistory.append = append  # type: ignore[method-assign]
+    DatabaseHistory.keep = keep  # type: ignore[method-assign]
 
 
 def knows_no_keys() -> None:
@@ -46,15 +46,15 @@ def knows_no_keys() -> None:
     from rooms.engine.messages import Messages
     from rooms.histories.database import DatabaseHistory
 
-    stores = DatabaseHistory.append
+    stores = DatabaseHistory.keep
 
-    async def append(self: Any, room: Any, message: Any, key: str | None = None) -> Any:
-        return await stores(self, room, message, None)
+    def keep(self: Any, room: Any, message: Any, key: str | None, waiting: Any) -> None:
+        stores(self, room, message, None, waiting)
 
     async def carry_out(self: Any, connection: Any, request: Any, room: Any, user: Any, used: Any) -> None:
         await self._carry_out(connection, request, room, user)
 
-    DatabaseHistory.append = append  # type: ignore[method-assign]
+    DatabaseHistory.keep = keep  # type: ignore[method-assign]
     Messages._carry_out_once = carry_out  # type: ignore[method-assign]
 
 
