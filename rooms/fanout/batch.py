@@ -8,7 +8,7 @@ steps aside, and is told the rest of the round alone; so everybody hears everyth
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Self
 from typing import Protocol as Structural
 
@@ -84,10 +84,10 @@ class Round:
                 if hears is None or isinstance(hears, Batch):
                     begun._follow(member, hears)
                     continue
-                kind = hears
-                batch = begun.batch(hears)
+                kind, batch = hears, begun.batch(hears)
+                listens = batch.members.append
             member.hears = batch
-            batch.members.append(member)
+            listens(member)
         begun.attached = len(members) - len(begun.apart)
         return begun
 
@@ -154,13 +154,18 @@ class Batch:
         self._done = 0
         self._framed = b""
 
+    def chain(self) -> Iterator[Batch]:
+        """What its members hear, to the end."""
+        batch: Batch | None = self
+        while batch is not None:
+            yield batch
+            batch = batch.next
+
     @property
     def last(self) -> Batch:
         """What its members hear in the end."""
-        batch = self
-        while batch.next is not None:
-            batch = batch.next
-        return batch
+        *_, last = self.chain()
+        return last
 
     def add(self, frame: bytes) -> None:
         self.frames.append(frame)
@@ -200,6 +205,8 @@ def joined(said: list[bytes], separator: bytes | None) -> list[bytes]:
     """As few frames as the protocol allows."""
     if separator is None or len(said) < 2:
         return said
+    if sum(map(len, said)) + len(said) <= LONGEST_JOINED_FRAME:
+        return [separator.join(said)]
     whole: list[bytes] = []
     part: list[bytes] = []
     size = 0

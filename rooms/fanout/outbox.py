@@ -8,7 +8,7 @@ not read fills its own outbox and is closed, nobody else notices.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -84,7 +84,12 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Bytes that wait to be written."""
-        return self._bytes + sum(each.size for each in self._heard())
+        return self._bytes + sum(each.size for each in self.shared)
+
+    @property
+    def shared(self) -> list[Batch]:
+        """What it has yet to be told together with others."""
+        return list(self.hears.chain()) if isinstance(self.hears, Batch) else []
 
     @property
     def writing_since(self) -> float | None:
@@ -153,7 +158,7 @@ class Outbox:
 
     def is_slow(self) -> bool:
         """More than half of the outbox is taken: what may be dropped is dropped."""
-        frames = len(self._frames) + sum(len(each.frames) for each in self._heard())
+        frames = len(self._frames) + sum(len(each.frames) for each in self.shared)
         return self.waiting * 2 > self._limits.bytes or frames * 2 > self._limits.frames
 
     def hold(self) -> None:
@@ -207,7 +212,8 @@ class Outbox:
         return framed(said, type(self.protocol)) if said else said
 
     def _take(self) -> list[bytes]:
-        self._leave()
+        if self.hears is not None:
+            self._leave()
         said, self._frames = self._frames, []
         self._bytes -= sum(map(len, said))
         self._be_free()
@@ -244,21 +250,14 @@ class Outbox:
         self.close_code, self.close_reason, self.hears = code, message, None
         self._wake()
 
-    def _heard(self) -> Iterator[Batch]:
-        """What it has yet to hear together with others."""
-        batch = self.hears if isinstance(self.hears, Batch) else None
-        while batch is not None:
-            yield batch
-            batch = batch.next
-
     def _leave(self) -> None:
         """What it has heard together with others is its own from here on."""
-        for batch in self._heard():
-            self._frames += batch.frames
-            self._bytes += batch.size
-            if batch.next is None:
-                batch.round.leave(self)
-        self.hears = None
+        heard, self.hears = self.hears, None
+        if isinstance(heard, Batch):
+            for batch in heard.chain():
+                self._frames += batch.frames
+                self._bytes += batch.size
+            batch.round.leave(self)
 
     def _be_free(self) -> None:
         """It may hear what others hear, if nothing that is its own comes before that."""

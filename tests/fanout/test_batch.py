@@ -255,7 +255,7 @@ def test_when_everybody_has_stepped_aside_a_new_round_begins(house: House) -> No
 
 def _texts(client: Connection) -> list[bytes]:
     """What waits for it, without taking it."""
-    return [*client._frames, *(frame for batch in client._heard() for frame in batch.frames)]
+    return [*client._frames, *(frame for batch in client.shared for frame in batch.frames)]
 
 
 @pytest.fixture
