@@ -177,6 +177,8 @@ async def opened() -> AsyncIterator[list[Path]]:
             ),
             Path("one message to 250 members", SOME, partial(_told, some, "middle", 1), most=A_MEMBER),
             Path("eight messages to 250 members", 8 * SOME, partial(_told, some, "middle", 8), most=A_MEMBER),
+            Path("one message to 10 members", FEW, partial(_told, few, "small", 1)),
+            Path("one message to one of 250 members", 1, partial(_told_alone, some, "middle")),
             Path("a request and its answer", REPEATS, partial(_asked, alone)),
             Path("a join and a leave", REPEATS, partial(_in_and_out, alone)),
             Path("a connection and its end", REPEATS, partial(_connected, connect)),
@@ -199,6 +201,15 @@ async def _told(crowd: list[Client], room: str, messages: int) -> None:
     last = crowd[-1].transport
     last.forget()
     crowd[0].send(said(type="message", room=room, data="x" * 100) * messages)
+    await last.written()
+    await turns(4)
+
+
+async def _told_alone(crowd: list[Client], room: str) -> None:
+    last = crowd[-1].transport
+    last.forget()
+    whom = f"{len(crowd) - 1} of {len(crowd)}"
+    crowd[0].send(said(type="message", room=room, data="x" * 100, to=whom))
     await last.written()
     await turns(4)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from rooms.events import Joined, Left, Position, RoomRemoved, User
 from rooms.fanout import Connection, Hub, OutboxLimits
+from rooms.fanout.batch import Batch
 from rooms.fanout.group import Delivery, Group
 from rooms.fanout.hub import DIGESTS_A_FLUSH
 from tests.fanout.codecs import Digesting, Each, Lines, Plain, Shouting, Silent, connection, message, told
@@ -87,6 +89,37 @@ def test_only_some_users_on_all_their_connections() -> None:
     assert [told(each) for each in (phone, desk, bob, nobody)] == [["psst"], ["psst"], [], []]
     hub.group_send("g", message("psst"), only=set())
     assert [told(each) for each in (phone, desk, bob, nobody)] == [[], [], [], []]
+
+
+class Walked(dict[Connection, str | None]):
+    """Counts at how many somebody has looked."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[Connection]:
+        for each in super().__iter__():
+            self.seen += 1
+            yield each
+
+
+def test_users_are_found_without_a_look_at_everybody() -> None:
+    hub = Hub()
+    crowd = [connection(user=f"user {number}") for number in range(100)]
+    for each in crowd:
+        hub.group_add("g", each)
+    hub.group_send("g", message("first"), only={"user 50"})
+    group = hub._groups["g"]
+    group.members = walked = Walked(group.members)
+    phone, gone = connection(user="user 50"), crowd[50]
+    hub.group_add("g", phone)
+    # Whoever is disconnected is nobody any more when they leave.
+    gone.user = None
+    hub.group_discard("g", gone)
+    hub.group_discard("g", crowd[51])
+    hub.group_send("g", message("psst"), only=["user 50", "user 51", "user 52", "user 52", "nobody"])
+    assert walked.seen <= 1
+    heard = {each: words for each in (*crowd, phone) if (words := told(each))}
+    assert heard == {gone: ["first"], phone: ["psst"], crowd[52]: ["psst"]}
 
 
 # Encoded once per protocol -----------------------------------------------------------------------
@@ -260,6 +293,7 @@ def test_one_who_was_told_more_than_the_group_is_not_told_again() -> None:
     hub.settle("g", bob, 2)
     for seq in (1, 2, 3):
         hub.group_send("g", message(str(seq), seq))
+    assert isinstance(ann.hears, Batch)
     assert (told(ann), told(bob)) == (["1", "2", "3"], ["3"])
     hub.group_send("g", message("4", 4))
     assert told(bob) == ["4"]
@@ -376,6 +410,9 @@ def test_a_large_group_is_told_together_who_came_and_went() -> None:
     assert (told(ann), calls, hub.changed("g")) == ([], ["g"], 3)
     Digesting.encoded = 0
     tell(hub, count=4)
+    # Together, as everything that is the same for all.
+    assert ann.hears is bob.hears
+    assert isinstance(ann.hears, Batch)
     assert told(ann) == told(bob) == ["4 +a +c -b"]
     assert (Digesting.encoded, hub.changed("g"), hub.size("g")) == (1, None, 4)
 
