@@ -127,8 +127,6 @@ class Round:
     def written(self, batch: Batch) -> None:
         """All who listened to this batch have it."""
         self.batches.pop(batch.kind, None)
-        if not self.batches:
-            self.apart = {}
 
     def _follow(self, member: Outbox, hears: Batch | None) -> None:
         if hears is not None and (last := hears.last).round is self:

@@ -241,12 +241,12 @@ class Hub:
             round = found.round = Round.begun(found.members, round)
         for member in left_out:
             member.step_aside(round)
+        if begins and round.attached:
+            for batch in round.batches.values():
+                self._flush(batch)
         encoded = Encoded(delivery.event, found.application)
         if round.attached:
             round.add(encoded)
-            if begins:
-                for batch in round.batches.values():
-                    self._flush(batch)
         if round.apart:
             self._tell_each(group, found, delivery, round.apart, left_out, encoded)
 

@@ -116,6 +116,49 @@ def test_holding_twice_loses_nothing_and_releasing_twice_repeats_nothing() -> No
     assert told(connection) == ["one", "two"]
 
 
+# Together with others ---------------------------------------------------------------------------
+
+
+def test_who_waits_for_an_answer_is_told_alone_until_it_is_there() -> None:
+    connection = made()
+    assert connection.hears is Plain
+    connection.send(Ping())
+    connection.hold()
+    connection.take()
+    assert connection.hears is None
+    connection.release()
+    assert connection.hears is Plain
+
+
+def test_who_does_not_read_is_told_alone_until_all_of_its_own_is_written() -> None:
+    connection = writing(made())
+    connection.push(b"x")
+    connection.take()
+    assert connection.hears is None
+    connection.push(b"y")
+    connection.writing_since = None
+    assert connection.hears is None
+    connection.take()
+    assert connection.hears is Plain
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_who_is_closed_hears_nothing_any_more(held: bool) -> None:
+    connection = made()
+    if held:
+        connection.hold()
+    connection.close(CloseCode.KICKED, "Out.")
+    assert connection.hears is None
+    connection.take()
+    assert connection.hears is None
+
+
+def test_who_speaks_another_protocol_hears_that() -> None:
+    connection = made()
+    connection.speak(Lines())
+    assert connection.hears is Lines
+
+
 # Bounds ------------------------------------------------------------------------------------------
 
 
