@@ -348,6 +348,19 @@ def test_those_to_whom_nothing_is_said_are_neither_woken_nor_written_to(house: H
     assert wire.written == [text("own")]
 
 
+def test_after_what_cannot_be_encoded_everything_is_heard(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, wire = house.client()
+    with monkeypatch.context() as broken:
+        broken.setattr(Plain, "_text", lambda event: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            house.hub.group_send("g", message("one"))
+    house.hub.group_send("g", message("two"))
+    house.loop.turns()
+    assert wire.written == [text("two")]
+
+
 # Frames ------------------------------------------------------------------------------------------
 
 
