@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from rooms import frames
+from rooms import frames, together
 from rooms.engine.engine import Engine
 from rooms.models import Application
 from rooms.servers.websocket import WebSocket
@@ -146,6 +146,8 @@ async def opened() -> AsyncIterator[list[Path]]:
         logins_per_minute=0,
         max_connections_per_address=0,
     )
+    # Here one asks at a time, and would wait for others in vain.
+    together.PAUSE_SECONDS = 0
     config = Config(application, log_config=None, lifespan="off", ws_ping_interval=None)
     config.load()
     connect = partial(Client, config, ServerState())
