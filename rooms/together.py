@@ -23,17 +23,17 @@ class Together(Generic[Key, Question, Answer]):
 
     def __init__(self, answer: Callable[[dict[Key, Question]], Awaitable[Mapping[Key, Answer]]]) -> None:
         self._answer = answer
-        self._waiting: dict[Key, tuple[Question, asyncio.Future[Answer]]] = {}
+        self._waiting: dict[Key, tuple[Question, list[asyncio.Future[Answer]]]] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def ask(self, key: Key, question: Question) -> Answer:
         """The answer, for all who ask with this ``key`` meanwhile. Raises what ``answer`` raises."""
-        if (waiting := self._waiting.get(key)) is None:
-            waiting = self._waiting[key] = question, asyncio.get_running_loop().create_future()
+        # One's own: others may go on waiting when nobody waits here any more.
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, (question, []))[1].append(future)
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask_all())
-        # Somebody else may go on waiting for it.
-        return await asyncio.shield(waiting[1])
+        return await future
 
     async def _ask_all(self) -> None:
         try:
@@ -46,16 +46,17 @@ class Together(Generic[Key, Question, Answer]):
         finally:
             self._asking = None
 
-    async def _ask(self, asked: dict[Key, tuple[Question, asyncio.Future[Answer]]]) -> None:
+    async def _ask(self, asked: dict[Key, tuple[Question, list[asyncio.Future[Answer]]]]) -> None:
+        waiting = [(key, future) for key, (_, futures) in asked.items() for future in futures]
         try:
             answers = await self._answer({key: question for key, (question, _) in asked.items()})
-            for answer, (_, future) in [(answers[key], each) for key, each in asked.items()]:
-                future.set_result(answer)
+            for key, future in waiting:
+                if not future.done():
+                    future.set_result(answers[key])
         except Exception as error:
-            for _, future in asked.values():
-                future.set_exception(error)
-                # Perhaps nobody waits any more; then it is seen by nobody else.
-                future.exception()
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
         finally:
-            for _, future in asked.values():
+            for _, future in waiting:
                 future.cancel()
