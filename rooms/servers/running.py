@@ -62,14 +62,13 @@ def run(
     """Serve until SIGINT or SIGTERM, or until the ``lifeline`` of a worker says so; ``listening`` is called
     when every address accepts. A second signal ends the process at once."""
     servers = [_Server(_config(each, verbose), each.sockets) for each in listeners]
-    _spare_the_collector()
     with asyncio.Runner(loop_factory=servers[0].config.get_loop_factory()) as runner:
         runner.run(_serve(servers, listening, lifeline))
 
 
 def _spare_the_collector() -> None:
     """Have garbage looked for less often. A connection leaves none, but each pass goes through all that are
-    open, and nobody is served meanwhile: 90 ms with 4,000. What was imported is not gone through at all."""
+    open, and nobody is served meanwhile: 90 ms with 4,000. What is loaded by now is gone through no more."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(NEW_OBJECTS, 10, 10)
@@ -138,10 +137,7 @@ async def _serve(
     if lifeline is not None:
         lifeline.listen(partial(_tell_died, engine), ending.begin)
         lifeline.accepting(engine.node)
-    # What is loaded by now stays. Looked through for garbage again and again while clients come, it would
-    # cost each of them a sixth of a handshake.
-    gc.collect()
-    gc.freeze()
+    _spare_the_collector()
     listening()
     await ending.begun.wait()
     for server in servers:
