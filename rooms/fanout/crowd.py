@@ -55,17 +55,17 @@ class Crowd:
     def forget(self, connection: Connection) -> None:
         self._known.pop(connection, None)
 
-    def take(self, until: int, count: int) -> tuple[Members | None, dict[Connection, Members | None]]:
+    def take(self, until: int, count: int) -> tuple[Digests, dict[Connection, int]]:
         """Take out the changes up to the number ``until``, now that the room has ``count`` users: what its
-        members are to be told, and what instead those who know some of it. None is nothing."""
-        told = _Digests([change for change in self._changes.values() if change[0] <= until], count)
+        members are to be told, and those who know it up to some number."""
+        told = Digests([change for change in self._changes.values() if change[0] <= until], count)
         self._changes = {user: change for user, change in self._changes.items() if change[0] > until}
         known, self._known = self._known, {each: seq for each, seq in self._known.items() if seq > until}
         self.size = count
-        return told.after(0), {each: told.after(number) for each, number in known.items()}
+        return told, known
 
 
-class _Digests:
+class Digests:
     """Digests of the same changes, each from another number on, for those who came in since the last one know
     some of it. What several are told is written down once."""
 
@@ -76,6 +76,7 @@ class _Digests:
         self._left = _Told([change for change in changes if isinstance(change[1], Left)])
 
     def after(self, number: int) -> Members | None:
+        """What somebody is told who knows it up to this number; None is nothing."""
         joined, left = self._joined.after(number), self._left.after(number)
         if not joined and not left:
             return None

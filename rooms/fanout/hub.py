@@ -195,13 +195,13 @@ class Hub:
         found = self._groups.get(group)
         if found is None:
             return
-        digest, digests = found.crowd.take(until, count)
-        if digest is not None:
+        digests, known = found.crowd.take(until, count)
+        if (digest := digests.after(0)) is not None:
             # Those who know all of it or some of it, or have heard each.
             without_list = {each for each in found.singly if each.protocol.tells_comings == "digests"}
-            self._tell_together(group, found, Delivery(digest), without_list | digests.keys())
-        for number, (each, own) in enumerate(digests.items(), start=1):
-            if own is not None:
+            self._tell_together(group, found, Delivery(digest), without_list | known.keys())
+        for number, (each, until) in enumerate(known.items(), start=1):
+            if (own := digests.after(until)) is not None:
                 self._tell_each(group, found, Delivery(own), (each,))
             if number % DIGESTS_A_FLUSH == 0:
                 flush()
