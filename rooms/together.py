@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 # So many are asked for at once; a query has bounds.
 MOST = 100
 # For so long after each answer others gather: one by one, a crowd would have a thread's turn each.
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS = 0.005
 
 
 class Together(Generic[Key, Question, Answer]):
