@@ -93,7 +93,7 @@ class Messages:
         )
         check_event(event, shortest=1)
         self._check(request, self._largest(exclude, room))
-        recipients = await self._recipients(room, request.to)
+        recipients = None if request.to is None else await self._recipients(room, request.to)
         published = Published(
             parts=self._parts, room=room, recipients=recipients, exclude=exclude, volatile=volatile
         )
@@ -178,7 +178,7 @@ class Messages:
 
     async def _carry_out(self, connection: Connection, request: Send, room: LiveRoom, user: User) -> object:
         """Extensions, history, answer, fan-out. Returns the answer, None where there is none or not yet."""
-        recipients = await self._recipients(room, request.to)
+        recipients = None if request.to is None else await self._recipients(room, request.to)
         if not _has_extensions(room):
             asked = self._say(connection, request, room, user, request.data, recipients)
             if connection.unanswered and not self._is_for_history(request, room):
@@ -196,9 +196,7 @@ class Messages:
         finally:
             connection.release()
 
-    async def _recipients(self, room: LiveRoom, to: str | list[str] | None) -> list[User] | None:
-        if to is None:
-            return None
+    async def _recipients(self, room: LiveRoom, to: str | list[str]) -> list[User]:
         wanted = [to] if isinstance(to, str) else to
         found = await self._parts.presence.find(room.group, wanted)
         missing = [name for name in wanted if name not in found]
