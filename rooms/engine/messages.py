@@ -181,7 +181,8 @@ class Messages:
         recipients = None if request.to is None else await self._recipients(room, request.to)
         if not _has_extensions(room):
             asked = self._say(connection, request, room, user, request.data, recipients)
-            if connection.unanswered and not self._is_for_history(request, room):
+            # State may be kept elsewhere than messages, and a protocol may go on with what became of it.
+            if connection.unanswered and (request.state or not self._is_for_history(request, room)):
                 await connection.answered()
             return asked.data
         connection.hold()
@@ -247,8 +248,7 @@ class Messages:
             request=request,
         )
         connection.unanswered += 1
-        # State may be kept elsewhere than the messages that follow it.
-        connection.speaks_in = "" if request.state else room.group
+        connection.speaks_in = room.group
         self._keep(request, room, user, data, asked)
         return asked
 
