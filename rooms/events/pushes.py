@@ -79,12 +79,12 @@ class Left(Push, frozen=True, kw_only=True, tag="left"):
 class Members(Push, frozen=True, kw_only=True, tag="members"):
     """Who came to a large room and who went since its members were told last, each in the order of their last
     change. Somebody who did both is where the last of it took them. ``count`` is how many there are now. The
-    users are JSON already: of thousands of digests most tell of the same ones."""
+    lists of users are JSON already: thousands of digests tell of much the same ones."""
 
     room: str
     count: int
-    joined: list[Raw]
-    left: list[Raw]
+    joined: Raw
+    left: Raw
 
 
 class RoomInfo(Value, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ of members somebody was given meanwhile, it is right again after the digest.
 from __future__ import annotations
 
 from bisect import bisect_right
+from itertools import accumulate
 
 import msgspec
 from msgspec import Raw
@@ -18,6 +19,7 @@ from rooms.fanout.connection import Connection
 MOST_NAMED = 1000
 
 _encode = msgspec.json.Encoder().encode
+_NOBODY = Raw(b"[]")
 
 
 class Crowd:
@@ -78,18 +80,25 @@ class Digests:
     def after(self, number: int) -> Members | None:
         """What somebody is told who knows it up to this number; None is nothing."""
         joined, left = self._joined.after(number), self._left.after(number)
-        if not joined and not left:
+        if joined is left is _NOBODY:
             return None
         return Members(room=self._room, count=self._count, joined=joined, left=left)
 
 
 class _Told:
-    """Users with the numbers of their changes, in the order of these."""
+    """Users with the numbers of their changes, in the order of these: one text, of which each is told what
+    they do not know."""
 
     def __init__(self, changes: list[tuple[int, Joined | Left]]) -> None:
+        users = [_encode(event.user) for _, event in changes]
         self._numbers = [number for number, _ in changes]
-        self._users = [Raw(_encode(event.user)) for _, event in changes]
+        self._text = b",".join(users)
+        # Where each begins, and where one more would.
+        self._starts = list(accumulate((len(user) + 1 for user in users), initial=0))
 
-    def after(self, number: int) -> list[Raw]:
+    def after(self, number: int) -> Raw:
         first = bisect_right(self._numbers, number)
-        return self._users[first : first + MOST_NAMED]
+        end = min(first + MOST_NAMED, len(self._numbers))
+        if first == end:
+            return _NOBODY
+        return Raw(b"[%b]" % self._text[self._starts[first] : self._starts[end] - 1])

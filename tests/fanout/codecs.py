@@ -88,8 +88,8 @@ class Digesting(Plain):
     def _text(cls, event: Push | Request) -> bytes:
         if not isinstance(event, Members):
             return super()._text(event)
-        words = [str(event.count), *(f"+{name_of(user)}" for user in event.joined)]
-        return " ".join([*words, *(f"-{name_of(user)}" for user in event.left)]).encode()
+        words = [str(event.count), *(f"+{name}" for name in names_of(event.joined))]
+        return " ".join([*words, *(f"-{name}" for name in names_of(event.left))]).encode()
 
 
 def message(event: str, seq: int | None = None) -> Message:
@@ -108,6 +108,6 @@ def told(connection: Connection) -> list[str]:
     return [frame.decode() for frame in connection.take()]
 
 
-def name_of(user: Raw) -> str:
-    """The name of a user in a digest."""
-    return msgspec.json.decode(user, type=User).name
+def names_of(users: Raw) -> list[str]:
+    """The names in a list of users that is JSON."""
+    return [user.name for user in msgspec.json.decode(users, type=list[User])]
