@@ -15,8 +15,9 @@ from typing import ClassVar, Protocol
 from rooms.fanout.batch import Wire
 from rooms.fanout.connection import Connection
 
-# So many connections are written to before others get their turn.
-WRITES_A_TURN = 512
+# So many connections are written to before others get their turn, which takes some 7 ms. What is said while
+# it is one's turn to wait is a round of its own: the more turns, the less goes out together.
+WRITES_A_TURN = 1024
 
 
 class Waiting(Protocol):
