@@ -183,7 +183,8 @@ class Bus:
         in memory knows all who listen; what derives from it may do otherwise."""
         if type(self._layer) is not InMemoryChannelLayer:
             return self._layer is None
-        return all(channel == self._channel for channel in self._layer.groups.get(group, ()))
+        listening = self._layer.groups.get(group)
+        return not listening or (len(listening) == 1 and self._channel in listening)
 
     async def flush(self) -> None:
         """Wait until everything that was published has been handed to the layer, or given up."""
