@@ -156,8 +156,12 @@ class Service:
                     await connection.answered()
                 if connection.close_code is not None:
                     return
-                if throttle.allows(self._asking(request), request, cost):
+                asking = self._asking(request)
+                if throttle.allows(asking, request, cost):
                     await self._carry_out(request)
+                else:
+                    await connection.answered()
+                    throttle.refuse(asking, request)
                 cost = 0 if connection.protocol.asks_once else 1
                 connection.requests += 1
                 if not connection.requests % REQUESTS_A_TURN:
@@ -166,7 +170,9 @@ class Service:
             await connection.answered()
             connection.close(error.close_code, error.message)
         if request is None:
-            throttle.allows(connection, None, cost)
+            if not throttle.allows(connection, None, cost):
+                await connection.answered()
+                throttle.refuse(connection, None)
             # Many such frames are work as well.
             await asyncio.sleep(0)
 

@@ -7,14 +7,17 @@ import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from rooms.consumers import operations
+from rooms.engine import throttle
 from rooms.engine.engine import Engine
 from rooms.errors import CloseCode
 from rooms.fanout import Connection
+from rooms.limits import TokenBucket
 from rooms.models import Application, Room
 from rooms.protocols import Native
 from rooms.serving import Service, make_connection
@@ -110,6 +113,26 @@ async def test_answers_come_in_the_order_of_what_was_asked(
     for frame in connection.take():
         await socket.send(frame, binary=False)
     assert [frame["id"] for frame in socket.heard if "id" in frame] == list(range(5 + len(asked)))
+
+
+async def test_who_asks_too_much_is_first_answered_what_they_have_said(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "TokenBucket", partial(TokenBucket, clock=lambda: 0.0))
+    application = await Application.objects.aget()
+    application.request_rate, application.request_burst = 1, 5
+    await application.asave()
+    await Room.objects.acreate(application=application, name="lobby", history="database")
+    said = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(9)]
+    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *said)
+    connection = make_connection(engine, "c", Native(), application="chat", address="")
+    await Service(engine, operations(engine), connection, socket).run(None)
+    for frame in connection.take():
+        await socket.send(frame, binary=False)
+    told = [(frame["type"], frame.get("id")) for frame in socket.heard]
+    answers = [("reply", 0), ("reply", 1), ("reply", 2), ("error", 3), ("error", 4), ("error", 5)]
+    assert [each for each in told if each[1] is not None] == answers
+    assert told[-1] == ("closing", None)
 
 
 class Stuck:

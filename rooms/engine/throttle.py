@@ -29,21 +29,22 @@ class Throttle:
         self._closed = Strikes(STRIKE_SECONDS)
 
     def allows(self, connection: Connection, request: Request | Error | None, cost: float = 1) -> bool:
-        """Whether the request may be carried out; otherwise it has been answered here. None is a frame that
-        asks nothing; ``cost`` is how many usual requests it is worth."""
+        """Whether the request may be carried out. None is a frame that asks nothing; ``cost`` is how many
+        usual requests it is worth."""
         limit = self._limit(connection, request)
         if (bucket := connection.buckets.get(limit)) is None:
             _, rate, burst = limit
             bucket = connection.buckets[limit] = TokenBucket(rate, burst)
         # Whoever wants to go is never in the way, and whom this server called itself may speak.
-        if bucket.take(cost) or isinstance(request, Quit) or connection.dialled:
-            return True
+        return bucket.take(cost) or isinstance(request, Quit) or connection.dialled
+
+    def refuse(self, connection: Connection, request: Request | Error | None) -> None:
+        """Answer one that may not be carried out."""
         error = RateLimited("Too many requests at once; try again in a moment.")
         id = request.id if isinstance(request, Request) else None
         connection.send(error_answer(id, error))
         if self._strikes.add(connection.socket) >= MOST_STRIKES:
             self._close(connection)
-        return False
 
     def sweep(self) -> None:
         """Forget what lies too far back."""

@@ -58,7 +58,14 @@ def connection(user: str = "", address: str = "10.0.0.1") -> Connection:
 
 
 def asked(guard: Throttle, client: Connection, times: int, request: Any = PING) -> int:
-    return sum(guard.allows(client, request) for _ in range(times))
+    """How many are allowed; the others are refused."""
+    allowed = 0
+    for _ in range(times):
+        if guard.allows(client, request):
+            allowed += 1
+        else:
+            guard.refuse(client, request)
+    return allowed
 
 
 def said(client: Connection) -> list[Any]:
