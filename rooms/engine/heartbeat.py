@@ -77,7 +77,7 @@ class Heartbeat:
             and now - connection.waiting_for_login > self._login_seconds(connection)
         ):
             connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")
-        elif connection.busy or not connection.protocol.heartbeat:
+        elif connection.is_busy() or not connection.protocol.heartbeat:
             # Its own request keeps it from being heard.
             connection.heard = now
         elif now - connection.heard > settings.ping_seconds + settings.pong_seconds:
