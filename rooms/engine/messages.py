@@ -249,7 +249,10 @@ class Messages:
         )
         connection.unanswered += 1
         connection.speaks_in = room.group
-        self._keep(request, room, user, data, asked)
+        try:
+            self._keep(request, room, user, data, asked)
+        except Exception as error:
+            settle(asked, error)
         return asked
 
     def _keep(

@@ -80,8 +80,10 @@ class Published(Saying):
         self.result = result
 
     def tell(self) -> None:
-        Saying.tell(self)
-        self.told.answer(self.result)
+        try:
+            Saying.tell(self)
+        finally:
+            self.told.answer(self.result)
 
     async def message(self) -> Message:
         """The message, when it has been told. Raises what the history raises."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from rooms.engine.saying import Asked, Saying
 from rooms.errors import (
     BadRequest,
     CloseCode,
+    InternalError,
     MessageTooLarge,
     Muted,
     NotMember,
@@ -28,7 +30,7 @@ from rooms.extensions import Extension, MessageEvent, message
 from rooms.histories import Appended
 from rooms.histories.database import DatabaseHistory
 from rooms.models import Application, Message, Mute, Room
-from tests.engine.clients import Client, Install, MakeEngine, refused
+from tests.engine.clients import PATIENCE, Client, Install, MakeEngine, refused
 from tests.engine.wires import Wire
 
 
@@ -335,6 +337,32 @@ async def test_pages_of_members_and_history(engine: Engine) -> None:
     assert ([user["name"] for user in page["members"]], page["more"]) == (["user 2"], False)
     page = await clients[0].ask(ReadHistory(room="lobby", before=4, limit=2))
     assert ([each["data"] for each in page["messages"]], page["more"]) == ([1, 2], True)
+
+
+async def test_a_history_that_is_not_set_up_any_more_leaves_nobody_waiting(engine: Engine) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    room = engine.parts.directory.known_room("chat", "lobby")
+    assert room is not None
+    room.record = replace(room.record, history="nowhere")
+    async with asyncio.timeout(PATIENCE):
+        await refused(InternalError, ann.say("lobby", 1))
+    assert not ann.connection.is_busy()
+
+
+async def test_what_could_not_be_told_is_said_all_the_same(
+    engine: Engine, history: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(engine, "ann", "lobby")
+    room = engine.parts.directory.known_room("chat", "lobby")
+    assert room is not None
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(engine.parts.hub, "group_send", broken)
+    async with asyncio.timeout(PATIENCE):
+        await ann.say("lobby", 1)
+        assert (await engine.messages.publish(room, 2)).data == msgspec.Raw(b"2")
 
 
 # Extensions --------------------------------------------------------------------------------------
