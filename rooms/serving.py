@@ -148,6 +148,8 @@ class Service:
 
     async def _read(self, frame: str | bytes) -> None:
         connection, throttle = self._connection, self._engine.throttle
+        if connection.unanswered and connection.protocol.answers_last_frame:
+            await connection.answered()
         # A large frame is as much work as many small ones.
         request, cost = None, 1 + len(frame) // BYTES_A_REQUEST
         try:

@@ -20,6 +20,7 @@ from rooms.fanout import Connection
 from rooms.limits import TokenBucket
 from rooms.models import Application, Room
 from rooms.protocols import Native
+from rooms.protocols.rtbroadcaster import Rtbroadcaster
 from rooms.serving import Service, make_connection
 from tests.engine.clients import PATIENCE, Client
 
@@ -133,6 +134,21 @@ async def test_who_asks_too_much_is_first_answered_what_they_have_said(
     answers = [("reply", 0), ("reply", 1), ("reply", 2), ("error", 3), ("error", 4), ("error", 5)]
     assert [each for each in told if each[1] is not None] == answers
     assert told[-1] == ("closing", None)
+
+
+async def test_why_state_is_not_kept_is_told_also_when_the_next_message_is_there_already(
+    engine: Engine,
+) -> None:
+    await Application.objects.aupdate(rooms_on_demand=True, history="database")
+    socket, words = Script({"status": {"value": 1}}), {"status": {"value": 3}, "funcKey": "page"}
+    for params, is_state in (("x" * 20_000, True), ("x", False)):
+        socket.frames.append(json.dumps({**words, "funcParams": [params], "stateMessage": is_state}))
+    connection = make_connection(engine, "c", Rtbroadcaster(), application="chat", address="")
+    await Service(engine, operations(engine), connection, socket).run(None)
+    for frame in connection.take():
+        await socket.send(frame, binary=False)
+    connected, refusal = (each["status"]["text"] for each in socket.heard)
+    assert (connected, "State has at most 16384 bytes" in refusal) == ("connected", True)
 
 
 class Stuck:

@@ -52,6 +52,8 @@ class Protocol(ABC):
     tells_comings: ClassVar[Comings] = "nothing"
     # To the rates a frame is one request, whatever it asks.
     asks_once: ClassVar[bool] = True
+    # It knows what it answers by the frame that it read last: the next is read when all is answered.
+    answers_last_frame: ClassVar[bool] = False
     # Whoever is logged in hears of rooms that are made and removed, without asking.
     watches_rooms: ClassVar[bool] = False
     # A client that is put out of a room is disconnected.

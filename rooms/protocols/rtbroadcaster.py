@@ -73,6 +73,7 @@ class Rtbroadcaster(Protocol):
     anonymous: ClassVar[bool] = True
     ends_with_room: ClassVar[bool] = True
     tells_past: ClassVar[Past] = "state"
+    answers_last_frame: ClassVar[bool] = True
 
     def __init__(self) -> None:
         # Where the client is, and the room that it made and owns.
