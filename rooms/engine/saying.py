@@ -28,7 +28,12 @@ class Saying(Waiting):
     recipients: list[User] | None
     exclude: Connection | None
     volatile: bool
+    # Where it is kept, if it is.
+    history: str = field(init=False)
     kept: Appended | None = None
+
+    def __post_init__(self) -> None:
+        self.history = self.room.record.history
 
     def answer(self, result: Appended | Exception) -> None:
         if isinstance(result, Appended):
@@ -36,6 +41,9 @@ class Saying(Waiting):
 
     def tell(self) -> None:
         if self.kept is None or self.kept.gone:
+            return
+        if self.kept.message.seq is not None and self.history != self.room.record.history:
+            # The room is kept elsewhere by now, and would take the number for one of those there.
             return
         # Also when the key was used: its first answer may have got lost before the room was told. Those
         # who were told are not told again, because of the number.

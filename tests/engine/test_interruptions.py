@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec import Raw
 
 from rooms import catalogue
 from rooms.catalogue import RoomRecord
 from rooms.engine.engine import Engine
 from rooms.errors import Banned, NotMember, RoomNotFound, RoomsError, Unavailable
-from rooms.events import Join, Leave, ListRooms, Login, Message, ReadHistory, Subscribe
+from rooms.events import Join, Leave, ListRooms, Login, Message, ReadHistory, Send, Subscribe
 from rooms.extensions import Extension, JoinEvent
 from rooms.histories import Waiting
 from rooms.models import Application, Ban, Room
@@ -197,6 +198,27 @@ async def test_a_login_that_was_not_answered_but_carried_out_is_taken_back(
 
 
 # Rows --------------------------------------------------------------------------------------------
+
+
+async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_of_the_next(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = await Room.objects.acreate(application=chat, name="lobby", history="database")
+    ann = await Client.named(engine, "ann", "lobby")
+    await ann.say("lobby", "first")
+    history, late = engine.parts.histories["database"], list[Any]()
+    keep = history.keep
+    monkeypatch.setattr(history, "keep", lambda *arguments: late.append(arguments))
+    await engine.messages.send(ann.connection, Send(room="lobby", data=Raw(b'"late"')))
+    row.history = "memory"
+    await saved(engine, row)
+    bob = await Client.named(engine, "bob", "lobby")
+    keep(*late[0])
+    await ann.connection.answered()
+    await bob.say("lobby", "new")
+    await engine.parts.tasks.settle()
+    assert bob.messages() == ["new"]
+    assert bob.connection.close_code is None
 
 
 async def test_a_change_is_carried_out_though_reading_the_rest_failed(
