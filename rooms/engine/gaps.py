@@ -81,11 +81,15 @@ class Gaps:
             connection.close(CloseCode.RESYNC, "The room's history began anew.")
 
     async def _fill(self, group: str) -> None:
+        room = self._parts.directory.room_by_group(group)
+        policy = None if room is None else room.record.history
         try:
             await asyncio.sleep(GAP_SECONDS)
-            room = self._parts.directory.room_by_group(group)
             while room is not None and (position := self._missing_after(group)) is not None:
                 messages = await self._parts.histories[room.record.history].after(room.record, position)
+                if room.record.history != policy:
+                    # It is kept elsewhere by now, and what is missing there has other numbers.
+                    return
                 self._give_up(room, self._gone_until(group, messages))
                 for message in messages:
                     self._parts.hub.group_send(group, message)

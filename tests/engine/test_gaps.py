@@ -425,6 +425,29 @@ async def test_who_goes_while_the_history_is_asked_leaves_nothing_to_be_told(
     assert (bob.closed, bob.messages()) == (None, [5])
 
 
+async def test_what_was_fetched_from_where_the_room_is_kept_no_more_is_not_told(
+    engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = await Missed.room(engine, chat, "database")
+    ann, bob = await Client.named(engine, "ann", "kept"), await Client.named(engine, "bob")
+    asks = room.history.after
+
+    async def late(record: RoomRecord, seq: int) -> list[Message]:
+        found = await asks(record, seq)
+        await Room.objects.aupdate(history="memory")
+        await engine.parts.directory.reload_room(room.live)
+        await bob.ask(Join(room="kept"))
+        return found
+
+    await room.said(1, 2)
+    monkeypatch.setattr(room.history, "after", late)
+    await room.compare()
+    await bob.say("kept", "new")
+    await engine.parts.tasks.settle()
+    assert ann.closed == CloseCode.RESYNC
+    assert (bob.closed, bob.messages()) == (None, ["new"])
+
+
 async def test_what_was_fetched_does_not_start_a_group_that_began_anew(
     engine: Engine, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
