@@ -46,9 +46,6 @@ class LiveApplication:
         # Those that are open in this process, by their numbers: 1, 2, 3 …
         self.connections: dict[int, Connection] = {}
         self._numbers = itertools.count(1)
-        # Everybody connected to it, in hub and presence; and connections that have asked for its rooms.
-        self.group = f"application.{record.id}"
-        self.watchers = f"watchers.{record.id}"
 
     def add(self, connection: Connection) -> None:
         connection.number = next(self._numbers)
