@@ -98,8 +98,12 @@ class _Requests(H11Protocol):
             return
         behind, _ = self.conn.trailing_data
         super().handle_websocket_upgrade(event)
+        websocket = cast(asyncio.Protocol, self.transport.get_protocol())
+        if self.flow.write_paused:
+            # An earlier answer is not read yet, and the transport says so only once.
+            websocket.pause_writing()
         if behind and not self.transport.is_closing():
-            self.transport.get_protocol().data_received(behind)  # type: ignore[attr-defined]
+            websocket.data_received(behind)
 
     def _mind_deadline(self) -> None:
         if self.conn.their_state is not h11.IDLE:

@@ -9,6 +9,7 @@ import pytest
 
 from rooms import frames
 from tests.websocket.served import PATIENCE, REQUEST, echo, sent, served
+from tests.websocket.test_websocket import Application
 
 
 async def page_or_echo(scope: Any, receive: Any, send: Any) -> None:
@@ -67,3 +68,28 @@ async def test_a_head_that_does_not_end_is_not_waited_for(
         async with asyncio.timeout(PATIENCE):
             assert await client.reader.read() == b""
         assert await socket.say(sent(frames.TEXT, b"there")).next() == "there"
+
+
+async def test_who_has_yet_to_read_an_earlier_answer_is_known_not_to_read() -> None:
+    application, page = Application(), b"x" * 20_000_000
+
+    async def page_or_socket(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await application(scope, receive, send)
+        else:
+            length = (b"content-length", b"%d" % len(page))
+            await send({"type": "http.response.start", "status": 200, "headers": [length]})
+            await send({"type": "http.response.body", "body": page})
+
+    async with served(page_or_socket) as site:
+        client = await site.dial()
+        client.writer.transport.pause_reading()
+        client.say(GET + b"Host: a\r\n\r\n" + GET + HEAD)
+        _, _, send = await application.asked()
+        accepting = asyncio.create_task(send({"type": "websocket.accept"}))
+        await asyncio.sleep(0)
+        assert not accepting.done()
+        client.writer.transport.resume_reading()
+        assert [(await client.answer())[0] for _ in range(2)] == [200, 101]
+        await accepting
+        application.done.set()
