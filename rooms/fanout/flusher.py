@@ -56,13 +56,17 @@ class Flusher:
 
     def _flush(self) -> None:
         waiting, left = self._waiting, WRITES_A_TURN
-        while waiting and left > 0:
-            left -= waiting[0].flush(left)
-            if not waiting[0].unwritten:
-                waiting.popleft()
-        self._under_way = bool(waiting)
-        if waiting:
-            self._later(self._flush)
+        try:
+            while waiting and left > 0:
+                first = waiting.popleft()
+                left -= first.flush(left)
+                if first.unwritten:
+                    waiting.appendleft(first)
+        finally:
+            # Whatever happened, the others are written to.
+            self._under_way = bool(waiting)
+            if waiting:
+                self._later(self._flush)
 
 
 class Outlet:

@@ -222,7 +222,10 @@ class Outbox:
     def fail(self, error: Exception) -> None:
         """It cannot be written to, which is not to keep the others from being told."""
         logger.warning("Could not write to %r: %r", self, error)
-        self.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
+        try:
+            self.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
+        except Exception:
+            logger.exception("Could not close %r", self)
 
     def close(
         self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False

@@ -210,3 +210,32 @@ def test_one_that_cannot_be_written_to_keeps_nobody_else_from_being_told(
     assert other.written == [text("one")]
     assert broken.close_code is CloseCode.INTERNAL_ERROR
     assert "no such handle" in caplog.text
+
+
+def test_what_cannot_be_flushed_keeps_nobody_else_from_being_told(house: House) -> None:
+    class Broken:
+        unwritten = True
+
+        def flush(self, most: int, /) -> int:
+            raise ValueError("broken")
+
+    _, wire = house.client()
+    house.flusher.add(Broken())
+    house.hub.group_send("g", message("one"))
+    house.loop.turn()
+    with pytest.raises(ValueError, match="broken"):
+        house.loop.turn()
+    house.loop.turns()
+    assert wire.written == [text("one")]
+
+
+def test_one_that_cannot_even_be_closed_keeps_nobody_else_from_being_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, wire = house.client()
+    _, other = house.client()
+    wire.error = RuntimeError("no such handle")
+    monkeypatch.setattr(broken.protocol, "send", lambda event: 1 / 0)
+    house.hub.group_send("g", message("one"))
+    house.loop.turns()
+    assert other.written == [text("one")]
