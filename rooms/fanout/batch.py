@@ -7,6 +7,7 @@ steps aside, and is told the rest of the round alone; so everybody hears everyth
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,8 @@ from rooms.protocols import Protocol
 
 if TYPE_CHECKING:
     from rooms.fanout.outbox import Outbox
+
+logger = logging.getLogger("rooms.fanout")
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
 LONGEST_JOINED_FRAME = 64 * 1024
@@ -51,7 +54,11 @@ class Encoded(dict[type[Protocol], bytes | None]):
         frame = None
         # Digests are for those who have the word for them.
         if kind.tells_comings == "digests" or not isinstance(self._event, Members):
-            frame = kind.broadcast(self._event, self._application)
+            try:
+                frame = kind.broadcast(self._event, self._application)
+            except Exception:
+                # Neither those who speak another protocol nor what follows are to miss anything by it.
+                logger.exception("%s cannot be told in %s", type(self._event).__name__, kind.__name__)
         self[kind] = frame
         return frame
 

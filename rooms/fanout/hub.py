@@ -244,6 +244,9 @@ class Hub:
         if begins and round.attached:
             for batch in round.batches.values():
                 self._flush(batch)
+        elif begins:
+            # Nobody hears its batches, which are not to keep who leaves.
+            round.batches.clear()
         encoded = Encoded(delivery.event, found.application)
         if round.attached:
             round.add(encoded)

@@ -15,7 +15,7 @@ from websockets.protocol import Protocol as Peer
 
 from rooms import frames
 from rooms.errors import CloseCode
-from rooms.events import Ping
+from rooms.events import Message, Ping, Position, Push
 from rooms.fanout import Connection, Flusher, Hub, OutboxLimits, Outlet, flusher
 from rooms.fanout.batch import LONGEST_JOINED_FRAME, LONGEST_ROUND, Batch, framed, joined
 from tests.fanout.codecs import Lines, Plain, Shouting, Silent, connection, message, told
@@ -348,17 +348,39 @@ def test_those_to_whom_nothing_is_said_are_neither_woken_nor_written_to(house: H
     assert wire.written == [text("own")]
 
 
-def test_after_what_cannot_be_encoded_everything_is_heard(
-    house: House, monkeypatch: pytest.MonkeyPatch
+class Stammering(Plain):
+    """Cannot say everything."""
+
+    @classmethod
+    def broadcast(cls, event: Push, application: str) -> bytes | None:
+        assert not isinstance(event, Message) or event.event != "two"
+        return super().broadcast(event, application)
+
+
+def test_what_cannot_be_encoded_for_some_keeps_nobody_from_hearing_it_or_what_follows(
+    house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
+    stammering, apart = connection(Stammering()), connection()
+    for each in (stammering, apart):
+        house.hub.group_add("g", each)
     _, wire = house.client()
-    with monkeypatch.context() as broken:
-        broken.setattr(Plain, "_text", lambda event: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            house.hub.group_send("g", message("one"))
-    house.hub.group_send("g", message("two"))
+    apart.hold()
+    house.hub.start("g", Position(epoch="e", seq=0))
+    for seq, said in ((3, "three"), (2, "two"), (1, "one")):
+        house.hub.group_send("g", message(said, seq))
     house.loop.turns()
-    assert wire.written == [text("two")]
+    apart.release()
+    assert wire.written == [text("one", "two", "three")]
+    assert (told(apart), told(stammering)) == (["one", "two", "three"], ["one", "three"])
+    assert "Message cannot be told in Stammering" in caplog.text
+
+
+def test_a_round_that_nobody_hears_keeps_nobody(house: House) -> None:
+    ann, _ = house.client()
+    house.hub.group_send("g", message("one"), exclude=ann)
+    house.client()
+    house.hub.group_discard("g", ann)
+    assert not house.hub._groups["g"].round.batches
 
 
 # Frames ------------------------------------------------------------------------------------------
