@@ -61,10 +61,16 @@ def real_part(find: Callable[Arguments, Part]) -> Callable[Arguments, Part]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A loopback port that nobody listens on. Below those that systems give to clients, one of whom might
+    have it before the server does."""
+    while True:
+        port = 12_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            # As servers do it, who may follow on one that has just ended.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def account(user: pwd.struct_passwd | None) -> dict[str, Any]:

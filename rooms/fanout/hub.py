@@ -200,8 +200,8 @@ class Hub:
             # Those who know all of it or some of it, or have heard each.
             without_list = {each for each in found.singly if each.protocol.tells_comings == "digests"}
             self._tell_together(group, found, Delivery(digest), without_list | known.keys())
-        for number, (each, until) in enumerate(known.items(), start=1):
-            if (own := digests.after(until)) is not None:
+        for number, (each, heard) in enumerate(known.items(), start=1):
+            if (own := digests.after(heard)) is not None:
                 self._tell_each(group, found, Delivery(own), (each,))
             if number % DIGESTS_A_FLUSH == 0:
                 flush()
