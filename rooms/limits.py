@@ -17,8 +17,8 @@ def list_limit(wanted: int | None) -> int:
     return min(LIST_LIMIT if wanted is None else wanted, LONGEST_LIST)
 
 
-# Where a rate is lawful, the rate and its burst: a room's id, or None for all that has no rate of its own. A
-# changed rate is another limit, and begins at once.
+# The id of the room whose own rate it is, or None, the rate and its burst. A changed rate is another limit,
+# and begins at once.
 Limit: TypeAlias = tuple[int | None, int, int]
 
 

@@ -135,8 +135,7 @@ class Service:
     async def _listen(self) -> None:
         """Take frames until the socket ends; one request after the other, in order."""
         connection = self._connection
-        source = self._wire or self._socket
-        while (frame := await source.next()) is not None:
+        while (frame := await self._socket.next()) is not None:
             connection.heard, connection.pinged = time.monotonic(), False
             if _is_longer(frame, self._largest):
                 await connection.answered()
@@ -162,8 +161,7 @@ class Service:
                 if throttle.allows(asking, request, cost):
                     await self._carry_out(request)
                 else:
-                    await connection.answered()
-                    throttle.refuse(asking, request)
+                    await self._refuse(asking, request)
                 cost = 0 if connection.protocol.asks_once else 1
                 connection.requests += 1
                 if not connection.requests % REQUESTS_A_TURN:
@@ -173,10 +171,14 @@ class Service:
             connection.close(error.close_code, error.message)
         if request is None:
             if not throttle.allows(connection, None, cost):
-                await connection.answered()
-                throttle.refuse(connection, None)
+                await self._refuse(connection, None)
             # Many such frames are work as well.
             await asyncio.sleep(0)
+
+    async def _refuse(self, asking: Connection, request: Request | Error | None) -> None:
+        """Too many requests: said in its turn, behind the answers to what was said before."""
+        await self._connection.answered()
+        self._engine.throttle.refuse(asking, request)
 
     async def _carry_out(self, request: Request | Error) -> None:
         connection = self._connection

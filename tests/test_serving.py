@@ -158,10 +158,6 @@ class Stuck:
         self.written: list[bytes] = []
         self.closed: list[int] = []
 
-    async def next(self) -> str | bytes | None:
-        await asyncio.Event().wait()
-        return None
-
     def write(self, data: bytes) -> bool:
         self.written.append(data)
         return False

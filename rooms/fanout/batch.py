@@ -31,10 +31,7 @@ LONGEST_ROUND = 256 * 1024
 
 
 class Wire(Structural):
-    """Where whole WebSocket frames are read and written: the scope extension of ``servers/websocket.py``."""
-
-    async def next(self) -> str | bytes | None:
-        """What the client says next; None when the socket has ended."""
+    """Where whole WebSocket frames are written: the scope extension of ``servers/websocket.py``."""
 
     def write(self, data: bytes, /) -> bool: ...
 
