@@ -35,7 +35,7 @@ endif
 .PHONY: run test test-sqlite test-postgres chaos bench bench-check lint lock clean
 
 run: $(VENV)/.base
-	@$(BIN)/python manage.py demo --addr $(ADDR)
+	@$(BIN)/python manage.py rooms_demo --addr $(ADDR)
 
 test: test-sqlite test-postgres
 

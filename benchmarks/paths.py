@@ -14,10 +14,11 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from rooms import frames, together
-from rooms.engine.engine import Engine
+from rooms.concurrency import coalescing
 from rooms.models import Application
-from rooms.servers.websocket import WebSocket
+from rooms.node.node import Node
+from rooms.protocol import frame_protocol
+from rooms.server.websocket import WebSocket
 from roomsite.asgi import application
 
 MANY = 1000
@@ -124,7 +125,7 @@ class Client:
 def said(**request: Any) -> bytes:
     """A request in a frame, masked with nothing."""
     payload = json.dumps({"id": 1, **request}).encode()
-    head = bytearray(frames.frame(frames.TEXT, payload)[: -len(payload)])
+    head = bytearray(frame_protocol.frame(frame_protocol.TEXT, payload)[: -len(payload)])
     head[1] |= 0x80
     return bytes(head) + bytes(4) + payload
 
@@ -147,7 +148,7 @@ async def opened() -> AsyncIterator[list[Path]]:
         max_connections_per_address=0,
     )
     # Here one asks at a time, and would wait for others in vain.
-    together.PAUSE_SECONDS = 0
+    coalescing.PAUSE_SECONDS = 0
     config = Config(application, log_config=None, lifespan="off", ws_ping_interval=None)
     config.load()
     connect = partial(Client, config, ServerState())
@@ -156,8 +157,8 @@ async def opened() -> AsyncIterator[list[Path]]:
         for room, size in (("large", MANY), ("middle", SOME), ("small", FEW))
     ]
     alone = await _inside(connect(), "alone")
-    engine = await Engine.serving()
-    await engine.crowds.tell()
+    node = await Node.serving()
+    await node.crowds.tell()
     await turns(20)
     gc.collect()
     gc.freeze()
@@ -188,7 +189,7 @@ async def opened() -> AsyncIterator[list[Path]]:
     finally:
         for client in [*many, *some, *few, alone]:
             client.end()
-        await engine.stop()
+        await node.stop()
 
 
 async def _inside(client: Client, name: str, room: str = "") -> Client:

@@ -72,7 +72,7 @@ def rooms(
     )
 
 
-def door(protocol: str) -> Peer:
+def endpoint(protocol: str) -> Peer:
     """Rooms as the clients of another room server meet it."""
     return Peer(
         name=f"rooms-{protocol}",
@@ -132,9 +132,9 @@ PEERS = {
             command=(*DAPHNE, "roomsite.asgi:application"),
             is_rooms=True,
         ),
-        door("roomer"),
-        door("gowsev"),
-        door("rtbroadcaster"),
+        endpoint("roomer"),
+        endpoint("gowsev"),
+        endpoint("rtbroadcaster"),
         tutorial("uvicorn", UVICORN, "memory"),
         tutorial("uvicorn", UVICORN, "redis"),
         tutorial("daphne", DAPHNE, "memory"),

@@ -112,7 +112,7 @@ class Ground:
 
     def _prepare(self, url: str) -> None:
         subprocess.run(
-            [sys.executable, "manage.py", "demo", "--no-serve", "--bench"],
+            [sys.executable, "manage.py", "rooms_demo", "--no-serve", "--bench"],
             cwd=BASE_DIR,
             env=clean_environment() | {"DATABASE_URL": url, "DEBUG": "1"},
             check=True,

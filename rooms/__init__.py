@@ -11,24 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rooms.api import (
-        adisconnect,
-        ahistory,
-        amembers,
-        apublish,
-        disconnect,
-        history,
-        members,
-        publish,
-    )
-    from rooms.errors import Refused, Rejected, UnknownConnection
+    from rooms.api import adisconnect, ahistory, amembers, apublish, disconnect, history, members, publish
     from rooms.extensions import Extension, message, register
+    from rooms.protocol.errors import HandshakeRejected, Rejected, UnknownConnection
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Extension",
-    "Refused",
+    "HandshakeRejected",
     "Rejected",
     "UnknownConnection",
     "adisconnect",
@@ -44,9 +35,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Refused": "rooms.errors",
-    "Rejected": "rooms.errors",
-    "UnknownConnection": "rooms.errors",
+    "HandshakeRejected": "rooms.protocol.errors",
+    "Rejected": "rooms.protocol.errors",
+    "UnknownConnection": "rooms.protocol.errors",
     "Extension": "rooms.extensions",
     "message": "rooms.extensions",
     "register": "rooms.extensions",

@@ -17,11 +17,12 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
-from rooms.catalogue import database
-from rooms.engine.engine import Engine
-from rooms.errors import CloseCode, RoomsError
-from rooms.events import Message, User
-from rooms.notices import AnyNotice, UserDisconnected
+from rooms.models.database import database
+from rooms.node.control_messages import AnyControlMessage, UserDisconnected
+from rooms.node.node import Node
+from rooms.protocol.errors import CloseCode, RoomsError
+from rooms.protocol.events import Message
+from rooms.protocol.types import User
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def publish(
     # A function and no partial: when it fails, Django logs it by its name.
     def send() -> Message:
         return _wait_for(
-            lambda engine: engine.services.publish(
+            lambda node: node.services.publish(
                 application, room, said, event=event, to=to, state=state, volatile=volatile
             )
         )
@@ -75,8 +76,8 @@ async def apublish(
     volatile: bool = False,
 ) -> Message:
     """As ``publish``, from asynchronous code, where Django has no transactions: it is sent at once."""
-    async with _engine() as engine:
-        return await engine.services.publish(
+    async with _node() as node:
+        return await node.services.publish(
             application, room, _json(data), event=event, to=to, state=state, volatile=volatile
         )
 
@@ -84,24 +85,24 @@ async def apublish(
 def members(application: str, room: str) -> list[User]:
     """Who is in a room, by name. Raises RoomNotFound. With the presence backend in memory only the
     process that serves the sockets knows."""
-    return _wait_for(lambda engine: engine.services.members(application, room))
+    return _wait_for(lambda node: node.services.members(application, room))
 
 
 async def amembers(application: str, room: str) -> list[User]:
     """As ``members``, from asynchronous code."""
-    async with _engine() as engine:
-        return await engine.services.members(application, room)
+    async with _node() as node:
+        return await node.services.members(application, room)
 
 
 def history(application: str, room: str, limit: int = 50) -> list[Message]:
     """The newest messages of a room, oldest first; ``value`` is what was said. Raises RoomNotFound."""
-    return _wait_for(lambda engine: engine.services.history(application, room, limit))
+    return _wait_for(lambda node: node.services.history(application, room, limit))
 
 
 async def ahistory(application: str, room: str, limit: int = 50) -> list[Message]:
     """As ``history``, from asynchronous code."""
-    async with _engine() as engine:
-        return await engine.services.history(application, room, limit)
+    async with _node() as node:
+        return await node.services.history(application, room, limit)
 
 
 def disconnect(
@@ -129,16 +130,16 @@ async def adisconnect(
 ) -> None:
     """As ``disconnect``, from asynchronous code."""
     notice = _disconnection(user, application, code, message)
-    async with _engine() as engine:
-        await engine.services.call(engine.tell(notice))
+    async with _node() as node:
+        await node.services.call(node.tell(notice))
 
 
-def notify(notice: AnyNotice) -> None:
+def notify(notice: AnyControlMessage) -> None:
     """Tell every process that something changed, once the surrounding transaction is committed."""
 
     # A function and no partial: when it fails, Django logs it by its name.
     def tell() -> None:
-        _wait_for(lambda engine: engine.services.call(engine.tell(notice)))
+        _wait_for(lambda node: node.services.call(node.tell(notice)))
 
     transaction.on_commit(tell, using=database(), robust=True)
 
@@ -162,18 +163,18 @@ def _disconnection(
 
 
 @asynccontextmanager
-async def _engine() -> AsyncIterator[Engine]:
+async def _node() -> AsyncIterator[Node]:
     """The engine that serves this process's sockets, or one just for this call."""
-    running = Engine.running()
+    running = Node.running()
     if running is not None:
         yield running
         return
-    async with Engine() as engine:
-        yield engine
+    async with Node() as node:
+        yield node
 
 
-def _wait_for(ask: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-    running = Engine.running()
+def _wait_for(ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+    running = Node.running()
     if running is None:
         return async_to_sync(_alone)(ask)
     try:
@@ -185,10 +186,10 @@ def _wait_for(ask: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run_coroutine_threadsafe(_with(running, ask), running.loop).result(CALL_SECONDS)
 
 
-async def _alone(ask: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-    async with Engine() as engine:
-        return await ask(engine)
+async def _alone(ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+    async with Node() as node:
+        return await ask(node)
 
 
-async def _with(engine: Engine, ask: Callable[[Engine], Coroutine[Any, Any, T]]) -> T:
-    return await ask(engine)
+async def _with(node: Node, ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
+    return await ask(node)

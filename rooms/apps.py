@@ -14,12 +14,14 @@ class RoomsConfig(AppConfig):
     def ready(self) -> None:
         from django.core.checks import Tags, register
 
-        from rooms import checks, dialling, row_checks, signals
-        from rooms.engine.dials import Dials
+        from rooms import signals
+        from rooms.checks import rows, settings
         from rooms.extensions import registry
+        from rooms.node import outbound
+        from rooms.node.outbound_connections import OutboundConnections
 
         registry.autodiscover()
         signals.connect()
-        Dials.keep = dialling.keep
-        register(checks.check_rooms, "rooms")
-        register(row_checks.check_histories, Tags.database)
+        OutboundConnections.keep = outbound.keep
+        register(settings.check_rooms, "rooms")
+        register(rows.check_histories, Tags.database)

@@ -1,7 +1,7 @@
 """``settings.ROOMS``, read once, with its defaults on one screen.
 
-Keys of ``ROOMS`` are the names of the fields below in capitals: ``ROOMS = {"PING_SECONDS": 30}``.
-An unknown key or a value of the wrong type is reported by a system check (``checks.py``) that names
+Keys of ``ROOMS`` are the names of the fields below in capitals: ``ROOMS = {"PING_INTERVAL": 30}``.
+An unknown key or a value of the wrong type is reported by a system check (``checks/settings.py``) that names
 the nearest lawful key. What differs per application or room is a row in the admin, not a setting.
 """
 
@@ -15,6 +15,8 @@ from typing import Any, TypedDict
 from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
+
+from rooms.protocol.base import Protocol
 
 
 class Backend(TypedDict, total=False):
@@ -32,8 +34,15 @@ def _histories() -> dict[str, Backend]:
     }
 
 
-#: Every protocol that is spoken here, by the name that settings and applications call it.
-DOORS = ("native", "roomer", "rtbroadcaster", "goroomserver", "gowsev")
+#: The class of each protocol by the name that settings, addresses and applications use.
+PROTOCOL_CLASSES: Mapping[str, str] = {
+    "native": "rooms.protocol.native.Native",
+    "roomer": "rooms.compat.roomer.Roomer",
+    "rtbroadcaster": "rooms.compat.rtbroadcaster.Rtbroadcaster",
+    "goroomserver": "rooms.compat.goroomserver.Goroomserver",
+    "gowsev": "rooms.compat.gowsev.Gowsev",
+}
+PROTOCOL_NAMES = tuple(PROTOCOL_CLASSES)
 
 
 def _presence() -> Backend:
@@ -44,15 +53,15 @@ def _presence() -> Backend:
 class Settings:
     """Times in seconds, sizes in bytes, rates per second."""
 
-    # Protocols that are let in, of DOORS above
-    doors: Sequence[str] = ("native",)
+    # Protocols that are let in, of PROTOCOL_NAMES above
+    protocols: Sequence[str] = ("native",)
     # Heartbeat and deadlines of a connection
-    ping_seconds: float = 25
-    pong_seconds: float = 10
-    login_seconds: float = 10
+    ping_interval: float = 25
+    pong_timeout: float = 10
+    login_timeout: float = 10
     # Of goroomserver's sockets, which are in no application before somebody has typed a name
-    goroomserver_login_seconds: float = 300
-    write_seconds: float = 10
+    goroomserver_login_timeout: float = 300
+    write_timeout: float = 10
     # What a connection may send, and how much may wait for it
     max_frame_bytes: int = 64 * 1024
     roomer_frame_bytes: int = 1024 * 1024
@@ -63,40 +72,40 @@ class Settings:
     request_rate: int = 20
     request_burst: int = 60
     max_rooms_per_connection: int = 128
-    outbox_bytes: int = 1024 * 1024
-    outbox_frames: int = 512
+    send_queue_max_bytes: int = 1024 * 1024
+    send_queue_max_frames: int = 512
     # What an address may do
     max_connections_per_address: int = 50
     logins_per_minute: int = 60
     # Trusted proxies in front, each of which adds to X-Forwarded-For
-    proxies: int = 0
+    num_proxies: int = 0
     # Rooms
-    history_count: int = 1000
-    history_seconds: int = 7 * 24 * 3600
+    history_size: int = 1000
+    history_ttl: int = 7 * 24 * 3600
     # A message's key is remembered as long as the message is kept, and at least so long
-    key_seconds: int = 24 * 3600
-    recovery_limit: int = 300
-    state_count: int = 100
-    state_bytes: int = 16 * 1024
-    join_limit: int = 50
-    join_members: int = 200
+    idempotency_ttl: int = 24 * 3600
+    recovery_max_messages: int = 300
+    max_state_keys: int = 100
+    max_state_bytes: int = 16 * 1024
+    join_history_limit: int = 50
+    join_members_limit: int = 200
     # In a room with more than so many members they are told once a second who came and went
-    large_room_members: int = 200
-    grace_seconds: int = 15
-    empty_room_seconds: int = 600
-    # Logins
-    guest_name_seconds: float = 15
-    token_seconds: int = 14 * 24 * 3600
+    presence_diff_threshold: int = 200
+    leave_grace: int = 15
+    empty_room_ttl: int = 600
+    # Authenticator
+    guest_name_ttl: float = 15
+    token_ttl: int = 14 * 24 * 3600
     # Work outside the event loop
-    handler_seconds: float = 5
+    handler_timeout: float = 5
     threads: int = 8
-    thread_queue: int = 64
+    thread_pool_queue: int = 64
     # Parts by dotted path
     channel_layer: str = "default"
-    history: Mapping[str, Backend] = field(default_factory=_histories)
+    histories: Mapping[str, Backend] = field(default_factory=_histories)
     presence: Backend = field(default_factory=_presence)
 
-    def frame_bytes(self, door: str) -> int:
+    def frame_bytes(self, protocol: str) -> int:
         """The largest frame that is taken from a client of this protocol."""
         limits: dict[str, int] = {
             "native": self.max_frame_bytes,
@@ -105,7 +114,7 @@ class Settings:
             "goroomserver": self.goroomserver_frame_bytes,
             "gowsev": self.gowsev_frame_bytes,
         }
-        return limits.get(door, self.max_frame_bytes)
+        return limits.get(protocol, self.max_frame_bytes)
 
 
 KEYS = tuple(each.name.upper() for each in fields(Settings))
@@ -116,9 +125,15 @@ def get_settings() -> Settings:
     """The settings in force. Unknown keys are left to the system check."""
     given: Mapping[str, Any] = getattr(django_settings, "ROOMS", {})
     values = {key.lower(): value for key, value in given.items() if key in KEYS}
-    if "history" in values:
-        values["history"] = {**_histories(), **values["history"]}
+    if "histories" in values:
+        values["histories"] = {**_histories(), **values["histories"]}
     return Settings(**values)
+
+
+def load_protocol(name: str) -> type[Protocol]:
+    """Return the class of a protocol. Raises KeyError for a name that is not in PROTOCOL_CLASSES."""
+    protocol: type[Protocol] = import_string(PROTOCOL_CLASSES[name])
+    return protocol
 
 
 def load_backend(backend: Backend) -> Any:

@@ -2,7 +2,7 @@
 
 Each event of a connection is mapped to the group operation that carries it out::
 
-    handshake   claims_of             → the application's extension, before the socket is accepted
+    handshake   authenticate_handshake             → the application's extension, before the socket is accepted
     connect     engine.connect        → the application's group
     login       logins.login          → presence in the application
     join        membership.join       → hub.group_add
@@ -11,7 +11,7 @@ Each event of a connection is mapped to the group operation that carries it out:
     logout      engine.logout         → out of every room
     disconnect  engine.disconnect     → out of every group, however the socket ended
 
-Next in the flow: ``serving.py`` reads and writes the frames.
+Next in the flow: ``node/session.py`` reads and writes the frames.
 """
 
 from __future__ import annotations
@@ -24,54 +24,55 @@ from typing import Any, TypeAlias
 
 from channels.consumer import AsyncConsumer
 
-from rooms import events, origins
-from rooms.branches import Trunk
+from rooms import middleware
 from rooms.conf import get_settings
-from rooms.engine import farewells
-from rooms.engine.engine import Engine
-from rooms.engine.handshakes import Handshake, claims_of
-from rooms.errors import Refused, Rejected, RoomsError
-from rooms.events import Request
-from rooms.protocols import Native, Protocol
-from rooms.serving import Operation, Service, make_connection
+from rooms.node import drain
+from rooms.node.connect import Handshake, authenticate_handshake
+from rooms.node.node import Node
+from rooms.node.session import Operation, Session, make_connection
+from rooms.protocol import commands, compat_commands
+from rooms.protocol.base import Protocol
+from rooms.protocol.commands import Request
+from rooms.protocol.errors import HandshakeRejected, Rejected, RoomsError
+from rooms.protocol.native import Native
 
 logger = logging.getLogger("rooms.consumers")
 
-# Where our own server (``servers/websocket.py``) lets frames be written at once, and the application return.
+# Where our own server (``server/websocket.py``) lets frames be written at once, and the application return.
 WIRE = "rooms.frames"
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @lru_cache(maxsize=1)
-def operations(engine: Engine) -> dict[type[Request], Operation]:
+def operations(node: Node) -> dict[type[Request], Operation]:
     """What is done about each thing that a client may ask."""
     return {
-        events.Login: engine.logins.login,
-        events.Logout: engine.logout,
-        events.ListRooms: engine.management.list,
-        events.CreateRoom: engine.management.create,
-        events.OpenRoom: engine.management.create,
-        events.CloseRoom: engine.management.close,
-        events.Join: engine.membership.join,
-        events.Enter: engine.membership.join,
-        events.Leave: engine.membership.leave,
-        events.LeaveAll: engine.membership.leave_every,
-        events.Subscribe: engine.membership.subscribe,
-        events.Listen: engine.membership.subscribe,
-        events.Unsubscribe: engine.membership.unsubscribe,
-        events.Send: engine.messages.send,
-        events.Say: engine.messages.send,
-        events.Offer: engine.speaking.offer,
-        events.Publish: engine.speaking.publish,
-        events.SendDirect: engine.speaking.direct,
-        events.SendToApplication: engine.speaking.to_application,
-        events.ReadHistory: engine.reading.history,
-        events.ListMembers: engine.reading.members,
-        events.Receive: engine.speaking.receive,
-        events.Ping: engine.ping,
-        events.Pong: engine.pong,
-        events.Quit: engine.quit,
+        commands.Login: node.logins.login,
+        commands.Logout: node.logout,
+        commands.ListRooms: node.management.list,
+        commands.CreateRoom: node.management.create,
+        compat_commands.OpenRoom: node.management.create,
+        commands.CloseRoom: node.management.close,
+        commands.Join: node.membership.join,
+        compat_commands.Enter: node.membership.join,
+        commands.Leave: node.membership.leave,
+        compat_commands.LeaveAll: node.membership.leave_every,
+        commands.Subscribe: node.membership.subscribe,
+        compat_commands.Listen: node.membership.subscribe,
+        commands.Unsubscribe: node.membership.unsubscribe,
+        commands.Send: node.messages.send,
+        compat_commands.Say: node.messages.send,
+        compat_commands.Offer: node.speaking.offer,
+        compat_commands.Publish: node.speaking.publish,
+        compat_commands.SendDirect: node.speaking.direct,
+        compat_commands.SendToApplication: node.speaking.to_application,
+        commands.ReadHistory: node.reading.history,
+        commands.ListMembers: node.reading.members,
+        compat_commands.Receive: node.speaking.receive,
+        commands.Ping: node.ping,
+        commands.Pong: node.pong,
+        compat_commands.Quit: node.quit,
     }
 
 
@@ -79,13 +80,20 @@ class RoomConsumer(AsyncConsumer):
     """One socket, which speaks one protocol. ``application`` is None where the address names it.
 
     Has its own receive loop: Channels' dispatch costs a thread hop per message, and its channel layer
-    membership is not needed, because the process is the member (``engine/bus.py``)."""
+    membership is not needed, because the process is the member (``node/broker.py``)."""
 
     channel_layer_alias = None
 
-    def __init__(self, *, protocol: type[Protocol] = Native, application: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        protocol: type[Protocol] = Native,
+        application: str | None = None,
+        session: type[Session] = Session,
+    ) -> None:
         self._protocol = protocol
         self._application = application
+        self._session = session
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         await receive()
@@ -97,16 +105,16 @@ class RoomConsumer(AsyncConsumer):
             else:
                 wire.go_on(partial(service.run, user))
 
-    async def _let_in(self, scope: Any, receive: Any, send: Send) -> tuple[Service, Any] | None:
+    async def _let_in(self, scope: Any, receive: Any, send: Send) -> tuple[Session, Any] | None:
         """Accept the socket: what serves it, and Django's user. None where it was refused."""
         if (sentence := self._objection(scope)) is not None:
             await _answer(scope, send, 403, sentence)
             return None
-        engine = await _serving()
-        handshake = _handshake(scope, self._protocol, engine.parts.settings.proxies)
+        node = await _serving()
+        handshake = _handshake(scope, self._protocol, node.parts.settings.num_proxies)
         application = self._application_of(scope)
         try:
-            claims = await claims_of(engine.parts, application, handshake)
+            claims = await authenticate_handshake(node.parts, application, handshake)
         except RoomsError as error:
             status = _status_of(error)
             logger.info(
@@ -118,7 +126,7 @@ class RoomConsumer(AsyncConsumer):
         accept = {"type": "websocket.accept"}
         await send({**accept, "subprotocol": offered} if offered in scope["subprotocols"] else accept)
         connection = make_connection(
-            engine,
+            node,
             str(uuid.uuid4()),
             self._protocol(),
             application=application,
@@ -127,20 +135,19 @@ class RoomConsumer(AsyncConsumer):
         connection.claims = claims
         wire = _wire(scope)
         socket = wire or _AsgiSocket(receive, send)
-        served = (engine, operations(engine), connection, socket, wire)
-        trunk = self._protocol.addresses_applications
-        return Trunk(*served, handshake=handshake) if trunk else Service(*served), handshake.user
+        served = (node, operations(node), connection, socket, wire)
+        return self._session(*served, handshake=handshake), handshake.user
 
     def _objection(self, scope: Any) -> str | None:
         """What is told, and logged with the cause, where the site lets in no such socket."""
-        door = self._protocol.name
-        if door not in get_settings().doors:
-            _tell_once(f'Refused a socket at {scope["path"][:200]!r}: ROOMS["DOORS"] has no {door}.')
-            return f"This site does not let in {door} clients."
-        if not origins.is_allowed(scope["headers"]):
+        protocol = self._protocol.name
+        if protocol not in get_settings().protocols:
+            _tell_once(f'Refused a socket at {scope["path"][:200]!r}: ROOMS["PROTOCOLS"] has no {protocol}.')
+            return f"This site does not let in {protocol} clients."
+        if not middleware.origin_is_allowed(scope["headers"]):
             logger.warning(
                 "Refused a socket from a page of %.200r: not this site's own, nor in CSRF_TRUSTED_ORIGINS.",
-                origins.header(scope["headers"], b"origin"),
+                middleware.header(scope["headers"], b"origin"),
             )
             return "Pages of other sites may not open sockets here."
         return None
@@ -149,9 +156,9 @@ class RoomConsumer(AsyncConsumer):
         if self._application is not None:
             return self._application
         said: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
-        if "application" not in said and not self._protocol.addresses_applications:
+        if "application" not in said and not self._protocol.multiplexes_applications:
             logger.error(
-                'The address %.200r leads into no application: name it in door("%s", …), or as <application> '
+                'The address %.200r leads into no application: name it in endpoint("%s", …), or as <application> '
                 "in the route.",
                 scope["path"],
                 self._protocol.name,
@@ -163,24 +170,24 @@ def _wire(scope: Any) -> Any:
     return (scope.get("extensions") or {}).get(WIRE)
 
 
-async def _serving() -> Engine:
+async def _serving() -> Node:
     """The engine. One that begins only now is of a server that does not know of it."""
-    begins = Engine.running() is None
-    engine = await Engine.serving()
+    begins = Node.running() is None
+    node = await Node.serving()
     if begins:
-        farewells.arrange(engine)
-    return engine
+        drain.arrange(node)
+    return node
 
 
-def _handshake(scope: Any, protocol: type[Protocol], proxies: int) -> Handshake:
+def _handshake(scope: Any, protocol: type[Protocol], num_proxies: int) -> Handshake:
     return Handshake(
         protocol=protocol.name,
         path=scope["path"],
         query_string=scope.get("query_string", b""),
         lines=scope["headers"],
-        address=origins.address(scope["headers"], (scope.get("client") or ("",))[0], proxies),
+        address=middleware.client_address(scope["headers"], (scope.get("client") or ("",))[0], num_proxies),
         # Without an Origin it is no browser, and cookies say nothing.
-        user=None if origins.header(scope["headers"], b"origin") is None else scope.get("user"),
+        user=None if middleware.header(scope["headers"], b"origin") is None else scope.get("user"),
     )
 
 
@@ -243,7 +250,7 @@ def _tell_once(sentence: str) -> None:
 def _status_of(error: RoomsError) -> int:
     """The HTTP status with which a handshake is refused."""
     if isinstance(error, Rejected):
-        return error.status if isinstance(error, Refused) else 403
+        return error.status if isinstance(error, HandshakeRejected) else 403
     return 503 if error.retry else 500
 
 

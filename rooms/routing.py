@@ -5,7 +5,7 @@
     )
 
 or ``websocket_urlpatterns`` into a ``URLRouter`` of its own, behind ``AuthMiddlewareStack``. Which of the
-doors are open, ``ROOMS["DOORS"]`` says.
+doors are open, ``ROOMS["PROTOCOLS"]`` says.
 """
 
 from __future__ import annotations
@@ -16,30 +16,34 @@ from typing import Any
 from channels.routing import URLRouter
 from django.urls import re_path
 
+from rooms.compat.multiplex import MultiplexSession
+from rooms.conf import PROTOCOL_NAMES, load_protocol
 from rooms.consumers import RoomConsumer, refuse
-from rooms.protocols import PROTOCOLS
-from rooms.sessions import with_user
+from rooms.middleware import with_user
+from rooms.node.session import Session
 
 
-def door(name: str, application: str | None = None) -> Any:
+def endpoint(name: str, application: str | None = None) -> Any:
     """The ASGI application for sockets that speak one protocol, to be routed to an address of your choice.
 
     ``name`` is one of native, roomer, rtbroadcaster, goroomserver, gowsev; ``application`` is the room
     application that is entered, unless the route's keyword ``application`` says it. Raises ValueError for
     another name.
     """
-    if name not in PROTOCOLS:
-        raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOLS)}.")
-    return RoomConsumer.as_asgi(protocol=PROTOCOLS[name], application=application)
+    if name not in PROTOCOL_NAMES:
+        raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOL_NAMES)}.")
+    protocol = load_protocol(name)
+    session = MultiplexSession if protocol.multiplexes_applications else Session
+    return RoomConsumer.as_asgi(protocol=protocol, application=application, session=session)
 
 
 # Sockets are not redirected, so the final slash may be left out.
 websocket_urlpatterns = [
-    re_path(r"^ws/rooms/(?P<application>[^/]+)/?\Z", door("native")),
-    re_path(r"^ws/roomer/(?P<application>[^/]+)/?\Z", door("roomer")),
-    re_path(r"^ws/rtbroadcaster/(?P<application>[^/]+)/?\Z", door("rtbroadcaster")),
-    re_path(r"^ws/goroomserver/?\Z", door("goroomserver")),
-    re_path(r"^ws/gowsev/(?P<application>[^/]+)/?\Z", door("gowsev")),
+    re_path(r"^ws/rooms/(?P<application>[^/]+)/?\Z", endpoint("native")),
+    re_path(r"^ws/roomer/(?P<application>[^/]+)/?\Z", endpoint("roomer")),
+    re_path(r"^ws/rtbroadcaster/(?P<application>[^/]+)/?\Z", endpoint("rtbroadcaster")),
+    re_path(r"^ws/goroomserver/?\Z", endpoint("goroomserver")),
+    re_path(r"^ws/gowsev/(?P<application>[^/]+)/?\Z", endpoint("gowsev")),
 ]
 
 

@@ -12,7 +12,7 @@ from django.db.models.signals import post_delete, post_save, pre_save
 
 from rooms.api import notify
 from rooms.models import Application, Ban, Mute, Restriction, Room
-from rooms.notices import ApplicationChanged, RoomChanged
+from rooms.node.control_messages import ApplicationChanged, RoomChanged
 
 
 def connect() -> None:

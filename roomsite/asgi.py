@@ -19,7 +19,7 @@ from django.conf import settings
 from django.contrib.staticfiles.handlers import ASGIStaticFilesHandler
 from django.urls import path
 
-from rooms.routing import door, websocket_application
+from rooms.routing import endpoint, websocket_application
 
 application = ProtocolTypeRouter(
     {
@@ -28,9 +28,9 @@ application = ProtocolTypeRouter(
         "websocket": websocket_application(
             [
                 # Where the original servers' own clients look for them.
-                path("ws", door("roomer", "roomer")),
-                path("broadcasting", door("rtbroadcaster", "rtbroadcaster")),
-                path("", door("goroomserver")),
+                path("ws", endpoint("roomer", "roomer")),
+                path("broadcasting", endpoint("rtbroadcaster", "rtbroadcaster")),
+                path("", endpoint("goroomserver")),
             ]
         ),
     }

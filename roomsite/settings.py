@@ -113,10 +113,10 @@ def database(name: str) -> dict[str, Any]:
         found: dict[str, Any] = {**dj_database_url.parse(value, conn_max_age=60, conn_health_checks=True)}
     except (ValueError, KeyError) as error:
         raise malformed(name, concealed(value), lawful) from error
-    engine = found["ENGINE"].rpartition(".")[2]
-    if engine not in {"sqlite3", "postgresql"} or not found["NAME"]:
+    node = found["ENGINE"].rpartition(".")[2]
+    if node not in {"sqlite3", "postgresql"} or not found["NAME"]:
         raise malformed(name, concealed(value), lawful)
-    if engine == "sqlite3":
+    if node == "sqlite3":
         if found["NAME"] == ":memory:":
             raise malformed(name, value, f"{lawful}; in memory each thread would see a database of its own")
         found["OPTIONS"] = {
@@ -229,7 +229,7 @@ DATABASES = {"default": database("DATABASE_URL")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # The clients of other room servers are let in too, each in its own words.
-ROOMS: dict[str, Any] = {"DOORS": ["native", "roomer", "rtbroadcaster", "goroomserver", "gowsev"]}
+ROOMS: dict[str, Any] = {"PROTOCOLS": ["native", "roomer", "rtbroadcaster", "goroomserver", "gowsev"]}
 
 REDIS_URL = redis("REDIS_URL")
 WORKERS = number("ROOMS_WORKERS", default=1)
@@ -237,14 +237,14 @@ if REDIS_URL is not None:
     LAYER = redis_layer(REDIS_URL)
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": REDIS_URL}}
     # For applications and rooms that choose it.
-    ROOMS["HISTORY"] = {
+    ROOMS["HISTORIES"] = {
         "redis": {"BACKEND": "rooms.histories.redis.RedisHistory", "OPTIONS": {"url": REDIS_URL}}
     }
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     LAYER = {"BACKEND": "rooms.layers.postgres.PostgresLayer"}
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.database.DatabasePresence"}
 elif WORKERS > 1:
-    LAYER = {"BACKEND": "rooms.layers.local.LocalLayer"}
+    LAYER = {"BACKEND": "rooms.layers.unix.LocalLayer"}
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.database.DatabasePresence"}
 else:
     # One process. Above its capacity this layer drops messages without a word.

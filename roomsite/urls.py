@@ -6,6 +6,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
+from rooms.urls import socket_urlpatterns
 from roomsite.views import HomeView, IconView
 
 urlpatterns = [
@@ -15,7 +16,7 @@ urlpatterns = [
     path("rooms/", include("rooms.urls")),
     path("admin/", admin.site.urls),
     # Where `asgi.py` has sockets, other requests are told so.
-    path("ws", include("rooms.urls_doors")),
-    path("broadcasting", include("rooms.urls_doors")),
+    path("ws", include(socket_urlpatterns)),
+    path("broadcasting", include(socket_urlpatterns)),
     path("favicon.ico", IconView.as_view()),
 ]

@@ -18,7 +18,7 @@ class HomeView(TemplateView):
         # By name, because the models of rooms are not among the names that it offers to import.
         applications = apps.get_model("rooms", "Application").objects.order_by("title", "name")
         # Those with a page: its socket speaks the native protocol.
-        open_ones = [application for application in applications if application.lets_in("native")]
+        open_ones = [application for application in applications if application.allows_protocol("native")]
         return super().get_context_data(**kwargs, applications=open_ones)
 
 

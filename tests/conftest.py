@@ -22,6 +22,9 @@ from tests import services
 from tests.databases import fixture_teardown
 from tests.servers import SITE_VARIABLES, on_postgres
 
+# Nodes in the test's own event loop, for every folder.
+pytest_plugins = ["tests.fixtures"]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose settings and database, and only then set Django up."""

@@ -72,7 +72,7 @@ class Ended(Exception):
         self.code = code
 
 
-class Refused(Exception):
+class HandshakeRejected(Exception):
     """The server answered with an error."""
 
     def __init__(self, answer: Frame) -> None:
@@ -397,7 +397,7 @@ class Reconnecting:
         if answer is None:
             raise Lost
         if answer["type"] == "error":
-            raise Refused(answer)
+            raise HandshakeRejected(answer)
         data: Frame = answer["data"]
         return data
 
@@ -405,7 +405,7 @@ class Reconnecting:
         for refusals in itertools.count():
             try:
                 return await self._in_turn(lambda: self._is_open(room), "message", fields)
-            except Refused as refused:  # rules 23 and 25: its place in the line is kept
+            except HandshakeRejected as refused:  # rules 23 and 25: its place in the line is kept
                 if not refused.retry or refusals >= self._patience:
                     raise
                 await self._hold_on(refused, refusals)
@@ -439,7 +439,7 @@ class Reconnecting:
     def _most(self) -> int:
         return 1 if self._careful else IN_FLIGHT
 
-    async def _hold_on(self, refused: Refused, refusals: int) -> None:
+    async def _hold_on(self, refused: HandshakeRejected, refusals: int) -> None:
         if refused.code == "rate_limited":
             self._be_careful()
             return
@@ -556,7 +556,7 @@ class Reconnecting:
             self.user = user or await self._log_in()
         except Lost:
             return
-        except Refused as refused:
+        except HandshakeRejected as refused:
             if refused.retry and (self.user or refused.code != "name_taken"):  # rule 12
                 self.drop()
             else:
@@ -578,7 +578,7 @@ class Reconnecting:
         if self.token is not None:
             try:
                 return self._known(await self._ask("login", {"token": self.token}))  # rule 10
-            except Refused as refused:
+            except HandshakeRejected as refused:
                 if refused.retry:
                     raise
                 self.token = None
@@ -604,7 +604,7 @@ class Reconnecting:
                     lambda: self.logged_in, "join", request, lambda data: self._in(membership, data)
                 )
                 return
-            except Refused as refused:
+            except HandshakeRejected as refused:
                 if not refused.retry or (not membership.entered and refusals >= self._patience):  # rule 18
                     self._give_up(membership, refused)
                     return
@@ -632,7 +632,7 @@ class Reconnecting:
             membership.first.set_result(reply)
         self._changed()
 
-    def _give_up(self, membership: Membership, refused: Refused) -> None:
+    def _give_up(self, membership: Membership, refused: HandshakeRejected) -> None:
         self._memberships.pop(membership.room, None)
         if membership.first.done():
             self.events.append(Event("removed", membership.room, self.name, refused.code, monotonic()))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from rooms.catalogue import ApplicationRecord, RoomRecord
+from rooms.hub.config import ApplicationConfig, RoomConfig
 
 
-def application_record(**changes: Any) -> ApplicationRecord:
+def application_record(**changes: Any) -> ApplicationConfig:
     """An application that allows everything but rooms on demand, with these fields instead."""
     fields: dict[str, Any] = {
         "id": 1,
         "name": "chat",
         "title": "",
         "enabled": True,
-        "doors": (),
+        "protocols": (),
         "entry": "anyone",
         "group": None,
         "rooms_on_demand": False,
@@ -27,18 +27,18 @@ def application_record(**changes: Any) -> ApplicationRecord:
         "request_rate": 0,
         "request_burst": 0,
         "history": "memory",
-        "history_count": 1000,
-        "history_seconds": 3600,
-        "grace_seconds": 15,
+        "history_size": 1000,
+        "history_ttl": 3600,
+        "leave_grace": 15,
         "extension": "",
         "extension_settings": {},
         "bans": (),
         "mutes": (),
     }
-    return ApplicationRecord(**{**fields, **changes})
+    return ApplicationConfig(**{**fields, **changes})
 
 
-def room_record(**changes: Any) -> RoomRecord:
+def room_record(**changes: Any) -> RoomConfig:
     """An open room that belongs to nobody, with these fields instead."""
     fields: dict[str, Any] = {
         "id": 1,
@@ -55,9 +55,9 @@ def room_record(**changes: Any) -> RoomRecord:
         "persistent": True,
         "closes_with_owner": False,
         "history": "memory",
-        "history_count": 1000,
-        "history_seconds": 3600,
-        "grace_seconds": 15,
+        "history_size": 1000,
+        "history_ttl": 3600,
+        "leave_grace": 15,
         "request_rate": None,
         "request_burst": 60,
         "extension": "",
@@ -65,4 +65,4 @@ def room_record(**changes: Any) -> RoomRecord:
         "bans": (),
         "mutes": (),
     }
-    return RoomRecord(**{**fields, **changes})
+    return RoomConfig(**{**fields, **changes})

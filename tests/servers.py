@@ -244,7 +244,7 @@ def prepared_database(bench: bool) -> str:
         if on_postgres()
         else f"sqlite:///{folder() / f'prepared-{bench}.sqlite3'}"
     )
-    manage(site_environment(url), "demo", "--no-serve", *(["--bench"] if bench else []))
+    manage(site_environment(url), "rooms_demo", "--no-serve", *(["--bench"] if bench else []))
     return url
 
 

@@ -102,7 +102,7 @@ def package_folder(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-class Service:
+class Session:
     """A server process with a folder of its own. Stopped and removed when the run ends."""
 
     def __init__(self, name: str) -> None:
@@ -168,7 +168,7 @@ class Service:
 # Redis
 
 
-class Redis(Service):
+class Redis(Session):
     """A private Redis, or the one that the environment names."""
 
     def __init__(self) -> None:
@@ -216,7 +216,7 @@ def redis(name: str = "shared") -> Redis:
 # PostgreSQL
 
 
-class Postgres(Service):
+class Postgres(Session):
     """A private PostgreSQL server, or the one that the environment names."""
 
     def __init__(self) -> None:

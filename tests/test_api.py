@@ -14,12 +14,12 @@ from django.db import transaction
 
 import rooms
 from rooms import api
-from rooms.engine.engine import Engine
-from rooms.errors import CloseCode, RoomNotFound, RoomsError, UserNotFound
-from rooms.events import User
 from rooms.models import Application, Message, Room
-from tests.engine.clients import PATIENCE, Client
-from tests.engine.wires import Wire
+from rooms.node.node import Node
+from rooms.protocol.errors import CloseCode, RoomNotFound, RoomsError, UserNotFound
+from rooms.protocol.types import User
+from tests.node.clients import PATIENCE, Client
+from tests.node.wires import Wire
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ class Serving:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.engine = self.run(Engine.serving())
-        self.ann = self.run(Client.named(self.engine, "ann", "lobby"))
+        self.node = self.run(Node.serving())
+        self.ann = self.run(Client.named(self.node, "ann", "lobby"))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
@@ -51,13 +51,13 @@ class Serving:
         """The messages that she was told, when everything that was begun is done."""
 
         async def messages() -> list[Any]:
-            await self.engine.parts.tasks.settle()
+            await self.node.parts.tasks.settle()
             return self.ann.messages()
 
         return self.run(messages())
 
     def stop(self) -> None:
-        self.run(self.engine.stop())
+        self.run(self.node.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -144,9 +144,7 @@ def test_what_fails_after_the_commit_does_not_undo_it(caplog: pytest.LogCaptureF
 def careless(*arguments: Any) -> None:
     """Broken: publishes at once, whatever transaction is open."""
     api._wait_for(
-        lambda engine: engine.services.publish(
-            *arguments, event="message", to=None, state=False, volatile=False
-        )
+        lambda node: node.services.publish(*arguments, event="message", to=None, state=False, volatile=False)
     )
 
 
@@ -154,7 +152,7 @@ def check_that_a_rollback_is_respected(publish: Callable[..., Any], serving: Ser
     with transaction.atomic():
         publish("chat", "memory", 1)
         transaction.set_rollback(True)
-    assert serving.run(serving.engine.services.history("chat", "memory", 9)) == []
+    assert serving.run(serving.node.services.history("chat", "memory", 9)) == []
 
 
 def test_the_check_catches_publishing_at_once(serving: Serving, lobby: Room) -> None:
@@ -212,7 +210,7 @@ def test_disconnecting_after_the_commit(serving: Serving) -> None:
 
 def test_disconnecting_a_django_user(serving: Serving) -> None:
     account = Account.objects.create_user("bob")
-    bob = Client(serving.engine)
+    bob = Client(serving.node)
     serving.run(bob.connect(account))
     rooms.disconnect(account)
     serving.heard()
@@ -231,8 +229,8 @@ async def test_asynchronous_forms_without_an_engine() -> None:
 
 
 async def test_asynchronous_forms_beside_an_engine() -> None:
-    async with await Engine.serving() as engine:
-        ann = await Client.named(engine, "ann", "lobby")
+    async with await Node.serving() as node:
+        ann = await Client.named(node, "ann", "lobby")
         await rooms.apublish("chat", "lobby", 1, to=["ann"])
         await rooms.apublish("chat", "lobby", 2)
         assert ann.messages() == [1, 2]
@@ -240,7 +238,7 @@ async def test_asynchronous_forms_beside_an_engine() -> None:
         assert [user.name for user in await rooms.amembers("chat", "lobby")] == ["ann"]
         assert ann.connection.user is not None
         await rooms.adisconnect(ann.connection.user)
-        await engine.parts.tasks.settle()
+        await node.parts.tasks.settle()
         assert ann.closed == 4503
 
 
@@ -256,7 +254,7 @@ async def test_an_engine_in_another_loop_is_asked_there(serving: Serving) -> Non
 
 
 async def test_waiting_in_the_engines_own_loop_is_refused_rather_than_for_ever() -> None:
-    async with await Engine.serving():
+    async with await Node.serving():
         for ask in (rooms.members, rooms.history):
             with pytest.raises(RoomsError, match="begins with a"):
                 ask("chat", "lobby")

@@ -22,44 +22,22 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 CLIENTS = 6
 STOREYS = {
-    **dict.fromkeys(["clock", "errors", "events", "names", "notices"], 0),
-    **dict.fromkeys(["protocols", "frames"], 1),
-    **dict.fromkeys(["fanout", "limits"], 2),
-    **dict.fromkeys(["conf", "models", "restrictions", "catalogue", "policy", "metrics"], 3),
-    **dict.fromkeys(
-        ["threads", "together", "bounds", "histories", "presence", "extensions", "layers", "migrations"], 3
-    ),
-    **dict.fromkeys(["engine", "api"], 4),
-    **dict.fromkeys(
-        [
-            "consumers",
-            "branches",
-            "serving",
-            "sessions",
-            "dialling",
-            "routing",
-            "urls",
-            "urls_doors",
-            "views",
-            "admin",
-            "checks",
-            "row_checks",
-            "apps",
-            "signals",
-            "origins",
-        ],
-        5,
-    ),
-    **dict.fromkeys(["management", "servers", "templatetags"], 5),
+    "protocol": 0,
+    "concurrency": 1,
+    "hub": 2,
+    **dict.fromkeys(["conf", "models", "migrations", "layers", "extensions", "histories", "presence"], 3),
+    **dict.fromkeys(["node", "api"], 4),
+    **dict.fromkeys(["middleware", "consumers", "compat", "routing", "views", "urls", "signals"], 5),
+    **dict.fromkeys(["checks", "admin", "apps", "management", "server", "templatetags"], 5),
     **dict.fromkeys(["client", "testing"], CLIENTS),
 }
 
 #: The second ring: modules that sites may import, and which of their names; None: all of them.
 PUBLIC_MODULES: dict[str, set[str] | None] = {
     "rooms.events": None,
-    "rooms.errors": None,
+    "rooms.protocol.errors": None,
     "rooms.extensions": None,
-    "rooms.protocols": {"Protocol"},
+    "rooms.compat": {"Protocol"},
     "rooms.histories": {"History"},
     "rooms.presence": {"Presence"},
     "rooms.client": None,
@@ -210,7 +188,7 @@ def knows_no_asyncio(tree: Tree, module: Module) -> Iterator[str]:
 
 def only_consumers_know_asgi(tree: Tree, module: Module) -> Iterator[str]:
     # The server's own class is on the other side of ASGI.
-    if module.part == "consumers" or module.name == "rooms.servers.websocket":
+    if module.part == "consumers" or module.name == "rooms.server.websocket":
         return
     for value in module.strings():
         if value.startswith("websocket."):
@@ -218,12 +196,12 @@ def only_consumers_know_asgi(tree: Tree, module: Module) -> Iterator[str]:
 
 
 def only_the_bus_knows_the_layer(tree: Tree, module: Module) -> Iterator[str]:
-    if module.name == "rooms.engine.bus" or module.part == "layers":
+    if module.name == "rooms.node.broker" or module.part == "layers":
         return
     for wanted in module.imports:
         where = f"{wanted.module}.{wanted.name}"
         if where.startswith(("channels.layers", "channels_redis")):
-            yield f"imports {where}; only rooms.engine.bus knows the channel layer"
+            yield f"imports {where}; only rooms.node.broker knows the channel layer"
 
 
 def opens_with_a_docstring(tree: Tree, module: Module) -> Iterator[str]:
@@ -314,20 +292,20 @@ SOUND = {
         '''Words.'''
         from typing import TYPE_CHECKING
         if TYPE_CHECKING:
-            from rooms.fanout import hub
+            from rooms.hub import hub
         """,
     "rooms/protocols/__init__.py": """
         '''Codecs.'''
         from .base import Protocol
         """,
-    "rooms/protocols/base.py": """
+    "rooms/protocol/base.py": """
         '''One codec.'''
         from .. import events
         class Protocol:
             '''websocket.send'''
         """,
     "rooms/fanout/__init__.py": "",
-    "rooms/fanout/hub.py": """
+    "rooms/hub/hub.py": """
         '''Hub.'''
         import asyncio
         from rooms import events
@@ -339,14 +317,14 @@ SOUND = {
     "rooms/migrations/__init__.py": "",
     "rooms/migrations/0001_initial.py": "from django.db import migrations\n" * 400,
     "rooms/engine/__init__.py": "",
-    "rooms/engine/bus.py": """
+    "rooms/node/broker.py": """
         '''Bus.'''
         from channels.layers import get_channel_layer
-        from rooms.fanout.hub import asyncio
+        from rooms.hub.hub import asyncio
         """,
     "rooms/api.py": """
         '''Calls.'''
-        from rooms.engine import bus
+        from rooms.node import bus
         publish = bus
         """,
     "rooms/consumers.py": """
@@ -357,7 +335,7 @@ SOUND = {
     "rooms/client/__init__.py": """
         '''Client.'''
         from rooms import events
-        from rooms.protocols import Protocol
+        from rooms.compat import Protocol
         """,
     "rooms/testing.py": """
         '''Doubles.'''
@@ -368,41 +346,45 @@ SOUND = {
     "roomsite/extensions.py": """
         import rooms
         from rooms import publish, events
-        from rooms.protocols import Protocol
+        from rooms.compat import Protocol
         """,
 }
 
 BREACHES = [
-    ("rooms/events.py", "import rooms.fanout.hub", "storey 0 imports rooms.fanout.hub of storey 2"),
+    ("rooms/events.py", "import rooms.hub.hub", "storey 0 imports rooms.hub.hub of storey 2"),
     ("rooms/events.py", "def late():\n    from rooms.models import models", "storey 0 imports rooms.models"),
-    ("rooms/protocols/base.py", "from ..models import models", "storey 1 imports rooms.models"),
+    ("rooms/protocol/base.py", "from ..models import models", "storey 1 imports rooms.models"),
     ("rooms/models.py", "from . import consumers", "storey 3 imports rooms.consumers"),
     ("rooms/api.py", "from rooms.testing import events", "storey 4 imports rooms.testing"),
     ("rooms/api.py", "from rooms import publish", "imports the public face"),
-    ("rooms/client/__init__.py", "from rooms.fanout import hub", "the client imports rooms.fanout.hub"),
-    ("rooms/fanout/hub.py", "from django.db import models", "imports django.db; storeys 0-2 know no Django"),
-    ("rooms/fanout/hub.py", "import channels.db", "imports channels.db; storeys 0-2 know no Django"),
+    ("rooms/client/__init__.py", "from rooms.hub import hub", "the client imports rooms.hub.hub"),
+    ("rooms/hub/hub.py", "from django.db import models", "imports django.db; storeys 0-2 know no Django"),
+    ("rooms/hub/hub.py", "import channels.db", "imports channels.db; storeys 0-2 know no Django"),
     ("rooms/__init__.py", "import django", "imports django; storeys 0-2 know no Django"),
-    ("rooms/protocols/base.py", "from asyncio import Queue", "imports asyncio; storeys 0-1 do no IO"),
+    ("rooms/protocol/base.py", "from asyncio import Queue", "imports asyncio; storeys 0-1 do no IO"),
     ("rooms/api.py", "SEND = {'type': 'websocket.send'}", "knows the ASGI message 'websocket.send'"),
-    ("rooms/api.py", "from channels.layers import get_channel_layer", "only rooms.engine.bus knows"),
-    ("rooms/consumers.py", "from channels import layers", "only rooms.engine.bus knows"),
-    ("rooms/engine/bus.py", "from rooms.api import publish", "import cycle: rooms.api -> rooms.engine.bus"),
+    ("rooms/api.py", "from channels.layers import get_channel_layer", "only rooms.node.broker knows"),
+    ("rooms/consumers.py", "from channels import layers", "only rooms.node.broker knows"),
+    ("rooms/node/broker.py", "from rooms.api import publish", "import cycle: rooms.api -> rooms.node.broker"),
     (
-        "rooms/engine/bus.py",
+        "rooms/node/broker.py",
         "def late():\n    import rooms.api",
-        "import cycle: rooms.api -> rooms.engine.bus",
+        "import cycle: rooms.api -> rooms.node.broker",
     ),
     ("rooms/models.py", "\n" * 300, "rooms.models: has 30"),
     ("rooms/oddments.py", '"""What belongs nowhere."""', "'oddments' has no storey"),
-    ("rooms/engine/lanes.py", "LANES = 1", "rooms.engine.lanes: opens without a docstring"),
-    ("roomsite/extensions.py", "from rooms.engine import bus", "imports rooms.engine.bus, which is private"),
+    (
+        "rooms/concurrency/serial_executor.py",
+        "LANES = 1",
+        "rooms.concurrency.serial_executor: opens without a docstring",
+    ),
+    ("roomsite/extensions.py", "from rooms.node import bus", "imports rooms.node.broker, which is private"),
     ("roomsite/extensions.py", "from rooms import models", "imports rooms.models, which is private"),
     ("roomsite/extensions.py", "import rooms.models", "imports rooms.models, which is private"),
     (
         "roomsite/extensions.py",
-        "from rooms.protocols import base",
-        "imports rooms.protocols.base, which is private",
+        "from rooms.compat import base",
+        "imports rooms.protocol.base, which is private",
     ),
     (
         "roomsite/extensions.py",

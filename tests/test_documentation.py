@@ -17,10 +17,12 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 import rooms
-from rooms import Extension, Rejected, conf, errors
-from rooms.events import Error, User
+from rooms import Extension, Rejected, conf
 from rooms.extensions import JoinEvent, MessageEvent, registry
-from rooms.protocols import Native
+from rooms.protocol import errors
+from rooms.protocol.events import Error
+from rooms.protocol.native import Native
+from rooms.protocol.types import User
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PAGES = sorted([*BASE_DIR.glob("*.md"), *(BASE_DIR / "docs").glob("*.md")])
@@ -115,11 +117,11 @@ async def test_the_auction_of_the_readme() -> None:
 
 @pytest.mark.usefixtures("registered")
 async def test_the_door_of_the_extensions() -> None:
-    door: Extension = run(snippets("docs/extensions.md", "python")[0])["Door"]("club", None, {})
+    protocol: Extension = run(snippets("docs/extensions.md", "python")[0])["Door"]("club", None, {})
     room: Any = Room()
-    await door.on_join(JoinEvent(room, ANN, "connection"))
+    await protocol.on_join(JoinEvent(room, ANN, "connection"))
     with pytest.raises(Rejected, match="sign in"):
-        await door.on_join(JoinEvent(room, BEN, "connection"))
+        await protocol.on_join(JoinEvent(room, BEN, "connection"))
 
 
 def test_the_hooks_of_the_extensions() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from rooms import events
-from rooms.events import Joined, Message, Ping, Position, Push, Request, RoomEdited, User, Value
+from rooms import protocol as package
+from rooms.protocol.commands import Ping, Request
+from rooms.protocol.events import Event, Joined, Message, RoomEdited
+from rooms.protocol.types import Position, User, Value
 
 ANN = User(name="ann", id="1", guest=False)
 
@@ -17,12 +19,12 @@ def descendants(kind: type) -> list[type]:
     return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
 
 
-CLASSES: list[Any] = [each for base in (Value, Request, Push) for each in descendants(base)]
+CLASSES: list[Any] = [each for base in (Value, Request, Event) for each in descendants(base)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_every_event_is_a_frozen_slotted_keyword_only_value(kind: Any) -> None:
-    if not kind.__module__.startswith(f"{events.__name__}."):
+    if not kind.__module__.startswith(f"{package.__name__}."):
         pytest.skip("of another test")
     config = kind.__struct_config__
     assert config.frozen
@@ -39,10 +41,12 @@ def test_an_event_cannot_be_changed() -> None:
 
 
 def test_tags_are_unique_among_what_travels_one_way() -> None:
-    for base in (Request, Push):
+    for base in (Request, Event):
         # To native clients an edited room is one that was added.
         events = [each for each in descendants(base) if each is not RoomEdited]
-        tags = [each.__struct_config__.tag for each in events if each.__module__.startswith("rooms.events.")]
+        tags = [
+            each.__struct_config__.tag for each in events if each.__module__.startswith("rooms.protocol.")
+        ]
         assert len(tags) == len(set(tags))
 
 

@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from rooms.models import Application, Ban, Message, Mute, RevokedLogin, Room, Sequence, StateMessage
+from rooms.models import Application, Ban, Message, Mute, RevokedToken, Room, Sequence, StateMessage
 
 pytestmark = pytest.mark.django_db
 
@@ -49,7 +49,7 @@ def test_they_show_what_people_call_them(application: Application, room: Room, a
     assert str(Message(**said(room, seq=3))) == "3: message"
     assert str(StateMessage(**said(room))) == "message"
     assert str(Sequence(room=room, epoch="e", seq=4)) == "e:4"
-    assert str(RevokedLogin(login="l")) == "l"
+    assert str(RevokedToken(login="l")) == "l"
 
 
 def test_application_names_are_unique_and_fit_into_an_address(application: Application) -> None:

@@ -19,7 +19,16 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests import services
-from tests.reconnecting import Ended, Frame, Lost, Pace, QueueFull, Reconnecting, Refused, comes_back
+from tests.reconnecting import (
+    Ended,
+    Frame,
+    HandshakeRejected,
+    Lost,
+    Pace,
+    QueueFull,
+    Reconnecting,
+    comes_back,
+)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 PATIENCE = 30.0
@@ -624,7 +633,7 @@ async def test_rule_23_patience_ends(stage: Stage, actors: Actors) -> None:
     sending = actors.soon(client.send("lobby", "one"))
     for _ in range(7):
         await call.refuse(await call.hear("message"), "unavailable", retry=True)
-    with pytest.raises(Refused, match="unavailable"):
+    with pytest.raises(HandshakeRejected, match="unavailable"):
         await sending
 
 
@@ -670,7 +679,7 @@ async def test_rule_25_a_refusal_for_good_fails_at_once(stage: Stage, actors: Ac
     client, call = await actors.inside(stage)
     first, _ = (actors.soon(client.send("lobby", text)) for text in ("one", "two"))
     await call.refuse(await call.hear("message"), "muted")
-    with pytest.raises(Refused, match="muted"):
+    with pytest.raises(HandshakeRejected, match="muted"):
         await first
     await call.stores("two")
 

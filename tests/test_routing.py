@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from django.urls import path
 
-from rooms.conf import DOORS
-from rooms.engine.engine import Engine
-from rooms.protocols import PROTOCOLS
-from rooms.routing import door, websocket_application
+from rooms.conf import PROTOCOL_CLASSES, PROTOCOL_NAMES
+from rooms.node.node import Node
+from rooms.routing import endpoint, websocket_application
 
 ADDRESSES = {
     "native": "/ws/rooms/chat/",
@@ -25,9 +24,9 @@ ADDRESSES = {
 
 
 @pytest.fixture(autouse=True)
-async def engine(transactional_db: None) -> AsyncIterator[None]:
+async def node(transactional_db: None) -> AsyncIterator[None]:
     yield
-    if (running := Engine.running()) is not None:
+    if (running := Node.running()) is not None:
         await running.stop()
 
 
@@ -63,15 +62,15 @@ async def answers_to(application: Callable[..., Any], address: str, *extensions:
 
 
 def test_there_is_a_protocol_for_every_door() -> None:
-    assert tuple(PROTOCOLS) == DOORS == tuple(ADDRESSES)
+    assert tuple(PROTOCOL_CLASSES) == PROTOCOL_NAMES == tuple(ADDRESSES)
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PROTOCOL_CLASSES)
 async def test_each_door_has_its_address(name: str) -> None:
     assert (await answer(websocket_application(), ADDRESSES[name]))["type"] == "websocket.accept"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PROTOCOL_CLASSES)
 async def test_the_final_slash_may_be_left_out(name: str) -> None:
     application = websocket_application()
     assert (await answer(application, ADDRESSES[name].rstrip("/")))["type"] == "websocket.accept"
@@ -79,22 +78,26 @@ async def test_the_final_slash_may_be_left_out(name: str) -> None:
         assert (await answer(application, other))["type"] == "websocket.close"
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", PROTOCOL_CLASSES)
 async def test_a_site_opens_the_doors_that_it_names(name: str, settings: Any) -> None:
-    settings.ROOMS = {"DOORS": [each for each in DOORS if each != name]}
+    settings.ROOMS = {"PROTOCOLS": [each for each in PROTOCOL_CLASSES if each != name]}
     assert (await answer(websocket_application(), ADDRESSES[name]))["type"] == "websocket.close"
-    other = next(each for each in DOORS if each != name)
+    other = next(each for each in PROTOCOL_CLASSES if each != name)
     assert (await answer(websocket_application(), ADDRESSES[other]))["type"] == "websocket.accept"
 
 
 async def test_without_a_word_only_native_clients_are_let_in(settings: Any) -> None:
     settings.ROOMS = {}
-    answers = {name: (await answer(websocket_application(), ADDRESSES[name]))["type"] for name in DOORS}
+    answers = {
+        name: (await answer(websocket_application(), ADDRESSES[name]))["type"] for name in PROTOCOL_CLASSES
+    }
     assert [name for name, said in answers.items() if said == "websocket.accept"] == ["native"]
 
 
 async def test_a_site_may_put_a_door_anywhere() -> None:
-    application = websocket_application([path("", door("goroomserver")), path("old", door("roomer", "chat"))])
+    application = websocket_application(
+        [path("", endpoint("goroomserver")), path("old", endpoint("roomer", "chat"))]
+    )
     assert (await answer(application, "/"))["type"] == "websocket.accept"
     assert (await answer(application, "/old"))["type"] == "websocket.accept"
     assert (await answer(application, "/older"))["type"] == "websocket.close"
@@ -102,7 +105,7 @@ async def test_a_site_may_put_a_door_anywhere() -> None:
 
 def test_a_door_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(ValueError, match=r"no door 'matrix'\. Lawful: native, roomer"):
-        door("matrix")
+        endpoint("matrix")
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -124,17 +127,21 @@ async def test_a_door_that_the_site_has_closed_is_told_so_and_logged_once(
     caplog: pytest.LogCaptureFixture, settings: Any
 ) -> None:
     caplog.set_level("INFO", "rooms.consumers")
-    settings.ROOMS = {"DOORS": ["native"]}
+    settings.ROOMS = {"PROTOCOLS": ["native"]}
     application, address = websocket_application(), f"/ws/gowsev/{uuid.uuid4()}"
     for _ in range(3):
         start, body = await answers_to(application, address, "websocket.http.response")
         assert (start["status"], body["body"]) == (403, b"This site does not let in gowsev clients.")
-    assert told(caplog) == [f"Refused a socket at '{address}': ROOMS[\"DOORS\"] has no gowsev."]
+    assert told(caplog) == [f"Refused a socket at '{address}': ROOMS[\"PROTOCOLS\"] has no gowsev."]
 
 
 async def test_a_route_that_leads_into_no_application_is_told(caplog: pytest.LogCaptureFixture) -> None:
     application = websocket_application(
-        [path("lost", door("roomer")), path("all", door("goroomserver")), path("one", door("roomer", "one"))]
+        [
+            path("lost", endpoint("roomer")),
+            path("all", endpoint("goroomserver")),
+            path("one", endpoint("roomer", "one")),
+        ]
     )
     for address in ("/all", "/one", "/ws/roomer/chat", "/lost"):
         await answer(application, address)

@@ -11,9 +11,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from rooms import api, signals
-from rooms.errors import Unavailable
 from rooms.models import Application, Ban, Mute, Room
-from rooms.notices import ApplicationChanged, RoomChanged
+from rooms.node.control_messages import ApplicationChanged, RoomChanged
+from rooms.protocol.errors import Unavailable
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

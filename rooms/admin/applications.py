@@ -16,16 +16,16 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.deletion import CountedDeletion
-from rooms.admin.extended import ExtendedAdmin, ExtendedForm
-from rooms.conf import DOORS, get_settings
+from rooms.admin.delete_summary import CountedDeletion
+from rooms.admin.extension_settings import ExtendedAdmin, ExtendedForm
+from rooms.conf import PROTOCOL_NAMES, get_settings
 from rooms.models import Application, Ban, Message, Mute, Room, StateMessage
 
 
 class ApplicationForm(ExtendedForm):
     """An application; what it leaves blank is said by ``settings.ROOMS``."""
 
-    doors = forms.MultipleChoiceField(
+    protocols = forms.MultipleChoiceField(
         label=_("Doors"),
         widget=forms.CheckboxSelectMultiple,
         required=False,
@@ -40,7 +40,7 @@ class ApplicationForm(ExtendedForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fields: dict[str, Any] = self.fields
-        fields["doors"].choices = [(name, _door(name)) for name in DOORS]
+        fields["protocols"].choices = [(name, _protocol_name(name)) for name in PROTOCOL_NAMES]
         # Somebody who may only look has no fields but those that are declared above.
         if "max_message_bytes" in fields:
             fields["max_message_bytes"].help_text = _("Blank: as large as the client's protocol allows.")
@@ -48,10 +48,10 @@ class ApplicationForm(ExtendedForm):
     def inherit(self, name: str) -> Any:
         return getattr(get_settings(), name)
 
-    def clean_doors(self) -> list[str]:
+    def clean_protocols(self) -> list[str]:
         """Raises ValidationError where nobody could come in."""
-        chosen: list[str] = self.cleaned_data["doors"]
-        opened = get_settings().doors
+        chosen: list[str] = self.cleaned_data["protocols"]
+        opened = get_settings().protocols
         if chosen and not set(chosen) & set(opened):
             raise ValidationError(
                 gettext("This site's settings close what you chose, so nobody could come in. They open: %s.")
@@ -60,22 +60,24 @@ class ApplicationForm(ExtendedForm):
         return chosen
 
 
-class DoorFilter(admin.SimpleListFilter):
+class ProtocolFilter(admin.SimpleListFilter):
     """By the protocol that an application lets in."""
 
-    title = _("door")
-    parameter_name = "door"
+    title = _("protocol")
+    parameter_name = "protocol"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, _door(name)) for name in DOORS]
+        return [(name, _protocol_name(name)) for name in PROTOCOL_NAMES]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Application]) -> QuerySet[Application]:
-        door = self.value()
-        if door is None:
+        protocol = self.value()
+        if protocol is None:
             return queryset
         # Not every database can look into a list.
-        chosen = queryset.values_list("pk", "doors")
-        return queryset.filter(pk__in=[pk for pk, doors in chosen if not doors or door in doors])
+        chosen = queryset.values_list("pk", "protocols")
+        return queryset.filter(
+            pk__in=[pk for pk, protocols in chosen if not protocols or protocol in protocols]
+        )
 
 
 @admin.register(Application)
@@ -85,20 +87,20 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     form = ApplicationForm
     # No more than fits beside the filters; those tell the rest.
     list_display = ("name", "enabled", "entry", "room_count", "extension")
-    list_filter = ("enabled", "entry", DoorFilter, "rooms_on_demand", "history", "extension")
+    list_filter = ("enabled", "entry", ProtocolFilter, "rooms_on_demand", "history", "extension")
     search_fields = ("name", "title")
     actions = ("enable", "disable")
     readonly_fields = ("created",)
     fieldsets = (
         (None, {"fields": ("name", "title", "enabled", "created")}),
-        (_("Who may enter"), {"fields": ("entry", "group", "max_users", "doors")}),
+        (_("Who may enter"), {"fields": ("entry", "group", "max_users", "protocols")}),
         (_("Rooms"), {"fields": ("rooms_on_demand", "rooms_stay", "max_rooms")}),
-        (_("History"), {"fields": ("history", "history_count", "history_seconds")}),
+        (_("History"), {"fields": ("history", "history_size", "history_ttl")}),
         (
             _("Limits"),
             {
                 "fields": (
-                    *("max_message_bytes", "request_rate", "request_burst", "grace_seconds"),
+                    *("max_message_bytes", "request_rate", "request_burst", "leave_grace"),
                     *("logins_per_minute", "max_connections_per_address"),
                 ),
                 "description": _("A blank field is as this site's settings say; they are shown in it."),
@@ -154,6 +156,6 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
         self.message_user(request, text % len(changed), messages.SUCCESS)
 
 
-def _door(name: str) -> str:
+def _protocol_name(name: str) -> str:
     """A door as the form names it."""
-    return name if name in get_settings().doors else gettext("%s (closed by this site's settings)") % name
+    return name if name in get_settings().protocols else gettext("%s (closed by this site's settings)") % name

@@ -12,7 +12,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.times import short_time
+from rooms.admin.formatting import short_time
 from rooms.models import Message, StateMessage
 
 EXCERPT = 80

@@ -12,8 +12,8 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.people import PeopleAdmin
-from rooms.admin.times import short_time
+from rooms.admin.formatting import short_time
+from rooms.admin.user_fields import PeopleAdmin
 from rooms.models import Ban, Mute, Restriction
 
 

@@ -19,10 +19,10 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.deletion import CountedDeletion
-from rooms.admin.extended import ExtendedAdmin, ExtendedForm
-from rooms.admin.people import PeopleAdmin
-from rooms.admin.times import short_time
+from rooms.admin.delete_summary import CountedDeletion
+from rooms.admin.extension_settings import ExtendedAdmin, ExtendedForm
+from rooms.admin.formatting import short_time
+from rooms.admin.user_fields import PeopleAdmin
 from rooms.conf import get_settings
 from rooms.models import Ban, HistoryPolicy, Message, Mute, Room, StateMessage
 
@@ -118,9 +118,9 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
                     "persistent",
                     "closes_with_owner",
                     "history",
-                    "history_count",
-                    "history_seconds",
-                    "grace_seconds",
+                    "history_size",
+                    "history_ttl",
+                    "leave_grace",
                 )
             },
         ),

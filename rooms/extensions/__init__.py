@@ -9,11 +9,11 @@ from __future__ import annotations
 from rooms.extensions.base import Extension, message
 from rooms.extensions.contexts import (
     ConnectionEvent,
-    Dialled,
     HandshakeEvent,
     JoinEvent,
     LeaveEvent,
     MessageEvent,
+    OutboundHandle,
     ReceiveEvent,
     RoomContext,
 )
@@ -21,12 +21,12 @@ from rooms.extensions.registry import register
 
 __all__ = [
     "ConnectionEvent",
-    "Dialled",
     "Extension",
     "HandshakeEvent",
     "JoinEvent",
     "LeaveEvent",
     "MessageEvent",
+    "OutboundHandle",
     "ReceiveEvent",
     "RoomContext",
     "message",

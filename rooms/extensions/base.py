@@ -15,11 +15,11 @@ from django import forms
 
 from rooms.extensions.contexts import (
     ConnectionEvent,
-    Dialled,
     HandshakeEvent,
     JoinEvent,
     LeaveEvent,
     MessageEvent,
+    OutboundHandle,
     ReceiveEvent,
     RoomContext,
     Services,
@@ -116,21 +116,21 @@ class Extension:
     @property
     def connections(self) -> list[int]:
         """The numbers of the application's connections that are open in this process."""
-        return self._engine().connections(self.application)
+        return self._node().connections(self.application)
 
     async def write(self, number: int, data: Any) -> None:
         """Tell one connection something as the server. ``bytes`` and ``str`` (its UTF-8) are what clients of
         gowsev get as they are; for others, and given as anything else that JSON can hold, it is the value.
         Raises UnknownConnection where no connection with that number is open in this process."""
-        await self._engine().write(self.application, number, data)
+        await self._node().write(self.application, number, data)
 
     async def close(self, number: int) -> None:
         """Close one connection, after what waits to be written. Raises UnknownConnection."""
-        await self._engine().close(self.application, number)
+        await self._node().close(self.application, number)
 
     async def dial(
         self, url: str, *, protocol: str = "gowsev", headers: Mapping[str, str] | None = None
-    ) -> Dialled:
+    ) -> OutboundHandle:
         """Have this process open a WebSocket to another service and serve that as if it had come in: it has
         a number, and ``on_connect``, ``on_receive`` and ``on_disconnect`` are called (application only).
 
@@ -143,9 +143,9 @@ class Extension:
             raise RuntimeError("Only an application's extension dials, not a room's.")
         if self._timeout_set is None:
             raise RuntimeError(f"This {type(self).__name__} is not running (any more), so it dials nobody.")
-        return await self._engine().dial(self, url, protocol=protocol, headers=headers or {})
+        return await self._node().dial(self, url, protocol=protocol, headers=headers or {})
 
-    def _engine(self) -> Services:
+    def _node(self) -> Services:
         if self._services is None:
             raise RuntimeError(f"This {type(self).__name__} is not running.")
         return self._services
@@ -178,7 +178,7 @@ class Extension:
     async def on_join(self, event: JoinEvent) -> None:
         """Raise Rejected to refuse the join."""
 
-    async def on_leaving(self, event: LeaveEvent) -> None:
+    async def on_before_leave(self, event: LeaveEvent) -> None:
         """A user asks to leave: raise Rejected to refuse. Who drops, is put out or logs out does not ask."""
 
     async def on_leave(self, event: LeaveEvent) -> None:

@@ -12,13 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Structural
 
-from rooms.events import Message, User
+from rooms.protocol.events import Message
+from rooms.protocol.types import User
 
 if TYPE_CHECKING:
     from rooms.extensions.base import Extension
 
 
-class Dialled(Structural):
+class OutboundHandle(Structural):
     """Another service that an extension dialled. It is dialled again whenever the connection is lost, until
     somebody hangs up or this server closes it for good."""
 
@@ -64,7 +65,7 @@ class Services(Structural):
 
     async def dial(
         self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
-    ) -> Dialled: ...
+    ) -> OutboundHandle: ...
 
     def ended(self, extension: Extension) -> None: ...
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.shelf import PRUNE_SECONDS, Histories
+from rooms.histories.handler import PRUNE_SECONDS, HistoryHandler
 from rooms.histories.waiting import Awaited, Waiting, settle
 
 __all__ = [
     "PRUNE_SECONDS",
     "Appended",
     "Awaited",
-    "Histories",
     "History",
+    "HistoryHandler",
     "Page",
     "Snapshot",
     "Waiting",

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
-from rooms.errors import BadRequest
-from rooms.events import Message, Position, SentData
 from rooms.histories.waiting import Awaited, Waiting
+from rooms.hub.config import RoomConfig
+from rooms.protocol.errors import BadRequest
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 
 
 class Appended(NamedTuple):
@@ -53,9 +55,9 @@ class History(ABC):
     knows_keys: ClassVar[bool] = True
 
     @abstractmethod
-    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
         """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it). A
-        sender's ``key`` is remembered as long as the message is kept, and for at least KEY_SECONDS.
+        sender's ``key`` is remembered as long as the message is kept, and for at least IDEMPOTENCY_TTL.
 
         Whoever is ``waiting`` is answered with Appended, or with what other methods raise; those of one room
         in the order of their numbers. Nothing is raised."""
@@ -65,7 +67,7 @@ class History(ABC):
         """How many wait for ``keep``."""
         return 0
 
-    async def append(self, room: RoomRecord, message: Message, key: str | None = None) -> Appended:
+    async def append(self, room: RoomConfig, message: Message, key: str | None = None) -> Appended:
         """The same, for whoever has nobody to answer."""
         waiting = Awaited()
         self.keep(room, message, key, waiting)
@@ -73,16 +75,16 @@ class History(ABC):
         return result
 
     @abstractmethod
-    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+    async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         """All that came after ``since`` where that can be told completely, else the newest ``limit``."""
 
     @abstractmethod
-    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+    async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         """At most ``limit`` messages between two numbers, neither included: the oldest where
         ``after`` is given, else the newest."""
 
     @abstractmethod
-    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
         """Messages after a number, oldest first, no more than a recovery hands over. Those that
         this process appended are told to their appender before they are told here."""
 
@@ -92,7 +94,7 @@ class History(ABC):
         more than one."""
 
     @abstractmethod
-    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+    async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
         """Number and time of what a sender (an id) sent with a key, as long as the key is remembered."""
 
     @abstractmethod
@@ -110,4 +112,4 @@ class History(ABC):
 
 def too_much_state() -> BadRequest:
     """What ``append`` raises for one name too many."""
-    return BadRequest(f"A room keeps state under at most {get_settings().state_count} event names.")
+    return BadRequest(f"A room keeps state under at most {get_settings().max_state_keys} event names.")

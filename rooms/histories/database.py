@@ -19,19 +19,23 @@ import msgspec
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from rooms import clock, models
-from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
-from rooms.catalogue import RoomRecord, database
+from rooms import models
+from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.conf import get_settings
-from rooms.errors import RoomNotFound
-from rooms.events import Message, Position, SentData
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
-from rooms.histories.rows import KeyUsed, insert, message_of, put_state, read_state, said, sender_id
+from rooms.histories.queries import DuplicateKey, insert, message_of, put_state, read_state, said, sender_id
 from rooms.histories.waiting import Waiting
-from rooms.threads import Pool
+from rooms.hub.config import RoomConfig
+from rooms.models.database import database
+from rooms.protocol import timestamps
+from rooms.protocol.errors import RoomNotFound
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 
 T = TypeVar("T")
 
@@ -45,7 +49,7 @@ MOST_POSITIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Append:
-    room: RoomRecord
+    room: RoomConfig
     message: Message
     key: str | None
 
@@ -54,32 +58,32 @@ class DatabaseHistory(History):
     """The default. Reads go to a few threads, appends to the ledger."""
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
-        self._pool = Pool(threads, queue, "rooms-history", answer_seconds=ANSWER_SECONDS)
+        self._pool = ThreadPool(threads, queue, "rooms-history", answer_seconds=STATEMENT_TIMEOUT)
         self._ledger: Ledger[_Append] = Ledger(_append_all)
         # The last room that was looked at when pruning was broken off: the next goes on behind it.
         self._pruned_to = 0
 
-    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
         self._ledger.append(_Append(room, message, key), waiting)
 
     @property
     def waiting(self) -> int:
         return len(self._ledger)
 
-    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+    async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         return await self._pool.run(_read, _snapshot, room, since, limit)
 
-    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+    async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         return await self._pool.run(_read, _page, room, before, after, limit)
 
-    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
         result: list[Message] = await self._ledger.read(partial(_read, _after, room, seq))
         return result
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         return await self._pool.run(_read, _positions, rooms)
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+    async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
         return await self._pool.run(_read, _find, room, sender, key)
 
     async def forget(self, room: int) -> None:
@@ -113,7 +117,7 @@ class DatabaseHistory(History):
 def _append_all(appends: Sequence[_Append]) -> list[Any]:
     try:
         return _append_together(appends, look=False)
-    except KeyUsed:
+    except DuplicateKey:
         # Hardly ever: nothing was written, and it is worth while to look.
         return _append_together(appends, look=True)
 
@@ -133,8 +137,8 @@ def _append_together(appends: Sequence[_Append], *, look: bool) -> list[Any]:
     return results
 
 
-def _append_to(room: RoomRecord, appends: Sequence[_Append], *, look: bool) -> list[Any]:
-    """Raises KeyUsed unless it is to ``look`` first whether keys were used before."""
+def _append_to(room: RoomConfig, appends: Sequence[_Append], *, look: bool) -> list[Any]:
+    """Raises DuplicateKey unless it is to ``look`` first whether keys were used before."""
     try:
         sequence = _sequence(room, lock=True)
     except RoomNotFound as error:
@@ -165,7 +169,7 @@ def _append_to(room: RoomRecord, appends: Sequence[_Append], *, look: bool) -> l
     return results
 
 
-def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
+def _sequence(room: RoomConfig, *, lock: bool = False) -> models.Sequence:
     rows = models.Sequence.objects.using(database())
     if lock:
         rows = rows.select_for_update()
@@ -179,7 +183,7 @@ def _sequence(room: RoomRecord, *, lock: bool = False) -> models.Sequence:
     return found
 
 
-def _known_keys(room: RoomRecord, appends: Sequence[_Append]) -> dict[tuple[str, str | None], Message]:
+def _known_keys(room: RoomConfig, appends: Sequence[_Append]) -> dict[tuple[str, str | None], Message]:
     keys = {each.key for each in appends if each.key is not None}
     senders = {sender_id(each.message) for each in appends if each.key is not None}
     rows = models.Message.objects.using(database()).filter(
@@ -198,7 +202,7 @@ def _read(job: Callable[..., T], *arguments: Any) -> T:
         return job(*arguments)
 
 
-def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+def _snapshot(room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
     sequence, state = _standing(room)
     # Up to the counter and no further: a message that comes now is told live.
     kept = _kept(room, sequence.seq)
@@ -206,7 +210,7 @@ def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
     recovered = False
     if since is not None and since.epoch == sequence.epoch:
         missed = sequence.seq - since.seq
-        if 0 <= missed <= get_settings().recovery_limit:
+        if 0 <= missed <= get_settings().recovery_max_messages:
             rows = list(kept.filter(seq__gt=since.seq).order_by("seq"))
             recovered = len(rows) == missed
     if not recovered:
@@ -219,7 +223,7 @@ def _snapshot(room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
     )
 
 
-def _standing(room: RoomRecord) -> tuple[models.Sequence, list[Message]]:
+def _standing(room: RoomConfig) -> tuple[models.Sequence, list[Message]]:
     """Where the room stands, and its state just then."""
     for _ in range(LOOKS):
         sequence, state = _sequence(room), read_state(room)
@@ -229,7 +233,7 @@ def _standing(room: RoomRecord) -> tuple[models.Sequence, list[Message]]:
     return sequence, [each for each in state if (each.seq or 0) <= sequence.seq]
 
 
-def _page(room: RoomRecord, before: int | None, after: int | None, limit: int) -> Page:
+def _page(room: RoomConfig, before: int | None, after: int | None, limit: int) -> Page:
     found = _kept(room, _sequence(room).seq)
     if before is not None:
         found = found.filter(seq__lt=before)
@@ -242,9 +246,9 @@ def _page(room: RoomRecord, before: int | None, after: int | None, limit: int) -
     return Page(messages=[message_of(room, row) for row in chosen], more=len(rows) > limit)
 
 
-def _after(room: RoomRecord, seq: int) -> list[Message]:
+def _after(room: RoomConfig, seq: int) -> list[Message]:
     rows = _kept(room, _sequence(room).seq).filter(seq__gt=seq).order_by("seq")
-    return [message_of(room, row) for row in rows[: get_settings().recovery_limit]]
+    return [message_of(room, row) for row in rows[: get_settings().recovery_max_messages]]
 
 
 def _positions(rooms: Sequence[int]) -> dict[int, Position]:
@@ -256,20 +260,20 @@ def _positions(rooms: Sequence[int]) -> dict[int, Position]:
     return found
 
 
-def _find(room: RoomRecord, sender: str, key: str) -> SentData | None:
+def _find(room: RoomConfig, sender: str, key: str) -> SentData | None:
     rows = models.Message.objects.using(database()).filter(room_id=room.id, sender_id=sender, key=key)
     found = rows.values_list("seq", "time").first()
-    return None if found is None else SentData(seq=found[0], time=clock.to_wire(found[1]))
+    return None if found is None else SentData(seq=found[0], time=timestamps.to_wire(found[1]))
 
 
-def _kept(room: RoomRecord, newest: int) -> QuerySet[models.Message]:
+def _kept(room: RoomConfig, newest: int) -> QuerySet[models.Message]:
     return models.Message.objects.using(database()).filter(
         room_id=room.id,
         seq__lte=newest,
-        seq__gt=newest - room.history_count,
-        time__gte=timezone.now() - timedelta(seconds=room.history_seconds),
+        seq__gt=newest - room.history_size,
+        time__gte=timezone.now() - timedelta(seconds=room.history_ttl),
     )
 
 
-def _retention(room: RoomRecord, newest: int) -> Retention:
-    return Retention(room=room.id, newest=newest, count=room.history_count, seconds=room.history_seconds)
+def _retention(room: RoomConfig, newest: int) -> Retention:
+    return Retention(room=room.id, newest=newest, count=room.history_size, seconds=room.history_ttl)

@@ -18,10 +18,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from django.db import connections, reset_queries
 
-from rooms.bounds import ANSWER_SECONDS
-from rooms.errors import Unavailable
+from rooms.concurrency.thread_pool import OUTAGES, let_go
+from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
 from rooms.histories.waiting import Awaited, Line, Place, Waiting, settle
-from rooms.threads import OUTAGES, let_go
+from rooms.protocol.errors import Unavailable
 
 logger = logging.getLogger("rooms.histories")
 Item = TypeVar("Item")
@@ -75,7 +75,7 @@ class Ledger(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         if not self._coming:
             self._loop.call_soon(self._hand_over)
-        self._coming.append(self._line.add(item, waiting, ANSWER_SECONDS))
+        self._coming.append(self._line.add(item, waiting, STATEMENT_TIMEOUT))
 
     async def read(self, job: Callable[[], Any]) -> Any:
         """The job's result, after everything appended before it and before everything after."""

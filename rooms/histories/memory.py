@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from rooms import clock
-from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
-from rooms.errors import RoomsError
-from rooms.events import Message, Position, SentData
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 from rooms.histories.waiting import Waiting, settle
+from rooms.hub.config import RoomConfig
+from rooms.protocol import timestamps
+from rooms.protocol.errors import RoomsError
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 
 # So many keys of a room are remembered, or as many as it keeps messages, whichever is more.
 MOST_KEYS = 10_000
@@ -24,7 +26,7 @@ MOST_KEYS = 10_000
 class _Log:
     __slots__ = ("epoch", "keys", "messages", "room", "seq", "state")
 
-    def __init__(self, room: RoomRecord) -> None:
+    def __init__(self, room: RoomConfig) -> None:
         # Its retention, as it was last known.
         self.room = room
         self.epoch = uuid.uuid4().hex
@@ -36,8 +38,8 @@ class _Log:
 
     def expired(self) -> int:
         """How many messages are kept no longer."""
-        oldest = clock.ago(self.room.history_seconds)
-        spare = max(0, len(self.messages) - self.room.history_count)
+        oldest = timestamps.ago(self.room.history_ttl)
+        spare = max(0, len(self.messages) - self.room.history_size)
         old = itertools.takewhile(lambda kept: kept.time < oldest, self.messages)
         return max(spare, sum(1 for _ in old))
 
@@ -46,10 +48,10 @@ class _Log:
         count = self.expired()
         for _ in range(count):
             self.messages.popleft()
-        oldest = clock.ago(get_settings().key_seconds)
+        oldest = timestamps.ago(get_settings().idempotency_ttl)
         while self.keys:
             used, first = next(iter(self.keys.items()))
-            spare = len(self.keys) > max(MOST_KEYS, self.room.history_count)
+            spare = len(self.keys) > max(MOST_KEYS, self.room.history_size)
             if self.kept(first) is not None or not (spare or first.time < oldest):
                 break
             del self.keys[used]
@@ -67,14 +69,14 @@ class MemoryHistory(History):
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
 
-    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
         try:
             result: Appended | RoomsError = self._kept(room, message, key)
         except RoomsError as error:
             result = error
         settle(waiting, result)
 
-    def _kept(self, room: RoomRecord, message: Message, key: str | None) -> Appended:
+    def _kept(self, room: RoomConfig, message: Message, key: str | None) -> Appended:
         log = self._log(room)
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):
@@ -94,7 +96,7 @@ class MemoryHistory(History):
             _put_state(log.state, kept)
         return Appended(kept)
 
-    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+    async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         log = self._log(room)
         missed = _missed(log, since)
         recovered = missed is not None and missed <= len(log.messages)
@@ -106,7 +108,7 @@ class MemoryHistory(History):
             state=list(log.state.values()),
         )
 
-    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+    async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         found = [
             message
             for message in self._log(room).messages
@@ -116,15 +118,15 @@ class MemoryHistory(History):
         chosen = found[:limit] if after is not None else _last(found, limit)
         return Page(messages=chosen, more=len(found) > limit)
 
-    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
         messages = [message for message in self._log(room).messages if (message.seq or 0) > seq]
-        return messages[: get_settings().recovery_limit]
+        return messages[: get_settings().recovery_max_messages]
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         known = {room: self._logs[room] for room in rooms if room in self._logs}
         return {room: Position(epoch=log.epoch, seq=log.seq) for room, log in known.items()}
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+    async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
         return self._log(room).keys.get((sender, key))
 
     async def forget(self, room: int) -> None:
@@ -133,7 +135,7 @@ class MemoryHistory(History):
     async def prune(self, *, dry_run: bool = False) -> int:
         return sum(log.expired() if dry_run else log.trim() for log in self._logs.values())
 
-    def _log(self, room: RoomRecord) -> _Log:
+    def _log(self, room: RoomConfig) -> _Log:
         log = self._logs.get(room.id)
         if log is None:
             log = self._logs[room.id] = _Log(room)
@@ -152,7 +154,7 @@ def _put_state(state: dict[str, Message], message: Message) -> None:
 
 def _check_room_for_state(state: dict[str, Message], message: Message) -> None:
     is_new = message.event not in state and bytes(message.data) != b"null"
-    if is_new and len(state) >= get_settings().state_count:
+    if is_new and len(state) >= get_settings().max_state_keys:
         raise too_much_state()
 
 
@@ -161,7 +163,7 @@ def _missed(log: _Log, since: Position | None) -> int | None:
     if since is None or since.epoch != log.epoch or since.seq > log.seq:
         return None
     missed = log.seq - since.seq
-    return missed if missed <= get_settings().recovery_limit else None
+    return missed if missed <= get_settings().recovery_max_messages else None
 
 
 def _last(messages: Iterable[Message], count: int) -> list[Message]:

@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 
-from rooms.bounds import ANSWER_SECONDS, bounded_reading, bounded_transaction
-from rooms.catalogue import RoomRecord
-from rooms.errors import BadRequest
-from rooms.events import Message, Position, SentData
+from rooms.concurrency.coalescing import Together
+from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.rows import put_state, read_state
+from rooms.histories.queries import put_state, read_state
 from rooms.histories.waiting import Waiting, settle
-from rooms.threads import Pool
-from rooms.together import Together
+from rooms.hub.config import RoomConfig
+from rooms.protocol.errors import BadRequest
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 
 
 class NoHistory(History):
@@ -26,13 +28,13 @@ class NoHistory(History):
     knows_keys = False
 
     def __init__(self) -> None:
-        self._pool = Pool(2, 256, "rooms-state", answer_seconds=ANSWER_SECONDS)
-        self._states: Together[int, RoomRecord, list[Message]] = Together(
+        self._pool = ThreadPool(2, 256, "rooms-state", answer_seconds=STATEMENT_TIMEOUT)
+        self._states: Together[int, RoomConfig, list[Message]] = Together(
             partial(self._pool.run, _read_states)
         )
         self._storing: set[asyncio.Future[None]] = set()
 
-    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
         if message.state is True:
             storing = asyncio.ensure_future(self._keep_state(room, message, waiting))
             self._storing.add(storing)
@@ -40,7 +42,7 @@ class NoHistory(History):
         else:
             settle(waiting, Appended(message))
 
-    async def _keep_state(self, room: RoomRecord, message: Message, waiting: Waiting) -> None:
+    async def _keep_state(self, room: RoomConfig, message: Message, waiting: Waiting) -> None:
         message = msgspec.structs.replace(message, data=message.data.copy())
         try:
             result: Any = await self._pool.run(_put_state, room, message) or Appended(message)
@@ -48,19 +50,19 @@ class NoHistory(History):
             result = error
         settle(waiting, result)
 
-    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+    async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         return Snapshot(state=await self._states.ask(room.id, room))
 
-    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+    async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         return Page(messages=[], more=False)
 
-    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
+    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
         return []
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         return {}
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+    async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
         return None
 
     async def forget(self, room: int) -> None:
@@ -70,11 +72,11 @@ class NoHistory(History):
         await asyncio.to_thread(self._pool.close)
 
 
-def _put_state(room: RoomRecord, message: Message) -> BadRequest | None:
+def _put_state(room: RoomConfig, message: Message) -> BadRequest | None:
     with bounded_transaction():
         return put_state(room, message, None)
 
 
-def _read_states(rooms: dict[int, RoomRecord]) -> dict[int, list[Message]]:
+def _read_states(rooms: dict[int, RoomConfig]) -> dict[int, list[Message]]:
     with bounded_reading():
         return {id: read_state(room) for id, room in rooms.items()}

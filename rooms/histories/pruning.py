@@ -16,9 +16,9 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from rooms import models
-from rooms.bounds import bounded_reading, bounded_transaction
-from rooms.catalogue import database
+from rooms.concurrency.timeouts import bounded_reading, bounded_transaction
 from rooms.conf import get_settings
+from rooms.models.database import database
 
 # Of the oldest so many messages of a room, and as many without a key, some are deleted at once.
 CHUNK = 500
@@ -39,7 +39,7 @@ class Retention:
         """The room's messages that are kept no longer, and neither are their keys."""
         now = timezone.now()
         oldest, oldest_key = (
-            now - timedelta(seconds=seconds) for seconds in (self.seconds, get_settings().key_seconds)
+            now - timedelta(seconds=seconds) for seconds in (self.seconds, get_settings().idempotency_ttl)
         )
         return self._messages().filter(
             Q(seq__lte=self.newest - self.count) | Q(time__lt=oldest),
@@ -75,13 +75,11 @@ def some_rooms(after: int) -> list[Retention]:
     rows = rooms.order_by("room_id").values_list(
         "room_id",
         "seq",
+        Coalesce(F("room__history_size"), F("room__application__history_size"), Value(settings.history_size)),
         Coalesce(
-            F("room__history_count"), F("room__application__history_count"), Value(settings.history_count)
-        ),
-        Coalesce(
-            F("room__history_seconds"),
-            F("room__application__history_seconds"),
-            Value(settings.history_seconds),
+            F("room__history_ttl"),
+            F("room__application__history_ttl"),
+            Value(settings.history_ttl),
         ),
     )
     with bounded_reading():

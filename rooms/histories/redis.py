@@ -19,15 +19,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from rooms import clock
-from rooms.catalogue import RoomRecord
 from rooms.conf import get_settings
-from rooms.errors import RoomsError, Unavailable
-from rooms.events import Message, Position, SentData
-from rooms.histories import scripts
+from rooms.histories import lua
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 from rooms.histories.pipe import Pipe
 from rooms.histories.waiting import Awaited, Waiting
+from rooms.hub.config import RoomConfig
+from rooms.protocol import timestamps
+from rooms.protocol.errors import RoomsError, Unavailable
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 
 logger = logging.getLogger("rooms.histories")
 
@@ -54,24 +56,24 @@ class RedisHistory(History):
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
-        self._append = self._redis.register_script(scripts.APPEND)
-        self._snapshot = self._redis.register_script(scripts.SNAPSHOT)
-        self._page = self._redis.register_script(scripts.PAGE)
-        self._find = self._redis.register_script(scripts.FIND)
+        self._append = self._redis.register_script(lua.APPEND)
+        self._snapshot = self._redis.register_script(lua.SNAPSHOT)
+        self._page = self._redis.register_script(lua.PAGE)
+        self._find = self._redis.register_script(lua.FIND)
         self._pipe = Pipe(self._redis, WAIT_SECONDS)
 
-    def keep(self, room: RoomRecord, message: Message, key: str | None, waiting: Waiting) -> None:
+    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
         used = "" if key is None else _used(message.sender.id if message.sender else "", key)
         arguments = [
             used,
             _entry(message),
             message.time,
-            clock.ago(get_settings().key_seconds),
-            room.history_seconds,
-            max(room.history_seconds, get_settings().key_seconds),
+            timestamps.ago(get_settings().idempotency_ttl),
+            room.history_ttl,
+            max(room.history_ttl, get_settings().idempotency_ttl),
             message.event if message.state is True else "",
             "1" if bytes(message.data) == b"null" else "0",
-            get_settings().state_count,
+            get_settings().max_state_keys,
         ]
         appending = _Appending(room, message, waiting)
         self._pipe.call(self._append, self._keys(room.id), [*_common(room), *arguments], appending)
@@ -80,11 +82,11 @@ class RedisHistory(History):
     def waiting(self) -> int:
         return len(self._pipe)
 
-    async def snapshot(self, room: RoomRecord, since: Position | None, limit: int) -> Snapshot:
+    async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         wanted = ("", 0) if since is None else (since.epoch, since.seq)
         epoch, seq, recovered, entries, state = await self._answered(
             self._snapshot(
-                self._keys(room.id), [*_common(room), limit, *wanted, get_settings().recovery_limit]
+                self._keys(room.id), [*_common(room), limit, *wanted, get_settings().recovery_max_messages]
             )
         )
         return Snapshot(
@@ -94,14 +96,14 @@ class RedisHistory(History):
             state=_state(room, state),
         )
 
-    async def page(self, room: RoomRecord, *, before: int | None, after: int | None, limit: int) -> Page:
+    async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         first, more, entries = await self._answered(
             self._page(self._keys(room.id), _between(room, before, after, limit))
         )
         return Page(messages=_messages(room, first, entries), more=bool(more))
 
-    async def after(self, room: RoomRecord, seq: int) -> list[Message]:
-        wanted = _between(room, None, seq, get_settings().recovery_limit)
+    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+        wanted = _between(room, None, seq, get_settings().recovery_max_messages)
         # Behind the appends, so that their appenders are answered first.
         waiting = Awaited()
         self._pipe.call(self._page, self._keys(room.id), wanted, waiting)
@@ -123,7 +125,7 @@ class RedisHistory(History):
                 pipeline.hmget(self._keys(room)[0], ["epoch", "seq"])
             return await pipeline.execute()
 
-    async def find(self, room: RoomRecord, sender: str, key: str) -> SentData | None:
+    async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
         found = await self._answered(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
         return SentData(seq=found[0], time=found[1].decode()) if found else None
 
@@ -149,7 +151,7 @@ class RedisHistory(History):
 class _Appending(Waiting):
     """Between the script that appends a message and the one who waits for that."""
 
-    room: RoomRecord
+    room: RoomConfig
     message: Message
     waiting: Waiting
 
@@ -181,11 +183,11 @@ def _unavailable(error: Exception) -> Unavailable:
     return told
 
 
-def _common(room: RoomRecord) -> list[Any]:
-    return [uuid.uuid4().hex, room.history_count, clock.ago(room.history_seconds)]
+def _common(room: RoomConfig) -> list[Any]:
+    return [uuid.uuid4().hex, room.history_size, timestamps.ago(room.history_ttl)]
 
 
-def _between(room: RoomRecord, before: int | None, after: int | None, limit: int) -> list[Any]:
+def _between(room: RoomConfig, before: int | None, after: int | None, limit: int) -> list[Any]:
     bounds = [_FAR if before is None else before, -_FAR if after is None else after]
     return [*_common(room), *bounds, limit, "0" if after is None else "1"]
 
@@ -199,17 +201,17 @@ def _entry(message: Message) -> bytes:
     return message.time.encode() + b"\n" + msgspec.json.encode(message)
 
 
-def _message(room: RoomRecord, seq: int, entry: bytes) -> Message:
+def _message(room: RoomConfig, seq: int, entry: bytes) -> Message:
     message = msgspec.json.decode(entry.split(b"\n", 1)[1], type=Message)
     # The room may have been given another name since.
     return msgspec.structs.replace(message, seq=seq, room=room.name)
 
 
-def _messages(room: RoomRecord, first: int, entries: Sequence[bytes]) -> list[Message]:
+def _messages(room: RoomConfig, first: int, entries: Sequence[bytes]) -> list[Message]:
     return [_message(room, first + place, entry) for place, entry in enumerate(entries)]
 
 
-def _state(room: RoomRecord, values: Sequence[bytes]) -> list[Message]:
+def _state(room: RoomConfig, values: Sequence[bytes]) -> list[Message]:
     """In the order in which their events were first stored."""
     found: list[tuple[int, Message]] = []
     for value in values:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from rooms.errors import Unavailable
+from rooms.protocol.errors import Unavailable
 
 logger = logging.getLogger("rooms.histories")
 Item = TypeVar("Item")

@@ -21,7 +21,7 @@ from channels.layers import BaseChannelLayer
 CAPACITY = 10_000
 
 
-class Letter(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """A message on its way to a channel or to a group's channels."""
 
     name: str
@@ -29,12 +29,12 @@ class Letter(msgspec.Struct, frozen=True, array_like=True):
     message: bytes
 
 
-_decode_letters = msgspec.msgpack.Decoder(list[Letter])
+_decode_letters = msgspec.msgpack.Decoder(list[Envelope])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
-class Carrier(ABC):
+class Transport(ABC):
     """The way to the other processes. ``deliver`` takes what ``pack`` made there."""
 
     def __init__(self, deliver: Callable[[bytes], None]) -> None:
@@ -45,7 +45,7 @@ class Carrier(ABC):
         """Wait until what others send arrives here."""
 
     @abstractmethod
-    async def carry(self, letter: Letter) -> None:
+    async def carry(self, letter: Envelope) -> None:
         """Send to every other process. Raises what keeps it from being sent."""
 
     @abstractmethod
@@ -53,12 +53,12 @@ class Carrier(ABC):
         """Let go of connections; the next call makes new ones."""
 
 
-def pack(letters: list[Letter]) -> bytes:
+def pack(letters: list[Envelope]) -> bytes:
     """Letters as they travel."""
     return _encode(letters)
 
 
-class CarriedLayer(BaseChannelLayer):  # type: ignore[misc]
+class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
     """A channel layer over a carrier. ``capacity``: messages that wait in one channel.
 
     ``dropped`` counts what was lost on the way, by the place where it was.
@@ -72,7 +72,7 @@ class CarriedLayer(BaseChannelLayer):  # type: ignore[misc]
         self._exchanges: dict[asyncio.AbstractEventLoop, _Exchange] = {}
 
     @abstractmethod
-    def carrier(self, deliver: Callable[[bytes], None]) -> Carrier:
+    def carrier(self, deliver: Callable[[bytes], None]) -> Transport:
         """The way to the other processes from the running event loop."""
 
     # The channel layer's interface -------------------------------------------------------------------
@@ -89,7 +89,7 @@ class CarriedLayer(BaseChannelLayer):  # type: ignore[misc]
     async def send(self, channel: str, message: dict[str, Any]) -> None:
         """Send to one channel, wherever it is read."""
         self.require_valid_channel_name(channel)
-        await self._exchange().send(Letter(channel, False, _encoded(message)))
+        await self._exchange().send(Envelope(channel, False, _encoded(message)))
 
     async def receive(self, channel: str) -> dict[str, Any]:
         """The next message of a channel. Whoever stops waiting for it ends the channel."""
@@ -128,7 +128,7 @@ class CarriedLayer(BaseChannelLayer):  # type: ignore[misc]
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         """Send to every channel of a group, in every process."""
         self.require_valid_group_name(group)
-        await self._exchange().send(Letter(group, True, _encoded(message)))
+        await self._exchange().send(Envelope(group, True, _encoded(message)))
 
     async def flush(self) -> None:
         """Forget this event loop's channels and groups, and let go of its connections."""
@@ -150,7 +150,7 @@ class CarriedLayer(BaseChannelLayer):  # type: ignore[misc]
 class _Exchange:
     """One event loop's channels, groups and carrier."""
 
-    def __init__(self, layer: CarriedLayer) -> None:
+    def __init__(self, layer: TransportLayer) -> None:
         self.carrier = layer.carrier(self._deliver)
         self.channels: dict[str, asyncio.Queue[bytes]] = {}
         self.groups: dict[str, set[str]] = {}
@@ -160,7 +160,7 @@ class _Exchange:
     def open(self, channel: str) -> asyncio.Queue[bytes]:
         return self.channels.setdefault(channel, asyncio.Queue(self._capacity))
 
-    async def send(self, letter: Letter) -> None:
+    async def send(self, letter: Envelope) -> None:
         self._put(letter)
         await self.carrier.carry(letter)
 
@@ -168,7 +168,7 @@ class _Exchange:
         for letter in _decode_letters.decode(letters):
             self._put(letter)
 
-    def _put(self, letter: Letter) -> None:
+    def _put(self, letter: Envelope) -> None:
         for name in self.groups.get(letter.name, ()) if letter.to_group else (letter.name,):
             queue = self.channels.get(name)
             if queue is None:

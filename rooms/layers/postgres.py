@@ -27,8 +27,8 @@ from channels.exceptions import ChannelFull
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from rooms.layers.base import CAPACITY, CarriedLayer, Carrier, Letter, pack
-from rooms.layers.parts import Joining, Parting
+from rooms.layers.base import CAPACITY, Envelope, Transport, TransportLayer, pack
+from rooms.layers.fragmentation import Fragmenter, Reassembler
 
 logger = logging.getLogger("rooms.layers")
 
@@ -59,7 +59,7 @@ SELECT pg_notify(%s, part) FROM unnest(%s::text[]) WITH ORDINALITY AS parts (par
 class _Sending:
     """A letter, and whoever waits until it is sent."""
 
-    letter: Letter
+    letter: Envelope
     sent: asyncio.Future[None]
 
     def answer(self, error: Exception | None = None) -> None:
@@ -71,7 +71,7 @@ class _Sending:
             self.sent.set_exception(error)
 
 
-class PostgresLayer(CarriedLayer):
+class PostgresLayer(TransportLayer):
     """``using``: which of ``DATABASES``; ``prefix``: layers of different prefixes do not hear each other.
 
     Raises ImproperlyConfigured when that database is no PostgreSQL.
@@ -85,7 +85,7 @@ class PostgresLayer(CarriedLayer):
         # Names of notification channels have 63 bytes at most, and no other characters than these.
         self.name = "rooms_" + hashlib.blake2b(prefix.encode(), digest_size=16).hexdigest()
 
-    def carrier(self, deliver: Callable[[bytes], None]) -> Carrier:
+    def carrier(self, deliver: Callable[[bytes], None]) -> Transport:
         return _Notifications(self, deliver)
 
     async def connect(self) -> psycopg.AsyncConnection[Any]:
@@ -97,13 +97,13 @@ class PostgresLayer(CarriedLayer):
         return await psycopg.AsyncConnection.connect(**(PATIENCE | parameters), autocommit=True)
 
 
-class _Notifications(Carrier):
+class _Notifications(Transport):
     """Each connection is held by a task: it ends with its event loop."""
 
     def __init__(self, layer: PostgresLayer, deliver: Callable[[bytes], None]) -> None:
         super().__init__(deliver)
         self._layer = layer
-        self._parting = Parting(PART_BYTES)
+        self._parting = Fragmenter(PART_BYTES)
         self._listening = asyncio.Event()
         self._listener: asyncio.Task[None] | None = None
         self._waiting: deque[_Sending] = deque()
@@ -117,7 +117,7 @@ class _Notifications(Carrier):
             self._listener = asyncio.create_task(self._listen())
         await self._listening.wait()
 
-    async def carry(self, letter: Letter) -> None:
+    async def carry(self, letter: Envelope) -> None:
         if len(letter.message) > MOST_BYTES:
             raise ValueError(f"A message has {len(letter.message)} bytes. Lawful: {MOST_BYTES} at most.")
         if len(self._waiting) >= MOST_WAITING:
@@ -143,7 +143,7 @@ class _Notifications(Carrier):
         while True:
             try:
                 async with await self._layer.connect() as connection:
-                    joining = Joining(self._parting.sender)
+                    joining = Reassembler(self._parting.sender)
                     await connection.execute(f"LISTEN {self._layer.name}")
                     self._listening.set()
                     if lost:
@@ -159,7 +159,7 @@ class _Notifications(Carrier):
                 self._listening.clear()
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _heard(self, joining: Joining, payload: str) -> None:
+    def _heard(self, joining: Reassembler, payload: str) -> None:
         try:
             if (letters := joining.add(base64.b64decode(payload))) is not None:
                 self.deliver(letters)

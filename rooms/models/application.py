@@ -11,9 +11,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from rooms import names
-from rooms.conf import DOORS, get_settings
+from rooms.conf import PROTOCOL_NAMES, get_settings
 from rooms.models.common import Extended, HistoryPolicy, Limits, check_history
+from rooms.protocol import validators
 
 
 class Application(Limits, Extended):
@@ -28,7 +28,9 @@ class Application(Limits, Extended):
         _("name"),
         max_length=64,
         unique=True,
-        validators=[RegexValidator(names.APPLICATION_NAME, _("Letters, digits, hyphens and underscores."))],
+        validators=[
+            RegexValidator(validators.APPLICATION_NAME, _("Letters, digits, hyphens and underscores."))
+        ],
         help_text=_("Part of the socket's address."),
     )
     title = models.CharField(_("title"), max_length=200, blank=True)
@@ -37,8 +39,8 @@ class Application(Limits, Extended):
     group = models.ForeignKey(
         Group, models.SET_NULL, null=True, blank=True, related_name="+", verbose_name=_("group")
     )
-    doors = models.JSONField(
-        _("doors"),
+    protocols = models.JSONField(
+        _("protocols"),
         default=list,
         blank=True,
         help_text=_("Protocols that are let in; none chosen: all of the site's."),
@@ -88,13 +90,17 @@ class Application(Limits, Extended):
     def __str__(self) -> str:
         return self.title or self.name
 
-    def lets_in(self, door: str) -> bool:
+    def allows_protocol(self, protocol: str) -> bool:
         """Whether a protocol may be spoken here, as far as the site and the application say."""
-        return self.enabled and door in get_settings().doors and (not self.doors or door in self.doors)
+        return (
+            self.enabled
+            and protocol in get_settings().protocols
+            and (not self.protocols or protocol in self.protocols)
+        )
 
     def clean(self) -> None:
         super().clean()
-        if not isinstance(self.doors, list) or not set(self.doors) <= set(DOORS):
-            raise ValidationError({"doors": _("Doors are some of %s.") % ", ".join(DOORS)})
+        if not isinstance(self.protocols, list) or not set(self.protocols) <= set(PROTOCOL_NAMES):
+            raise ValidationError({"protocols": _("Protocols are some of %s.") % ", ".join(PROTOCOL_NAMES)})
         if self.entry == self.Entry.GROUP and self.group_id is None:
             raise ValidationError({"group": _("Choose the group whose members may enter.")})

@@ -24,10 +24,10 @@ class HistoryPolicy(models.TextChoices):
 
 def check_history(policy: str) -> None:
     """Raises ValidationError for a policy that this site has no backend for."""
-    lawful = get_settings().history
+    lawful = get_settings().histories
     if policy not in lawful:
         raise ValidationError(
-            _('ROOMS["HISTORY"] has no backend %(policy)s. Lawful: %(lawful)s.'),
+            _('ROOMS["HISTORIES"] has no backend %(policy)s. Lawful: %(lawful)s.'),
             params={"policy": policy, "lawful": ", ".join(lawful)},
         )
 
@@ -35,17 +35,17 @@ def check_history(policy: str) -> None:
 class Limits(models.Model):
     """Limits that an application sets and a room may override; blank inherits."""
 
-    history_count = models.PositiveIntegerField(
+    history_size = models.PositiveIntegerField(
         _("messages kept"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
         help_text=_("The newest so many messages of a room."),
     )
-    history_seconds = models.PositiveIntegerField(
+    history_ttl = models.PositiveIntegerField(
         _("kept for (seconds)"), null=True, blank=True, validators=[MinValueValidator(1)]
     )
-    grace_seconds = models.PositiveIntegerField(
+    leave_grace = models.PositiveIntegerField(
         _("grace period (seconds)"),
         null=True,
         blank=True,

@@ -10,9 +10,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from rooms import names
 from rooms.models.application import Application
 from rooms.models.room import Room
+from rooms.protocol import validators
 
 
 class Restriction(models.Model):
@@ -40,7 +40,7 @@ class Restriction(models.Model):
     )
     guest = models.CharField(
         _("guest's name"),
-        max_length=names.LONGEST_NAME,
+        max_length=validators.LONGEST_NAME,
         blank=True,
         help_text=_("For those without an account."),
     )
@@ -98,7 +98,7 @@ class Mute(Restriction):
         constraints: ClassVar = [_one_target("mute")]
 
 
-class RevokedLogin(models.Model):
+class RevokedToken(models.Model):
     """A login whose tokens are no longer accepted, kept until the last of them would have expired."""
 
     login = models.CharField(_("login"), max_length=32, primary_key=True)

@@ -11,10 +11,10 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from rooms import names
-from rooms.errors import BadRequest
 from rooms.models.application import Application
 from rooms.models.common import LONGEST_USER_ID, Extended, HistoryPolicy, Limits, check_history
+from rooms.protocol import validators
+from rooms.protocol.errors import BadRequest
 
 # Foreign protocols allow longer names than the native one does (64).
 LONGEST_ROOM_NAME = 128
@@ -23,7 +23,7 @@ LONGEST_ROOM_NAME = 128
 def check_room_name(name: str) -> None:
     """The native protocol's rule for room names, as a model validator."""
     try:
-        names.room_name(name)
+        validators.room_name(name)
     except BadRequest as error:
         raise ValidationError(error.message) from None
 
@@ -51,7 +51,7 @@ class Room(Limits, Extended):
     )
     guest_owner_id = models.CharField(max_length=LONGEST_USER_ID, blank=True, editable=False)
     guest_owner_name = models.CharField(
-        _("owner (guest)"), max_length=names.LONGEST_NAME, blank=True, editable=False
+        _("owner (guest)"), max_length=validators.LONGEST_NAME, blank=True, editable=False
     )
     max_members = models.PositiveIntegerField(
         _("maximum of members"), null=True, blank=True, validators=[MinValueValidator(1)]

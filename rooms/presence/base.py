@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rooms import names
-from rooms.errors import Unavailable
-from rooms.events import User
+from rooms.protocol import validators
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 # Leases are renewed, and those that ran out are looked for, at each beat. A beat comes up to 40 % and a
 # tick late: the last sign of life, the lease and the beat that finds it over are together less than 60 s.
@@ -186,15 +186,15 @@ def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberP
     every = list(users)
     rest = every
     if after is not None:
-        key = names.user_key(after)
-        rest = [user for user in every if names.user_key(user.name) > key]
+        key = validators.user_key(after)
+        rest = [user for user in every if validators.user_key(user.name) > key]
     chosen = rest if limit is None else rest[:limit]
     return MemberPage(users=chosen, count=len(every), more=len(chosen) < len(rest))
 
 
 def sort_key(user: User) -> tuple[str, str]:
     """The stable order of members."""
-    return names.user_key(user.name), user.id
+    return validators.user_key(user.name), user.id
 
 
 def place_of(user: User) -> str:
@@ -204,5 +204,5 @@ def place_of(user: User) -> str:
 
 def places_of(name: str) -> tuple[str, str]:
     """The places of whoever has this name lie from the one text up to the other."""
-    key = names.user_key(name)
+    key = validators.user_key(name)
     return f"{key}\0", f"{key}\1"

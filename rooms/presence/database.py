@@ -13,15 +13,15 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rooms.bounds import ANSWER_SECONDS
-from rooms.errors import Unavailable
-from rooms.events import User
-from rooms.presence import changes, rows, sweeping
+from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
+from rooms.presence import expiry, operations, queries
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
-from rooms.presence.changes import Add, Change, Close, Fade, Remove
 from rooms.presence.group_commit import Entry, GroupCommit
 from rooms.presence.lease import Lease
-from rooms.threads import Pool
+from rooms.presence.operations import Add, Change, Close, Fade, Remove
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 logger = logging.getLogger("rooms.presence")
 
@@ -37,10 +37,10 @@ class DatabasePresence(Presence):
     def __init__(self, *, threads: int = 2, queue: int = 256) -> None:
         super().__init__()
         # Without a bound: what follows in a group waits for the end of a change, whenever that is.
-        self._writing = Pool(threads, 0, "rooms-presence")
-        self._reading = Pool(threads, queue, "rooms-presence-reading", answer_seconds=ANSWER_SECONDS)
+        self._writing = ThreadPool(threads, 0, "rooms-presence")
+        self._reading = ThreadPool(threads, queue, "rooms-presence-reading", answer_seconds=STATEMENT_TIMEOUT)
         # The lease waits for nobody, whatever crowd there is.
-        self._leasing = Pool(1, queue, "rooms-presence-lease", answer_seconds=ANSWER_SECONDS)
+        self._leasing = ThreadPool(1, queue, "rooms-presence-lease", answer_seconds=STATEMENT_TIMEOUT)
         self._changes: GroupCommit[Change] = GroupCommit(self._write, threads)
         # What this process has said, to say it again when others took it for dead.
         self._said: dict[tuple[str, str], User] = {}
@@ -88,25 +88,25 @@ class DatabasePresence(Presence):
         return list(out.values())
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
-        return await self._reading.run(rows.members, group, after, limit)
+        return await self._reading.run(queries.members, group, after, limit)
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
-        found = await self._reading.run(rows.counts, groups)
+        found = await self._reading.run(queries.counts, groups)
         return [found.get(group, 0) for group in groups]
 
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
-        return await self._reading.run(rows.find, group, list(user_names))
+        return await self._reading.run(queries.find, group, list(user_names))
 
     async def close_group(self, group: str) -> bool:
         closed: bool = await self._changes.submit(group, Close())
         return closed
 
     async def take_turn(self, group: str, user: User, token: str) -> bool:
-        return await self._reading.run(rows.take_turn, group, user, token)
+        return await self._reading.run(queries.take_turn, group, user, token)
 
     async def end_turn(self, group: str, user: User, token: str) -> None:
         try:
-            await self._reading.run(rows.end_turn, group, user, token)
+            await self._reading.run(queries.end_turn, group, user, token)
         except Unavailable as error:
             logger.warning("A turn is left to run out: %s", error.message)
 
@@ -116,13 +116,13 @@ class DatabasePresence(Presence):
             await self._reading.run(self._sweep)
         self._beats += 1
         if self._beats % TIDY_EVERY == 0:
-            await self._reading.run(sweeping.tidy)
+            await self._reading.run(expiry.tidy)
         found = self._found[:]
         del self._found[: len(found)]
         return found
 
     async def bury(self, node: str, seconds: float) -> None:
-        await self._leasing.run(sweeping.bury, node, seconds)
+        await self._leasing.run(expiry.bury, node, seconds)
 
     async def close(self) -> None:
         await self._changes.settle()
@@ -130,13 +130,13 @@ class DatabasePresence(Presence):
             await asyncio.to_thread(pool.close)
 
     async def _write(self, group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
-        return await self._writing.run(changes.carry_out, group, entries)
+        return await self._writing.run(operations.carry_out, group, entries)
 
     def _sweep(self) -> None:
         """In a thread. One that takes longer than a beat goes on."""
         if self._sweeping.acquire(blocking=False):
             try:
-                sweeping.sweep(self._found.append)
+                expiry.sweep(self._found.append)
             finally:
                 self._sweeping.release()
 
@@ -148,7 +148,7 @@ class DatabasePresence(Presence):
 
     async def _renew(self) -> None:
         begun = self._lease.begun
-        state, left = await self._leasing.run(sweeping.renew, self.node)
+        state, left = await self._leasing.run(expiry.renew, self.node)
         if state == "swept":
             # What this process said is being taken out; with a later beat it is said again.
             return

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from rooms.bounds import ANSWER_SECONDS
-from rooms.errors import Unavailable
-from rooms.threads import OUTAGES
+from rooms.concurrency.thread_pool import OUTAGES
+from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
+from rooms.protocol.errors import Unavailable
 
 Change = TypeVar("Change")
 
@@ -65,7 +65,7 @@ class GroupCommit(Generic[Change]):
 
     def submit(self, group: str, change: Change) -> asyncio.Future[Any]:
         """The result to come. It raises what ``write`` returned or raised, and Unavailable when nothing goes
-        on for ``ANSWER_SECONDS``. Raises Unavailable when too many wait."""
+        on for ``STATEMENT_TIMEOUT``. Raises Unavailable when too many wait."""
         if self._count >= MOST_WAITING:
             raise Unavailable("The server is busy; try again in a moment.")
         self._count += 1
@@ -103,7 +103,7 @@ class GroupCommit(Generic[Change]):
         while not committing.done():
             # Before they have a thread, others may be served.
             since = max(begun, self._moved) if line.since is None else max(begun, line.since)
-            left = since + ANSWER_SECONDS - time.monotonic()
+            left = since + STATEMENT_TIMEOUT - time.monotonic()
             if left > 0:
                 await asyncio.wait({committing}, timeout=left)
                 continue

@@ -5,17 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 
-from rooms import names
-from rooms.events import User
-from rooms.presence.base import (
-    Departure,
-    GroupFull,
-    MemberPage,
-    NameInUse,
-    Presence,
-    page,
-    sort_key,
-)
+from rooms.presence.base import Departure, GroupFull, MemberPage, NameInUse, Presence, page, sort_key
+from rooms.protocol import validators
+from rooms.protocol.types import User
 
 
 class _Group:
@@ -42,7 +34,7 @@ class _Group:
 
     def holders(self, name: str) -> list[User]:
         """Users with this name, in whatever case."""
-        key = names.user_key(name)
+        key = validators.user_key(name)
         found: list[User] = []
         for place in range(bisect_left(self.order, (key, "")), len(self.order)):
             if self.order[place][0] != key:

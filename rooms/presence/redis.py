@@ -14,12 +14,12 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from rooms.errors import Unavailable
-from rooms.events import User
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
 from rooms.presence.lease import Lease
 from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis_store import RedisStore
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 logger = logging.getLogger("rooms.presence")
 T = TypeVar("T")

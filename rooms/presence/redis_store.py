@@ -24,9 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from rooms.errors import Unavailable
-from rooms.events import User
-from rooms.presence import scripts
+from rooms.presence import lua
 from rooms.presence.base import (
     BEAT_SECONDS,
     LEASE_SECONDS,
@@ -39,10 +37,12 @@ from rooms.presence.base import (
     place_of,
     places_of,
 )
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 logger = logging.getLogger("rooms.presence")
 
-ANSWER_SECONDS = 2
+STATEMENT_TIMEOUT = 2
 SWEEP_SECONDS = 10
 # A process that was taken for dead may find out after so many seconds.
 SWEPT_SECONDS = 24 * 3600
@@ -60,23 +60,21 @@ class RedisStore:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=ANSWER_SECONDS,
+            timeout=STATEMENT_TIMEOUT,
             decode_responses=True,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
+            socket_timeout=STATEMENT_TIMEOUT,
+            socket_connect_timeout=STATEMENT_TIMEOUT,
             # Who asks knows better what to do meanwhile.
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
         register = self._redis.register_script
-        self._add, self._fade, self._remove = (
-            register(each) for each in (scripts.ADD, scripts.FADE, scripts.REMOVE)
-        )
-        self._page, self._find = register(scripts.PAGE), register(scripts.FIND)
-        self._close = register(scripts.CLOSE)
-        self._take_turn, self._end_turn = register(scripts.TAKE_TURN), register(scripts.END_TURN)
-        self._renew, self._ended = register(scripts.RENEW), register(scripts.ENDED)
-        self._bury = register(scripts.BURY)
+        self._add, self._fade, self._remove = (register(each) for each in (lua.ADD, lua.FADE, lua.REMOVE))
+        self._page, self._find = register(lua.PAGE), register(lua.FIND)
+        self._close = register(lua.CLOSE)
+        self._take_turn, self._end_turn = register(lua.TAKE_TURN), register(lua.END_TURN)
+        self._renew, self._ended = register(lua.RENEW), register(lua.ENDED)
+        self._bury = register(lua.BURY)
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
@@ -223,7 +221,7 @@ def _user(kept: str) -> User:
 
 async def _answered(answer: Awaitable[Any]) -> Any:
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(STATEMENT_TIMEOUT):
             return await answer
     except (RedisError, OSError) as error:
         raise Unavailable("Presence is not available; try again in a moment.") from error

@@ -10,7 +10,7 @@ from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from rooms.models import Application, Room
-from rooms.notices import ApplicationChanged
+from rooms.node.control_messages import ApplicationChanged
 from tests.admin.pages import act, address, form_of, save
 
 
@@ -67,29 +67,29 @@ def test_an_onlooker_has_no_actions(onlooker: Client, application: Application) 
 
 
 def test_blank_limits_show_what_holds(client: Client, application: Application, settings: Any) -> None:
-    settings.ROOMS = {"GRACE_SECONDS": 4321}
+    settings.ROOMS = {"LEAVE_GRACE": 4321}
     form = form_of(client.get(address(Application, "change", application.pk)))
-    assert form.fields["grace_seconds"].widget.attrs["placeholder"] == 4321
-    assert form["grace_seconds"].value() is None
+    assert form.fields["leave_grace"].widget.attrs["placeholder"] == 4321
+    assert form["leave_grace"].value() is None
     # What a blank one stands for differs from door to door.
     assert "placeholder" not in str(form["max_message_bytes"])
     assert "protocol" in form["max_message_bytes"].help_text
 
 
 def test_doors_are_chosen_by_ticking_them(client: Client, application: Application) -> None:
-    save(client, application, {"doors": ["native", "roomer"]})
+    save(client, application, {"protocols": ["native", "roomer"]})
     application.refresh_from_db()
-    assert application.doors == ["native", "roomer"]
-    save(client, application, {"doors": None})
+    assert application.protocols == ["native", "roomer"]
+    save(client, application, {"protocols": None})
     application.refresh_from_db()
-    assert application.doors == []
-    assert "doors" in form_of(save(client, application, {"doors": ["matrix"]})).errors
+    assert application.protocols == []
+    assert "protocols" in form_of(save(client, application, {"protocols": ["matrix"]})).errors
 
 
 def test_doors_that_the_site_has_closed_are_marked(
     client: Client, application: Application, settings: Any
 ) -> None:
-    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
+    settings.ROOMS = {"PROTOCOLS": ["native", "gowsev"]}
     page = client.get(address(Application, "change", application.pk)).text
     assert page.count("(closed by this site&#x27;s settings)") == 3
     assert "roomer (closed by this site&#x27;s settings)" in page
@@ -99,18 +99,18 @@ def test_doors_that_the_site_has_closed_are_marked(
 def test_doors_that_are_all_closed_are_not_chosen(
     client: Client, application: Application, settings: Any
 ) -> None:
-    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
-    page = save(client, application, {"doors": ["roomer", "goroomserver"]})
+    settings.ROOMS = {"PROTOCOLS": ["native", "gowsev"]}
+    page = save(client, application, {"protocols": ["roomer", "goroomserver"]})
     assert "so nobody could come in. They open: native, gowsev." in page.text
-    assert save(client, application, {"doors": ["roomer", "gowsev"]}).status_code == 302
+    assert save(client, application, {"protocols": ["roomer", "gowsev"]}).status_code == 302
     application.refresh_from_db()
-    assert application.doors == ["roomer", "gowsev"]
+    assert application.protocols == ["roomer", "gowsev"]
 
 
-@pytest.mark.parametrize(("door", "names"), [("roomer", ["fewer", "tea"]), ("native", ["tea"])])
+@pytest.mark.parametrize(("protocol", "names"), [("roomer", ["fewer", "tea"]), ("native", ["tea"])])
 def test_applications_are_filtered_by_the_door_that_they_open(
-    client: Client, application: Application, door: str, names: list[str]
+    client: Client, application: Application, protocol: str, names: list[str]
 ) -> None:
-    Application.objects.create(name="fewer", doors=["roomer", "gowsev"])
-    found = client.get(address(Application, "changelist"), {"door": door}).context["cl"].result_list
+    Application.objects.create(name="fewer", protocols=["roomer", "gowsev"])
+    found = client.get(address(Application, "changelist"), {"protocol": protocol}).context["cl"].result_list
     assert [row.name for row in found] == names

@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from rooms.models import Application, Ban, Mute, Restriction, Room
-from rooms.notices import ApplicationChanged, RoomChanged
+from rooms.node.control_messages import ApplicationChanged, RoomChanged
 from tests.admin.pages import act, add, address, form_of, save
 
 KINDS = pytest.mark.parametrize("kind", [Ban, Mute])

@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from rooms.models import Application, Message, Room
-from rooms.notices import RoomChanged
+from rooms.node.control_messages import RoomChanged
 from tests.admin.pages import add, address, form_of, save
 
 
@@ -163,11 +163,11 @@ def test_a_room_stays_in_its_application(client: Client, room: Room) -> None:
 
 
 def test_blank_fields_show_what_the_application_says(client: Client, room: Room) -> None:
-    Application.objects.filter(pk=room.application_id).update(grace_seconds=0, history_count=77)
+    Application.objects.filter(pk=room.application_id).update(leave_grace=0, history_size=77)
     form = form_of(client.get(address(Room, "change", room.pk)))
     shown = {name: form.fields[name].widget.attrs["placeholder"] for name in form.inherited}
-    assert shown["grace_seconds"] == 0
-    assert shown["history_count"] == 77
+    assert shown["leave_grace"] == 0
+    assert shown["history_size"] == 77
     assert shown["request_rate"] == 20
     assert dict(form.fields["history"].choices)[""] == "As the application says"
 

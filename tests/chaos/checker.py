@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from tests.chaos.logs import Entered, Heard, Left, Logs, Mark, Sent, Spell, Stored
 
 #: What a recovery hands over at most: who missed more is told to begin anew.
-RECOVERY_LIMIT = 300
+RECOVERY_MAX_MESSAGES = 300
 #: What was said of somebody's coming or going may be so late, where the layer was frozen meanwhile.
 LATE_SECONDS = 15.0
 #: Who went while processes could not share who is there is told as gone by each that had them, after the
@@ -161,7 +161,7 @@ def _entrance(
     if entered.recovered and entered.told != missed:
         text = f"{client} had missed {missed} in {room} and was given {entered.told} of them"
         yield Violation("lost", text, abs(missed - entered.told))
-    if not entered.recovered and 0 <= missed <= RECOVERY_LIMIT:
+    if not entered.recovered and 0 <= missed <= RECOVERY_MAX_MESSAGES:
         text = f"{client} had missed only {missed} in {room} and was told to begin anew"
         yield Violation("lost", text, missed)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
-from tests.chaos.logs import Asked, Logs, Outage
+from tests.chaos.logs import ClientMessage, Logs, Outage
 from tests.chaos.nemeses import LayerDeaf, Nemesis, RedisDies, nemeses_of
 from tests.chaos.people import Flapping, Sender, Slow, Witness, pause
 from tests.chaos.sites import Site
-from tests.reconnecting import Ended, Lost, Refused
+from tests.reconnecting import Ended, HandshakeRejected, Lost
 
 BUSY = tuple(f"busy-{number}" for number in range(1, 6))
 QUIET = "quiet"
@@ -296,11 +296,11 @@ async def _presence(this: Run, there: Sequence[Witness]) -> None:
     await everyone(there, lambda who: who.is_back)
     began = monotonic()
     while True:
-        lists: list[Asked] = []
+        lists: list[ClientMessage] = []
         for each in (*there[:1], *there[-8:]):
             for room in {QUIET, STAGE} & set(each.heard):
-                with suppress(Ended, Lost, Refused):
-                    lists.append(Asked(each.name, room, await each.members(room)))
+                with suppress(Ended, Lost, HandshakeRejected):
+                    lists.append(ClientMessage(each.name, room, await each.members(room)))
         truth = {room: {each.name for each in there if room in each.heard} for room in ROOMS}
         right = bool(lists) and all(asked.users == truth[asked.room] for asked in lists)
         if right or monotonic() - began > GHOST_PATIENCE:

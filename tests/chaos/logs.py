@@ -88,7 +88,7 @@ class Outage(NamedTuple):
     until: float
 
 
-class Asked(NamedTuple):
+class ClientMessage(NamedTuple):
     """The list of a room's members that an observer was given after the end."""
 
     observer: str
@@ -110,4 +110,4 @@ class Logs:
     spells: list[Spell] = field(default_factory=list)
     departures: list[Left] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
-    lists: list[Asked] = field(default_factory=list)
+    lists: list[ClientMessage] = field(default_factory=list)

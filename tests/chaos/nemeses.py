@@ -138,7 +138,7 @@ class LayerFails(Nemesis):
     """Processes hear each other badly: lost, twice, late and overtaken."""
 
     seconds = 6.0
-    # Comings and goings have no numbers: what the layer doubles is heard twice.
+    # PresenceEvents and goings have no numbers: what the layer doubles is heard twice.
     parts_presence = True
     faults = Faults(lost=0.05, doubled=0.05, late=0.3, seconds=2)
 

@@ -22,4 +22,4 @@ if faults := os.environ.get("ROOMS_CHAOS_FAULTS"):
     }
 
 # Everything is kept, so that the whole log can be read at the end. What a recovery hands over stays as it is.
-ROOMS = {**ROOMS, "HISTORY_COUNT": 10_000_000}
+ROOMS = {**ROOMS, "HISTORY_SIZE": 10_000_000}

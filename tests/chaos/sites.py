@@ -184,5 +184,5 @@ def new_database(ground: Ground) -> str:
         url = services.postgres().create()
     else:
         url = f"sqlite:///{folder() / f'chaos-{os.urandom(8).hex()}.sqlite3'}"
-    manage(site_environment(url), "demo", "--no-serve", "--bench")
+    manage(site_environment(url), "rooms_demo", "--no-serve", "--bench")
     return url

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tests.chaos.checker import RECOVERY_LIMIT, Kind, check
+from tests.chaos.checker import RECOVERY_MAX_MESSAGES, Kind, check
 from tests.chaos.logs import (
     Acknowledged,
-    Asked,
+    ClientMessage,
     Entered,
     Heard,
     Left,
@@ -49,7 +49,7 @@ def good_run(rounds: int = 6) -> Logs:
         for client in ("faithful", "returning"):
             logs.in_time.setdefault(client, {})[room] = newest
             logs.spells.append(Spell(room, client, 0, 50 if client == "returning" else None))
-            logs.lists.append(Asked(client, room, frozenset({"faithful", "returning"})))
+            logs.lists.append(ClientMessage(client, room, frozenset({"faithful", "returning"})))
         logs.spells.append(Spell(room, "returning", 120, None))
         logs.spells.append(Spell(room, "gone", 0, 100))
         logs.departures.append(Left("faithful", room, "returning", 66))
@@ -260,12 +260,12 @@ def the_epoch_changes(logs: Logs) -> None:
 
 @found_as("presence")
 def one_who_is_there_is_not_listed(logs: Logs) -> None:
-    logs.lists[0] = Asked("faithful", "lobby", frozenset({"returning"}))
+    logs.lists[0] = ClientMessage("faithful", "lobby", frozenset({"returning"}))
 
 
 @found_as("presence")
 def one_who_left_is_listed(logs: Logs) -> None:
-    logs.lists[0] = Asked("faithful", "lobby", frozenset({"faithful", "returning", "gone"}))
+    logs.lists[0] = ClientMessage("faithful", "lobby", frozenset({"faithful", "returning", "gone"}))
 
 
 @found_as("presence")
@@ -292,7 +292,7 @@ def test_a_spoiled_run_is_found(name: str) -> None:
 
 
 def test_one_who_missed_too_much_may_begin_anew() -> None:
-    logs = good_run(rounds=RECOVERY_LIMIT)
+    logs = good_run(rounds=RECOVERY_MAX_MESSAGES)
     log = logs.clients["returning"]
     newest = logs.newest["lobby"]
     place = log.index(Entered("lobby", "e", 8, 4, True, 4))

@@ -43,8 +43,8 @@ def acknowledges_before_the_commit() -> None:
 
 def knows_no_keys() -> None:
     """A message that is sent again is another message."""
-    from rooms.engine.messages import Messages
     from rooms.histories.database import DatabaseHistory
+    from rooms.node.publish import MessageHandler
 
     stores = DatabaseHistory.keep
 
@@ -55,27 +55,27 @@ def knows_no_keys() -> None:
         await self._carry_out(connection, request, room, user)
 
     DatabaseHistory.keep = keep  # type: ignore[method-assign]
-    Messages._carry_out_once = carry_out  # type: ignore[method-assign]
+    MessageHandler._carry_out_once = carry_out  # type: ignore[method-assign]
 
 
 def checks_no_positions() -> None:
     """A hint that is lost with nothing after it is lost for good."""
-    from rooms.engine.gaps import Gaps
+    from rooms.node.recovery import Recovery
 
     async def check(self: Any) -> None:
         """As if nothing were ever missing."""
 
-    Gaps.check = check  # type: ignore[method-assign]
+    Recovery.check = check  # type: ignore[method-assign]
 
 
 def fetches_no_gaps() -> None:
     """What comes after something missing is told without it."""
-    from rooms.engine.gaps import Gaps
+    from rooms.node.recovery import Recovery
 
     def found(self: Any, group: str, until: int = 0) -> None:
         self._parts.hub.skip_gap(group)
 
-    Gaps.found = found  # type: ignore[method-assign]
+    Recovery.found = found  # type: ignore[method-assign]
 
 
 VARIANTS: dict[str, Callable[[], None]] = {

@@ -25,7 +25,7 @@ class Quiz(Extension):
 def test_the_hooks() -> None:
     assert {
         *("on_handshake", "on_connect", "on_receive", "on_disconnect", "on_login", "on_logout"),
-        *("on_join", "on_leaving", "on_leave", "on_message", "on_timeout", "on_error"),
+        *("on_join", "on_before_leave", "on_leave", "on_message", "on_timeout", "on_error"),
     } == HOOKS
 
 

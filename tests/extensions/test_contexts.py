@@ -7,8 +7,8 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from rooms.events import User
 from rooms.extensions import JoinEvent, LeaveEvent, MessageEvent, RoomContext
+from rooms.protocol.types import User
 
 ANN = User(name="ann", id="1", guest=False)
 

@@ -9,11 +9,11 @@ import pytest
 from asgiref.sync import sync_to_async
 
 if TYPE_CHECKING:
-    from rooms.catalogue import RoomRecord
+    from rooms.hub.config import RoomConfig
 
 
 @pytest.fixture
-def make_room(transactional_db: None) -> Callable[..., Awaitable[RoomRecord]]:
+def make_room(transactional_db: None) -> Callable[..., Awaitable[RoomConfig]]:
     """Makes a row, with these fields, and the record of it."""
     from tests.histories.said import made_room
 
@@ -21,7 +21,7 @@ def make_room(transactional_db: None) -> Callable[..., Awaitable[RoomRecord]]:
 
 
 @pytest.fixture
-def room(transactional_db: None) -> RoomRecord:
+def room(transactional_db: None) -> RoomConfig:
     from tests.histories.said import made_room
 
     return made_room()

@@ -7,23 +7,25 @@ from typing import Any, TypeAlias
 
 from msgspec import UNSET, Raw
 
-from rooms import catalogue, clock
-from rooms.catalogue import RoomRecord
-from rooms.events import Message, User
+from rooms.hub.config import RoomConfig
 from rooms.models import Application, Room
+from rooms.node import config
+from rooms.protocol import timestamps
+from rooms.protocol.events import Message
+from rooms.protocol.types import User
 
-RoomMaker: TypeAlias = Callable[..., Awaitable[RoomRecord]]
+RoomMaker: TypeAlias = Callable[..., Awaitable[RoomConfig]]
 
 ANN = User(name="ann", id="guest-1", guest=True)
 
 
-def made_room(name: str = "lobby", **fields: Any) -> RoomRecord:
+def made_room(name: str = "lobby", **fields: Any) -> RoomConfig:
     """A room with a row of its own, in the application ``chat``."""
     row, _ = Application.objects.get_or_create(name="chat")
     Room.objects.create(application=row, name=name, **fields)
-    application = catalogue.load_application("chat")
+    application = config.load_application("chat")
     assert application is not None
-    found = catalogue.load_room(application, name)
+    found = config.load_room(application, name)
     assert found is not None
     return found
 
@@ -44,6 +46,6 @@ def message(
         data=Raw(data),
         sender=sender,
         seq=None,
-        time=time or clock.now(),
+        time=time or timestamps.now(),
         state=True if state else UNSET,
     )

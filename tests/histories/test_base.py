@@ -10,15 +10,17 @@ import pytest
 from django.test import override_settings
 from msgspec import UNSET
 
-from rooms import clock
-from rooms.catalogue import RoomRecord
-from rooms.errors import BadRequest
-from rooms.events import Message, Position, SentData, User
 from rooms.histories import Appended, History
 from rooms.histories.database import DatabaseHistory
 from rooms.histories.memory import MemoryHistory
 from rooms.histories.redis import RedisHistory
+from rooms.hub.config import RoomConfig
 from rooms.models import Room
+from rooms.protocol import timestamps
+from rooms.protocol.errors import BadRequest
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position, User
 from tests.histories.said import ANN, RoomMaker, message
 
 BOB = User(name="bob", id="7", guest=False)
@@ -35,25 +37,25 @@ async def history(request: pytest.FixtureRequest, transactional_db: None) -> Asy
     await history.close()
 
 
-async def said(history: History, room: RoomRecord, count: int) -> list[Message]:
+async def said(history: History, room: RoomConfig, count: int) -> list[Message]:
     return [(await history.append(room, message(b"%d" % number))).message for number in range(1, count + 1)]
 
 
 def ago(hours: float) -> str:
-    return clock.ago(hours * 3600)
+    return timestamps.ago(hours * 3600)
 
 
 def numbers(messages: list[Message]) -> list[int | None]:
     return [each.seq for each in messages]
 
 
-async def position(history: History, room: RoomRecord) -> Position:
+async def position(history: History, room: RoomConfig) -> Position:
     found = (await history.snapshot(room, None, 0)).position
     assert found is not None
     return found
 
 
-async def test_an_empty_room(history: History, room: RoomRecord) -> None:
+async def test_an_empty_room(history: History, room: RoomConfig) -> None:
     snapshot = await history.snapshot(room, None, 50)
     assert (snapshot.messages, snapshot.state, snapshot.recovered) == ([], [], False)
     assert snapshot.position is not None
@@ -81,7 +83,7 @@ async def test_numbers_count_from_one_in_each_room(history: History, make_room: 
     assert (await position(history, one)).epoch != (await position(history, other)).epoch
 
 
-async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomRecord) -> None:
+async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomConfig) -> None:
     data = b'{"b" : 1.0, "a": "\\u0000 \\ud83d\\ude00 \xc3\xa9"}'
     kept = [
         (await history.append(room, message(data, event="score", sender=BOB))).message,
@@ -97,7 +99,7 @@ async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomR
 
 
 async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
-    history: History, room: RoomRecord
+    history: History, room: RoomConfig
 ) -> None:
     kept = await asyncio.gather(*(history.append(room, message(b"%d" % number)) for number in range(60)))
     assert [each.message.seq for each in kept] == list(range(1, 61))
@@ -109,7 +111,7 @@ async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
 # Keys --------------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_was_used_returns_the_first_message(history: History, room: RoomRecord) -> None:
+async def test_a_key_that_was_used_returns_the_first_message(history: History, room: RoomConfig) -> None:
     first = await history.append(room, message(b"1"), "k")
     again = await history.append(room, message(b"2"), "k")
     assert (first.again, again.again) == (False, True)
@@ -124,12 +126,12 @@ async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: RoomM
     assert (await position(history, one)).seq == 3
 
 
-async def test_without_a_key_the_same_is_said_again(history: History, room: RoomRecord) -> None:
+async def test_without_a_key_the_same_is_said_again(history: History, room: RoomConfig) -> None:
     for _ in range(2):
         assert not (await history.append(room, message(b"1"))).again
 
 
-async def test_one_key_twice_at_the_same_time_is_one_message(history: History, room: RoomRecord) -> None:
+async def test_one_key_twice_at_the_same_time_is_one_message(history: History, room: RoomConfig) -> None:
     kept = await asyncio.gather(*(history.append(room, message(b"%d" % n), "k") for n in range(5)))
     assert [each.again for each in kept] == [False, True, True, True, True]
     assert {each.message.seq for each in kept} == {1}
@@ -137,7 +139,7 @@ async def test_one_key_twice_at_the_same_time_is_one_message(history: History, r
 
 
 async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_count=2)
+    room = await make_room(history_size=2)
     first = (await history.append(room, message(b"1", time=ago(23)), "k")).message
     await said(history, room, 70)
     await history.prune()
@@ -152,7 +154,7 @@ async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker
 async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
     history: History, make_room: RoomMaker
 ) -> None:
-    room = await make_room(history_seconds=3600)
+    room = await make_room(history_ttl=3600)
     await history.append(room, message(time=ago(23)), "k")
     await history.prune()
     assert await history.after(room, 0) == []
@@ -160,21 +162,21 @@ async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
 
 
 async def test_a_key_ends_in_time(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_count=2)
+    room = await make_room(history_size=2)
     await history.append(room, message(time=ago(25)), "k")
     assert (await history.append(room, message(), "k")).again
     await said(history, room, 70)
     await history.prune()
     assert not (await history.append(room, message(), "k")).again
     assert (await position(history, room)).seq == 72
-    with override_settings(ROOMS={"KEY_SECONDS": 26 * 3600}):
+    with override_settings(ROOMS={"IDEMPOTENCY_TTL": 26 * 3600}):
         await history.append(room, message(time=ago(25)), "later")
         await said(history, room, 70)
         await history.prune()
         assert (await history.append(room, message(), "later")).again
 
 
-async def test_a_message_that_is_kept_keeps_its_key(history: History, room: RoomRecord) -> None:
+async def test_a_message_that_is_kept_keeps_its_key(history: History, room: RoomConfig) -> None:
     kept = (await history.append(room, message(b"1", time=ago(48)), "k")).message
     await history.prune()
     again = await history.append(room, message(b"2"), "k")
@@ -202,7 +204,7 @@ async def test_what_was_answered_is_found_by_the_senders_key(history: History, m
 
 
 async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
-    history: History, room: RoomRecord
+    history: History, room: RoomConfig
 ) -> None:
     for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
         await history.append(room, message(value, event=event, state=True))
@@ -214,7 +216,7 @@ async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
     ]
 
 
-async def test_null_removes_state_and_is_a_message_all_the_same(history: History, room: RoomRecord) -> None:
+async def test_null_removes_state_and_is_a_message_all_the_same(history: History, room: RoomConfig) -> None:
     await history.append(room, message(b"1", event="topic", state=True))
     kept = (await history.append(room, message(b"null", event="topic", state=True))).message
     snapshot = await history.snapshot(room, None, 50)
@@ -223,15 +225,15 @@ async def test_null_removes_state_and_is_a_message_all_the_same(history: History
     await history.append(room, message(b"null", event="never", state=True))
 
 
-async def test_a_repeated_key_does_not_set_state_again(history: History, room: RoomRecord) -> None:
+async def test_a_repeated_key_does_not_set_state_again(history: History, room: RoomConfig) -> None:
     await history.append(room, message(b"1", event="topic", state=True), "k")
     await history.append(room, message(b"2", event="topic", state=True))
     await history.append(room, message(b"1", event="topic", state=True), "k")
     assert [bytes(each.data) for each in (await history.snapshot(room, None, 0)).state] == [b"2"]
 
 
-@override_settings(ROOMS={"STATE_COUNT": 3})
-async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: History, room: RoomRecord) -> None:
+@override_settings(ROOMS={"MAX_STATE_KEYS": 3})
+async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: History, room: RoomConfig) -> None:
     kept = await asyncio.gather(
         *(history.append(room, message(b"1", event=event, state=True)) for event in "abcdea"),
         history.append(room, message(b"2", event="d")),
@@ -247,8 +249,8 @@ async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: Histo
     assert (await position(history, room)).seq == 5
 
 
-@override_settings(ROOMS={"STATE_COUNT": 1})
-async def test_a_key_of_state_that_was_refused_has_not_been_used(history: History, room: RoomRecord) -> None:
+@override_settings(ROOMS={"MAX_STATE_KEYS": 1})
+async def test_a_key_of_state_that_was_refused_has_not_been_used(history: History, room: RoomConfig) -> None:
     await history.append(room, message(b"1", event="a", state=True))
     with pytest.raises(BadRequest):
         await history.append(room, message(b"1", event="b", state=True), "k")
@@ -260,7 +262,7 @@ async def test_a_key_of_state_that_was_refused_has_not_been_used(history: Histor
 # Reading -----------------------------------------------------------------------------------------
 
 
-async def test_the_newest_so_many(history: History, room: RoomRecord) -> None:
+async def test_the_newest_so_many(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
     snapshot = await history.snapshot(room, None, 2)
     assert (numbers(snapshot.messages), snapshot.recovered) == ([4, 5], False)
@@ -290,7 +292,7 @@ async def test_the_newest_so_many(history: History, room: RoomRecord) -> None:
 )
 async def test_pages(
     history: History,
-    room: RoomRecord,
+    room: RoomConfig,
     before: int | None,
     after: int | None,
     limit: int,
@@ -302,47 +304,47 @@ async def test_pages(
     assert (numbers(page.messages), page.more) == (found, more)
 
 
-async def test_what_came_after_a_number(history: History, room: RoomRecord) -> None:
+async def test_what_came_after_a_number(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
     assert numbers(await history.after(room, 3)) == [4, 5]
     assert numbers(await history.after(room, 5)) == []
-    with override_settings(ROOMS={"RECOVERY_LIMIT": 2}):
+    with override_settings(ROOMS={"RECOVERY_MAX_MESSAGES": 2}):
         assert numbers(await history.after(room, 1)) == [2, 3]
 
 
 # Resuming ----------------------------------------------------------------------------------------
 
 
-async def resumed(history: History, room: RoomRecord, seq: int, epoch: str | None = None) -> Any:
+async def resumed(history: History, room: RoomConfig, seq: int, epoch: str | None = None) -> Any:
     here = await position(history, room)
     snapshot = await history.snapshot(room, Position(epoch=epoch or here.epoch, seq=seq), 2)
     assert snapshot.position == here
     return numbers(snapshot.messages), snapshot.recovered
 
 
-async def test_resuming_tells_exactly_what_came_after(history: History, room: RoomRecord) -> None:
+async def test_resuming_tells_exactly_what_came_after(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
     assert await resumed(history, room, 1) == ([2, 3, 4, 5], True)
     assert await resumed(history, room, 5) == ([], True)
     assert await resumed(history, room, 0) == ([1, 2, 3, 4, 5], True)
 
 
-async def test_resuming_from_elsewhere_is_a_first_join(history: History, room: RoomRecord) -> None:
+async def test_resuming_from_elsewhere_is_a_first_join(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
     assert await resumed(history, room, 3, epoch="another") == ([4, 5], False)
     assert await resumed(history, room, 6) == ([4, 5], False)
     assert await resumed(history, room, 2**63 - 1) == ([4, 5], False)
 
 
-@override_settings(ROOMS={"RECOVERY_LIMIT": 3})
-async def test_too_much_is_not_handed_over(history: History, room: RoomRecord) -> None:
+@override_settings(ROOMS={"RECOVERY_MAX_MESSAGES": 3})
+async def test_too_much_is_not_handed_over(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
     assert await resumed(history, room, 2) == ([3, 4, 5], True)
     assert await resumed(history, room, 1) == ([4, 5], False)
 
 
 async def test_what_is_kept_no_longer_cannot_be_recovered(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_count=3)
+    room = await make_room(history_size=3)
     await said(history, room, 5)
     assert await resumed(history, room, 2) == ([3, 4, 5], True)
     assert await resumed(history, room, 1) == ([4, 5], False)
@@ -352,7 +354,7 @@ async def test_what_is_kept_no_longer_cannot_be_recovered(history: History, make
 
 
 async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_count=3)
+    room = await make_room(history_size=3)
     await said(history, room, 5)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [3, 4, 5]
     page = await history.page(room, before=None, after=None, limit=50)
@@ -361,8 +363,8 @@ async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMa
 
 
 async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_seconds=60)
-    old = clock.ago(61)
+    room = await make_room(history_ttl=60)
+    old = timestamps.ago(61)
     await history.append(room, message(time=old))
     await said(history, room, 1)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [2]
@@ -371,8 +373,8 @@ async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) ->
 
 
 async def test_numbers_go_on_when_everything_has_expired(history: History, make_room: RoomMaker) -> None:
-    room = await make_room(history_seconds=60)
-    old = clock.ago(61)
+    room = await make_room(history_ttl=60)
+    old = timestamps.ago(61)
     before = await position(history, room)
     for _ in range(3):
         await history.append(room, message(time=old))
@@ -381,7 +383,7 @@ async def test_numbers_go_on_when_everything_has_expired(history: History, make_
 
 
 async def test_pruning_takes_only_what_is_told_no_longer(history: History, make_room: RoomMaker) -> None:
-    room, silent = await make_room(history_count=3), await make_room("silent", history_count=2)
+    room, silent = await make_room(history_size=3), await make_room("silent", history_size=2)
     await said(history, room, 5)
     await said(history, silent, 5)
     before = await history.snapshot(room, None, 50)

@@ -15,12 +15,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
 
-from rooms import bounds, models
-from rooms.catalogue import RoomRecord
-from rooms.errors import RoomNotFound, Unavailable
-from rooms.events import Message, Position, User
+from rooms import models
+from rooms.concurrency import timeouts
 from rooms.histories import database
 from rooms.histories.database import DatabaseHistory
+from rooms.hub.config import RoomConfig
+from rooms.protocol.errors import RoomNotFound, Unavailable
+from rooms.protocol.events import Message
+from rooms.protocol.types import Position, User
 from tests.histories.said import RoomMaker, message
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -63,7 +65,7 @@ def commits(history: DatabaseHistory) -> Commits:
     return commits
 
 
-async def held_up(history: DatabaseHistory, room: RoomRecord, commits: Commits) -> asyncio.Task[Any]:
+async def held_up(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> asyncio.Task[Any]:
     """One append under way, which holds up those that follow."""
     commits.gate.clear()
     first = asyncio.ensure_future(history.append(room, message()))
@@ -86,7 +88,7 @@ class Copied:
 
 
 async def test_what_is_read_comes_from_the_database_that_is_written(
-    history: DatabaseHistory, room: RoomRecord, settings: Any
+    history: DatabaseHistory, room: RoomConfig, settings: Any
 ) -> None:
     copied = Copied()
     settings.DATABASE_ROUTERS = [copied]
@@ -111,7 +113,7 @@ class OneByOne(Commits):
         return [result for each in appends for result in database._append_all([each])]
 
 
-async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomRecord, commits: Commits) -> None:
+async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> None:
     first = await held_up(history, room, commits)
     others = [asyncio.ensure_future(history.append(room, message())) for _ in range(40)]
     await asyncio.sleep(0)
@@ -121,7 +123,7 @@ async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomReco
 
 
 async def test_many_messages_share_a_transaction(
-    history: DatabaseHistory, room: RoomRecord, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
     await check_that_a_commit_is_shared(history, room, commits)
     broken = OneByOne()
@@ -130,7 +132,7 @@ async def test_many_messages_share_a_transaction(
         await check_that_a_commit_is_shared(history, room, broken)
 
 
-def test_a_batch_costs_few_queries_however_many_messages(room: RoomRecord) -> None:
+def test_a_batch_costs_few_queries_however_many_messages(room: RoomConfig) -> None:
     def queries(count: int, key: str | None = None) -> int:
         appends = [database._Append(room, message(), key and f"{key} {n}") for n in range(count)]
         with CaptureQueriesContext(connection) as captured:
@@ -141,7 +143,7 @@ def test_a_batch_costs_few_queries_however_many_messages(room: RoomRecord) -> No
     assert queries(20) == queries(5) == queries(20, "k") == queries(5, "another")
 
 
-def test_a_key_that_was_used_is_found_among_many(room: RoomRecord) -> None:
+def test_a_key_that_was_used_is_found_among_many(room: RoomConfig) -> None:
     def keyed(*keys: str | None) -> list[Any]:
         return database._append_all([database._Append(room, message(), key) for key in keys])
 
@@ -153,7 +155,7 @@ def test_a_key_that_was_used_is_found_among_many(room: RoomRecord) -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads so few rows without an index")
-def test_keys_are_looked_for_in_their_index(room: RoomRecord) -> None:
+def test_keys_are_looked_for_in_their_index(room: RoomConfig) -> None:
     """Not among all messages of the room, which may be millions."""
     appends = [
         database._Append(room, message(sender=User(name=name, id=name, guest=True)), "k") for name in "abc"
@@ -168,7 +170,7 @@ def test_keys_are_looked_for_in_their_index(room: RoomRecord) -> None:
         assert "USING INDEX rooms_message_key" in str(cursor.fetchall())
 
 
-def test_what_was_missed_is_one_query_however_much_it_is(room: RoomRecord) -> None:
+def test_what_was_missed_is_one_query_however_much_it_is(room: RoomConfig) -> None:
     database._append_all([database._Append(room, message(), None) for _ in range(300)])
     epoch = models.Sequence.objects.get(pk=room.id).epoch
     with CaptureQueriesContext(connection) as captured:
@@ -179,7 +181,7 @@ def test_what_was_missed_is_one_query_however_much_it_is(room: RoomRecord) -> No
 
 
 async def test_a_poisonous_message_fails_alone_and_takes_no_number(
-    history: DatabaseHistory, room: RoomRecord, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
     first = await held_up(history, room, commits)
     good, bad, also_good = (
@@ -237,7 +239,7 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
 
 
 async def test_a_key_is_known_in_every_process(
-    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomRecord
+    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomConfig
 ) -> None:
     kept = await asyncio.gather(*(histories[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
     assert sorted(each.again for each in kept) == [False] + [True] * 7
@@ -263,7 +265,7 @@ async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
     assert not after.recovered
 
 
-def test_a_rolled_back_batch_leaves_nothing(room: RoomRecord) -> None:
+def test_a_rolled_back_batch_leaves_nothing(room: RoomConfig) -> None:
     with transaction.atomic():
         database._append_all([database._Append(room, message(), None)])
         transaction.set_rollback(True)
@@ -272,7 +274,7 @@ def test_a_rolled_back_batch_leaves_nothing(room: RoomRecord) -> None:
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer and no locks of rows")
-def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomRecord) -> None:
+def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomConfig) -> None:
     models.Sequence.objects.filter(pk=room.id).delete()
     with CaptureQueriesContext(connection) as captured:
         database._append_all([database._Append(room, message(), None)])
@@ -280,7 +282,7 @@ def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomRecord
     assert [each["sql"] for each in captured if table in each["sql"]][-1].endswith("FOR UPDATE")
 
 
-async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room: RoomRecord) -> None:
+async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room: RoomConfig) -> None:
     await models.Sequence.objects.all().adelete()
     assert (await history.snapshot(room, None, 9)).position is not None
     await models.Sequence.objects.all().adelete()
@@ -288,13 +290,13 @@ async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room:
 
 
 async def test_expired_messages_are_deleted_in_time(history: DatabaseHistory, make_room: RoomMaker) -> None:
-    room = await make_room(history_count=3)
+    room = await make_room(history_size=3)
     await asyncio.gather(*(history.append(room, message()) for _ in range(database.PRUNE_EVERY + 1)))
     assert await models.Message.objects.acount() < database.PRUNE_EVERY // 2
 
 
 async def test_a_database_that_is_down_is_unavailable_and_comes_back(
-    history: DatabaseHistory, room: RoomRecord
+    history: DatabaseHistory, room: RoomConfig
 ) -> None:
     def down(*_: Any, **__: Any) -> None:
         raise OperationalError("no connection to 10.0.0.1")
@@ -314,7 +316,7 @@ async def test_a_database_that_is_down_is_unavailable_and_comes_back(
 
 
 async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
-    history: DatabaseHistory, room: RoomRecord, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
     """What this process appends is told to its appender before it can be fetched as missing."""
     order: list[str] = []
@@ -339,7 +341,7 @@ async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
 
 
 @contextmanager
-def locked(room: RoomRecord) -> Iterator[None]:
+def locked(room: RoomConfig) -> Iterator[None]:
     """Somebody else holds the room's row, and on SQLite the whole database."""
     held, release = threading.Event(), threading.Event()
 
@@ -362,13 +364,13 @@ def locked(room: RoomRecord) -> Iterator[None]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "_SQLITE", "PRAGMA busy_timeout = 100")
-    monkeypatch.setattr(bounds, "_POSTGRESQL", "SET LOCAL statement_timeout = '100ms'")
+    monkeypatch.setattr(timeouts, "_SQLITE", "PRAGMA busy_timeout = 100")
+    monkeypatch.setattr(timeouts, "_POSTGRESQL", "SET LOCAL statement_timeout = '100ms'")
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_is_kept_once(
-    history: DatabaseHistory, room: RoomRecord
+    history: DatabaseHistory, room: RoomConfig
 ) -> None:
     await history.append(room, message())
     with locked(room):
@@ -383,7 +385,7 @@ async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_i
 
 
 async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
-    history: DatabaseHistory, room: RoomRecord, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
     commit = BaseDatabaseWrapper._commit
     lost: list[str] = []
@@ -424,7 +426,7 @@ async def test_positions_of_more_rooms_than_a_query_takes(
 
 
 async def test_state_that_changes_while_it_is_read_is_read_again(
-    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+    histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is neither missing nor newer than the position."""
     here, _ = histories
@@ -432,7 +434,7 @@ async def test_state_that_changes_while_it_is_read_is_read_again(
     read = database.read_state
     looks = 0
 
-    def busy(of: RoomRecord) -> list[Message]:
+    def busy(of: RoomConfig) -> list[Message]:
         nonlocal looks
         looks += 1
         if looks == 1:

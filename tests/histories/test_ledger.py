@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from django.db import InternalError, OperationalError
 
-from rooms.errors import Unavailable
 from rooms.histories import ledger
 from rooms.histories.ledger import MOST_ITEMS, Ledger
 from rooms.histories.waiting import Awaited
+from rooms.protocol.errors import Unavailable
 
 
 class Book:
@@ -189,7 +189,7 @@ async def test_when_too_many_wait_others_are_told_to_come_again(
 async def test_one_who_was_told_to_come_again_is_not_written_later(
     book: Book, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(ledger, "STATEMENT_TIMEOUT", 0.05)
     first = await book.stopped()
     (late,) = await queued(book.append(1))
     for each in (first, late):

@@ -42,7 +42,7 @@ async def test_a_room_that_is_gone_is_forgotten() -> None:
 
 
 async def test_no_more_than_so_many_keys_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    history, room, roomy = MemoryHistory(), room_record(history_count=2), room_record(id=2, history_count=6)
+    history, room, roomy = MemoryHistory(), room_record(history_size=2), room_record(id=2, history_size=6)
     monkeypatch.setattr(memory, "MOST_KEYS", 4)
     for each in (room, roomy):
         for number in range(9):
@@ -53,7 +53,7 @@ async def test_no_more_than_so_many_keys_are_remembered(monkeypatch: pytest.Monk
 
 
 async def test_a_key_keeps_no_message() -> None:
-    history, room = MemoryHistory(), room_record(history_count=1)
+    history, room = MemoryHistory(), room_record(history_size=1)
     for number in range(9):
         await history.append(room, message(), f"key {number}")
     again = await history.append(room, message(b'"again"'), "key 0")

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 import pytest
 from django.test import override_settings
 
-from rooms.catalogue import RoomRecord
-from rooms.errors import BadRequest
-from rooms.events import Position
 from rooms.histories.none import NoHistory
+from rooms.hub.config import RoomConfig
 from rooms.models import Message, StateMessage
+from rooms.protocol.errors import BadRequest
+from rooms.protocol.types import Position
 from tests.histories.said import ANN, message
 
 
@@ -22,7 +22,7 @@ async def history(transactional_db: None) -> AsyncIterator[NoHistory]:
     await history.close()
 
 
-async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room: RoomRecord) -> None:
+async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room: RoomConfig) -> None:
     said = message()
     for _ in range(2):
         kept = await history.append(room, said, "k")
@@ -33,12 +33,12 @@ async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room
     assert not await Message.objects.aexists()
 
 
-async def test_there_is_no_position_and_nothing_to_recover(history: NoHistory, room: RoomRecord) -> None:
+async def test_there_is_no_position_and_nothing_to_recover(history: NoHistory, room: RoomConfig) -> None:
     snapshot = await history.snapshot(room, Position(epoch="e", seq=1), 9)
     assert (snapshot.position, snapshot.messages, snapshot.recovered) == (None, [], False)
 
 
-async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomRecord) -> None:
+async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomConfig) -> None:
     for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
         await history.append(room, message(value, event=event, state=True))
     state = (await history.snapshot(room, None, 0)).state
@@ -50,8 +50,8 @@ async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomRecord) 
     assert [each.event for each in (await history.snapshot(room, None, 0)).state] == ["score"]
 
 
-@override_settings(ROOMS={"STATE_COUNT": 2})
-async def test_state_has_a_most(history: NoHistory, room: RoomRecord) -> None:
+@override_settings(ROOMS={"MAX_STATE_KEYS": 2})
+async def test_state_has_a_most(history: NoHistory, room: RoomConfig) -> None:
     for event in ("topic", "score"):
         await history.append(room, message(b"1", event=event, state=True))
     with pytest.raises(BadRequest):
@@ -64,12 +64,12 @@ async def test_state_has_a_most(history: NoHistory, room: RoomRecord) -> None:
     assert [(each.event, bytes(each.data)) for each in state] == [("topic", b"2"), ("third", b"3")]
 
 
-async def test_no_message_is_found_by_its_key(history: NoHistory, room: RoomRecord) -> None:
+async def test_no_message_is_found_by_its_key(history: NoHistory, room: RoomConfig) -> None:
     await history.append(room, message(), "k")
     assert await history.find(room, ANN.id, "k") is None
 
 
-async def test_state_goes_with_the_room(history: NoHistory, room: RoomRecord) -> None:
+async def test_state_goes_with_the_room(history: NoHistory, room: RoomConfig) -> None:
     await history.append(room, message(state=True))
     await history.forget(room.id)
     assert await StateMessage.objects.acount() == 1

@@ -13,11 +13,11 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from rooms.catalogue import RoomRecord
-from rooms.errors import Unavailable
 from rooms.histories import pruning
 from rooms.histories.database import DatabaseHistory
+from rooms.hub.config import RoomConfig
 from rooms.models import Application, Message, Sequence
+from rooms.protocol.errors import Unavailable
 from tests.histories.said import RoomMaker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,7 +30,7 @@ async def history() -> AsyncIterator[DatabaseHistory]:
     await history.close()
 
 
-async def said(room: RoomRecord, *days: float, keyed: Container[int] = ()) -> None:
+async def said(room: RoomConfig, *days: float, keyed: Container[int] = ()) -> None:
     """Messages that are so many days old, the oldest first; those with these numbers have a key."""
     now = timezone.now()
     for seq, age in enumerate(days, start=1):
@@ -39,16 +39,16 @@ async def said(room: RoomRecord, *days: float, keyed: Container[int] = ()) -> No
     await Sequence.objects.aupdate_or_create(room_id=room.id, defaults={"seq": len(days)})
 
 
-async def kept(room: RoomRecord) -> list[int]:
+async def kept(room: RoomConfig) -> list[int]:
     rows = Message.objects.filter(room_id=room.id).order_by("seq")
     return [seq async for seq in rows.values_list("seq", flat=True)]
 
 
 async def test_what_is_too_old_or_one_too_many_goes(history: DatabaseHistory, make_room: RoomMaker) -> None:
     few, short, both = (
-        await make_room("few", history_count=2),
-        await make_room("short", history_seconds=24 * 3600),
-        await make_room("both", history_count=3, history_seconds=24 * 3600),
+        await make_room("few", history_size=2),
+        await make_room("short", history_ttl=24 * 3600),
+        await make_room("both", history_size=3, history_ttl=24 * 3600),
     )
     for room in (few, short, both):
         await said(room, 3, 2, 1.5, 0.5, 0)
@@ -64,11 +64,11 @@ async def test_a_room_keeps_what_its_application_says_and_that_what_the_settings
 ) -> None:
     room = await make_room()
     await said(room, 3, 2, 1, 0)
-    with override_settings(ROOMS={"HISTORY_COUNT": 3}):
+    with override_settings(ROOMS={"HISTORY_SIZE": 3}):
         assert await history.prune() == 1
-    await Application.objects.aupdate(history_seconds=36 * 3600)
+    await Application.objects.aupdate(history_ttl=36 * 3600)
     assert await history.prune() == 1
-    await Application.objects.aupdate(history_count=1)
+    await Application.objects.aupdate(history_size=1)
     assert await history.prune() == 1
     assert await kept(room) == [4]
 
@@ -77,7 +77,7 @@ async def test_a_little_at_a_time(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "CHUNK", 2)
-    rooms = [await make_room(name, history_count=1) for name in ("one", "two", "three")]
+    rooms = [await make_room(name, history_size=1) for name in ("one", "two", "three")]
     for room in rooms:
         await said(room, *[0] * 6)
     at_once: list[int] = []
@@ -98,7 +98,7 @@ async def test_a_few_rooms_at_a_time(
 ) -> None:
     monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 2)
     for name in ("one", "two", "three", "four", "five"):
-        await said(await make_room(name, history_count=1), 0, 0)
+        await said(await make_room(name, history_size=1), 0, 0)
     with mock.patch.object(pruning, "with_expired", wraps=pruning.with_expired) as looked_at:
         assert await history.prune() == 5
     assert [len(call.args[0]) for call in looked_at.call_args_list] == [2, 2, 1]
@@ -108,7 +108,7 @@ async def test_rooms_that_take_too_long_do_not_keep_the_others_waiting(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 1)
-    rooms = [await make_room(name, history_count=1) for name in ("one", "huge", "three")]
+    rooms = [await make_room(name, history_size=1) for name in ("one", "huge", "three")]
     for room in rooms:
         await said(room, 0, 0)
     some_expired = pruning.Retention.some_expired
@@ -134,7 +134,7 @@ async def test_rooms_that_take_too_long_do_not_keep_the_others_waiting(
 async def test_what_has_a_key_stays_until_its_time_is_over(
     history: DatabaseHistory, make_room: RoomMaker
 ) -> None:
-    few, short = await make_room("few", history_count=2), await make_room("short", history_seconds=60)
+    few, short = await make_room("few", history_size=2), await make_room("short", history_ttl=60)
     for room in (few, short):
         await said(room, 3, 2, 0.9, 0.8, 0.7, 0, 0, keyed=(2, 3, 5))
     assert await history.prune(dry_run=True) == 6
@@ -143,9 +143,9 @@ async def test_what_has_a_key_stays_until_its_time_is_over(
     # Nobody is told them.
     for room in (few, short):
         assert [each.seq for each in await history.after(room, 0)] == [6, 7]
-    with override_settings(ROOMS={"KEY_SECONDS": 0.8 * 24 * 3600}):
+    with override_settings(ROOMS={"IDEMPOTENCY_TTL": 0.8 * 24 * 3600}):
         assert await history.prune() == 2
-    with override_settings(ROOMS={"KEY_SECONDS": 60}):
+    with override_settings(ROOMS={"IDEMPOTENCY_TTL": 60}):
         assert await history.prune() == 2
     assert [await kept(room) for room in (few, short)] == [[6, 7]] * 2
 
@@ -154,7 +154,7 @@ async def test_what_has_no_key_does_not_wait_for_what_has_one(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "CHUNK", 2)
-    room = await make_room(history_count=1)
+    room = await make_room(history_size=1)
     await said(room, *[0] * 9, keyed=range(1, 5))
     assert await history.prune(dry_run=True) == 4
     assert await history.prune() == 4
@@ -167,7 +167,7 @@ async def test_those_that_stay_are_not_looked_at(
 ) -> None:
     """However many they are: every query is about a few of the oldest."""
     monkeypatch.setattr(pruning, "CHUNK", 2)
-    room = await make_room(history_count=1)
+    room = await make_room(history_size=1)
     await said(room, 2, *[0] * 7, 2, 0, keyed=range(1, 10))
     retention = pruning.Retention(room=room.id, newest=10, count=1, seconds=60)
     assert await sync_to_async(pruning.prune)(retention) == 1
@@ -176,7 +176,7 @@ async def test_those_that_stay_are_not_looked_at(
     assert await kept(room) == [*range(2, 11)]
 
 
-def test_rooms_with_nothing_to_delete_are_only_read(room: RoomRecord) -> None:
+def test_rooms_with_nothing_to_delete_are_only_read(room: RoomConfig) -> None:
     Sequence.objects.update_or_create(room_id=room.id, defaults={"seq": 5})
     with CaptureQueriesContext(connection) as captured:
         assert pruning.with_expired(found := pruning.some_rooms(0)) == []

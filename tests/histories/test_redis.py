@@ -11,13 +11,15 @@ import pytest
 from django.test import override_settings
 from redis.asyncio import Redis
 
-from rooms import clock
-from rooms.catalogue import RoomRecord
-from rooms.errors import Unavailable
-from rooms.events import Message, Position, SentData
 from rooms.histories import redis as module
 from rooms.histories.pipe import Pipe
 from rooms.histories.redis import RedisHistory
+from rooms.hub.config import RoomConfig
+from rooms.protocol import timestamps
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.events import Message
+from rooms.protocol.results import SentData
+from rooms.protocol.types import Position
 from tests import services
 from tests.histories.said import ANN, RoomMaker, message
 
@@ -43,7 +45,7 @@ def history(pair: tuple[RedisHistory, RedisHistory]) -> RedisHistory:
     return pair[0]
 
 
-async def position(history: RedisHistory, room: RoomRecord) -> Position:
+async def position(history: RedisHistory, room: RoomConfig) -> Position:
     found = (await history.snapshot(room, None, 0)).position
     assert found is not None
     return found
@@ -121,7 +123,7 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
 
 
 async def test_a_key_is_known_in_every_process_and_after_a_restart(
-    pair: tuple[RedisHistory, RedisHistory], room: RoomRecord, redis_url: str
+    pair: tuple[RedisHistory, RedisHistory], room: RoomConfig, redis_url: str
 ) -> None:
     kept = await asyncio.gather(*(pair[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
     assert sorted(each.again for each in kept) == [False] + [True] * 7
@@ -135,7 +137,7 @@ async def test_a_key_is_known_in_every_process_and_after_a_restart(
 
 
 async def test_sites_that_share_a_redis_have_their_own_prefixes(
-    history: RedisHistory, room: RoomRecord, redis_url: str
+    history: RedisHistory, room: RoomConfig, redis_url: str
 ) -> None:
     other = RedisHistory(url=redis_url, prefix="other")
     await history.append(room, message())
@@ -144,7 +146,7 @@ async def test_sites_that_share_a_redis_have_their_own_prefixes(
 
 
 async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
-    history: RedisHistory, room: RoomRecord, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    history: RedisHistory, room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips: list[int] = []
     answers = Pipe._answers
@@ -155,7 +157,7 @@ async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
 
     monkeypatch.setattr(Pipe, "_answers", counted)
     await redis.hset("rooms:history:77:meta", "seq", "not a number")
-    broken = RoomRecord(**{name: getattr(room, name) for name in RoomRecord.__slots__} | {"id": 77})
+    broken = RoomConfig(**{name: getattr(room, name) for name in RoomConfig.__slots__} | {"id": 77})
     said = [history.append(room, message()) for _ in range(20)]
     kept = await asyncio.gather(*said, history.append(broken, message()), return_exceptions=True)
     assert isinstance(kept[-1], Unavailable)
@@ -167,7 +169,7 @@ async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
 
 
 async def test_what_is_forgotten_leaves_nothing(
-    history: RedisHistory, room: RoomRecord, redis: Redis
+    history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
     before = await position(history, room)
     await history.append(room, message(state=True), "k")
@@ -179,14 +181,14 @@ async def test_what_is_forgotten_leaves_nothing(
 async def test_keys_whose_time_is_over_go_as_others_come(
     history: RedisHistory, make_room: RoomMaker, redis: Redis
 ) -> None:
-    room = await make_room(history_count=2)
+    room = await make_room(history_size=2)
     used, order = (f"rooms:history:{room.id}:{part}" for part in ("used", "order"))
     for number in range(5):
-        await history.append(room, message(time=clock.ago(23 * 3600)), f"old {number}")
+        await history.append(room, message(time=timestamps.ago(23 * 3600)), f"old {number}")
     assert (await redis.hlen(used), await redis.llen(order)) == (5, 5)
     answer = await history.append(room, message(b'"again"'), "old 0")
     assert (answer.gone, answer.message.seq, bytes(answer.message.data)) == (True, 1, b'"again"')
-    with override_settings(ROOMS={"KEY_SECONDS": 22 * 3600}):
+    with override_settings(ROOMS={"IDEMPOTENCY_TTL": 22 * 3600}):
         await history.append(room, message(), "new 0")
         # The last two are kept with their messages.
         assert (await redis.hlen(used), await redis.llen(order)) == (3, 3)
@@ -199,7 +201,7 @@ async def test_keys_whose_time_is_over_go_as_others_come(
 async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
     history: RedisHistory, make_room: RoomMaker, redis: Redis
 ) -> None:
-    room = await make_room(history_seconds=60)
+    room = await make_room(history_ttl=60)
     await history.append(room, message(state=True), "k")
     ends = {key.rpartition(":")[2]: await redis.ttl(key) for key in await redis.keys("*")}
     assert 0 < ends.pop("log") <= 60
@@ -211,7 +213,7 @@ async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
 
 
 async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
-    history: RedisHistory, room: RoomRecord, redis: Redis
+    history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
     await history.append(room, message(), "k")
     before = await position(history, room)
@@ -225,7 +227,7 @@ async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
 
 
 async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_a_new_epoch(
-    room: RoomRecord,
+    room: RoomConfig,
 ) -> None:
     server = services.Redis()
     history = RedisHistory(url=server.url)
@@ -256,7 +258,7 @@ async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_
 
 
 async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
-    history: RedisHistory, room: RoomRecord, redis: Redis
+    history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
     """A Redis that is short of memory may drop any key."""
     await history.append(room, message(b"1", state=True), "k")
@@ -272,7 +274,7 @@ async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
 # A Redis that does not answer ---------------------------------------------------------------------
 
 
-async def test_a_redis_that_is_not_there_is_unavailable(room: RoomRecord) -> None:
+async def test_a_redis_that_is_not_there_is_unavailable(room: RoomConfig) -> None:
     history = RedisHistory(url="redis://127.0.0.1:1/0")
     for asking in (
         history.append(room, message()),
@@ -291,7 +293,7 @@ async def test_a_redis_that_is_not_there_is_unavailable(room: RoomRecord) -> Non
 
 
 async def test_a_redis_that_is_frozen_is_not_waited_for(
-    room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+    room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)
     server = services.redis("frozen")
@@ -312,7 +314,7 @@ async def test_a_redis_that_is_frozen_is_not_waited_for(
 
 
 async def test_an_append_whose_answer_got_lost_is_not_said_twice(
-    room: RoomRecord, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
     between = Between()
@@ -329,7 +331,7 @@ async def test_an_append_whose_answer_got_lost_is_not_said_twice(
         assert await redis.hget(f"rooms:history:{room.id}:meta", "seq") == "2"
 
 
-async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomRecord) -> None:
+async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomConfig) -> None:
     """Without a key nobody could tell that it has been said."""
     between = Between()
     async with between as url, closed(RedisHistory(url=url)) as history:
@@ -341,7 +343,7 @@ async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomReco
 
 
 async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
-    history: RedisHistory, room: RoomRecord, monkeypatch: pytest.MonkeyPatch
+    history: RedisHistory, room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, entered, answers = asyncio.Event(), asyncio.Event(), Pipe._answers
 

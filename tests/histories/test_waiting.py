@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rooms.errors import Unavailable
 from rooms.histories.waiting import Line, Waiting
+from rooms.protocol.errors import Unavailable
 
 REFUSAL = "Come again."
 

@@ -12,10 +12,12 @@ import threading
 
 from msgspec import Raw
 
-from rooms import catalogue, clock
-from rooms.errors import Unavailable
-from rooms.events import Message, User
 from rooms.histories.database import DatabaseHistory
+from rooms.node import config
+from rooms.protocol import timestamps
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.events import Message
+from rooms.protocol.types import User
 
 THREADS = 4
 # So many share a transaction, and there are many transactions.
@@ -24,9 +26,9 @@ TOGETHER = 5
 
 def write(writer: str, count: int, told: dict[str, list[int]]) -> None:
     """Say so many numbers; one that is refused for the moment again with the same key."""
-    application = catalogue.load_application("durable")
+    application = config.load_application("durable")
     assert application is not None
-    room = catalogue.load_room(application, "stress")
+    room = config.load_room(application, "stress")
     assert room is not None
 
     async def say(history: DatabaseHistory, number: int) -> int:
@@ -37,7 +39,7 @@ def write(writer: str, count: int, told: dict[str, list[int]]) -> None:
             data=Raw(b"%d" % number),
             sender=sender,
             seq=None,
-            time=clock.now(),
+            time=timestamps.now(),
         )
         while True:
             try:

@@ -36,7 +36,7 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
-class Refused(Exception):
+class HandshakeRejected(Exception):
     """The server answered a request with an error."""
 
     def __init__(self, answer: Message) -> None:
@@ -112,7 +112,7 @@ class Client:
         """Send a request and return the data of its reply; `Refused` when the answer is an error."""
         answer = await self.ask(kind, **fields)
         if answer["type"] == "error":
-            raise Refused(answer)
+            raise HandshakeRejected(answer)
         assert answer["type"] == "reply"
         data: Message = answer["data"]
         return data

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tests import services
 from tests.integration import vectors
-from tests.integration.doors import DOORS
+from tests.integration.protocols import PROTOCOLS
 from tests.integration.vectors import open_socket
 from tests.servers import Kind, Server, fresh_database, manage, site_environment
 
@@ -45,22 +45,22 @@ class Guests:
     async def __aexit__(self, *exception: object) -> None:
         await self._stack.aclose()
 
-    async def open(self, door: str, **options: Any) -> Any:
+    async def open(self, protocol: str, **options: Any) -> Any:
         """A client of this door on which nothing has been read yet."""
-        kind = DOORS[door]
+        kind = PROTOCOLS[protocol]
         address = self.server.ws + kind.path.format(self.application)
         socket = await self._stack.enter_async_context(
             open_socket(address, **{"close_timeout": 1, **options})
         )
         return kind(socket, self.application)
 
-    async def come(self, door: str, room: str | None = None, **options: Any) -> Any:
+    async def come(self, protocol: str, room: str | None = None, **options: Any) -> Any:
         """A client that has been greeted and, if a room is named, is in it."""
-        visitor = await self.open(door, **options)
+        visitor = await self.open(protocol, **options)
         await visitor.greet()
         if room is not None:
             answer = await visitor.enter(room)
-            assert visitor.admits(answer), f"{door} may not enter {room}: {answer}"
+            assert visitor.admits(answer), f"{protocol} may not enter {room}: {answer}"
         return visitor
 
 
@@ -86,8 +86,8 @@ def prepared_database() -> str:
     applications: dict[str, Any] = {name: dict(FREE) for name in names | {"doors"}}
     applications["test"] = {**FREE, "rooms_on_demand": False}
     applications["limited"] = {"rooms_on_demand": True}
-    applications["native-only"] = {**FREE, "doors": ["native"]}
-    applications |= {f"few-rooms-{door}": {**FREE, "max_rooms": FEW_ROOMS} for door in DOORS}
+    applications["native-only"] = {**FREE, "protocols": ["native"]}
+    applications |= {f"few-rooms-{protocol}": {**FREE, "max_rooms": FEW_ROOMS} for protocol in PROTOCOLS}
     rooms: list[dict[str, Any]] = [
         {"application": "test", "name": "v-lobby", "max_members": 2},
         {"application": "doors", "name": OPEN_ROOM, "title": "Made in the admin"},

@@ -14,14 +14,14 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.integration import sites
-from tests.integration.doors import DOORS, Rtbroadcaster
+from tests.integration.protocols import PROTOCOLS, Rtbroadcaster
 from tests.integration.sites import OPEN_ROOM, Guests
 from tests.servers import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.integration.doors import Visitor
+    from tests.integration.protocols import Visitor
 
 APPLICATION = "doors"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -54,23 +54,25 @@ async def guests(request: pytest.FixtureRequest) -> AsyncIterator[Guests]:
 
 async def at_every_door(guests: Guests, room: str) -> dict[str, Any]:
     """A member at each door. The native one is first and makes the room, if it is not there."""
-    return {door: await guests.come(door, room) for door in DOORS}
+    return {protocol: await guests.come(protocol, room) for protocol in PROTOCOLS}
 
 
 def new_room() -> str:
     return str(uuid.uuid4())
 
 
-def words(door: str, room: str, event: str, data: Any, payload: bytes, params: list[str], sender: str) -> Any:
+def words(
+    protocol: str, room: str, event: str, data: Any, payload: bytes, params: list[str], sender: str
+) -> Any:
     """How a door tells of a message, as far as it is told alike each time."""
-    if door == "native":
+    if protocol == "native":
         return {"room": room, "event": event, "data": data, "from": sender}
-    if door == "roomer":
+    if protocol == "roomer":
         return (room, event, "", sender, payload)
-    if door == "rtbroadcaster":
+    if protocol == "rtbroadcaster":
         told = {"funcKey": event, "funcParams": params, "stateMessage": False}
         return {"uuid": room, "status": CONNECTED, **told}
-    if door == "goroomserver":
+    if protocol == "goroomserver":
         told = data if isinstance(data, dict) else {"data": data}
         name = {} if event == "message" else {"eventName": event}
         place = {"roomName": room, "appName": APPLICATION, "userName": sender}
@@ -81,24 +83,24 @@ def words(door: str, room: str, event: str, data: Any, payload: bytes, params: l
 NO_ERROR = {"code": 0, "message": ""}
 
 
-def heard_words(door: str, heard: Any) -> Any:
+def heard_words(protocol: str, heard: Any) -> Any:
     """What was heard, without what differs each time."""
-    if door != "native":
+    if protocol != "native":
         return heard
     return {name: heard[name] for name in ("room", "event", "data")} | {"from": heard["from"]["name"]}
 
 
 @pytest.mark.parametrize(
-    ("door", "said", "event", "data", "payload", "params"),
+    ("protocol", "said", "event", "data", "payload", "params"),
     SAYINGS,
     ids=[f"{each[0]}-{number}" for number, each in enumerate(SAYINGS)],
 )
 async def test_what_is_said_at_one_door_is_heard_at_all_in_their_own_words(
-    guests: Guests, door: str, said: Any, event: str, data: Any, payload: bytes, params: list[str]
+    guests: Guests, protocol: str, said: Any, event: str, data: Any, payload: bytes, params: list[str]
 ) -> None:
     room = new_room()
     members = await at_every_door(guests, room)
-    speaker = await guests.come(door, room)
+    speaker = await guests.come(protocol, room)
     await speaker.say(room, said, event)
     told = {listening: await each.told() for listening, each in members.items()}
     sender = speaker.name or told["native"]["from"]["name"]
@@ -115,8 +117,8 @@ async def test_a_room_of_the_database_is_everybodys(guests: Guests) -> None:
     joined = await members["native"].ask("members", room=OPEN_ROOM)
     assert joined["data"]["count"] == 5
     await members["rtbroadcaster"].say(OPEN_ROOM, ["all speak here"], "note")
-    for door in ("native", "roomer", "goroomserver", "gowsev"):
-        await members[door].told()
+    for protocol in ("native", "roomer", "goroomserver", "gowsev"):
+        await members[protocol].told()
 
 
 async def test_a_room_with_a_plain_name_is_open_to_rtbroadcaster_too(guests: Guests) -> None:
@@ -135,11 +137,11 @@ async def test_only_the_owner_of_a_broadcast_speaks_and_is_heard_at_every_door(g
     members = await at_every_door(guests, room)
     await refused_to_speak(members, room, "not_sender", "only the owner can broadcast")
     await owner.say(room, ["1"], "slide")
-    told = {door: await each.told() for door, each in members.items()}
+    told = {protocol: await each.told() for protocol, each in members.items()}
     sender = told["native"]["from"]["name"]
-    for door, heard in told.items():
-        expected = words(door, room, "slide", ["1"], b'["1"]', ["1"], sender)
-        assert heard_words(door, heard) == expected, door
+    for protocol, heard in told.items():
+        expected = words(protocol, room, "slide", ["1"], b'["1"]', ["1"], sender)
+        assert heard_words(protocol, heard) == expected, protocol
 
 
 async def refused_to_speak(members: dict[str, Any], room: str, code: str, text: str | None) -> None:
@@ -199,8 +201,8 @@ async def test_presence_is_the_same_at_every_door(guests: Guests) -> None:
     late = await guests.come("roomer")
     ack = await late.enter(room)
     assert set(json.loads(ack[4])) == names | {late.name}
-    for door in ("rtbroadcaster", "goroomserver", "gowsev"):
-        members[door].drop()
+    for protocol in ("rtbroadcaster", "goroomserver", "gowsev"):
+        members[protocol].drop()
     gone = set()
     while len(gone) < 3:
         where, event, _, _, who = await late.hear()
@@ -211,13 +213,15 @@ async def test_presence_is_the_same_at_every_door(guests: Guests) -> None:
     assert {each["name"] for each in now["members"]} == (names | {late.name}) - gone
 
 
-@pytest.mark.parametrize("door", list(DOORS))
-async def test_coming_and_going_is_told_to_those_whose_protocols_tell_it(guests: Guests, door: str) -> None:
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+async def test_coming_and_going_is_told_to_those_whose_protocols_tell_it(
+    guests: Guests, protocol: str
+) -> None:
     room = new_room()
     members = await at_every_door(guests, room)
     for each in members.values():
         await each.answers()
-    newcomer = await guests.come(door, room)
+    newcomer = await guests.come(protocol, room)
     native, roomer = members["native"], members["roomer"]
     joined = await native.hear()
     assert (joined["type"], joined["room"]) == ("joined", room)
@@ -226,7 +230,7 @@ async def test_coming_and_going_is_told_to_those_whose_protocols_tell_it(guests:
     while (heard := await roomer.hear())[0] != room:
         pass
     assert heard == (room, "new_member", "", "", name.encode())
-    if door == "native":
+    if protocol == "native":
         # Those who drop could come back for a while.
         await newcomer.ask("leave", room=room)
     else:
@@ -249,34 +253,36 @@ async def test_who_subscribes_at_goroomserver_is_no_member(guests: Guests) -> No
     assert (await subscriber.told())["data"]["data"] == "hello"
 
 
-@pytest.mark.parametrize("door", list(DOORS))
-async def test_a_room_is_full_at_every_door(guests: Guests, door: str) -> None:
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+async def test_a_room_is_full_at_every_door(guests: Guests, protocol: str) -> None:
     room, owner = new_room(), await guests.come("native")
     await owner.ask("create", room=room, max_members=2)
     await guests.come("roomer", room)
     await guests.come("gowsev", room)
-    visitor = await guests.come(door)
+    visitor = await guests.come(protocol)
     answer = await visitor.enter(room)
     assert not visitor.admits(answer)
-    if door == "native":
+    if protocol == "native":
         assert answer["code"] == "room_full"
-    elif door == "goroomserver":
+    elif protocol == "goroomserver":
         assert answer["error"] == {"code": 12, "message": "room is full"}
-    elif door == "rtbroadcaster":
+    elif protocol == "rtbroadcaster":
         assert answer["status"]["value"] == 0
         assert "full" in answer["status"]["text"]
         assert answer["uuid"] == room
-    elif door == "gowsev":
+    elif protocol == "gowsev":
         assert answer == b"Invalid message"
 
 
-@pytest.mark.parametrize("door", list(DOORS))
-async def test_a_room_with_a_password_is_shut_to_those_who_cannot_say_it(guests: Guests, door: str) -> None:
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+async def test_a_room_with_a_password_is_shut_to_those_who_cannot_say_it(
+    guests: Guests, protocol: str
+) -> None:
     room, owner = new_room(), await guests.come("native")
     await owner.ask("create", room=room, password="open sesame")
-    visitor = await guests.come(door)
+    visitor = await guests.come(protocol)
     assert not visitor.admits(await visitor.enter(room))
-    if door == "gowsev":
+    if protocol == "gowsev":
         await visitor.say(room, b"through the keyhole")
         assert await visitor.hear() == b"Invalid message"
 
@@ -294,8 +300,8 @@ async def test_the_history_holds_what_every_door_said(guests: Guests) -> None:
         "goroomserver": {"from": "goroomserver"},
         "gowsev": b"from gowsev",
     }
-    for door, content in said.items():
-        await members[door].say(room, content, "message")
+    for protocol, content in said.items():
+        await members[protocol].say(room, content, "message")
         await members["native"].told()
     history = (await members["native"].ask("history", room=room))["data"]["messages"]
     assert [each["data"] for each in history] == [
@@ -351,14 +357,14 @@ async def test_state_of_rtbroadcaster_is_state_for_native_clients(guests: Guests
 async def test_a_message_to_one_reaches_one_at_any_door(guests: Guests) -> None:
     room = new_room()
     members = await at_every_door(guests, room)
-    for door in ("roomer", "goroomserver"):
-        await members["native"].ask("message", room=room, data="psst", to=members[door].name, echo=False)
-        heard = await members[door].told()
+    for protocol in ("roomer", "goroomserver"):
+        await members["native"].ask("message", room=room, data="psst", to=members[protocol].name, echo=False)
+        heard = await members[protocol].told()
         assert "psst" in str(heard)
-        if door == "roomer":
+        if protocol == "roomer":
             assert heard == (room, "message", members["roomer"].name, members["native"].name, b"psst")
-    for door in ("rtbroadcaster", "gowsev"):
-        assert await members[door].answers() == []
+    for protocol in ("rtbroadcaster", "gowsev"):
+        assert await members[protocol].answers() == []
 
 
 async def test_roomers_direct_messages_carry_their_true_sender(guests: Guests) -> None:
@@ -368,8 +374,8 @@ async def test_roomers_direct_messages_carry_their_true_sender(guests: Guests) -
     await roomer.send(roomer.frame("anywhere", "whisper", b"psst", dst=other.name))
     assert await other.told() == ("anywhere", "whisper", other.name, roomer.name, b"psst")
     for said_in, heard in (("anywhere", 0), (room, 1)):
-        for door in ("native", "goroomserver"):
-            await roomer.send(roomer.frame(said_in, "whisper", b"psst", dst=members[door].name))
+        for protocol in ("native", "goroomserver"):
+            await roomer.send(roomer.frame(said_in, "whisper", b"psst", dst=members[protocol].name))
         await roomer.answers()
         # The others know no messages outside of rooms; in one that both are in it is a message to one.
         native = [each for each in await members["native"].answers() if each["type"] == "message"]
@@ -413,17 +419,17 @@ async def here_and_there() -> AsyncIterator[tuple[Guests, Guests]]:
         yield here, there
 
 
-@pytest.mark.parametrize("door", list(DOORS))
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
 async def test_doors_of_two_processes_lead_to_one_room(
-    here_and_there: tuple[Guests, Guests], door: str
+    here_and_there: tuple[Guests, Guests], protocol: str
 ) -> None:
     here, there = here_and_there
-    _, said, event, data, payload, params = next(each for each in SAYINGS if each[0] == door)
+    _, said, event, data, payload, params = next(each for each in SAYINGS if each[0] == protocol)
     room = new_room()
     first = await at_every_door(here, room)
     second = await at_every_door(there, room)
     assert (await first["native"].ask("members", room=room))["data"]["count"] == 10
-    speaker: Visitor = await here.come(door, room)
+    speaker: Visitor = await here.come(protocol, room)
     await speaker.say(room, said, event)
     sender = speaker.name
     for members in (first, second):
@@ -440,13 +446,13 @@ async def test_the_server_itself_is_heard_at_every_door(here_and_there: tuple[Gu
     members = await at_every_door(here, room)
     script = f"from rooms import publish; publish({APPLICATION!r}, {room!r}, {{'now': 1}}, event='news')"
     there.server.manage("shell", "-v", "0", "-c", script)
-    for door, each in members.items():
+    for protocol, each in members.items():
         heard = await each.told()
-        if door == "native":
+        if protocol == "native":
             assert heard["from"] is None
             continue
-        expected = words(door, room, "news", {"now": 1}, b'{"now":1}', ['{"now":1}'], "")
-        assert heard == expected, door
+        expected = words(protocol, room, "news", {"now": 1}, b'{"now":1}', ['{"now":1}'], "")
+        assert heard == expected, protocol
 
 
 async def test_a_broadcast_ends_in_both_processes(here_and_there: tuple[Guests, Guests]) -> None:
@@ -482,12 +488,12 @@ async def test_mutes_and_bans_hold_at_every_door(here_and_there: tuple[Guests, G
     assert (await members["rtbroadcaster"].hear())["status"]["value"] == 0
     await members["rtbroadcaster"].closed()
     del members["rtbroadcaster"]
-    for door, each in members.items():
-        if door == "roomer":
+    for protocol, each in members.items():
+        if protocol == "roomer":
             while (await each.hear())[:2] != (room, "leave_ack"):
                 pass
         await each.answers()
-        assert not each.admits(await each.enter(room)), door
+        assert not each.admits(await each.enter(room)), protocol
 
 
 def restrict(guests: Guests, kind: str, room: str, names: list[str]) -> None:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests import services
-from tests.integration.native import Refused, Visitors, unique
+from tests.integration.native import HandshakeRejected, Visitors, unique
 from tests.servers import Server, fresh_database, manage, on_postgres, running, site_environment
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def stopped(postgres: services.Postgres) -> Iterator[None]:
 async def sends_until_it_is_refused(client: Client, room: str, number: int) -> None:
     """What is sent while the database does not answer is refused for now, and the heart goes on beating."""
     for _ in range(2):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(HandshakeRejected) as refused:
             await client.say(room, number, key=f"key {number}")
         assert (refused.value.code, refused.value.retry) == ("unavailable", True)
         assert await client.before_pong() == []
@@ -62,7 +62,7 @@ async def sends_until_it_is_kept(client: Client, room: str, number: int) -> int:
     while True:
         try:
             return int((await client.say(room, number, key=f"key {number}"))["seq"])
-        except Refused as refused:
+        except HandshakeRejected as refused:
             if refused.code != "unavailable":
                 raise
 
@@ -108,7 +108,7 @@ async def test_a_database_that_is_locked() -> None:
 async def test_a_database_that_is_stopped_and_started_again() -> None:
     postgres = await asyncio.to_thread(services.Postgres)
     database_url = await asyncio.to_thread(postgres.create)
-    await asyncio.to_thread(manage, site_environment(database_url), "demo", "--no-serve", "--bench")
+    await asyncio.to_thread(manage, site_environment(database_url), "rooms_demo", "--no-serve", "--bench")
     server = await asyncio.to_thread(Server.start, "uvicorn", database_url)
     with running(server):
         await check_an_outage(server, stopped(postgres))

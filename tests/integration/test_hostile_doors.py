@@ -13,20 +13,20 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.integration import sites
-from tests.integration.doors import DOORS, Roomer, Rtbroadcaster
 from tests.integration.native import unique
+from tests.integration.protocols import PROTOCOLS, Roomer, Rtbroadcaster
 from tests.integration.sites import FEW_ROOMS, Guests
 from tests.servers import KINDS
 
 if TYPE_CHECKING:
-    from tests.integration.doors import Visitor
+    from tests.integration.protocols import Visitor
     from tests.servers import Server
 
 KIB = 1024
 LARGEST = {"roomer": KIB * KIB}
 ROOMS_PER_CONNECTION = 128
 
-every_door = pytest.mark.parametrize("door", list(DOORS))
+every_door = pytest.mark.parametrize("protocol", list(PROTOCOLS))
 
 
 @pytest.fixture(params=KINDS)
@@ -41,14 +41,14 @@ async def undisturbed(server: Server, application: str = "doors") -> AsyncIterat
     logged = server.log.stat().st_size
     async with Guests(server, application) as guests:
         room = unique("room")
-        witnesses = {door: await guests.come(door, room) for door in DOORS}
+        witnesses = {protocol: await guests.come(protocol, room) for protocol in PROTOCOLS}
         yield guests, room
         speaker = witnesses["native"]
         marker = unique("marker")
         await speaker.say(room, marker)
-        for door, witness in witnesses.items():
+        for protocol, witness in witnesses.items():
             while marker not in str(await witness.told()):
-                assert application == "limited", f"the witness at {door} heard something else"
+                assert application == "limited", f"the witness at {protocol} heard something else"
     # The servers' own tell of text that is no UTF-8.
     assert not re.search(r'File "[^"]*/rooms/', server.log.read_text(errors="replace")[logged:])
 
@@ -65,27 +65,27 @@ async def over(visitor: Visitor) -> int | None:
 # Too much ----------------------------------------------------------------------------------------------
 
 
-def request_of(door: str, room: str, number: int) -> str | bytes:
+def request_of(protocol: str, room: str, number: int) -> str | bytes:
     """Something cheap that is carried out."""
-    if door == "native":
+    if protocol == "native":
         return json.dumps({"type": "message", "room": room, "data": number, "echo": False})
-    if door == "roomer":
+    if protocol == "roomer":
         return Roomer.frame(room, "note", str(number).encode())
-    if door == "rtbroadcaster":
+    if protocol == "rtbroadcaster":
         return Rtbroadcaster.message(3, room, funcKey="note", funcParams=[str(number)])
-    if door == "goroomserver":
+    if protocol == "goroomserver":
         asked = {"appName": "limited", "roomName": room, "eventType": 11, "data": {"n": number}}
         return json.dumps(asked)
     return f"publish:{room}:{number}"
 
 
 @every_door
-async def test_a_flood_is_limited_and_only_its_sender_suffers(server: Server, door: str) -> None:
+async def test_a_flood_is_limited_and_only_its_sender_suffers(server: Server, protocol: str) -> None:
     async with undisturbed(server, "limited") as (guests, room):
-        witness, flooder = await guests.come("native", room), await guests.come(door, room)
+        witness, flooder = await guests.come("native", room), await guests.come(protocol, room)
         with contextlib.suppress(ConnectionClosed):
             for number in range(400):
-                await flooder.send(request_of(door, room, number))
+                await flooder.send(request_of(protocol, room, number))
         assert await flooder.closed() == 4006
         speaker = await guests.come("native", room)
         await speaker.say(room, "after the flood")
@@ -97,46 +97,48 @@ async def test_a_flood_is_limited_and_only_its_sender_suffers(server: Server, do
 
 
 @every_door
-async def test_a_frame_that_is_too_large_ends_its_connection(server: Server, door: str) -> None:
-    largest = LARGEST.get(door, 64 * KIB)
+async def test_a_frame_that_is_too_large_ends_its_connection(server: Server, protocol: str) -> None:
+    largest = LARGEST.get(protocol, 64 * KIB)
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         await visitor.send(
-            Roomer.frame("nowhere", "note", b"x" * (largest + 1)) if door == "roomer" else "x" * (largest + 1)
+            Roomer.frame("nowhere", "note", b"x" * (largest + 1))
+            if protocol == "roomer"
+            else "x" * (largest + 1)
         )
         # Daphne takes no frames above 1 MiB, and ends the connection without a word.
-        lawful = (4507, 1006) if (door, server.kind) == ("roomer", "daphne") else (4507,)
+        lawful = (4507, 1006) if (protocol, server.kind) == ("roomer", "daphne") else (4507,)
         assert await visitor.closed() in lawful
 
 
 @every_door
-async def test_many_frames_that_are_too_large_end_it_once(server: Server, door: str) -> None:
+async def test_many_frames_that_are_too_large_end_it_once(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         with contextlib.suppress(ConnectionClosed):
             for _ in range(5):
-                await visitor.send("x" * (LARGEST.get(door, 64 * KIB) + 1))
+                await visitor.send("x" * (LARGEST.get(protocol, 64 * KIB) + 1))
         assert await visitor.closed() in (4507, 1006)
 
 
-@pytest.mark.parametrize("door", ["native", "roomer", "gowsev"])
-async def test_one_connection_is_in_a_bounded_number_of_rooms(server: Server, door: str) -> None:
+@pytest.mark.parametrize("protocol", ["native", "roomer", "gowsev"])
+async def test_one_connection_is_in_a_bounded_number_of_rooms(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         prefix = unique("many")
         answers = [await visitor.enter(f"{prefix}-{number}") for number in range(ROOMS_PER_CONNECTION + 5)]
         admitted = sum(map(visitor.admits, answers))
         # Everybody at roomer's door is in root.
-        assert admitted == ROOMS_PER_CONNECTION - (door == "roomer")
+        assert admitted == ROOMS_PER_CONNECTION - (protocol == "roomer")
         await visitor.answers()
 
 
-@pytest.mark.parametrize("door", ["native", "roomer", "gowsev"])
-async def test_an_application_has_a_bounded_number_of_rooms(server: Server, door: str) -> None:
-    async with undisturbed(server), Guests(server, f"few-rooms-{door}") as guests:
-        visitor = await guests.come(door)
+@pytest.mark.parametrize("protocol", ["native", "roomer", "gowsev"])
+async def test_an_application_has_a_bounded_number_of_rooms(server: Server, protocol: str) -> None:
+    async with undisturbed(server), Guests(server, f"few-rooms-{protocol}") as guests:
+        visitor = await guests.come(protocol)
         answers = [await visitor.enter(f"room-{number}") for number in range(3 * FEW_ROOMS)]
-        assert sum(map(visitor.admits, answers)) == FEW_ROOMS - (door == "roomer")
+        assert sum(map(visitor.admits, answers)) == FEW_ROOMS - (protocol == "roomer")
 
 
 async def test_an_application_has_a_bounded_number_of_broadcasts(server: Server) -> None:
@@ -213,19 +215,21 @@ JSON_STEM = {
 
 
 @every_door
-async def test_nonsense_ends_its_connection_or_is_answered(server: Server, door: str) -> None:
+async def test_nonsense_ends_its_connection_or_is_answered(server: Server, protocol: str) -> None:
     frames = list(NONSENSE)
-    if door in JSON_STEM:
+    if protocol in JSON_STEM:
         # The later of two members of one name counts.
-        frames += [f'{{{JSON_STEM[door]},"{name}":{value}}}' for name in JSON_FIELDS for value in JSON_VALUES]
+        frames += [
+            f'{{{JSON_STEM[protocol]},"{name}":{value}}}' for name in JSON_FIELDS for value in JSON_VALUES
+        ]
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         for frame in frames:
             await visitor.send(frame)
             if (code := await over(visitor)) is not None:
                 assert code == 4500, frame[:80]
-                assert door in ("native", "roomer"), "the others answer what they cannot read"
-                visitor = await guests.come(door)
+                assert protocol in ("native", "roomer"), "the others answer what they cannot read"
+                visitor = await guests.come(protocol)
 
 
 NAMES = [
@@ -254,25 +258,25 @@ NAMES += [
 ]
 
 
-def naming(door: str, name: str) -> list[str | bytes]:
+def naming(protocol: str, name: str) -> list[str | bytes]:
     """Requests that name a room, an event or a user so."""
-    if door == "native":
+    if protocol == "native":
         asked = [{"type": "join", "room": name}, {"type": "message", "room": name, "data": 1, "event": name}]
         asked += [{"type": "create", "room": name, "title": name}, {"type": "rooms", "prefix": name}]
         return [json.dumps({**each, "id": name}) for each in asked]
-    if door == "roomer":
+    if protocol == "roomer":
         events = ("join", "note", "leave", name)
         return [Roomer.frame(name, event, b"x") for event in events] + [
             Roomer.frame("nowhere", "note", b"x", dst=name)
         ]
-    if door == "rtbroadcaster":
+    if protocol == "rtbroadcaster":
         join = Rtbroadcaster.message(2, name, funcKey=name)
         return [
             join,
             Rtbroadcaster.message(3, name, funcKey=name, funcParams=[name], stateMessage=True),
             Rtbroadcaster.message(4, name),
         ]
-    if door == "goroomserver":
+    if protocol == "goroomserver":
         asked = [
             {
                 "appName": "doors",
@@ -288,11 +292,11 @@ def naming(door: str, name: str) -> list[str | bytes]:
 
 
 @every_door
-async def test_nasty_names_harm_nobody(server: Server, door: str) -> None:
+async def test_nasty_names_harm_nobody(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         for name in NAMES:
-            for frame in naming(door, name):
+            for frame in naming(protocol, name):
                 try:
                     await visitor.send(frame)
                     ended = await over(visitor) is not None
@@ -300,14 +304,14 @@ async def test_nasty_names_harm_nobody(server: Server, door: str) -> None:
                     # That the last one was the end it may hear only now.
                     ended = True
                 if ended:
-                    assert door == "rtbroadcaster", "only a listener who says 4 is disconnected"
-                    visitor = await guests.come(door)
+                    assert protocol == "rtbroadcaster", "only a listener who says 4 is disconnected"
+                    visitor = await guests.come(protocol)
 
 
 @every_door
-async def test_text_that_is_no_utf8_harms_nobody(server: Server, door: str) -> None:
+async def test_text_that_is_no_utf8_harms_nobody(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, _):
-        visitor = await guests.come(door)
+        visitor = await guests.come(protocol)
         await visitor.socket.send(b'{"type":"ping","x":"\xff\xfe"}', text=True)
         # Servers end the connection themselves: RFC 6455 forbids such frames. Daphne says nothing.
         assert await over(visitor) in (1006, 1007, 4500)
@@ -317,23 +321,23 @@ async def test_text_that_is_no_utf8_harms_nobody(server: Server, door: str) -> N
 
 
 @every_door
-async def test_half_a_frame_and_then_nothing_is_a_client_that_is_gone(server: Server, door: str) -> None:
+async def test_half_a_frame_and_then_nothing_is_a_client_that_is_gone(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, room):
         watch = await guests.come("native", room)
-        visitor = await guests.come(door, room)
+        visitor = await guests.come(protocol, room)
         name = (await watch.hear())["user"]["name"]
         # The head of a masked frame of 16 KiB, and the beginning of it.
         visitor.socket.transport.write(b"\x82\xfe\x40\0" + bytes(4) + b"half")
         visitor.drop()
-        if door != "native":
+        if protocol != "native":
             left = await watch.hear()
             assert (left["type"], left["user"]["name"]) == ("left", name)
 
 
 @every_door
-async def test_a_message_that_is_never_finished_holds_nobody_up(server: Server, door: str) -> None:
+async def test_a_message_that_is_never_finished_holds_nobody_up(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, room):
-        visitor = await guests.come(door, room)
+        visitor = await guests.come(protocol, room)
         # The first fragment of a text message.
         visitor.socket.transport.write(b"\x01\x84" + bytes(4) + b"half")
         speaker = await guests.come("native")
@@ -342,7 +346,7 @@ async def test_a_message_that_is_never_finished_holds_nobody_up(server: Server, 
 
 
 @every_door
-async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(server: Server, door: str) -> None:
+async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(server: Server, protocol: str) -> None:
     if server.kind == "daphne":
         pytest.skip(
             "Daphne takes whatever is sent to it and buffers without bound: no server can see who reads"
@@ -351,7 +355,7 @@ async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(server: Serv
     async with undisturbed(server) as (guests, _):
         room = unique("room")
         speaker, reader = await guests.come("native", room), await guests.come("native", room)
-        stalled = await guests.come(door, room, max_queue=1)
+        stalled = await guests.come(protocol, room, max_queue=1)
         for number in range(messages):
             await speaker.ask("message", room=room, data=[number, large], echo=False)
             assert (await reader.told())["data"][0] == number
@@ -367,10 +371,10 @@ async def test_who_does_not_read_is_cut_off_and_nobody_else_notices(server: Serv
 
 
 @every_door
-async def test_who_only_connects_and_drops_leaves_nothing_behind(server: Server, door: str) -> None:
+async def test_who_only_connects_and_drops_leaves_nothing_behind(server: Server, protocol: str) -> None:
     async with undisturbed(server) as (guests, _):
         for _ in range(30):
-            (await guests.open(door)).drop()
+            (await guests.open(protocol)).drop()
         watch = await guests.come("roomer")
         others = {each async for each in _members_of_root(watch)}
         # The witness at roomer's door, and those whose end has not been noticed yet; they go.
@@ -388,13 +392,13 @@ async def _members_of_root(watch: Any) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("application", ["native-only", "no-such-application"])
 @every_door
-async def test_a_door_that_is_shut_lets_nobody_in(server: Server, door: str, application: str) -> None:
+async def test_a_door_that_is_shut_lets_nobody_in(server: Server, protocol: str, application: str) -> None:
     async with undisturbed(server), Guests(server, application) as guests:
-        if (door, application) == ("native", "native-only"):
-            await guests.come(door, "room")
+        if (protocol, application) == ("native", "native-only"):
+            await guests.come(protocol, "room")
             return
-        visitor = await guests.open(door)
-        if door == "goroomserver":
+        visitor = await guests.open(protocol)
+        if protocol == "goroomserver":
             assert (await visitor.ask(6, {"username": "somebody"}))["error"]["code"] == 1
         else:
             assert await visitor.closed() == 4509

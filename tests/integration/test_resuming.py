@@ -70,7 +70,7 @@ async def test_at_another_process(pair: Pair, seq: int, recovered: bool, first: 
 
 async def test_what_is_kept_no_longer_is_not_recovered(pair: Pair) -> None:
     room = unique("room")
-    application = make_application(pair[0].server, rooms_on_demand=True, history_count=10, request_rate=0)
+    application = make_application(pair[0].server, rooms_on_demand=True, history_size=10, request_rate=0)
     speaker = await pair[0].guest(application=application)
     epoch = (await speaker.join(room))["position"]["epoch"]
     await say(speaker, room, 30)

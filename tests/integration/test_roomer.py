@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.doors import Roomer
 from tests.integration.native import unique
+from tests.integration.protocols import Roomer
 from tests.integration.sites import Guests
 
 if TYPE_CHECKING:

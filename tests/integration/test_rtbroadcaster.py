@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.integration.sites import Guests
 
 if TYPE_CHECKING:
-    from tests.integration.doors import Rtbroadcaster
+    from tests.integration.protocols import Rtbroadcaster
     from tests.servers import Server
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.doors import DOORS
+from tests.integration.protocols import PROTOCOLS
 from tests.integration.sites import Guests
 from tests.servers import KINDS
 
 if TYPE_CHECKING:
-    from tests.integration.doors import Native, Rtbroadcaster
+    from tests.integration.protocols import Native, Rtbroadcaster
     from tests.servers import Server
 
 #: What both of them say, in this order; by event name and data as native clients are told.
@@ -52,8 +52,8 @@ async def check_at_every_door(guests: Guests, room: str) -> None:
     assert [(each["event"], each["data"]) for each in joined["state"]] == list(SAID.items())
     assert all(each["state"] is True for each in joined["state"])
     assert await replayed(await guests.come("rtbroadcaster", room)) == REPLAYED
-    for door in DOORS.keys() - {"native", "rtbroadcaster"}:
-        client = await guests.come(door, room)
+    for protocol in PROTOCOLS.keys() - {"native", "rtbroadcaster"}:
+        client = await guests.come(protocol, room)
         assert [each for each in await client.answers() if client.is_message(each)] == []
 
 

@@ -128,7 +128,7 @@ async def test_who_was_at_a_worker_that_is_killed_is_soon_told_to_be_gone(
     site: Server, visitors: Visitors
 ) -> None:
     """After the grace period, and long before its lease would end: nobody would wait for that here."""
-    application, room = make_application(site, grace_seconds=1, rooms_on_demand=True), unique("room")
+    application, room = make_application(site, leave_grace=1, rooms_on_demand=True), unique("room")
     clients = await crowd(visitors, room, application)
     os.kill(site.workers[0], signal.SIGKILL)
     lost, kept = await lost_and_kept(clients)
@@ -194,7 +194,7 @@ def stored(server: Server, room: str) -> dict[int, str]:
 
 
 async def test_a_deploy_loses_nothing_that_was_acknowledged(site: Server, visitors: Visitors) -> None:
-    application = make_application(site, rooms_on_demand=True, history_count=1_000_000, request_rate=0)
+    application = make_application(site, rooms_on_demand=True, history_size=1_000_000, request_rate=0)
     room, enough, old = unique("room"), asyncio.Event(), site.workers
     speakers = [Speaker(visitors, application, room, name) for name in ("ann", "ben", "eve", "dan")]
     speaking = [asyncio.create_task(each.speak(enough)) for each in speakers]

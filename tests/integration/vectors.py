@@ -53,16 +53,16 @@ class Scenario:
     def __str__(self) -> str:
         return f"{self.protocol}/{self.name}"
 
-    def address(self, door: str | None) -> str:
+    def address(self, protocol: str | None) -> str:
         """The path of a door to this scenario's application; None: that of the scenario's protocol."""
         path, application = ADDRESSES[self.protocol]
         application = self.application or application
-        if door == "native":
+        if protocol == "native":
             return f"/ws/rooms/{application}/"
-        if door is None and self.application is None:
+        if protocol is None and self.application is None:
             return path
-        door = door or self.protocol
-        return "/ws/goroomserver/" if door == "goroomserver" else f"/ws/{door}/{application}/"
+        protocol = protocol or self.protocol
+        return "/ws/goroomserver/" if protocol == "goroomserver" else f"/ws/{protocol}/{application}/"
 
 
 class Mismatch(AssertionError):
@@ -221,9 +221,9 @@ class _Player:
     async def _carry_out(self, step: Mapping[str, Any]) -> None:
         action, name = step["action"], step["client"]
         if action == "connect":
-            door = step.get("door")
-            socket = await open_socket(self._server + self._scenario.address(door))
-            self.clients[name] = Client(socket, lines=(door or self._scenario.protocol) in LINES)
+            protocol = step.get("protocol")
+            socket = await open_socket(self._server + self._scenario.address(protocol))
+            self.clients[name] = Client(socket, lines=(protocol or self._scenario.protocol) in LINES)
         elif action in ("send_text", "send_binary"):
             await self._send(self.clients[name].socket, step, text=action == "send_text")
         elif action == "close":

@@ -13,9 +13,9 @@ from django.db import connections
 from tests import services
 
 if TYPE_CHECKING:
-    from rooms.layers.base import CarriedLayer
+    from rooms.layers.base import TransportLayer
 
-Make = Callable[..., "CarriedLayer"]
+Make = Callable[..., "TransportLayer"]
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def postgres_alias() -> Iterator[str]:
 @pytest.fixture(params=["local", "postgres"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
     """Makes a layer of the kind."""
-    made: list[CarriedLayer] = []
+    made: list[TransportLayer] = []
 
-    def make(**options: Any) -> CarriedLayer:
-        from rooms.layers.local import LocalLayer
+    def make(**options: Any) -> TransportLayer:
         from rooms.layers.postgres import PostgresLayer
+        from rooms.layers.unix import LocalLayer
 
         if request.param == "local":
-            layer: CarriedLayer = LocalLayer(folder=tmp_path / "meet", **options)
+            layer: TransportLayer = LocalLayer(folder=tmp_path / "meet", **options)
         else:
             layer = PostgresLayer(using=request.getfixturevalue("postgres_alias"), **options)
         made.append(layer)
@@ -57,6 +57,6 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 @pytest.fixture
-def pair(make: Make) -> tuple[CarriedLayer, CarriedLayer]:
+def pair(make: Make) -> tuple[TransportLayer, TransportLayer]:
     """Two processes."""
     return make(), make()

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.engine.clients import PATIENCE
+from tests.node.clients import PATIENCE
 
 if TYPE_CHECKING:
-    from rooms.layers.base import CarriedLayer
+    from rooms.layers.base import TransportLayer
 
-Pair = tuple["CarriedLayer", "CarriedLayer"]
-Make = Callable[..., "CarriedLayer"]
+Pair = tuple["TransportLayer", "TransportLayer"]
+Make = Callable[..., "TransportLayer"]
 
 
 def said(number: int, text: str = "") -> dict[str, Any]:
     return {"type": "test.message", "number": number, "text": text}
 
 
-async def heard(layer: CarriedLayer, channel: str, count: int = 1) -> list[Any]:
+async def heard(layer: TransportLayer, channel: str, count: int = 1) -> list[Any]:
     """The numbers of so many messages."""
     async with asyncio.timeout(PATIENCE):
         return [(await layer.receive(channel))["number"] for _ in range(count)]

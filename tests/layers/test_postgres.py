@@ -17,7 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from tests import services
-from tests.engine.clients import PATIENCE
+from tests.node.clients import PATIENCE
 
 if TYPE_CHECKING:
     from rooms.layers.postgres import PostgresLayer

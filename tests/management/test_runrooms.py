@@ -20,9 +20,9 @@ from django.db.migrations.recorder import MigrationRecorder
 from rooms.management.commands import runrooms
 from rooms.management.commands.runrooms import wanted_addresses
 from rooms.models import Application
-from rooms.servers import readiness, running
-from rooms.servers.addresses import Address, parse
-from rooms.servers.lifeline import Lifeline
+from rooms.server import preflight, server
+from rooms.server.addresses import Address, parse
+from rooms.server.control_pipe import ControlPipe
 from tests.certificates import Certificate, make_certificate
 from tests.services import free_port
 
@@ -45,12 +45,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
         ("chat.example.org:65535", Address(host="chat.example.org", port=65535)),
         ("[::1]:8000", Address(host="::1", port=8000)),
         ("[fe80::1%eth0]:8000", Address(host="fe80::1%eth0", port=8000)),
-        ("[::]:9=gowsev", Address(host="::", port=9, door="gowsev", application="gowsev")),
-        ("0.0.0.0:9=roomer", Address(host="0.0.0.0", port=9, door="roomer", application="roomer")),
-        ("a:9=roomer/chat", Address(host="a", port=9, door="roomer", application="chat")),
-        ("a:9=rtbroadcaster", Address(host="a", port=9, door="rtbroadcaster", application="rtbroadcaster")),
-        ("a:9=native/my-chat_2", Address(host="a", port=9, door="native", application="my-chat_2")),
-        ("a:9=goroomserver", Address(host="a", port=9, door="goroomserver")),
+        ("[::]:9=gowsev", Address(host="::", port=9, protocol="gowsev", application="gowsev")),
+        ("0.0.0.0:9=roomer", Address(host="0.0.0.0", port=9, protocol="roomer", application="roomer")),
+        ("a:9=roomer/chat", Address(host="a", port=9, protocol="roomer", application="chat")),
+        (
+            "a:9=rtbroadcaster",
+            Address(host="a", port=9, protocol="rtbroadcaster", application="rtbroadcaster"),
+        ),
+        ("a:9=native/my-chat_2", Address(host="a", port=9, protocol="native", application="my-chat_2")),
+        ("a:9=goroomserver", Address(host="a", port=9, protocol="goroomserver")),
     ],
 )
 def test_an_address(text: str, address: Address) -> None:
@@ -109,9 +112,9 @@ def test_what_is_no_address_is_told_with_what_is_lawful(text: str, words: str) -
 
 
 def test_a_closed_door_is_told_with_those_that_are_open(settings: Any) -> None:
-    settings.ROOMS = {"DOORS": ["native", "gowsev"]}
-    assert parse("a:9=gowsev").door == "gowsev"
-    with pytest.raises(ValueError, match=r'closed\. Lawful by ROOMS\["DOORS"\]: native, gowsev\.$'):
+    settings.ROOMS = {"PROTOCOLS": ["native", "gowsev"]}
+    assert parse("a:9=gowsev").protocol == "gowsev"
+    with pytest.raises(ValueError, match=r'closed\. Lawful by ROOMS\["PROTOCOLS"\]: native, gowsev\.$'):
         parse("a:9=roomer")
 
 
@@ -139,7 +142,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             for each in listener.sockets:
                 each.close()
 
-    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(server, "run", run)
     return served
 
 
@@ -262,7 +265,7 @@ def test_a_database_that_does_not_answer_yet_is_told_without_its_password(
         raise OperationalError("connection refused\nin postgres://rooms:secret@nowhere/")
 
     monkeypatch.setattr(MigrationRecorder, "applied_migrations", down)
-    monkeypatch.setattr(readiness, "_shut", down)
+    monkeypatch.setattr(preflight, "_shut", down)
     said = warned("--listen", f"127.0.0.1:{free_port()}")
     assert said[0] == (
         "The database does not answer: connection refused. It is asked again when it is needed."
@@ -279,7 +282,7 @@ def warned(*options: str) -> list[str]:
 
 def test_an_application_that_nobody_can_enter_is_warned_of(served: list[Any]) -> None:
     Application.objects.create(name="gowsev")
-    Application.objects.create(name="chosen", doors=["native"])
+    Application.objects.create(name="chosen", protocols=["native"])
     places = [f"127.0.0.1:{free_port()}" for _ in range(4)]
     targets = ["", "=gowsev", "=gowsev/nope", "=gowsev/chosen"]
     options = [word for each in zip(places, targets, strict=True) for word in ("--listen", "".join(each))]
@@ -310,7 +313,7 @@ def test_a_site_without_an_asgi_application_is_told_so(served: list[Any], settin
 
 
 def test_without_uvicorn_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "rooms.servers.running")
+    monkeypatch.delitem(sys.modules, "rooms.server.server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     said = refusal()
     assert said.startswith("runrooms needs uvicorn, which is not installed. ")
@@ -379,7 +382,7 @@ def test_a_worker_shares_its_port_and_does_not_listen_before_it_serves(
     addresses = []
     ended = threading.Event()
 
-    def run(listeners: list[Any], *_: Any, lifeline: Lifeline, **__: Any) -> None:
+    def run(listeners: list[Any], *_: Any, lifeline: ControlPipe, **__: Any) -> None:
         lifeline.listen(lambda node: None, ended.set)
         for listener in listeners:
             for each in listener.sockets:
@@ -388,7 +391,7 @@ def test_a_worker_shares_its_port_and_does_not_listen_before_it_serves(
                     socket.create_connection(each.getsockname())
                 each.close()
 
-    monkeypatch.setattr(running, "run", run)
+    monkeypatch.setattr(server, "run", run)
     port = free_port()
     ours, theirs = socket.socketpair()
     with ours, socket.socket() as other:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from rooms.events import User
 from rooms.presence import Departure, MemberPage, Presence
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, page, sort_key
 from rooms.presence.database import DatabasePresence
 from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis import RedisPresence
+from rooms.protocol.types import User
 
 ANN = User(name="Ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)

@@ -16,14 +16,14 @@ from django.db import Error, OperationalError, connection, connections, transact
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from rooms import bounds
-from rooms.errors import Unavailable
-from rooms.events import User
+from rooms.concurrency import timeouts
 from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
-from rooms.presence import Arrival, Departure, changes, database, group_commit, rows, sweeping
+from rooms.presence import Arrival, Departure, database, expiry, group_commit, operations, queries
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, Presence
 from rooms.presence.database import TIDY_EVERY, DatabasePresence
 from rooms.presence.memory import MemoryPresence
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("impatient")]
 
@@ -94,7 +94,7 @@ async def test_a_sweep_of_one_who_says_everything_again_stops(pair: Pair) -> Non
     slow, here = pair
     await slow.add("g", "a1", ANN)
     entries = {row.pk: row.group async for row in PresentConnection.objects.all()}
-    assert await here._reading.run(sweeping.take_out, slow.node, entries) == []
+    assert await here._reading.run(expiry.take_out, slow.node, entries) == []
     assert (await here.members("g")).users == [ANN]
 
 
@@ -102,7 +102,7 @@ async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pai
     slow, here = pair
     await slow.add("g", "a1", ANN)
     await PresenceNode.objects.filter(pk=slow.node).aupdate(swept=True, lease=PAST)
-    assert await slow._leasing.run(sweeping.renew, slow.node) == ("swept", None)
+    assert await slow._leasing.run(expiry.renew, slow.node) == ("swept", None)
     assert await here.beat() == [Departure("g", ANN)]
     assert await slow.beat() == [Arrival("g", ANN)]
     assert await slow.beat() == []
@@ -112,8 +112,8 @@ async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pai
 async def test_who_waits_too_long_for_a_lock_is_told_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     here, _ = pair
     await here.add("g", "a1", ANN)
-    monkeypatch.setattr(bounds, "_SQLITE", "PRAGMA busy_timeout = 50")
-    monkeypatch.setattr(bounds, "_POSTGRESQL", "SET LOCAL lock_timeout = '50ms'")
+    monkeypatch.setattr(timeouts, "_SQLITE", "PRAGMA busy_timeout = 50")
+    monkeypatch.setattr(timeouts, "_POSTGRESQL", "SET LOCAL lock_timeout = '50ms'")
     held, done = Event(), Event()
 
     def hold() -> None:
@@ -146,7 +146,7 @@ def held(group: str) -> Iterator[None]:
 
     def hold() -> None:
         try:
-            with rows.locked(group):
+            with queries.locked(group):
                 begun.set()
                 over.wait()
         except Error:
@@ -172,8 +172,8 @@ async def test_a_process_that_is_frozen_in_a_group_keeps_nobody_out_of_it_for_lo
         pytest.skip("SQLite ends no transaction of others")
     here, _ = pair
     await here.add("g", "a1", ANN)
-    shorter = bounds._POSTGRESQL.replace(f"{bounds.STATEMENT_SECONDS}s", "200ms")
-    monkeypatch.setattr(bounds, "_POSTGRESQL", shorter)
+    shorter = timeouts._POSTGRESQL.replace(f"{timeouts.STATEMENT_SECONDS}s", "200ms")
+    monkeypatch.setattr(timeouts, "_POSTGRESQL", shorter)
     with held("g"):
         async with asyncio.timeout(PATIENCE):
             while True:
@@ -190,7 +190,7 @@ async def test_a_group_that_is_held_keeps_only_its_own_from_being_swept(
 ) -> None:
     if connections["default"].vendor == "sqlite":
         pytest.skip("SQLite has one lock for all groups")
-    monkeypatch.setattr(bounds, "_POSTGRESQL", "SET LOCAL lock_timeout = '50ms'")
+    monkeypatch.setattr(timeouts, "_POSTGRESQL", "SET LOCAL lock_timeout = '50ms'")
     here, dead = pair
     also_dead = DatabasePresence()
     await here.beat()
@@ -239,9 +239,9 @@ async def give_up(asking: asyncio.Task[Any]) -> None:
 
 async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (database, group_commit):
-        monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
+        monkeypatch.setattr(module, "STATEMENT_TIMEOUT", 0.05)
     presence = DatabasePresence()
-    late = Late(monkeypatch, rows, "members"), Late(monkeypatch, changes, "carry_out")
+    late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "carry_out")
     try:
         async with asyncio.timeout(PATIENCE):
             for asking in (presence.members("g"), presence.fade("g", "a1", ANN)):
@@ -258,7 +258,7 @@ async def test_who_does_not_wait_to_come_in_is_not_let_in_late(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    late = Late(monkeypatch, changes, "carry_out")
+    late = Late(monkeypatch, operations, "carry_out")
     asking = asyncio.create_task(here.add("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
@@ -273,7 +273,7 @@ async def test_who_comes_again_is_not_taken_out_late(
 ) -> None:
     here, there = pair
     await here.add("g", "a1", ANN)
-    late = Late(monkeypatch, changes, "carry_out", after=after)
+    late = Late(monkeypatch, operations, "carry_out", after=after)
     asking = asyncio.create_task(here.remove("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
@@ -289,7 +289,7 @@ async def test_who_was_taken_out_too_late_to_be_told_is_told_when_asked_again(
     here, there = pair
     for place, user in (("a1", ANN), ("b1", BOB)):
         await here.add("g", place, user)
-    late = Late(monkeypatch, changes, "carry_out", after=True)
+    late = Late(monkeypatch, operations, "carry_out", after=True)
     both = {"a1": ANN, "b1": BOB}
     asking = asyncio.create_task(here.remove_all("g", both))
     await late.reached()
@@ -308,14 +308,14 @@ async def test_whose_departure_was_not_answered_is_told_when_asked_again(
     """As when the database goes away with the answer to a commit."""
     here, _ = pair
     await here.add("g", "a1", ANN)
-    carry_out = changes.carry_out
+    carry_out = operations.carry_out
 
     def unanswered(*arguments: Any) -> None:
         carry_out(*arguments)
         raise OperationalError("the connection was lost")
 
     with monkeypatch.context() as lost:
-        lost.setattr(changes, "carry_out", unanswered)
+        lost.setattr(operations, "carry_out", unanswered)
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await here.remove("g", "a1", ANN)
@@ -328,8 +328,8 @@ async def test_what_nobody_waits_for_is_not_closed_nor_a_turn_taken(
 ) -> None:
     here, there = pair
     for module, name, ask in (
-        (changes, "carry_out", here.close_group("g")),
-        (rows, "take_turn", here.take_turn("g", ANN, "token")),
+        (operations, "carry_out", here.close_group("g")),
+        (queries, "take_turn", here.take_turn("g", ANN, "token")),
     ):
         late = Late(monkeypatch, module, name)
         asking = asyncio.create_task(ask)
@@ -351,7 +351,7 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     await here.beat()
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
     assert len(await here.beat()) == 3
-    carry_out, calls = changes.carry_out, 0
+    carry_out, calls = operations.carry_out, 0
 
     def interrupted(*arguments: Any) -> list[Any]:
         nonlocal calls
@@ -360,7 +360,7 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
             raise OperationalError("a lock was held for too long")
         return carry_out(*arguments)
 
-    monkeypatch.setattr(changes, "carry_out", interrupted)
+    monkeypatch.setattr(operations, "carry_out", interrupted)
     with pytest.raises(Unavailable):
         await slow.beat()
     found = await slow.beat()
@@ -368,7 +368,7 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     assert {each.group for each in found} == set(groups)
 
 
-# Crowds --------------------------------------------------------------------------------------------
+# PresenceDiffs --------------------------------------------------------------------------------------------
 
 
 async def answer_of(asking: Awaitable[Any]) -> Any:
@@ -424,7 +424,7 @@ async def test_the_lease_does_not_wait_behind_a_crowd(pair: Pair) -> None:
 
 @pytest.mark.django_db
 def test_many_groups_of_a_dead_process_are_swept_together() -> None:
-    many = [f"group {number}" for number in range(sweeping.CHUNK + 20)]
+    many = [f"group {number}" for number in range(expiry.CHUNK + 20)]
     PresenceNode.objects.create(pk="dead", lease=PAST)
     for group in many:
         user = {"group": group, "user_id": ANN.id}
@@ -434,7 +434,7 @@ def test_many_groups_of_a_dead_process_are_swept_together() -> None:
     PresentConnection.objects.create(group=many[0], user_id=ANN.id, connection="a2", node="alive")
     found: list[Departure] = []
     with CaptureQueriesContext(connection) as queries:
-        sweeping.sweep(found.append)
+        expiry.sweep(found.append)
     assert sorted(each.group for each in found) == sorted(many[1:])
     assert len(queries) < len(many) / 4
     assert [row.connection for row in PresentConnection.objects.all()] == ["a2"]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from rooms.errors import Unavailable
 from rooms.presence import group_commit
 from rooms.presence.group_commit import Entry, GroupCommit
+from rooms.protocol.errors import Unavailable
 
 # Nothing takes so long but a test that waits for what never comes.
 PATIENCE = 20
@@ -103,7 +103,7 @@ async def test_where_the_store_is_away_nothing_is_tried_one_by_one(
 async def test_when_nothing_goes_on_all_are_told_and_what_follows_waits(
     store: Store, commit: GroupCommit[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit, "ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(group_commit, "STATEMENT_TIMEOUT", 0.02)
     store.gate.clear()
     # Of three groups two have threads.
     asked = [commit.submit(group, "a") for group in "gghi"]

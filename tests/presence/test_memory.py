@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rooms.events import User
 from rooms.presence.base import GroupFull
 from rooms.presence.memory import MemoryPresence
+from rooms.protocol.types import User
 
 ANN = User(name="ann", id="1", guest=False)
 

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from rooms.errors import Unavailable
-from rooms.events import User
 from rooms.presence import Arrival, Departure
 from rooms.presence.base import GroupFull, NameInUse
 from rooms.presence.redis import RedisPresence
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 from tests import services
 
 pytestmark = pytest.mark.usefixtures("impatient")

@@ -13,14 +13,14 @@ import pytest
 from django.db.models import F
 from redis.asyncio import Redis
 
-from rooms.errors import Unavailable
-from rooms.events import User
 from rooms.models import PresenceNode
 from rooms.presence import Arrival, Departure, Presence, base, lease
 from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
 from rooms.presence.database import DatabasePresence
 from rooms.presence.lease import PATIENCE_SECONDS
 from rooms.presence.redis import RedisPresence
+from rooms.protocol.errors import Unavailable
+from rooms.protocol.types import User
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

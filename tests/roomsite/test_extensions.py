@@ -12,13 +12,14 @@ from channels.layers import channel_layers
 from django import forms
 
 from rooms import Rejected
-from rooms.engine.engine import Engine
-from rooms.events import Join, User
 from rooms.extensions import MessageEvent, RoomContext, registry
 from rooms.models import Application, Room
-from roomsite.extensions import QUESTIONS, Quiz, Relay, WordFilter
-from tests.engine.clients import Client
-from tests.engine.wires import Wire
+from rooms.node.node import Node
+from rooms.protocol.commands import Join
+from rooms.protocol.types import User
+from roomsite.extensions import QUESTIONS, BrokerMessage, Quiz, WordFilter
+from tests.node.clients import Client
+from tests.node.wires import Wire
 
 ANSWERS = dict(QUESTIONS)
 
@@ -69,13 +70,13 @@ async def test_chat_is_relayed_to_everybody_else_in_the_room() -> None:
     answers = AsyncMock()
     room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
     event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "chat", "Hello!", answers=answers)
-    assert Relay.takers == {"chat": "chat"}
-    await Relay("chat", None, {}).chat(event)
+    assert BrokerMessage.takers == {"chat": "chat"}
+    await BrokerMessage("chat", None, {}).chat(event)
     answers.send_to_room.assert_awaited_once_with("chat", "Hello!", None)
 
 
 @pytest.fixture
-async def engine(transactional_db: None) -> AsyncIterator[Engine]:
+async def node(transactional_db: None) -> AsyncIterator[Node]:
     before = channel_layers.set("default", Wire())
     application = await Application.objects.acreate(name="chat", history="memory", request_rate=0)
     await Room.objects.acreate(
@@ -84,9 +85,9 @@ async def engine(transactional_db: None) -> AsyncIterator[Engine]:
         extension="roomsite.Quiz",
         extension_settings={"rounds": 2, "points": 5},
     )
-    engine = await Engine.serving()
-    yield engine
-    await engine.stop()
+    node = await Node.serving()
+    yield node
+    await node.stop()
     channel_layers.set("default", before)
 
 
@@ -99,8 +100,8 @@ def score(**points: int) -> tuple[str, Any]:
     return ("score", {"text": f"Score: {standings}", "scores": points})
 
 
-async def test_a_quiz(engine: Engine) -> None:
-    ann, bob = await Client.named(engine, "ann", "quiz"), await Client.named(engine, "bob", "quiz")
+async def test_a_quiz(node: Node) -> None:
+    ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
     with pytest.raises(Rejected, match="/start"):
         await ann.say("quiz", "Canberra", event="answer")
     assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
@@ -117,7 +118,7 @@ async def test_a_quiz(engine: Engine) -> None:
     second = said(ann)[-1][1]["text"]
     assert second != first
     # One who comes late sees how it stands.
-    state = (await (await Client.named(engine, "eve")).ask(Join(room="quiz")))["state"]
+    state = (await (await Client.named(node, "eve")).ask(Join(room="quiz")))["state"]
     stands = {each["event"]: each["data"] for each in state}
     assert "/start" in stands.pop("quiz")["text"]
     assert stands == dict([score(ann=0, bob=5), ("question", {"text": second})])
@@ -130,23 +131,23 @@ async def test_a_quiz(engine: Engine) -> None:
     assert score(ann=0, bob=0, eve=0) in said(bob)
 
 
-async def test_who_comes_first_reads_how_to_play(engine: Engine) -> None:
-    ann = await Client.named(engine, "ann")
+async def test_who_comes_first_reads_how_to_play(node: Node) -> None:
+    ann = await Client.named(node, "ann")
     joined = await ann.ask(Join(room="quiz"))
     assert "/start" in joined["messages"][-1]["data"]["text"]
-    await Client.named(engine, "bob", "quiz")
+    await Client.named(node, "bob", "quiz")
     assert said(ann) == []
 
 
-async def test_a_number_is_an_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_number_is_an_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomsite.extensions.QUESTIONS", [("Six and two?", "8"), ("Three and five?", "8")])
-    ann = await Client.named(engine, "ann", "quiz")
+    ann = await Client.named(node, "ann", "quiz")
     await ann.say("quiz", None, event="start")
     assert (await ann.say("quiz", 8, event="answer"))["right"] is True
 
 
-async def test_guesses_do_not_go_to_the_room(engine: Engine) -> None:
-    ann, bob = await Client.named(engine, "ann", "quiz"), await Client.named(engine, "bob", "quiz")
+async def test_guesses_do_not_go_to_the_room(node: Node) -> None:
+    ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
     await ann.say("quiz", None, event="start")
     before = len(said(bob))
     await ann.say("quiz", "wrong", event="answer")

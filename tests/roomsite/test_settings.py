@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from rooms.protocols import PROTOCOLS
+from rooms.conf import PROTOCOL_CLASSES
 from tests.servers import SITE_VARIABLES, manage, site_environment
 
 SETTINGS = Path(__file__).resolve().parent.parent.parent / "roomsite" / "settings.py"
@@ -52,8 +52,8 @@ def test_nothing_set(settings_for) -> None:
     assert str(os.getpid()) in database["TEST"]["NAME"]
     assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == "channels.layers.InMemoryChannelLayer"
     assert found["CHANNEL_LAYERS"]["default"]["CONFIG"]["capacity"] == 10_000
-    assert set(found["ROOMS"]) == {"DOORS"}
-    assert set(found["ROOMS"]["DOORS"]) == set(PROTOCOLS)
+    assert set(found["ROOMS"]) == {"PROTOCOLS"}
+    assert set(found["ROOMS"]["PROTOCOLS"]) == set(PROTOCOL_CLASSES)
 
 
 def test_an_empty_variable_counts_as_absent(settings_for) -> None:
@@ -82,7 +82,7 @@ def test_production(settings_for) -> None:
 MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
 REDIS_LAYER = "channels_redis.pubsub.RedisPubSubChannelLayer"
 POSTGRES_LAYER = "rooms.layers.postgres.PostgresLayer"
-LOCAL_LAYER = "rooms.layers.local.LocalLayer"
+LOCAL_LAYER = "rooms.layers.unix.LocalLayer"
 POSTGRES, REDIS = PRODUCTION["DATABASE_URL"], PRODUCTION["REDIS_URL"]
 
 
@@ -115,7 +115,7 @@ def test_what_processes_share(
     assert found["CHANNEL_LAYERS"]["default"]["BACKEND"] == layer
     named = found["ROOMS"].get("PRESENCE", {}).get("BACKEND")
     assert named == (presence and f"rooms.presence.{presence}")
-    assert found["ROOMS"].get("HISTORY", {}).keys() == (histories or set())
+    assert found["ROOMS"].get("HISTORIES", {}).keys() == (histories or set())
 
 
 async def test_redis_may_be_a_file(settings_for, tmp_path: Path) -> None:

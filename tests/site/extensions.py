@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import forms
 
-from rooms import Extension, Refused, register
+from rooms import Extension, HandshakeRejected, register
 from rooms.extensions import ConnectionEvent, HandshakeEvent, ReceiveEvent
 
 
@@ -22,7 +22,7 @@ class Bridge(Extension):
 
     async def on_handshake(self, event: HandshakeEvent) -> None:
         if event.query.get("key") != [self.settings["key"]]:
-            raise Refused("Bring the key.", status=401)
+            raise HandshakeRejected("Bring the key.", status=401)
         event.claims["name"] = event.headers.get("x-name", "nobody")
 
     async def on_connect(self, event: ConnectionEvent) -> None:

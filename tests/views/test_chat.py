@@ -146,11 +146,11 @@ def test_the_index_lists_what_is_enabled(client: Client, application: Applicatio
 def test_there_is_no_page_where_its_socket_is_not_let_in(
     client: Client, application: Application, settings: Any, shut_by: str
 ) -> None:
-    Application.objects.create(name="chosen", doors=["gowsev", "native"])
+    Application.objects.create(name="chosen", protocols=["gowsev", "native"])
     if shut_by == "site":
-        settings.ROOMS = {"DOORS": ["gowsev"]}
+        settings.ROOMS = {"PROTOCOLS": ["gowsev"]}
     else:
-        Application.objects.filter(name="tea").update(doors=["gowsev"])
+        Application.objects.filter(name="tea").update(protocols=["gowsev"])
     assert client.get("/rooms/tea/").status_code == 404
     open_ones = [] if shut_by == "site" else ["chosen"]
     for index in ("/", reverse("rooms:index")):

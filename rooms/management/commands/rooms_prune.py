@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from rooms.conf import get_settings
-from rooms.histories import Histories
-from rooms.models import RevokedLogin
+from rooms.histories import HistoryHandler
+from rooms.models import RevokedToken
 
 
 class Command(BaseCommand):
@@ -23,14 +23,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, dry_run: bool, **options: Any) -> None:
         messages = async_to_sync(_prune_histories)(dry_run)
-        logins = RevokedLogin.objects.filter(expires__lt=timezone.now())
+        logins = RevokedToken.objects.filter(expires__lt=timezone.now())
         expired = logins.count() if dry_run else logins.delete()[0]
         done = "Would delete" if dry_run else "Deleted"
         self.stdout.write(f"{done} {messages} messages and {expired} ended logins.")
 
 
 async def _prune_histories(dry_run: bool) -> int:
-    histories = Histories(get_settings().history)
+    histories = HistoryHandler(get_settings().histories)
     try:
         return await histories.prune(dry_run=dry_run)
     finally:

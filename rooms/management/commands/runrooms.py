@@ -1,8 +1,8 @@
 """``manage.py runrooms``: the site and its doors on several addresses, with and without TLS, in one process
 or in several.
 
-What the options mean is in ``rooms/servers/addresses.py``, the serving in ``rooms/servers/running.py``, the
-keeping of several processes in ``rooms/servers/supervising.py``.
+What the options mean is in ``rooms/server/addresses.py``, the serving in ``rooms/server/server.py``, the
+keeping of several processes in ``rooms/server/supervisor.py``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from rooms.servers import addresses, listening, readiness
-from rooms.servers.addresses import Address
-from rooms.servers.doors import application_at
-from rooms.servers.lifeline import Lifeline
-from rooms.servers.supervising import Supervisor
+from rooms.server import addresses, listeners, preflight
+from rooms.server.addresses import Address
+from rooms.server.control_pipe import ControlPipe
+from rooms.server.http_app import application_at
+from rooms.server.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from rooms.servers.running import Listener
+    from rooms.server.server import Listener
 
 DEFAULT = "127.0.0.1:8000"
 # Tells a site's settings how many processes there will be.
@@ -110,23 +110,23 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         try:
-            from rooms.servers.running import run
+            from rooms.server.server import run
         except ModuleNotFoundError as error:
             raise CommandError(
                 f"runrooms needs {error.name}, which is not installed. It comes with the extra server: in a "
                 'checkout of Rooms, pip install ".[server]".'
             ) from error
-        lifeline = None if supervisor is None else Lifeline(supervisor)
+        lifeline = None if supervisor is None else ControlPipe(supervisor)
         try:
             wanted = wanted_addresses(listen, listen_tls, cert, key)
-            readiness.check(workers)
+            preflight.check(workers)
             listeners = _listeners(wanted, cert, key, shared=lifeline is not None)
         except (ValueError, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
         if lifeline is not None:
             run(listeners, lambda: None, verbose=verbosity > 1, lifeline=lifeline)
             return
-        for warning in readiness.warnings(wanted):
+        for warning in preflight.warnings(wanted):
             self.stderr.write(self.style.WARNING(warning))
         if workers == 1:
             run(listeners, partial(self._tell, wanted), verbose=verbosity > 1)
@@ -146,7 +146,7 @@ def own_command() -> list[str]:
 
 def _listeners(wanted: list[Address], cert: str | None, key: str | None, *, shared: bool) -> list[Listener]:
     """What is served, with its sockets. Raises ValueError and ImproperlyConfigured."""
-    from rooms.servers.running import Listener
+    from rooms.server.server import Listener
 
     applications = [application_at(address) for address in wanted]
     return [
@@ -157,7 +157,7 @@ def _listeners(wanted: list[Address], cert: str | None, key: str | None, *, shar
             key=key if address.tls else None,
         )
         for address, application, sockets in zip(
-            wanted, applications, listening.take(wanted, shared=shared), strict=True
+            wanted, applications, listeners.take(wanted, shared=shared), strict=True
         )
     ]
 
@@ -177,7 +177,7 @@ def wanted_addresses(
 ) -> list[Address]:
     """What the options ask for. Raises ValueError."""
     if listen_tls:
-        listening.check_certificate(cert, key)
+        listeners.check_certificate(cert, key)
     elif cert or key:
         raise ValueError(
             f"--{'cert' if cert else 'key'} was given without an address for it. Lawful: with --listen-tls "

@@ -1,0 +1,95 @@
+"""gowsev: its subscribe/publish service, whose words are text and whose answers are binary, and the bare
+frames that its library hands to a handler.
+
+A channel is a room, a subscriber one of its members. An extension that takes frames as they come
+(``on_receive``) speaks ``Frames`` instead of the service.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from rooms.protocol import payload, validators
+from rooms.protocol.base import Protocol
+from rooms.protocol.commands import Leave, Request
+from rooms.protocol.compat_commands import Enter, LeaveAll, Publish, Receive
+from rooms.protocol.errors import BadRequest, NotMember, RoomNotFound
+from rooms.protocol.events import Direct, Error, Event, Message, Reply
+
+OK = b"OK"
+INVALID = b"Invalid message"
+
+# White space as the original knows it: Python's own would count U+001C to U+001F too.
+_BLANKS = "\t\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_CHANNEL = re.compile(f"[{_BLANKS}]*([^\n{_BLANKS}]+)")
+
+# What requests are called, so that their answers are known. Of a channel one can always go out.
+_COMMAND, _UNSUBSCRIBE = "command", "unsubscribe"
+_WAS_OUT = frozenset({NotMember.code, RoomNotFound.code})
+
+
+class Gowsev(Protocol):
+    name: ClassVar[str] = "gowsev"
+    binary: ClassVar[bool] = True
+    anonymous: ClassVar[bool] = True
+
+    def bare(self) -> Protocol:
+        return Frames()
+
+    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+        # Bytes that are no UTF-8 become lone surrogates: no part of a lawful name, and themselves in a body.
+        text = frame if isinstance(frame, str) else frame.decode(errors="surrogateescape")
+        yield _read(text) or Error(code=BadRequest.code, message=INVALID.decode())
+
+    def send(self, event: Event | Request) -> bytes | None:
+        if isinstance(event, Reply):
+            return OK
+        if isinstance(event, Error):
+            return OK if event.id == _UNSUBSCRIBE and event.code in _WAS_OUT else INVALID
+        return self.broadcast(event, "")
+
+    @classmethod
+    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+        # What other clients say outside of rooms would seem to be published.
+        if isinstance(event, Message) or (isinstance(event, Direct) and not event.outside):
+            return payload.to_bytes(event.data)
+        return None
+
+
+class Frames(Protocol):
+    """Every frame goes to the application's extension, and what that writes goes out as it is."""
+
+    name: ClassVar[str] = "gowsev"
+    binary: ClassVar[bool] = True
+    anonymous: ClassVar[bool] = True
+
+    def receive(self, frame: str | bytes) -> Iterator[Request]:
+        yield Receive(data=frame.encode() if isinstance(frame, str) else frame)
+
+    def send(self, event: Event | Request) -> bytes | None:
+        return self.broadcast(event, "")
+
+    @classmethod
+    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+        return payload.to_bytes(event.data) if isinstance(event, Direct) and not event.outside else None
+
+
+def _read(text: str) -> Request | None:
+    """What a command asks; None where it is none, or names no lawful channel."""
+    if text == "unsubscribe-all":
+        return LeaveAll(id=_COMMAND)
+    command, _, rest = text.partition(":")
+    if command == "publish":
+        channel, colon, body = rest.partition(":")
+        if colon and validators.is_room_name(channel):
+            data = payload.from_bytes(body.encode(errors="surrogateescape"))
+            return Publish(id=_COMMAND, room=channel, data=data)
+    elif command in ("subscribe", "unsubscribe") and (found := _CHANNEL.match(rest)):
+        channel = found[1]
+        if validators.is_room_name(channel):
+            if command == "subscribe":
+                return Enter(id=_COMMAND, room=channel)
+            return Leave(id=_UNSUBSCRIBE, room=channel)
+    return None

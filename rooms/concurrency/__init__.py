@@ -1,0 +1,1 @@
+"""Building blocks for concurrent work: batching, threads, locks, timeouts, rate limits."""

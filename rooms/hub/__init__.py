@@ -1,0 +1,1 @@
+"""The fan-out of one process: connections, rooms and the order of their events. No Django."""

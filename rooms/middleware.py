@@ -1,0 +1,100 @@
+"""Handshakes: the origin check, the client's address, and Django's session and user in the scope.
+
+Browsers send cookies along with WebSocket handshakes from any page, so the page's origin decides:
+the site's own, or one of ``CSRF_TRUSTED_ORIGINS``. Programs send no Origin; they may connect, and
+their cookies are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from importlib import import_module
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit
+
+from channels.auth import get_user
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.http import parse_cookie
+from django.http.request import validate_host
+
+LOCAL_HOSTS = (".localhost", "127.0.0.1", "[::1]")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+def header(headers: Headers, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)
+
+
+def origin_is_allowed(headers: Headers) -> bool:
+    """Whether a handshake with these headers may be accepted."""
+    origin = header(headers, b"origin")
+    if origin is None:
+        return True
+    if origin.rstrip("/").lower() in _trusted() or _matches_wildcard(origin):
+        return True
+    host = (header(headers, b"host") or "").lower()
+    try:
+        parts = urlsplit(origin.lower())
+        hostname = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    allowed = settings.ALLOWED_HOSTS or (LOCAL_HOSTS if settings.DEBUG else ())
+    if ":" in hostname:
+        hostname = f"[{hostname}]"
+    return parts.scheme in ("http", "https") and parts.netloc == host and validate_host(hostname, allowed)
+
+
+def client_address(headers: Headers, peer: str, num_proxies: int) -> str:
+    """The client's address: the peer's, or, behind ``proxies`` trusted ones, what the outermost of
+    them wrote into ``X-Forwarded-For``. Empty where the peer has none (a Unix socket)."""
+    # A proxy may add a header of its own instead of adding to the one that came.
+    forwarded = [value.decode("latin-1") for key, value in headers if key == b"x-forwarded-for"]
+    if not num_proxies or not forwarded:
+        return peer
+    hops = [hop.strip() for hop in ",".join(forwarded).split(",")]
+    return hops[-num_proxies] if len(hops) >= num_proxies else hops[0]
+
+
+def _trusted() -> set[str]:
+    return {origin.rstrip("/").lower() for origin in settings.CSRF_TRUSTED_ORIGINS}
+
+
+def _matches_wildcard(origin: str) -> bool:
+    """``https://*.example.com`` trusts every subdomain, as Django's CSRF protection does."""
+    scheme, _, host = origin.lower().partition("://")
+    return any(
+        trusted.startswith(f"{scheme}://*.") and host.endswith(trusted.partition("*")[2])
+        for trusted in _trusted()
+    )
+
+
+ASGIApplication: TypeAlias = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+def with_user(inner: Any) -> ASGIApplication:
+    """The ASGI application whose scope has ``cookies``, ``session`` and ``user`` besides."""
+
+    # No coroutine of its own, which each socket would keep.
+    def application(scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
+        cookies = _cookies(scope)
+        key = cookies.get(settings.SESSION_COOKIE_NAME)
+        session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+        known = {**scope, "cookies": cookies, "session": session, "user": AnonymousUser()}
+        found: Awaitable[None] = (_asked if key else inner)(known, receive, send)
+        return found
+
+    async def _asked(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        scope["user"] = await get_user(scope)
+        await inner(scope, receive, send)
+
+    return application
+
+
+def _cookies(scope: dict[str, Any]) -> dict[str, str]:
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            return parse_cookie(value.decode("latin-1"))
+    return {}

@@ -1,0 +1,110 @@
+"""What native clients ask."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct
+
+from rooms.protocol.types import (
+    Capacity,
+    Count,
+    EventName,
+    Integer,
+    Key,
+    Mode,
+    Password,
+    Position,
+    RequestId,
+    UserName,
+)
+
+
+class Request(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+    """Anything a client asks. Its answer repeats ``id``; without one, success is silent."""
+
+    id: RequestId | None = None
+
+
+class Login(Request, frozen=True, kw_only=True, tag="login"):
+    name: UserName | None = None
+    token: str | None = None
+
+
+class Logout(Request, frozen=True, kw_only=True, tag="logout"):
+    pass
+
+
+class ListRooms(Request, frozen=True, kw_only=True, tag="rooms"):
+    prefix: Annotated[str, Meta(max_length=128)] | None = None
+    limit: Count | None = None
+
+
+class CreateRoom(Request, frozen=True, kw_only=True, tag="create"):
+    room: str
+    title: Annotated[str, Meta(max_length=200)] | None = None
+    mode: Mode | None = None
+    max_members: Capacity | None = None
+    password: Password | None = None
+
+
+class CloseRoom(Request, frozen=True, kw_only=True, tag="close"):
+    room: str
+
+
+class Join(Request, frozen=True, kw_only=True, tag="join"):
+    room: str
+    password: Password | None = None
+    since: Position | None = None
+    limit: Count | None = None
+
+
+class Leave(Request, frozen=True, kw_only=True, tag="leave"):
+    room: str
+
+
+class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
+    """As ``Join``, but the connection only listens: no member, and it may not send."""
+
+    room: str
+    password: Password | None = None
+    since: Position | None = None
+    limit: Count | None = None
+
+
+class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
+    room: str
+
+
+class Send(Request, frozen=True, kw_only=True, tag="message"):
+    """Say something in a room; what the room hears is a ``Message``."""
+
+    room: str
+    data: Raw
+    event: EventName | None = None
+    key: Key | None = None
+    to: UserName | list[UserName] | None = None
+    state: bool | None = None
+    volatile: bool | None = None
+    echo: bool | None = None
+
+
+class ReadHistory(Request, frozen=True, kw_only=True, tag="history"):
+    room: str
+    before: Integer | None = None
+    after: Integer | None = None
+    limit: Count | None = None
+
+
+class ListMembers(Request, frozen=True, kw_only=True, tag="members"):
+    room: str
+    after: UserName | None = None
+    limit: Count | None = None
+
+
+class Ping(Request, frozen=True, kw_only=True, tag="ping"):
+    """Asked by either side; the other answers ``Pong``."""
+
+
+class Pong(Request, frozen=True, kw_only=True, tag="pong"):
+    pass

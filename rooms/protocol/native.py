@@ -1,0 +1,201 @@
+r"""The native protocol, version 1: JSON objects in text frames, one or more to a frame.
+
+The events of ``events.py`` carry this protocol's own names, so reading is one typed decode and
+writing one encode. ``data`` is checked but not parsed on the way through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Union
+
+import msgspec
+from msgspec import UNSET
+
+from rooms.protocol import commands, strict_json, timestamps, validators
+from rooms.protocol.base import Past, PresenceEvents, Protocol, error_answer
+from rooms.protocol.commands import Request
+from rooms.protocol.errors import BadRequest, ProtocolError, ReservedEvent, RoomsError, UnknownType
+from rooms.protocol.events import Direct, Error, Event, Message, Rejoined, Reply
+from rooms.protocol.json_validation import is_lawful
+from rooms.protocol.results import HistoryData, JoinData
+from rooms.protocol.types import RequestId
+
+VERSION = 1
+
+_REQUESTS: tuple[type[Request], ...] = (
+    commands.Login,
+    commands.Logout,
+    commands.ListRooms,
+    commands.CreateRoom,
+    commands.CloseRoom,
+    commands.Join,
+    commands.Leave,
+    commands.Subscribe,
+    commands.Unsubscribe,
+    commands.Send,
+    commands.ReadHistory,
+    commands.ListMembers,
+    commands.Ping,
+    commands.Pong,
+)
+_TYPES = {str(each.__struct_config__.tag): each for each in _REQUESTS}
+
+# No event may be called as one of the protocol's own types is; ``message`` is the one exception.
+RESERVED = frozenset(_TYPES) | {
+    *("kick", "ban", "unban", "mute", "reply", "error", "connected", "joined", "left"),
+    *("room_added", "room_removed", "removed", "closing"),
+}
+RESERVED -= {"message"}
+
+_WITH_ROOM = frozenset(each for each in _REQUESTS if "room" in each.__struct_fields__)
+# The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them.
+_TEXTS: dict[type[Request], tuple[str, ...]] = {
+    commands.Send: ("event", "key"),
+    commands.CreateRoom: ("title",),
+    commands.ListRooms: ("prefix",),
+}
+
+_RequestId: Any = RequestId | None
+_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Union[_REQUESTS])  # noqa: UP007
+_encoder = msgspec.json.Encoder()
+
+
+class Native(Protocol):
+    name: ClassVar[str] = "native"
+    resumable: ClassVar[bool] = True
+    limits_messages: ClassVar[bool] = True
+    join_history: ClassVar[Past] = "all"
+    presence_events: ClassVar[PresenceEvents] = "digests"
+    one_request_per_frame: ClassVar[bool] = False
+    heartbeat: ClassVar[bool] = True
+    separator: ClassVar[bytes | None] = b"\n"
+    subprotocol: ClassVar[str | None] = "rooms.v1"
+
+    def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
+        if isinstance(frame, bytes):
+            raise ProtocolError("This protocol speaks text frames, got a binary one.")
+        if "\n" not in frame:
+            return (_read(frame),) if frame and not frame.isspace() else ()
+        return (_read(line) for line in frame.split("\n") if line and not line.isspace())
+
+    def send(self, event: Event | Request) -> bytes | None:
+        return self.broadcast(event, "")
+
+    @classmethod
+    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+        if (translate := _TRANSLATED.get(type(event))) is None:
+            return _encoder.encode(event)
+        translated = translate(event)
+        return None if translated is None else _encoder.encode(translated)
+
+
+def plain(message: Message) -> Message:
+    """The message as native clients know it."""
+    return message if message.words is UNSET else msgspec.structs.replace(message, words=UNSET)
+
+
+def _reply(reply: Reply) -> Reply | None:
+    if reply.id is None:
+        return None
+    if isinstance(reply.data, (JoinData, HistoryData)):
+        return msgspec.structs.replace(reply, data=_without_words(reply.data))
+    return reply
+
+
+def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
+    messages = [plain(each) for each in data.messages]
+    if isinstance(data, HistoryData):
+        return msgspec.structs.replace(data, messages=messages)
+    return msgspec.structs.replace(data, messages=messages, state=[plain(each) for each in data.state])
+
+
+def _direct(event: Direct) -> Message | None:
+    # What other clients say outside of rooms has no place here: it would seem to be said in one.
+    if event.outside:
+        return None
+    return Message(
+        room=event.room,
+        event=event.event,
+        data=event.data,
+        sender=event.sender,
+        seq=None,
+        time=timestamps.now(),
+        to=[event.to] if event.to else UNSET,
+    )
+
+
+# What native clients know otherwise, or not at all. Everything else they are told as it is.
+_TRANSLATED: dict[type[Event | Request], Callable[[Any], Event | None]] = {
+    Reply: _reply,
+    Message: plain,
+    Direct: _direct,
+    Rejoined: lambda event: None,
+}
+
+
+def _read(line: str) -> Request | Error:
+    try:
+        if not strict_json.is_plain(line) and not is_lawful(line.encode()):
+            _, fault = strict_json.read(line)
+            if fault:
+                return _explain(line)
+        request = _decoder.decode(line)
+        _check(request)
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
+        return _explain(line)
+    except RoomsError as error:
+        if isinstance(error, ProtocolError):
+            raise
+        return error_answer(request.id, error)
+    return request
+
+
+def _check(request: Request) -> None:
+    """The rules that types cannot say."""
+    if type(request) in _WITH_ROOM:
+        validators.room_name(request.room)  # type: ignore[attr-defined]
+    for field in _TEXTS.get(type(request), ()):
+        text: str | None = getattr(request, field)
+        if text is not None and "\0" in text:
+            raise BadRequest("Names, keys and titles hold no NUL.")
+    if isinstance(request, commands.Send) and request.event is not None and request.event in RESERVED:
+        raise ReservedEvent(f"The event name {request.event} belongs to the protocol; choose another.")
+
+
+def _explain(line: str) -> Error:
+    """The answer to a line that could not be read as a request."""
+    value, fault = strict_json.read(line)
+    id = _id(value)
+    if fault is not None:
+        return error_answer(id, fault)
+    kind = value.get("type")
+    if isinstance(kind, str) and kind not in _TYPES:
+        lawful = ", ".join(sorted(_TYPES))
+        return error_answer(id, UnknownType(f"There is no type {kind[:64]}. Lawful: {lawful}."))
+    try:
+        msgspec.convert(value, _TYPES.get(kind, Request) if isinstance(kind, str) else _Typed)
+    except msgspec.ValidationError as error:
+        return error_answer(id, BadRequest(_in_plain_words(error)))
+    return error_answer(id, BadRequest("This request could not be read."))
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+def _id(value: dict[str, Any]) -> RequestId | None:
+    try:
+        id: RequestId | None = msgspec.convert(value.get("id"), _RequestId)
+        # One that holds a lone surrogate could not be written again.
+        msgspec.json.encode(id)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        return None
+    return id
+
+
+def _in_plain_words(error: msgspec.ValidationError) -> str:
+    """msgspec says "Expected `str`, got `int` - at `$.room`"; people read "room: expected str, got int"."""
+    what, _, where = str(error).replace("`", "").partition(" - at $.")
+    what = what[:1].lower() + what[1:]
+    return f"{where}: {what}." if where else f"{what[:1].upper()}{what[1:]}."

@@ -1,0 +1,46 @@
+"""What replies hold."""
+
+from __future__ import annotations
+
+from rooms.protocol.events import Message
+from rooms.protocol.types import Mode, Position, User, Value
+
+
+class You(Value, frozen=True, kw_only=True):
+    """What the receiver may do in a room."""
+
+    send: bool
+    moderate: bool
+
+
+class RoomDetails(Value, frozen=True, kw_only=True):
+    """A room as one who is in it, or made it, sees it."""
+
+    name: str
+    title: str
+    mode: Mode
+    owner: str | None
+    max_members: int | None
+    you: You
+
+
+class JoinData(Value, frozen=True, kw_only=True):
+    room: RoomDetails
+    members: list[User]
+    count: int
+    state: list[Message]
+    messages: list[Message]
+    recovered: bool
+    position: Position | None
+
+
+class HistoryData(Value, frozen=True, kw_only=True):
+    """Messages of the past, oldest first; ``more`` lie beyond."""
+
+    messages: list[Message]
+    more: bool
+
+
+class SentData(Value, frozen=True, kw_only=True):
+    seq: int | None
+    time: str

@@ -1,0 +1,103 @@
+"""Deleting in the admin: what goes is counted beforehand, and every socket hears of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+from pytest_django import DjangoAssertNumQueries
+
+from rooms.models import Application, Ban, Message, Room
+from rooms.node.control_messages import ApplicationChanged, RoomChanged
+from tests.admin.pages import act, address
+
+
+@pytest.fixture
+def messages(room: Room) -> list[Message]:
+    return [
+        Message.objects.create(room=room, seq=seq, event="message", data=f'"word {seq}"', time=timezone.now())
+        for seq in range(1, 6)
+    ]
+
+
+def gone(room: Room) -> RoomChanged:
+    return RoomChanged(
+        application=room.application.name, room=room.pk, name=room.name, listed=room.listed, deleted=True
+    )
+
+
+def test_what_goes_too_is_counted_and_not_listed(
+    client: Client, application: Application, room: Room, messages: list[Message]
+) -> None:
+    Ban.objects.create(application=application, guest="Bob")
+    for row, rooms in ((application, 1), (room, None)):
+        page = client.get(address(type(row), "delete", row.pk))
+        counts = dict(page.context["model_count"])
+        assert counts["messages"] == 5
+        assert counts.get("bans") == rooms
+        assert "word" not in page.text
+        assert str(row).replace("&", "&amp;") in page.text
+
+
+def test_the_page_asks_as_much_for_many_as_for_few(
+    client: Client, room: Room, messages: list[Message], django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    with django_assert_num_queries(12, exact=False) as few:
+        client.get(address(Room, "delete", room.pk))
+    Message.objects.bulk_create(
+        Message(room=room, seq=seq, event="message", data="1", time=timezone.now()) for seq in range(6, 60)
+    )
+    with django_assert_num_queries(len(few)):
+        client.get(address(Room, "delete", room.pk))
+
+
+def test_deleting_one(client: Client, room: Room, messages: list[Message], notices: list[Any]) -> None:
+    notice = gone(room)
+    client.post(address(Room, "delete", room.pk), {"post": "yes"})
+    assert not Room.objects.exists()
+    assert not Message.objects.exists()
+    assert notices == [notice]
+
+
+def test_the_action_closes_each_room(client: Client, room: Room, notices: list[Any]) -> None:
+    other = Room.objects.create(application=room.application, name="other")
+    notices.clear()
+    told = [gone(room), gone(other)]
+    asked = act(client, "delete_selected", room, other)
+    assert asked.context["model_count"]
+    assert Room.objects.count() == 2
+    act(client, "delete_selected", room, other, post="yes")
+    assert not Room.objects.exists()
+    assert sorted(notices, key=lambda notice: notice.room) == told
+
+
+def test_the_action_is_called_what_it_does(client: Client, room: Room) -> None:
+    assert "Close (delete) selected rooms" in client.get(address(Room, "changelist")).text
+
+
+def test_deleting_an_application_closes_its_rooms(
+    client: Client, application: Application, room: Room, notices: list[Any]
+) -> None:
+    ban = Ban.objects.create(application=application, room=room, guest="Bob")
+    notices.clear()
+    told = [gone(room), ApplicationChanged(application="tea")]
+    act(client, "delete_selected", application, post="yes")
+    assert not Application.objects.exists()
+    assert not Ban.objects.filter(pk=ban.pk).exists()
+    assert [notice for notice in told if notice not in notices] == []
+
+
+@pytest.mark.parametrize(("may", "status"), [(["room"], 403), (["room", "message"], 302)])
+def test_it_takes_the_permission_for_all_that_goes(
+    room: Room, messages: list[Message], may: list[str], status: int
+) -> None:
+    user = User.objects.create_user("cleaner", is_staff=True)
+    names = [f"{verb}_{model}" for model in may for verb in ("view", "delete")]
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    client = Client()
+    client.force_login(user)
+    assert client.post(address(Room, "delete", room.pk), {"post": "yes"}).status_code == status
+    assert Room.objects.exists() is (status == 403)

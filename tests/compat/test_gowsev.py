@@ -1,0 +1,271 @@
+"""gowsev's codec, against section 4 of the foreign protocols; frames are written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgspec import UNSET, Raw
+
+from rooms.compat.gowsev import Frames, Gowsev
+from rooms.conf import load_protocol
+from rooms.protocol.commands import Leave, Request
+from rooms.protocol.compat_commands import Enter, LeaveAll, Publish, Receive
+from rooms.protocol.errors import BadRequest
+from rooms.protocol.events import (
+    Closing,
+    Connected,
+    Direct,
+    Error,
+    Event,
+    Joined,
+    Left,
+    Members,
+    Message,
+    Removed,
+    Reply,
+)
+from rooms.protocol.types import User
+
+ANN = User(name="ann", id="1", guest=False)
+
+
+def one(frame: str | bytes) -> Request | Error:
+    (found,) = Gowsev().receive(frame)
+    return found
+
+
+def asked(frame: str | bytes) -> tuple[type, str]:
+    """The kind of request, and its room."""
+    found: Any = one(frame)
+    assert not isinstance(found, Error), frame
+    return type(found), found.room
+
+
+def is_invalid(frame: str | bytes) -> bool:
+    found = one(frame)
+    return isinstance(found, Error) and Gowsev().send(found) == b"Invalid message"
+
+
+def published(frame: str | bytes) -> tuple[str, bytes]:
+    """The room and the data of a ``publish``."""
+    found = one(frame)
+    assert isinstance(found, Publish), frame
+    assert (found.event, found.echo) == (None, None)
+    return found.room, bytes(found.data)
+
+
+def said(data: bytes) -> Message:
+    return Message(
+        room="news", event="message", data=Raw(data), sender=ANN, seq=1, time="2026-01-01T00:00:00.000Z"
+    )
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def test_the_four_commands() -> None:
+    assert asked("subscribe:news") == (Enter, "news")
+    assert asked("unsubscribe:news") == (Leave, "news")
+    assert isinstance(one("unsubscribe-all"), LeaveAll)
+    assert published("publish:news:hello") == ("news", b'"hello"')
+
+
+def test_a_subscriber_is_a_member_who_may_come_again_and_make_the_room() -> None:
+    found = one("subscribe:news")
+    assert isinstance(found, Enter)
+    assert (found.make, found.again) == ("on_demand", "answer")
+
+
+def test_text_and_binary_are_read_alike() -> None:
+    for frame in ("subscribe:v-東京", "publish:v-東京:Grüße 🦊", "unsubscribe:x y", "unsubscribe-all", "?"):
+        assert one(frame.encode()) == one(frame)
+
+
+@pytest.mark.parametrize(
+    ("rest", "channel"),
+    [
+        ("news and more", "news"),
+        ("news\tand more", "news"),
+        ("news\nand more", "news"),
+        ("news\rand more", "news"),
+        ("news\x85more", "news"),
+        ("news\xa0more", "news"),
+        ("news\u2003more", "news"),
+        ("news\u3000more", "news"),
+        ("news\u200bmore", "news\u200bmore"),
+        ("  \t\x85\u3000news", "news"),
+        ("\rnews", "news"),
+        ("a:b::c:", "a:b::c:"),
+        (":", ":"),
+        ("News", "News"),
+        ("ﬁ", "ﬁ"),
+        ("🦊" * 128, "🦊" * 128),
+    ],
+)
+@pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
+def test_a_channel_runs_to_the_first_white_space(command: str, rest: str, channel: str) -> None:
+    assert asked(f"{command}:{rest}") == ({"subscribe": Enter, "unsubscribe": Leave}[command], channel)
+
+
+@pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
+@pytest.mark.parametrize(
+    "rest",
+    ["", " ", " \t", "\nnews", "\r\nnews", " \n news", "a\x1cb", "a\x00b", "a\x7f", "a\x9f", "🦊" * 129],
+)
+def test_a_command_without_a_lawful_channel_is_invalid(command: str, rest: str) -> None:
+    assert is_invalid(f"{command}:{rest}")
+
+
+@pytest.mark.parametrize(
+    ("rest", "room", "body"),
+    [
+        ("news:", "news", b'""'),
+        ("news:a:b::c:", "news", b'"a:b::c:"'),
+        ("news::", "news", b'":"'),
+        ("news:\n", "news", b'"\\n"'),
+        ("news:unsubscribe-all", "news", b'"unsubscribe-all"'),
+        ("two words:x", "two words", b'"x"'),
+        (" news :x", " news ", b'"x"'),
+        ('news:{"a":1}', "news", b'{"a":1}'),
+    ],
+)
+def test_a_publish_has_all_up_to_the_second_colon_as_channel_and_the_rest_as_body(
+    rest: str, room: str, body: bytes
+) -> None:
+    assert published(f"publish:{rest}") == (room, body)
+
+
+@pytest.mark.parametrize("rest", ["", "news", ":", ":body", "a\tb:x", "a\nb:x", "x" * 129 + ":x"])
+def test_a_publish_without_a_lawful_channel_or_a_second_colon_is_invalid(rest: str) -> None:
+    assert is_invalid(f"publish:{rest}")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        *("", "hello", "subscribe", "unsubscribe", "publish", "Subscribe:news", " subscribe:news"),
+        *(
+            "subscribe :news",
+            "unsubscribe-all ",
+            "unsubscribe-all:",
+            "unsubscribe-al",
+            "\x00",
+            "subscribed:a",
+        ),
+    ],
+)
+def test_anything_else_is_invalid(frame: str) -> None:
+    assert is_invalid(frame)
+    assert is_invalid(frame.encode())
+
+
+def test_bytes_that_are_no_text_are_no_channel_but_a_body() -> None:
+    for frame in (
+        b"subscribe:\xff",
+        b"unsubscribe:a\xed\xa0\x80",
+        b"publish:\xff:x",
+        b"\xff",
+        b"\xffsubscribe:a",
+    ):
+        assert is_invalid(frame), frame
+    assert asked(b"subscribe:news \xff") == (Enter, "news")
+    assert published(b"publish:news:\xff\x00") == ("news", b'{"base64":"/wA="}')
+
+
+@given(st.binary() | st.text())
+@example(b"publish:a:\x80")
+@example("subscribe:" + "\t" * 20_000)
+def test_whatever_comes_is_read(frame: str | bytes) -> None:
+    for protocol in (Gowsev(), Frames()):
+        (found,) = protocol.receive(frame)
+        assert isinstance(found, Request | Error)
+
+
+@given(st.binary())
+def test_a_body_arrives_as_it_was_sent(body: bytes) -> None:
+    _, data = published(b"publish:news:" + body)
+    assert Gowsev.broadcast(said(data), "") == body
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def test_a_reply_is_ok_and_an_error_is_not() -> None:
+    codec = Gowsev()
+    for frame in ("subscribe:a", "unsubscribe:a", "unsubscribe-all", "publish:a:b"):
+        found = one(frame)
+        assert isinstance(found, Request)
+        assert codec.send(Reply(id=found.id, data={})) == b"OK"
+        assert codec.send(Error(id=found.id or UNSET, code="banned", message="No.")) == b"Invalid message"
+
+
+def test_who_was_no_subscriber_is_out_all_the_same() -> None:
+    codec, leave, enter = Gowsev(), one("unsubscribe:a"), one("subscribe:a")
+    assert isinstance(leave, Leave)
+    assert isinstance(enter, Enter)
+    assert leave.id is not None
+    assert enter.id is not None
+    for code in ("not_member", "room_not_found"):
+        assert codec.send(Error(id=leave.id, code=code, message="No.")) == b"OK"
+        assert codec.send(Error(id=enter.id, code=code, message="No.")) == b"Invalid message"
+        assert codec.send(Error(code=code, message="No.")) == b"Invalid message"
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (b'"hello"', b"hello"),
+        (b'""', b""),
+        (b'{"text":"hi"}', b'{"text":"hi"}'),
+        (b"null", b"null"),
+        (b'{"base64":"/wA="}', b"\xff\x00"),
+    ],
+)
+def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> None:
+    assert Gowsev.broadcast(said(data), "") == body
+    direct = Direct(room="", event="message", data=Raw(data), sender=None, to="x")
+    assert Gowsev.broadcast(direct, "") == body
+    assert Frames().send(direct) == body
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Connected(connection="c", application="a", user=ANN, ping=25, version=1),
+        Joined(room="news", user=ANN),
+        Left(room="news", user=ANN, reason="left"),
+        Members(room="news", count=201, joined=[], left=[]),
+        Removed(room="news", reason="kicked"),
+        Closing(code=4000, message="The server restarts."),
+    ],
+)
+def test_it_is_silent_about_all_else(event: Event) -> None:
+    assert Gowsev().send(event) is None
+    assert Gowsev.broadcast(event, "") is None
+    assert Frames().send(event) is None
+
+
+# Bare frames -----------------------------------------------------------------------------------------
+
+
+def test_bare_frames_go_to_the_extension_as_they_came() -> None:
+    bare = Gowsev().bare()
+    assert list(bare.receive("subscribe:ä")) == [Receive(data="subscribe:ä".encode())]
+    assert list(bare.receive(b"\xff")) == [Receive(data=b"\xff")]
+
+
+def test_nothing_is_answered_to_bare_frames() -> None:
+    bare = Gowsev().bare()
+    assert bare.send(Reply(id=None, data={})) is None
+    assert bare.send(Error(code=BadRequest.code, message="No.")) is None
+    assert type(bare).broadcast(said(b'"in a room"'), "") is None
+
+
+def test_bare_frames_are_the_same_door() -> None:
+    bare = Gowsev().bare()
+    assert load_protocol(bare.name) is Gowsev
+    assert (bare.binary, bare.anonymous) == (Gowsev.binary, Gowsev.anonymous) == (True, True)
+    assert bare.bare() is bare

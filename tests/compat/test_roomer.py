@@ -1,0 +1,415 @@
+"""The roomer protocol's codec, against its own frames written by hand."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgspec import UNSET, Raw
+
+from rooms.compat.roomer import LONGEST_ID, RESERVED, Roomer
+from rooms.protocol.commands import Leave, Ping, Pong, Request
+from rooms.protocol.compat_commands import Enter, Offer, SendDirect
+from rooms.protocol.errors import CloseCode, ProtocolError
+from rooms.protocol.events import (
+    Closing,
+    Connected,
+    Direct,
+    Error,
+    Event,
+    Joined,
+    Left,
+    Members,
+    Message,
+    Rejoined,
+    Removed,
+    Reply,
+    RoomAdded,
+    RoomInfo,
+    RoomRemoved,
+)
+from rooms.protocol.payload import to_bytes
+from rooms.protocol.results import JoinData, RoomDetails, SentData, You
+from rooms.protocol.types import User
+
+ID = "6b1f6f0e-6c4b-4d3f-9a53-2f6f0c7d8e11"
+SELF = User(name=ID, id=f"guest-{ID}", guest=True)
+ANN = User(name="ann", id="1", guest=False)
+
+Field = str | bytes
+
+
+def frame(*fields: Field) -> bytes:
+    """Fields, each after its length."""
+    texts = [field.encode() if isinstance(field, str) else field for field in fields]
+    return b"".join(struct.pack(">I", len(text)) + text for text in texts)
+
+
+def read(frame: str | bytes) -> list[Request | Error]:
+    return list(Roomer().receive(frame))
+
+
+def connected() -> tuple[Roomer, Enter]:
+    """A codec, and what it asks for its client to begin with."""
+    roomer = Roomer()
+    (request,) = roomer.connected(ID)
+    assert isinstance(request, Enter)
+    return roomer, request
+
+
+def asked(roomer: Roomer, event: str, room: str) -> Any:
+    """What a client's own frame for coming in or going out asks; its id is what is answered."""
+    (request,) = roomer.receive(frame(room, event, ID, ID, ID))
+    assert isinstance(request, Enter | Leave)
+    assert request.id is not None
+    return request
+
+
+def join_data(room: str, *members: User, past: Message | None = None) -> JoinData:
+    messages = [past] if past else []
+    you = You(send=True, moderate=False)
+    return JoinData(
+        room=RoomDetails(name=room, title="", mode="open", owner=None, max_members=None, you=you),
+        members=list(members),
+        count=len(members),
+        state=messages,
+        messages=messages,
+        recovered=False,
+        position=None,
+    )
+
+
+def entered(room: str) -> Roomer:
+    """The codec of a client that is in a room."""
+    roomer, _ = connected()
+    request = asked(roomer, "join", room)
+    assert roomer.send(Reply(id=request.id, data=join_data(room, SELF))) is not None
+    return roomer
+
+
+def refusal(request: Request, code: str, *, retry: bool = False) -> Error:
+    assert request.id is not None
+    return Error(id=request.id, code=code, message="No.", retry=retry)
+
+
+def message(**fields: Any) -> Message:
+    usual: dict[str, Any] = {"room": "lobby", "event": "chat", "sender": ANN, "data": Raw(b'"Hello"')}
+    return Message(**{**usual, "seq": 1, "time": "t", **fields})
+
+
+# Reading -----------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_contract() -> None:
+    data = bytes.fromhex("000000056c6f6262790000000463686174" + "00000000" + "00000024") + ID.encode()
+    data += bytes.fromhex("0000000b") + b"Hello room!"
+    assert read(data) == [Offer(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)]
+
+
+def test_whoever_connects_comes_into_root() -> None:
+    _, request = connected()
+    assert (request.room, request.make, request.again) == ("root", "always", "announce")
+    assert request.id is not None
+
+
+@pytest.mark.parametrize("rest", [("", "", ""), (ID, ID, ID), ("ann", "", "{}")])
+def test_join_and_leave_whatever_goes_along(rest: tuple[str, str, str]) -> None:
+    (join,) = read(frame("lobby", "join", *rest))
+    assert isinstance(join, Enter)
+    assert (join.room, join.make, join.again) == ("lobby", "on_demand", "announce")
+    (leave,) = read(frame("lobby", "leave", *rest))
+    assert isinstance(leave, Leave)
+    assert leave.room == "lobby"
+
+
+def test_requests_that_are_answered_have_ids_of_their_own() -> None:
+    roomer, root = connected()
+    ids = [
+        root.id,
+        asked(roomer, "join", "a").id,
+        asked(roomer, "join", "a").id,
+        asked(roomer, "leave", "a").id,
+    ]
+    assert len(set(ids)) == 4
+
+
+def test_a_recipient_makes_a_message_direct() -> None:
+    assert read(frame("lobby", "chat", "ann", "forged", b"\xff")) == [
+        SendDirect(room="lobby", event="chat", data=Raw(b'{"base64":"/w=="}'), to="ann")
+    ]
+
+
+def test_the_sender_is_not_told_its_own_message() -> None:
+    (request,) = read(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
+    assert request == Offer(room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False)
+
+
+def test_an_event_may_have_an_empty_name() -> None:
+    assert read(frame("lobby", "", "", "", "")) == [
+        Offer(room="lobby", event="", data=Raw(b'""'), echo=False)
+    ]
+
+
+@pytest.mark.parametrize("to", ["", ID])
+@pytest.mark.parametrize("event", sorted(RESERVED))
+def test_what_only_the_server_says_is_dropped(event: str, to: str) -> None:
+    assert read(frame("lobby", event, to, "", ID)) == []
+
+
+def test_the_reserved_names_are_those_of_the_contract() -> None:
+    assert RESERVED | {"join", "leave"} == {
+        *("close", "join", "join_ack", "leave", "leave_ack", "member_left", "new_member", "open")
+    }
+
+
+@pytest.mark.parametrize("room", ["", "x" * 129, "a\nb", "a\0", "\x7f", "a\x85"])
+@pytest.mark.parametrize(("event", "to"), [("join", ID), ("leave", ID), ("chat", ""), ("chat", "ann")])
+def test_a_frame_for_a_room_of_no_lawful_name_is_dropped(room: str, event: str, to: str) -> None:
+    assert read(frame(room, event, to, "", "")) == []
+
+
+@pytest.mark.parametrize(
+    "room", [" ", " v-Case", "x" * 128, "🦊" * 70, "Zürich – 東京", "cafe\u0301", "\u200b"]
+)
+def test_room_names_are_taken_as_they_are(room: str) -> None:
+    (request,) = read(frame(room, "join", "", "", ""))
+    assert isinstance(request, Enter)
+    assert request.room == room
+
+
+@pytest.mark.parametrize("event", ["e" * 65, "a\0b"])
+def test_a_frame_with_no_lawful_event_is_dropped(event: str) -> None:
+    assert read(frame("lobby", event, "", "", "")) == []
+
+
+@pytest.mark.parametrize("event", ["e" * 1024, "a\0b"])
+def test_what_is_said_to_one_may_be_called_almost_anything(event: str) -> None:
+    (request,) = read(frame("lobby", event, "ann", "", "x"))
+    assert request == SendDirect(room="lobby", event=event, data=Raw(b'"x"'), to="ann")
+    assert read(frame("lobby", event + "e" * 1023, "ann", "", "")) == []
+
+
+def test_a_recipient_who_cannot_be_is_not_looked_for() -> None:
+    assert read(frame("lobby", "chat", "n" * (LONGEST_ID + 1), "", "")) == []
+    assert len(read(frame("lobby", "chat", "n" * LONGEST_ID, "", ""))) == 1
+
+
+WHOLE = frame("root", "note", "", "", "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 19,
+        b"\x80" + b"\0" * 19,
+        b"\0\0\0\xffroot\0\0\0\x04note" + b"\0" * 8 + b"\0\0\0\x01x",
+        WHOLE + b"\0",
+        WHOLE + WHOLE,
+        WHOLE[:-1],
+        b"\xff\xff\xff\xff" * 5,
+        frame("root", "note", "", ""),
+        frame(b"\xff", "note", "", "", ""),
+        frame("root", b"\xed\xa0\x80", "", "", ""),
+        frame("root", "note", b"\xc3", "", ""),
+        frame("root", "note", "", b"\xc3", ""),
+        "hello, this is not a frame at all",
+        "",
+    ],
+)
+def test_a_malformed_frame_ends_the_connection(data: str | bytes) -> None:
+    with pytest.raises(ProtocolError) as raised:
+        read(data)
+    assert raised.value.close_code is CloseCode.BAD_FRAME
+
+
+def test_a_text_frame_is_read_by_its_bytes() -> None:
+    binary = frame("Zürich", "note", "", "", "ü")
+    assert read(binary.decode()) == read(binary)
+    assert read(binary) == [Offer(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)]
+
+
+def test_the_shortest_frame_is_lawful_but_names_no_room() -> None:
+    assert read(b"\0" * 20) == []
+
+
+# Writing -----------------------------------------------------------------------------------------
+
+
+def test_the_answer_to_coming_in() -> None:
+    roomer, root = connected()
+    answer = roomer.send(Reply(id=root.id, data=join_data("root", ANN, SELF)))
+    assert answer == frame("root", "join_ack", "", ID, f'["ann","{ID}"]')
+
+
+def test_what_was_said_before_is_not_told() -> None:
+    roomer, _ = connected()
+    request = asked(roomer, "join", "lobby")
+    answer = roomer.send(Reply(id=request.id, data=join_data("lobby", SELF, past=message(state=True))))
+    assert answer == frame("lobby", "join_ack", "", ID, f'["{ID}"]')
+
+
+def test_the_answer_to_going_out() -> None:
+    roomer = entered("lobby")
+    request = asked(roomer, "leave", "lobby")
+    assert roomer.send(Reply(id=request.id, data={})) == frame("lobby", "leave_ack", "", ID, ID)
+
+
+def test_who_never_was_in_is_told_to_be_out_as_well() -> None:
+    roomer, _ = connected()
+    request = asked(roomer, "leave", "lobby")
+    assert roomer.send(refusal(request, "not_member")) == frame("lobby", "leave_ack", "", ID, ID)
+
+
+@pytest.mark.parametrize("code", ["rejected", "rate_limited", "unavailable", "internal_error"])
+def test_who_may_not_go_out_stays_in(code: str) -> None:
+    roomer = entered("lobby")
+    assert roomer.send(refusal(asked(roomer, "leave", "lobby"), code)) is None
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["room_not_found", "room_full", "banned", "bad_password", "rejected", "rate_limited", "unavailable"],
+)
+def test_who_may_not_come_in_is_told_to_be_out(code: str) -> None:
+    roomer, root = connected()
+    assert roomer.send(refusal(root, code)) == frame("root", "leave_ack", "", ID, ID)
+    request = asked(roomer, "join", "lobby")
+    assert roomer.send(refusal(request, code)) == frame("lobby", "leave_ack", "", ID, ID)
+
+
+def test_who_is_in_and_may_not_come_in_again_stays_in() -> None:
+    roomer = entered("lobby")
+    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "rate_limited")) is None
+    assert roomer.send(Removed(room="lobby", reason="kicked")) is not None
+    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+
+
+def test_who_has_left_and_may_not_come_in_again_is_told_to_be_out() -> None:
+    roomer = entered("lobby")
+    roomer.send(Reply(id=asked(roomer, "leave", "lobby").id, data={}))
+    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+
+
+def test_each_request_is_answered_once() -> None:
+    roomer, _ = connected()
+    request = asked(roomer, "join", "lobby")
+    answer = Reply(id=request.id, data=join_data("lobby", SELF))
+    assert roomer.send(answer) is not None
+    assert roomer.send(answer) is None
+    assert roomer.send(refusal(request, "unavailable")) is None
+
+
+def test_who_is_put_out_is_told_to_be_out() -> None:
+    roomer = entered("lobby")
+    for reason in ("kicked", "banned", "closed", "logged_out"):
+        removed = Removed(room="lobby", reason=reason, message="Out.")
+        assert roomer.send(removed) == frame("lobby", "leave_ack", "", ID, ID)
+
+
+def test_who_comes_and_goes() -> None:
+    for event in (Joined(room="lobby", user=ANN), Rejoined(room="lobby", user=ANN)):
+        assert Roomer.broadcast(event, "chat") == frame("lobby", "new_member", "", "", "ann")
+    left = Left(room="lobby", user=ANN, reason="kicked")
+    assert Roomer.broadcast(left, "chat") == frame("lobby", "member_left", "", "", "ann")
+    assert Roomer.broadcast(Members(room="lobby", count=201, joined=[], left=[]), "chat") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (message(), frame("lobby", "chat", "", "ann", "Hello")),
+        (message(sender=None), frame("lobby", "chat", "", "", "Hello")),
+        (message(to=["ben"]), frame("lobby", "chat", "ben", "ann", "Hello")),
+        (message(to=["ben", "ann"]), frame("lobby", "chat", "", "ann", "Hello")),
+        (message(to=[]), frame("lobby", "chat", "", "ann", "Hello")),
+        (message(event=""), frame("lobby", "", "", "ann", "Hello")),
+        (message(room="東京", event="é"), frame("東京", "é", "", "ann", "Hello")),
+        (message(data=Raw(b'{"x": 1}')), frame("lobby", "chat", "", "ann", '{"x": 1}')),
+        (message(data=Raw(b'{"base64":"AP8="}')), frame("lobby", "chat", "", "ann", b"\x00\xff")),
+        (message(data=Raw(b'""')), frame("lobby", "chat", "", "ann", "")),
+        (message(words=Raw(b"{}"), state=True), frame("lobby", "chat", "", "ann", "Hello")),
+    ],
+)
+def test_what_members_are_told(said: Message, told: bytes) -> None:
+    assert Roomer.broadcast(said, "chat") == told
+    assert entered("lobby").send(said) == told
+
+
+def test_what_is_said_to_one_alone() -> None:
+    direct = Direct(room="lobby", event="whisper", data=Raw(b'"only you"'), sender=ANN, to=ID)
+    told = frame("lobby", "whisper", ID, "ann", "only you")
+    assert Roomer.broadcast(direct, "chat") == told
+    assert entered("lobby").send(direct) == told
+    server = Direct(room="root", event="answer", data=Raw(b"1"), sender=None, to=ID)
+    assert Roomer.broadcast(server, "chat") == frame("root", "answer", ID, "", "1")
+
+
+INFO = RoomInfo(name="lobby", title="", members=1, max_members=None, mode="open")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Connected(connection=ID, application="chat", user=SELF, ping=25, version=1),
+        Reply(id=None, data=SentData(seq=1, time="t")),
+        Reply(id=77, data=join_data("lobby", SELF)),
+        Error(id=UNSET, code="not_member", message="No."),
+        Error(id=77, code="not_member", message="No."),
+        Ping(),
+        Pong(),
+        RoomAdded(room=INFO),
+        RoomRemoved(room="lobby"),
+        Closing(code=4000, message="Bye."),
+    ],
+)
+def test_of_anything_else_it_is_silent(event: Event | Request) -> None:
+    assert entered("lobby").send(event) is None
+
+
+# Anything ----------------------------------------------------------------------------------------
+
+room_names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
+event_names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64)
+
+
+@given(st.binary(max_size=60) | st.text(max_size=60))
+@example("\ud800")
+def test_no_frame_does_more_than_end_the_connection(data: str | bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        read(data)
+
+
+@given(st.lists(st.binary(max_size=8), min_size=5, max_size=5), st.integers(0, 80), st.integers(0, 255))
+def test_no_frame_with_a_wrong_byte_does_more_than_end_the_connection(
+    fields: list[bytes], place: int, byte: int
+) -> None:
+    data = bytearray(frame(*fields))
+    data[place % len(data)] = byte
+    with contextlib.suppress(ProtocolError):
+        read(bytes(data))
+
+
+@given(room_names, event_names, st.binary(max_size=60))
+def test_what_one_says_the_others_hear(room: str, event: str, payload: bytes) -> None:
+    if event in RESERVED | {"join", "leave"}:
+        return
+    (request,) = read(frame(room, event, "", "forged", payload))
+    assert isinstance(request, Offer)
+    said = message(room=request.room, event=request.event, data=request.data, sender=SELF)
+    assert Roomer.broadcast(said, "chat") == frame(room, event, "", ID, payload)
+    assert to_bytes(request.data) == payload
+
+
+@given(room_names, event_names, st.binary(max_size=60))
+def test_what_is_said_to_one_is_heard_as_it_is(room: str, event: str, payload: bytes) -> None:
+    if event in RESERVED | {"join", "leave"}:
+        return
+    (request,) = read(frame(room, event, "ann", "", payload))
+    assert isinstance(request, SendDirect)
+    direct = Direct(room=request.room, event=request.event, data=request.data, sender=SELF, to=request.to)
+    assert Roomer.broadcast(direct, "chat") == frame(room, event, "ann", ID, payload)

@@ -1,0 +1,93 @@
+"""Engines in the test's own event loop. Imports of Django wait until it is set up."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rooms.extensions import Extension
+    from rooms.models import Application
+    from rooms.node.node import Node
+    from tests.node.wires import Wire
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    """The channel layer, fresh and empty."""
+    from channels.layers import channel_layers
+
+    from tests.node.wires import Wire
+
+    wire = Wire()
+    before = channel_layers.set("default", wire)
+    yield wire
+    channel_layers.set("default", before)
+
+
+@pytest.fixture
+def chat(transactional_db: None, wire: Wire) -> Application:
+    """An application where everything is allowed and history is in memory."""
+    from rooms.models import Application
+
+    return Application.objects.create(
+        name="chat", rooms_on_demand=True, rooms_stay=True, history="memory", request_rate=0
+    )
+
+
+@pytest.fixture
+async def make_node(chat: Application) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
+    """Starts an engine with these settings: another process, as far as the others can tell."""
+    from rooms.conf import get_settings
+    from rooms.node.node import Node
+
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> Node:
+            node = Node(dataclasses.replace(get_settings(), **settings))
+            stack.push_async_callback(node.stop)
+            await node.start()
+            return node
+
+        yield make
+
+
+@pytest.fixture
+async def node(chat: Application) -> AsyncIterator[Node]:
+    """The engine that serves this process."""
+    from rooms.node.node import Node
+
+    node = await Node.serving()
+    yield node
+    await node.stop()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of grace periods; ``clock.now`` moves it."""
+    from rooms.node import context
+
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(context, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.fixture
+def installed() -> Iterator[Callable[[type[Extension]], str]]:
+    """Registers an extension for this test; returns the name that rows hold."""
+    from rooms.extensions import register, registry
+
+    classes: list[type[Extension]] = []
+
+    def install(extension: type[Extension]) -> str:
+        classes.append(register(extension))
+        return next(name for name in registry.names() if registry.find(name) is extension)
+
+    yield install
+    for extension in classes:
+        registry.unregister(extension)

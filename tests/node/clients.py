@@ -1,0 +1,146 @@
+"""A client without a socket: what it asks goes straight to the operation, what it hears comes out
+of its outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from rooms.consumers import operations
+from rooms.extensions import Extension
+from rooms.hub.connection import Connection
+from rooms.hub.send_queue import SendQueueLimits
+from rooms.node.node import Node
+from rooms.protocol import errors
+from rooms.protocol.commands import Join, ListMembers, Login, Request, Send
+from rooms.protocol.errors import RoomsError
+from rooms.protocol.native import Native
+
+# What the fixtures of these names give.
+Install = Callable[[type[Extension]], str]
+MakeEngine = Callable[..., Awaitable[Node]]
+
+# Nothing takes so long but a test that waits for what never comes.
+PATIENCE = 20
+
+
+_ERRORS: dict[str, type[RoomsError]] = {
+    each.code: each
+    for each in vars(errors).values()
+    if isinstance(each, type) and issubclass(each, RoomsError)
+}
+
+
+class Client:
+    """One connection of an engine. ``heard`` is all it was told so far, in order."""
+
+    def __init__(self, node: Node, *, application: str = "chat", address: str = "", **limits: int) -> None:
+        self.node = node
+        self.heard: list[dict[str, Any]] = []
+        self._woken = asyncio.Event()
+        self._ids = itertools.count(1)
+        self._operations = operations(node)
+        self.connection = Connection(
+            uuid.uuid4().hex,
+            Native(),
+            application=application,
+            address=address,
+            limits=SendQueueLimits(**limits),
+            wake=self._woken.set,
+        )
+
+    @classmethod
+    async def named(cls, node: Node, name: str, *rooms: str, **options: Any) -> Self:
+        """One who is logged in as a guest, and in these rooms."""
+        client = cls(node, **options)
+        await client.connect()
+        await client.ask(Login(name=name))
+        for room in rooms:
+            await client.ask(Join(room=room))
+        return client
+
+    async def connect(self, user: Any = None) -> None:
+        await self.node.connect(self.connection, user, lambda: None)
+
+    def disconnect(self) -> None:
+        """The socket is gone."""
+        self.node.disconnect(self.connection)
+
+    async def ask(self, request: Request) -> Any:
+        """Have a request carried out; the data of its reply. Raises what the operation raises."""
+        id = next(self._ids)
+        await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))
+        await self.connection.answered()
+        self.listen()
+        answer = next((frame for frame in self.heard if frame.get("id") == id), {})
+        if answer.get("type") == "error":
+            raise _ERRORS[answer["code"]](answer["message"])
+        return answer.get("data")
+
+    async def say(self, room: str, data: Any, **options: Any) -> Any:
+        return await self.ask(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))
+
+    def listen(self) -> list[dict[str, Any]]:
+        """What came since the last look."""
+        self._woken.clear()
+        lines = [line for frame in self.connection.take() for line in frame.split(b"\n")]
+        new = [json.loads(line) for line in lines]
+        self.heard += new
+        return new
+
+    def told(self, *kinds: str) -> list[dict[str, Any]]:
+        """Of all it was told, what is of these types."""
+        self.listen()
+        return [frame for frame in self.heard if frame["type"] in kinds]
+
+    def messages(self) -> list[Any]:
+        """The data of all messages that it was told."""
+        return [frame["data"] for frame in self.told("message")]
+
+    async def until(self, done: Callable[[], Any]) -> None:
+        """Wait, frame by frame, until something is so."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                self.listen()
+                if done():
+                    return
+                await self._woken.wait()
+
+    @property
+    def closed(self) -> int | None:
+        """The code that the server closes it with."""
+        return self.connection.close_code
+
+
+async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+    """The error with which something that is asked is refused."""
+    with pytest.raises(error) as raised:
+        await asking
+    return raised.value
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(PATIENCE):
+        await event.wait()
+
+
+async def present(client: Client, room: str) -> list[str]:
+    """The names of those who are in a room, as this client is told."""
+    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
+
+
+async def let_time_pass(node: Node, clock: SimpleNamespace) -> None:
+    """Whatever is due within an hour is carried out, as the heartbeat does."""
+    await node.parts.tasks.settle()
+    clock.now += 3600
+    for action in node.parts.departures.due():
+        node.parts.tasks.spawn(node.parts.departures.in_turn(action))
+    await node.parts.tasks.settle()

@@ -1,0 +1,426 @@
+"""What open sockets hear when a row changes: here, and in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+from unittest import mock
+
+import pytest
+from django import forms
+from django.contrib.auth.models import Group, User
+
+from rooms.conf import load_protocol
+from rooms.extensions import Extension, LeaveEvent, MessageEvent, message
+from rooms.models import Application, Ban, Room
+from rooms.node import invalidation
+from rooms.node.control_messages import ApplicationChanged, RoomChanged
+from rooms.node.node import Node
+from rooms.protocol.commands import Join, ListMembers, ListRooms, Login
+from rooms.protocol.errors import NotMember, RoomNotFound, Unavailable
+from tests.node.clients import Client, let_time_pass
+from tests.node.peers import Peer
+from tests.node.wires import Wire
+
+Install = Callable[[type[Extension]], str]
+MakeEngine = Callable[..., Awaitable[Node]]
+
+
+@pytest.fixture
+async def lobby(chat: Application) -> Room:
+    return await Room.objects.acreate(application=chat, name="lobby", title="Lobby")
+
+
+async def in_lobby(node: Node, *names: str) -> list[Client]:
+    clients = [await Client.named(node, name, "lobby") for name in names]
+    for client in clients:
+        await client.ask(ListRooms())
+        client.listen()
+        client.heard.clear()
+    return clients
+
+
+async def saved(node: Node, row: Any, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(row, name, value)
+    await row.asave()
+    await node.parts.tasks.settle()
+
+
+def reasons(client: Client) -> list[tuple[str, str]]:
+    return [(frame["room"], frame["reason"]) for frame in client.told("removed")]
+
+
+async def test_a_deleted_room(node: Node, lobby: Room) -> None:
+    ann, bob = await in_lobby(node, "ann", "bob")
+    await lobby.adelete()
+    await node.parts.tasks.settle()
+    for client in (ann, bob):
+        assert reasons(client) == [("lobby", "closed")]
+        assert [frame["room"] for frame in client.told("room_removed")] == ["lobby"]
+        assert client.closed is None
+    with pytest.raises(NotMember):
+        await ann.say("lobby", 1)
+    # A new room of that name is another one.
+    data = await ann.ask(Join(room="lobby"))
+    assert (data["count"], data["messages"], data["room"]["title"]) == (1, [], "")
+
+
+async def test_a_renamed_room(node: Node, lobby: Room) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    await ann.say("lobby", "kept")
+    await saved(node, lobby, name="hall")
+    assert reasons(ann) == [("lobby", "closed")]
+    assert "hall" in ann.told("removed")[0]["message"]
+    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
+    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["hall"]
+    data = await ann.ask(Join(room="hall"))
+    assert [each["data"] for each in data["messages"]] == ["kept"]
+
+
+async def test_a_room_that_is_hidden_and_shown_again(node: Node, lobby: Room) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    await saved(node, lobby, listed=False)
+    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
+    await saved(node, lobby, title="Secret")
+    assert len(ann.told("room_removed", "room_added")) == 1
+    await saved(node, lobby, listed=True)
+    assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["Secret"]
+    assert reasons(ann) == []
+
+
+async def test_a_changed_room_stays_and_its_new_rules_hold(node: Node, lobby: Room) -> None:
+    ann, bob = await in_lobby(node, "ann", "bob")
+    await saved(node, lobby, title="Hall", mode="broadcast")
+    added = ann.told("room_added")[0]["room"]
+    assert (added["title"], added["mode"], added["members"]) == ("Hall", "broadcast", 2)
+    with pytest.raises(Exception, match="Only its owner speaks"):
+        await ann.say("lobby", 1)
+    assert reasons(ann) == reasons(bob) == []
+
+
+async def test_one_who_is_banned_from_a_room_is_put_out(node: Node, chat: Application, lobby: Room) -> None:
+    ann, bob = await in_lobby(node, "ann", "bob")
+    await Ban.objects.acreate(application=chat, room=lobby, guest="BOB", reason="spam")
+    await node.parts.tasks.settle()
+    assert reasons(bob) == [("lobby", "banned")]
+    assert [(f["user"]["name"], f["reason"]) for f in ann.told("left")] == [("bob", "kicked")]
+    assert reasons(ann) == []
+    assert bob.closed is None
+    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
+
+
+async def test_a_moderator_is_not_put_out(node: Node, chat: Application, lobby: Room) -> None:
+    (bob,) = await in_lobby(node, "bob")
+    bob.connection.moderator = True
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await node.parts.tasks.settle()
+    assert reasons(bob) == []
+
+
+async def test_one_who_is_banned_from_the_application_is_closed(node: Node, chat: Application) -> None:
+    ann, bob = await in_lobby(node, "ann", "bob")
+    await Ban.objects.acreate(application=chat, guest="bob")
+    await node.parts.tasks.settle()
+    assert (ann.closed, bob.closed) == (None, 4504)
+
+
+async def test_guests_go_at_once_where_only_users_may_enter_now(node: Node, chat: Application) -> None:
+    (bob,) = await in_lobby(node, "bob")
+    ann = Client(node)
+    await ann.connect(await User.objects.acreate_user("ann"))
+    stranger = Client(node)
+    await stranger.connect()
+    await saved(node, chat, entry="users")
+    # Who has yet to log in finds out then.
+    assert (ann.closed, bob.closed, stranger.closed) == (None, 4008, None)
+    assert bob.told("closing")[0]["message"] == "Only signed-in users may enter here."
+
+
+async def test_who_is_not_of_the_group_goes_where_only_its_members_may_enter_now(
+    node: Node, chat: Application
+) -> None:
+    drinkers, smokers = [await Group.objects.acreate(name=name) for name in ("drinkers", "smokers")]
+    clients = {}
+    for name, protocol in (("ann", "native"), ("bob", "native"), ("eve", "roomer"), ("dan", "roomer")):
+        row = await User.objects.acreate_user(name)
+        if name in {"ann", "eve"}:
+            await row.groups.aadd(drinkers)
+        peer = clients[name] = Peer(node, load_protocol(protocol)())
+        await node.connect(peer.connection, row, lambda: None)
+    guest = await Client.named(node, "guest")
+
+    def closed() -> list[str]:
+        return [name for name, peer in clients.items() if peer.connection.close_code == 4008]
+
+    await saved(node, chat, entry="group", group=drinkers)
+    assert (closed(), guest.closed) == (["bob", "dan"], 4008)
+    await saved(node, chat, group=smokers)
+    assert closed() == ["ann", "bob", "eve", "dan"]
+
+
+async def test_groups_that_cannot_be_read_are_read_later(
+    node: Node, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Client(node)
+    await ann.connect(await User.objects.acreate_user("ann"))
+    drinkers = await Group.objects.acreate(name="drinkers")
+
+    def down(*_: Any) -> None:
+        raise Unavailable("The database does not answer.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(invalidation, "_groups_of", down)
+        await saved(node, chat, entry="group", group=drinkers)
+        assert ann.closed is None
+    await let_time_pass(node, clock)
+    assert ann.closed == 4008
+
+
+async def test_what_was_asked_for_an_earlier_change_closes_nobody(
+    node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Client(node)
+    await ann.connect(await User.objects.acreate_user("ann"))
+
+    def slowly(*_: Any) -> dict[str, frozenset[int]]:
+        live = node.parts.directory.known_application("chat")
+        assert live is not None
+        live.record = replace(live.record, entry="anyone", group=None)
+        return {}
+
+    monkeypatch.setattr(invalidation, "_groups_of", slowly)
+    await saved(node, chat, entry="group", group=await Group.objects.acreate(name="drinkers"))
+    assert ann.closed is None
+
+
+async def test_lifting_a_ban_lets_in_again(node: Node, chat: Application, lobby: Room) -> None:
+    (bob,) = await in_lobby(node, "bob")
+    ban = await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await node.parts.tasks.settle()
+    await ban.adelete()
+    await node.parts.tasks.settle()
+    await bob.ask(Join(room="lobby"))
+
+
+async def test_a_room_with_bans_can_be_deleted(node: Node, chat: Application, lobby: Room) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    room = await Room.objects.aget(pk=lobby.pk)
+    await room.adelete()
+    await node.parts.tasks.settle()
+    assert reasons(ann) == [("lobby", "closed")]
+    assert not await Ban.objects.aexists()
+
+
+@pytest.mark.parametrize("how", ["disabled", "deleted", "renamed"])
+async def test_an_application_that_is_gone(node: Node, chat: Application, lobby: Room, how: str) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    if how == "deleted":
+        await Application.objects.filter(pk=chat.pk).adelete()
+        await node.parts.tasks.settle()
+    else:
+        await saved(node, chat, **({"enabled": False} if how == "disabled" else {"name": "talk"}))
+    assert ann.closed == 4509
+    late = Client(node)
+    await late.connect()
+    assert late.closed == 4509
+
+
+async def test_who_comes_to_a_door_that_is_shut_is_told_that_it_is(node: Node, chat: Application) -> None:
+    await saved(node, chat, protocols=["roomer"])
+    late = Client(node)
+    await late.connect()
+    assert (late.closed, late.connection.close_reason) == (
+        4509,
+        "Application chat does not let in native clients.",
+    )
+
+
+async def test_an_application_that_is_enabled_again(node: Node, chat: Application) -> None:
+    await saved(node, chat, enabled=False)
+    await saved(node, chat, enabled=True)
+    await Client.named(node, "ann", "lobby")
+
+
+async def test_what_an_application_says_holds_in_its_open_rooms(
+    node: Node, chat: Application, lobby: Room
+) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    await saved(node, chat, leave_grace=77, max_message_bytes=5)
+    live = node.parts.directory.known_room("chat", "lobby")
+    assert live is not None
+    assert (live.record.leave_grace, live.application.record.max_message_bytes) == (77, 5)
+    with pytest.raises(Exception, match="at most 5 bytes"):
+        await ann.say("lobby", "123456")
+
+
+async def test_a_room_whose_history_moves_has_its_members_come_again(node: Node, lobby: Room) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    await saved(node, lobby, history="database")
+    assert ann.closed == 4003
+
+
+class Adjustable(Extension):
+    class Settings(forms.Form):
+        size = forms.IntegerField(initial=1)
+
+    begun: ClassVar[list[str]] = []
+    left: ClassVar[list[str]] = []
+
+    async def init(self) -> None:
+        self.begun.append(self.application)
+
+    async def on_leave(self, event: LeaveEvent) -> None:
+        self.left.append(f"{event.reason} {event.user.name}")
+
+    @message("size")
+    async def size(self, event: MessageEvent) -> None:
+        event.reply({"size": self.settings["size"]})
+
+
+async def test_settings_of_an_extension_are_in_force_without_a_restart(
+    node: Node, lobby: Room, installed: Install
+) -> None:
+    Adjustable.begun.clear()
+    (ann,) = await in_lobby(node, "ann")
+    await saved(node, lobby, extension=installed(Adjustable))
+    assert (await ann.say("lobby", 0, event="size"))["size"] == 1
+    await saved(node, lobby, extension_settings={"size": 5})
+    assert (await ann.say("lobby", 0, event="size"))["size"] == 5
+    assert Adjustable.begun == ["chat"]
+    await saved(node, lobby, extension="")
+    await ann.say("lobby", 0, event="size")
+    assert ann.messages() == [0]
+
+
+async def test_extensions_hear_of_a_room_that_is_closed(node: Node, lobby: Room, installed: Install) -> None:
+    Adjustable.left.clear()
+    await saved(node, lobby, extension=installed(Adjustable))
+    await in_lobby(node, "ann", "bob")
+    await lobby.adelete()
+    await node.parts.tasks.settle()
+    assert sorted(Adjustable.left) == ["closed ann", "closed bob"]
+
+
+async def test_a_user_may_be_disconnected(node: Node, chat: Application) -> None:
+    from rooms import adisconnect
+
+    await Application.objects.acreate(name="other", history="memory")
+    row = await User.objects.acreate_user("ann")
+    clients = []
+    for application in ("chat", "chat", "other"):
+        clients.append(client := Client(node, application=application))
+        await client.connect(row)
+    bob = await Client.named(node, "bob")
+    await adisconnect(row, "other", message="Enough.")
+    await node.parts.tasks.settle()
+    assert [client.closed for client in clients] == [None, None, 4503]
+    assert clients[2].told("closing")[0]["message"] == "Enough."
+    await adisconnect(str(row.pk))
+    await node.parts.tasks.settle()
+    assert [client.closed for client in clients] == [4503, 4503, 4503]
+    assert bob.closed is None
+
+
+async def test_other_processes_hear_of_it(make_node: MakeEngine, chat: Application, lobby: Room) -> None:
+    """Rows are saved in a process without sockets; two others have them."""
+    one, two = await make_node(), await make_node()
+    (ann,), (bob,) = await in_lobby(one, "ann"), await in_lobby(two, "bob")
+    lobby.title = "Hall"
+    await lobby.asave()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.told("room_added"))
+        assert client.told("room_added")[0]["room"]["title"] == "Hall"
+    await lobby.adelete()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.told("room_removed"))
+        assert reasons(client) == [("lobby", "closed")]
+    chat.enabled = False
+    await chat.asave()
+    for client in (ann, bob):
+        await client.until(lambda client=client: client.closed == 4509)
+
+
+async def test_a_notice_that_got_lost_is_made_good(
+    make_node: MakeEngine, wire: Wire, chat: Application, lobby: Room
+) -> None:
+    node = await make_node()
+    wire.loses = lambda group, message: True
+    den, hall, kept = [
+        await Room.objects.acreate(application=chat, name=name) for name in ("den", "hall", "kept")
+    ]
+    (bob,) = await in_lobby(node, "bob")
+    for name in ("den", "hall", "kept"):
+        await bob.ask(Join(room=name))
+    bob.heard.clear()
+    await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
+    await den.adelete()
+    hall.name = "yard"
+    await hall.asave()
+    kept.title = "Kept"
+    await kept.asave()
+    assert sorted(bob.connection.memberships) == ["den", "hall", "kept", "lobby"]
+    await refreshed(node)
+    assert sorted(reasons(bob)) == [("den", "closed"), ("hall", "closed"), ("lobby", "banned")]
+    assert list(bob.connection.memberships) == ["kept"]
+    # Those who have asked for the list hear of it as well.
+    assert sorted(frame["room"] for frame in bob.told("room_removed")) == ["den", "hall"]
+    titles = [(frame["room"]["name"], frame["room"]["title"]) for frame in bob.told("room_added")]
+    assert sorted(titles) == [("kept", "Kept"), ("lobby", "Lobby"), ("yard", "")]
+    bob.heard.clear()
+    await refreshed(node)
+    assert bob.told("removed", "room_added", "room_removed") == []
+
+
+async def refreshed(node: Node) -> None:
+    """What is alive is read again, as it is twice a minute."""
+    await node.parts.directory.refresh()
+    await node.parts.tasks.settle()
+
+
+async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
+    node: Node, lobby: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ann,) = await in_lobby(node, "ann")
+    forget = mock.AsyncMock()
+    monkeypatch.setattr(node.parts.histories["memory"], "forget", forget)
+    await saved(node, lobby, application=await Application.objects.acreate(name="other"))
+    await refreshed(node)
+    assert reasons(ann) == [("lobby", "closed")]
+    # What was said in it moves along.
+    assert not forget.called
+
+
+async def test_notices_of_what_nobody_here_knows(node: Node) -> None:
+    await node.notices.handle(ApplicationChanged(application="nowhere"))
+    await node.notices.handle(RoomChanged(application="nowhere", room=1, name="x"))
+    await node.notices.handle(RoomChanged(application="chat", room=10**6, name="x"))
+    await node.notices.handle(RoomChanged(application="chat", room=10**6, name="x", deleted=True))
+
+
+async def test_a_backend_that_is_down_is_logged(
+    node: Node, lobby: Room, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await in_lobby(node, "ann")
+
+    async def down(*_: Any) -> None:
+        raise RoomNotFound("The database does not answer.")
+
+    monkeypatch.setattr(node.parts.directory, "reload_room", down)
+    await saved(node, lobby, title="x")
+    assert "could not be carried out" in caplog.text
+
+
+async def test_a_login_after_a_rename_of_the_user_is_refused_nothing(node: Node) -> None:
+    row = await User.objects.acreate_user("ann")
+    client = Client(node)
+    await client.connect(row)
+    token = (await client.ask(Login()))["token"]
+    row.username = "anna"
+    await row.asave()
+    again = Client(node)
+    await again.connect()
+    assert (await again.ask(Login(token=token)))["user"]["name"] == "anna"

@@ -1,0 +1,246 @@
+"""The parts together: connecting, being gone, and what is asked from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from rooms.extensions import ConnectionEvent, Extension
+from rooms.models import Application, Room
+from rooms.node.node import Node
+from rooms.presence import Departure
+from rooms.protocol.commands import Join, ListRooms, Ping, Pong
+from rooms.protocol.errors import RoomNotFound, Unavailable, UserNotFound
+from rooms.protocol.types import User
+from tests.node.clients import Client
+
+MakeEngine = Callable[..., Awaitable[Node]]
+Install = Callable[[type[Extension]], str]
+PUBLISHED: dict[str, Any] = {"event": "news", "to": None, "state": False, "volatile": False}
+
+
+async def connected(node: Node, **options: Any) -> Client:
+    client = Client(node, **options)
+    await client.connect()
+    return client
+
+
+# Life --------------------------------------------------------------------------------------------
+
+
+async def test_all_connections_of_a_process_have_one_engine(node: Node) -> None:
+    assert Node.running() is node
+    assert await asyncio.gather(*(Node.serving() for _ in range(3))) == [node] * 3
+
+
+async def test_after_its_end_there_is_none(chat: Application) -> None:
+    node = await Node.serving()
+    client = await Client.named(node, "ann", "lobby")
+    await node.stop()
+    assert Node.running() is None
+    assert client.closed == 4000
+    another = await Node.serving()
+    assert another is not node
+    await another.stop()
+
+
+async def test_a_start_that_fails_is_tried_again(chat: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(self: Node) -> None:
+        raise Unavailable("The layer is down.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "start", fail)
+        with pytest.raises(Unavailable):
+            await Node.serving()
+    node = await Node.serving()
+    assert Node.running() is node
+    await node.stop()
+
+
+async def test_nothing_is_left_of_those_who_are_gone(node: Node, clock: SimpleNamespace) -> None:
+    clients = [await Client.named(node, f"user {n}", "lobby", address="10.0.0.1") for n in range(3)]
+    await clients[0].ask(ListRooms())
+    groups = node.parts.hub.groups()
+    assert 3 in await node.parts.presence.counts(groups)
+    for client in clients:
+        client.disconnect()
+        client.disconnect()
+    await node.parts.tasks.settle()
+    clock.now += 3600
+    for action in node.parts.departures.due():
+        await action()
+    await node.parts.tasks.settle()
+    assert node.connections == {}
+    assert node.parts.hub.groups() == []
+    assert not node._addresses._open
+    assert set(await node.parts.presence.counts(groups)) == {0}
+
+
+# Connecting --------------------------------------------------------------------------------------
+
+
+async def test_the_first_word(node: Node) -> None:
+    client = await connected(node)
+    assert client.listen() == [
+        {
+            "type": "connected",
+            "connection": client.connection.id,
+            "application": "chat",
+            "user": None,
+            "ping": 25,
+            "version": 1,
+        }
+    ]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "x" * 1000, "disabled"])
+async def test_an_application_that_is_not_there(node: Node, name: str) -> None:
+    await Application.objects.acreate(name="disabled", enabled=False)
+    client = await connected(node, application=name)
+    assert client.closed == 4509
+    assert [frame["type"] for frame in client.listen()] == ["closing"]
+    assert len(client.connection.close_reason) < 123
+    client.disconnect()
+
+
+async def test_so_many_connections_from_one_address(node: Node, chat: Application) -> None:
+    chat.max_connections_per_address = 2
+    await chat.asave()
+    await node.parts.tasks.settle()
+    first, _, third = [await connected(node, address="10.0.0.1") for _ in range(3)]
+    other = await connected(node, address="10.0.0.2")
+    assert (first.closed, third.closed, other.closed) == (None, 4505, None)
+    third.disconnect()
+    assert (await connected(node, address="10.0.0.1")).closed == 4505
+    first.disconnect()
+    assert (await connected(node, address="10.0.0.1")).closed is None
+
+
+async def test_ping_and_pong(node: Node) -> None:
+    client = await connected(node)
+    client.listen()
+    await client.ask(Ping())
+    assert client.told("pong")[0]["id"] == 1
+    await client.ask(Pong())
+    assert client.listen() == []
+
+
+class Hallway(Extension):
+    calls: ClassVar[list[str]] = []
+
+    def note(self, what: str, event: ConnectionEvent) -> None:
+        self.calls.append(f"{what} {event.user.name if event.user else None} {event.address}")
+
+    async def on_connect(self, event: ConnectionEvent) -> None:
+        self.note("connect", event)
+
+    async def on_login(self, event: ConnectionEvent) -> None:
+        self.note("login", event)
+
+    async def on_logout(self, event: ConnectionEvent) -> None:
+        self.note("logout", event)
+
+    def on_disconnect(self, event: ConnectionEvent) -> None:  # type: ignore[override]
+        self.note("disconnect", event)
+        raise ValueError("nobody is harmed")
+
+
+async def test_an_extension_hears_of_connections(chat: Application, installed: Install) -> None:
+    from rooms.protocol.commands import Login, Logout
+
+    Hallway.calls.clear()
+    chat.extension = installed(Hallway)
+    await chat.asave()
+    async with await Node.serving() as node:
+        client = await connected(node, address="10.0.0.1")
+        await client.ask(Login(name="ann"))
+        await client.ask(Logout())
+        await client.ask(Login(name="bob"))
+        client.disconnect()
+        await node.parts.tasks.settle()
+    assert Hallway.calls == [
+        *("connect None 10.0.0.1", "login ann 10.0.0.1", "logout ann 10.0.0.1", "login bob 10.0.0.1"),
+        "disconnect bob 10.0.0.1",
+    ]
+
+
+# From outside ------------------------------------------------------------------------------------
+
+
+async def test_publishing(node: Node) -> None:
+    ann = await Client.named(node, "ann", "lobby")
+    message = await node.services.publish("chat", "lobby", {"a": [1]}, **PUBLISHED)
+    (told,) = ann.told("message")
+    assert (told["event"], told["data"], told["from"], told["seq"]) == ("news", {"a": [1]}, None, message.seq)
+    assert told["time"] == message.time
+
+
+async def test_publishing_to_some(node: Node) -> None:
+    ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
+    await node.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": ("ann",)})
+    await node.services.publish("chat", "lobby", 2, **{**PUBLISHED, "to": "bob"})
+    assert (ann.messages(), bob.messages()) == ([1], [2])
+    with pytest.raises(UserNotFound):
+        await node.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": "eve"})
+
+
+async def test_publishing_where_nothing_is(node: Node, chat: Application) -> None:
+    await node.services.publish("chat", "new", 1, **PUBLISHED)
+    assert (await Room.objects.aget()).name == "new"
+    chat.rooms_on_demand = False
+    await chat.asave()
+    await node.parts.tasks.settle()
+    for application, room in (("chat", "newer"), ("nowhere", "new")):
+        with pytest.raises(RoomNotFound):
+            await node.services.publish(application, room, 1, **PUBLISHED)
+        with pytest.raises(RoomNotFound):
+            await node.services.members(application, room)
+        with pytest.raises(RoomNotFound):
+            await node.services.history(application, room, 9)
+
+
+async def test_members_and_history(node: Node) -> None:
+    ann, _ = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
+    for number in range(3):
+        await ann.say("lobby", number)
+    assert [user.name for user in await node.services.members("chat", "lobby")] == ["ann", "bob"]
+    assert [message.value for message in await node.services.history("chat", "lobby", 2)] == [1, 2]
+
+
+async def test_an_engine_that_was_not_started_publishes_to_the_others(
+    make_node: MakeEngine, chat: Application
+) -> None:
+    await Room.objects.acreate(application=chat, name="kept", history="database")
+    serving = await make_node()
+    ann = await Client.named(serving, "ann", "kept")
+    async with Node() as outside:
+        await outside.services.publish("chat", "kept", "from outside", **PUBLISHED)
+    await ann.until(lambda: ann.messages() == ["from outside"])
+    assert ann.told("message")[0]["seq"] == 1
+
+
+async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = await Client.named(node, "ann", "lobby")
+    ghost = User(name="ghost", id="guest-9", guest=True)
+    group = ann.connection.memberships["lobby"].group
+
+    async def beat() -> list[Departure]:
+        return [Departure("application.1", ghost), Departure("room.999999", ghost), Departure(group, ghost)]
+
+    monkeypatch.setattr(node.parts.presence, "beat", beat)
+    await node.departing.beat()
+    await node.parts.tasks.settle()
+    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
+
+
+async def test_the_regular_sweep(node: Node) -> None:
+    ann = await Client.named(node, "ann", "lobby")
+    await node._sweep()
+    await ann.ask(Join(room="lobby"))
+    assert (await ann.say("lobby", 1))["seq"] == 1

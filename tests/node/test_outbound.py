@@ -1,0 +1,458 @@
+"""Services that an extension dials, with a real service on the other side."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from rooms.extensions import Extension
+from rooms.node.node import Node
+from rooms.node.outbound_connections import MOST_DIALS, OutboundConnection
+from rooms.protocol.errors import CloseCode, UnknownConnection
+from tests.accepting import accept_no_more
+from tests.node.clients import PATIENCE, Client
+from tests.node.conftest import chat, installed, wire
+
+if TYPE_CHECKING:
+    from rooms.models import Application
+
+__all__ = ["chat", "installed", "wire"]
+
+Put = Callable[[type[Extension]], Awaitable[None]]
+
+
+class Session:
+    """Another service: notes who calls; what is heard from them comes out of ``calls[…]``."""
+
+    def __init__(self) -> None:
+        self.calls: asyncio.Queue[ServerConnection] = asyncio.Queue()
+        self.port = 0
+        self._server: Server | None = None
+
+    async def open(self) -> None:
+        self._server = await serve(self._called, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            await accept_no_more(self._server)
+            self._server.close()
+            await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/feed?secret=1"
+
+    async def call(self) -> ServerConnection:
+        """The next one who calls."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.calls.get()
+
+    async def _called(self, connection: ServerConnection) -> None:
+        self.calls.put_nowait(connection)
+        await connection.wait_closed()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Session]:
+    service = Session()
+    await service.open()
+    yield service
+    await service.close()
+
+
+@pytest.fixture
+async def node(chat: Application, service: Session) -> AsyncIterator[Node]:
+    """The engine of this process; it ends before the service does."""
+    node = await Node.serving()
+    yield node
+    await node.stop()
+
+
+class Upstream(Extension):
+    """OutboundConnections ``url`` when it begins, and notes what happens."""
+
+    url: ClassVar[str]
+    options: ClassVar[dict[str, Any]] = {}
+    begun: ClassVar[Upstream]
+    told: ClassVar[asyncio.Queue[Any]]
+
+    async def init(self) -> None:
+        type(self).begun, type(self).told = self, asyncio.Queue()
+        self.source: Any = await self.dial(self.url, **self.options)
+
+    async def on_connect(self, event: Any) -> None:
+        assert event.user.guest
+        self.told.put_nowait(("connect", event.number, self.source.number))
+
+    async def on_receive(self, event: Any) -> None:
+        self.told.put_nowait(("receive", event.number, event.data))
+
+    async def on_disconnect(self, event: Any) -> None:
+        self.told.put_nowait(("disconnect", event.number, self.source.number))
+
+    async def next(self) -> Any:
+        async with asyncio.timeout(PATIENCE):
+            return await self.told.get()
+
+
+@pytest.fixture
+def put(chat: Application, installed: Any) -> Put:
+    """Puts an extension on the application."""
+
+    async def put(extension: type[Extension]) -> None:
+        chat.extension = installed(extension)
+        await chat.asave()
+
+    return put
+
+
+@pytest.fixture
+async def upstream(node: Node, put: Put, service: Session) -> Upstream:
+    """One that has dialled the service."""
+    return await dialling(node, put, service.url)
+
+
+async def dialling(node: Node, put: Put, url: str, **options: Any) -> Upstream:
+    Upstream.url, Upstream.options = url, options
+    await put(Upstream)
+    await node.parts.directory.application("chat")
+    return Upstream.begun
+
+
+def refused_port() -> int:
+    """A port where nobody answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+async def ended(dial: OutboundConnection) -> None:
+    async with asyncio.timeout(PATIENCE):
+        assert dial.task is not None
+        await asyncio.wait({dial.task})
+
+
+# Served as if it had come in ---------------------------------------------------------------------------
+
+
+async def test_a_service_that_was_dialled_is_a_connection_like_any_other(
+    upstream: Upstream, service: Session
+) -> None:
+    call = await service.call()
+    assert await upstream.next() == ("connect", 1, 1)
+    assert upstream.connections == [1]
+    await call.send("text")
+    await call.send(b"\xff")
+    assert [await upstream.next() for _ in range(2)] == [("receive", 1, b"text"), ("receive", 1, b"\xff")]
+    await upstream.write(1, b"\x00bytes")
+    assert await call.recv() == b"\x00bytes"
+
+
+async def test_headers_and_address_are_what_the_extension_said(
+    node: Node, put: Put, service: Session
+) -> None:
+    upstream = await dialling(node, put, service.url, headers={"Authorization": "Bearer 1"})
+    request = (await service.call()).request
+    assert request is not None
+    assert (request.path, request.headers["Authorization"]) == ("/feed?secret=1", "Bearer 1")
+    assert repr(upstream.source) == f"<Dial ws://127.0.0.1:{service.port}/feed>"
+
+
+async def test_without_on_receive_it_speaks_the_protocol_of_the_door(
+    node: Node, put: Put, service: Session
+) -> None:
+    class Quiet(Extension):
+        async def init(self) -> None:
+            await self.dial(service.url)
+
+    await put(Quiet)
+    ann = await Client.named(node, "ann", "news")
+    call = await service.call()
+    await call.send("subscribe:news")
+    assert await call.recv() == b"OK"
+    await ann.say("news", "hello")
+    assert await call.recv() == b"hello"
+    await call.send("publish:news:from afar")
+    assert [await call.recv() for _ in range(2)] == [b"OK", b"from afar"]
+    await ann.until(lambda: ann.messages() == ["hello", "from afar"])
+
+
+async def test_a_frame_that_is_too_long_ends_the_connection_and_not_the_dialling(
+    upstream: Upstream, service: Session
+) -> None:
+    call = await service.call()
+    await call.send(b"x" * (64 * 1024 + 1))
+    await call.wait_closed()
+    assert call.close_code == 1009
+    await service.call()
+    assert [(await upstream.next())[:2] for _ in range(3)] == [
+        ("connect", 1),
+        ("disconnect", 1),
+        ("connect", 2),
+    ]
+
+
+# Again and again, until somebody hangs up ------------------------------------------------------------------
+
+
+async def test_a_connection_that_is_lost_is_dialled_again_and_has_a_new_number(
+    upstream: Upstream, service: Session
+) -> None:
+    assert await upstream.next() == ("connect", 1, 1)
+    await (await service.call()).close()
+    assert await upstream.next() == ("disconnect", 1, None)
+    assert await upstream.next() == ("connect", 2, 2)
+    (await service.call()).transport.abort()
+    assert await upstream.next() == ("disconnect", 2, None)
+    assert await upstream.next() == ("connect", 3, 3)
+    assert upstream.connections == [3]
+
+
+async def test_a_service_that_is_not_there_yet_is_reached_when_it_comes(
+    node: Node, put: Put, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+    monkeypatch.setattr("rooms.node.outbound.random.uniform", lambda low, high: tried.set() or 0)
+    service = Session()
+    service.port = refused_port()
+    with caplog.at_level(logging.WARNING):
+        upstream = await dialling(node, put, service.url)
+        await tried.wait()
+    # Without what may be a secret.
+    assert f"<Dial ws://127.0.0.1:{service.port}/feed> cannot be reached" in caplog.text
+    assert "secret" not in caplog.text
+    assert (upstream.source.number, upstream.connections) == (None, [])
+    await service.open()
+    assert await upstream.next() == ("connect", 1, 1)
+    upstream.source.hang_up()
+    await ended(upstream.source)
+    await service.close()
+
+
+async def test_between_two_attempts_lies_a_random_time_up_to_a_limit_that_doubles(
+    node: Node, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, float]] = []
+    enough = asyncio.Event()
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        if len(asked) == 9:
+            enough.set()
+        return 0
+
+    monkeypatch.setattr("rooms.node.outbound.random.uniform", uniform)
+    upstream = await dialling(node, put, f"ws://127.0.0.1:{refused_port()}/")
+    async with asyncio.timeout(PATIENCE):
+        await enough.wait()
+    upstream.source.hang_up()
+    await ended(upstream.source)
+    assert [low for low, _ in asked[:9]] == [0] * 9
+    assert [high for _, high in asked[:9]] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20, 20]
+
+
+async def test_who_stayed_connected_for_long_is_dialled_again_soon(
+    upstream: Upstream, service: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[float] = []
+    monkeypatch.setattr("rooms.node.outbound.random.uniform", lambda low, high: limits.append(high) or 0)
+    (await service.call()).transport.abort()
+    (await service.call()).transport.abort()
+    call = await service.call()
+    monkeypatch.setattr("rooms.node.outbound.LONGEST_PAUSE", 0.0)
+    call.transport.abort()
+    await service.call()
+    assert limits == [0.2, 0.4, 0.2]
+
+
+async def test_a_connection_that_is_closed_here_is_dialled_again(
+    upstream: Upstream, service: Session, node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    await upstream.next()
+    next(iter(node.connections)).close(CloseCode.PERMISSIONS_CHANGED, "Come back.")
+    assert [(await upstream.next())[:2] for _ in range(2)] == [("disconnect", 1), ("connect", 2)]
+    assert "was closed from here: Come back." in caplog.text
+    assert not upstream.source.over
+
+
+async def test_what_can_never_work_is_not_dialled_again(
+    node: Node, put: Put, service: Session, chat: Application, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat.entry = "users"
+    await chat.asave()
+    upstream = await dialling(node, put, service.url)
+    await ended(upstream.source)
+    assert upstream.source.over
+    warnings = [each.getMessage() for each in caplog.records if each.name == "rooms.node.outbound"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"<Dial ws://127.0.0.1:{service.port}/feed> is not dialled again: ")
+
+
+async def test_the_feed_that_the_site_dialled_has_no_limit_of_requests(
+    node: Node, put: Put, service: Session, chat: Application
+) -> None:
+    chat.request_rate = chat.request_burst = 1
+    await chat.asave()
+    upstream = await dialling(node, put, service.url)
+    call = await service.call()
+    await upstream.next()
+    for number in range(20):
+        await call.send(str(number))
+    heard = [(await upstream.next())[2] for _ in range(20)]
+    assert heard == [str(number).encode() for number in range(20)]
+
+
+async def test_a_connection_closed_by_its_number_is_not_dialled_again(
+    upstream: Upstream, service: Session
+) -> None:
+    call = await service.call()
+    await upstream.next()
+    await upstream.write(1, "good bye")
+    await upstream.close(1)
+    assert await call.recv() == b"good bye"
+    await ended(upstream.source)
+    await call.wait_closed()
+    assert call.close_code == 1000
+    assert await upstream.next() == ("disconnect", 1, None)
+    assert service.calls.empty()
+    with pytest.raises(UnknownConnection):
+        await upstream.write(1, "too late")
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+async def test_hanging_up_ends_it_from_any_thread(
+    upstream: Upstream, service: Session, in_a_thread: bool
+) -> None:
+    call = await service.call()
+    await upstream.next()
+    if in_a_thread:
+        await asyncio.to_thread(upstream.source.hang_up)
+    else:
+        upstream.source.hang_up()
+    await ended(upstream.source)
+    await call.wait_closed()
+    assert (call.close_code, upstream.source.number) == (1000, None)
+    upstream.source.hang_up()
+
+
+async def test_hanging_up_before_anybody_answers_ends_the_attempts(node: Node, put: Put) -> None:
+    # It takes the connection and says nothing.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        upstream = await dialling(node, put, f"ws://127.0.0.1:{silent.getsockname()[1]}/")
+        upstream.source.hang_up()
+        await ended(upstream.source)
+
+
+async def test_one_that_does_not_answer_the_close_is_cut_off(
+    chat: Application, put: Put, service: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rooms.node.outbound_connections.HANG_UP_SECONDS", 0)
+    monkeypatch.setattr("rooms.node.outbound.CLOSE_SECONDS", 3600)
+    node = await Node.serving()
+    upstream = await dialling(node, put, service.url)
+    call = await service.call()
+    await upstream.next()
+    call.transport.pause_reading()
+    # When the engine ends, its heartbeat does not cut anybody off any more.
+    async with asyncio.timeout(PATIENCE):
+        await node.stop()
+    assert upstream.source.task.done()
+    call.transport.resume_reading()
+
+
+# Whose they are ------------------------------------------------------------------------------------------
+
+
+async def test_with_the_engine_all_that_was_dialled_ends(
+    chat: Application, put: Put, service: Session
+) -> None:
+    node = await Node.serving()
+    upstream = await dialling(node, put, service.url)
+    call = await service.call()
+    await upstream.next()
+    await node.stop()
+    assert upstream.source.task.done()
+    await call.wait_closed()
+    assert call.close_code == 4000
+
+
+async def test_with_its_extension_what_was_dialled_ends(
+    node: Node, upstream: Upstream, service: Session, chat: Application
+) -> None:
+    call = await service.call()
+    chat.extension = ""
+    await chat.asave()
+    await node.parts.directory.load_application("chat")
+    await ended(upstream.source)
+    await call.wait_closed()
+    with pytest.raises(RuntimeError, match="not running"):
+        await upstream.dial(service.url)
+
+
+async def test_what_one_dialled_that_could_not_begin_ends(node: Node, put: Put, service: Session) -> None:
+    dials: list[Any] = []
+
+    class Hopeless(Extension):
+        async def init(self) -> None:
+            dials.append(await self.dial(service.url))
+            raise ValueError
+
+    await put(Hopeless)
+    await node.parts.directory.application("chat")
+    await ended(dials[0])
+
+
+async def test_an_application_has_dialled_only_so_many(upstream: Upstream, service: Session) -> None:
+    more = [await upstream.dial(service.url) for _ in range(MOST_DIALS - 1)]
+    with pytest.raises(RuntimeError, match=f"chat has dialled {MOST_DIALS} services"):
+        await upstream.dial(service.url)
+    more[0].hang_up()
+    await ended(more[0])  # type: ignore[arg-type]
+    assert (await upstream.dial(service.url)).url == service.url
+
+
+async def test_a_process_that_serves_no_sockets_dials_nobody(chat: Application, put: Put) -> None:
+    async with Node() as node:
+        upstream = await dialling(node, put, "ws://127.0.0.1:1/")
+        assert (upstream.source.task, upstream.source.number) == (None, None)
+        upstream.source.hang_up()
+
+
+# What can be dialled ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://host/", "file:///etc/passwd", "ws:///path", "ws://", "host:9000", "", "ws://host:99999/"),
+        *("ws://host/#part", "ws://host/a b", "ws://host/\r\nHost: other", "ws://[::1/", "ws://host:0/"),
+        *(5, None, b"ws://host/"),
+    ],
+)
+async def test_only_addresses_of_sockets_are_dialled(upstream: Upstream, url: Any) -> None:
+    with pytest.raises(ValueError, match=r"cannot be dialled\. Lawful: ws://host:port/path or wss://"):
+        await upstream.dial(url)
+
+
+async def test_only_known_protocols_are_spoken(upstream: Upstream) -> None:
+    with pytest.raises(ValueError, match=r"There is no protocol 'smtp' to dial with\. Lawful: native, "):
+        await upstream.dial("ws://host/", protocol="smtp")
+    # Its sockets are in no application of their own.
+    with pytest.raises(ValueError, match=r"no protocol 'goroomserver'"):
+        await upstream.dial("ws://host/", protocol="goroomserver")
+
+
+async def test_without_the_library_the_error_says_what_to_install(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rooms.node.outbound_connections.find_spec", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"pip install \"django-rooms\[server\]\""):
+        await upstream.dial("ws://host/")
