@@ -1,4 +1,4 @@
-// What a written line becomes.
+// Parsing of a line of input.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -26,5 +26,5 @@ const lines = [
 ];
 
 for (const [line, event, data] of lines) {
-  test(`the line ${JSON.stringify(line)}`, () => assert.deepEqual(parse(line), { event, data }));
+  test(`parses ${JSON.stringify(line)}`, () => assert.deepEqual(parse(line), { event, data }));
 }

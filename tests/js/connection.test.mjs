@@ -1,11 +1,10 @@
-// When the client connects again, how long it waits, and how it notices that nobody is there: rules 1 to 9
-// of docs/client-behaviour.md.
+// Reconnecting, back-off and detection of a dead connection: rules 1 to 9 of docs/client-behaviour.md.
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
 
 import { Connection } from "../../rooms/static/rooms/client/connection.js";
-import { FakeSocket } from "./fake.mjs";
+import { FakeSocket } from "./fakes.mjs";
 
 let connection;
 let states;
@@ -27,7 +26,7 @@ function nextDelay(code = 1006) {
   return delay;
 }
 
-test("rule 1: offers the subprotocol and opens with the server's greeting", () => {
+test("rule 1: offers the subprotocol and opens with the connected frame", () => {
   assert.equal(FakeSocket.last.protocol, "rooms.v1");
   assert.equal(connection.state, "connecting");
   FakeSocket.last.connected();
@@ -39,7 +38,7 @@ test("rule 2: backs off from 0.2 to 20 seconds", () => {
   assert.deepEqual(delays, [200, 400, 800, 1600, 3200, 6400, 12800, 20000, 20000]);
 });
 
-test("rule 2: jitter takes anything from nothing to the whole", () => {
+test("rule 2: the jitter includes a delay of zero", () => {
   const eager = new Connection("ws://x/", { WebSocket: FakeSocket, random: () => 0 });
   const seen = [];
   eager.on("state", (change) => seen.push(change));
@@ -48,7 +47,7 @@ test("rule 2: jitter takes anything from nothing to the whole", () => {
   assert.equal(seen.at(-1).delay, 0);
 });
 
-test("rule 3: the back-off starts over after 30 seconds of being open, not sooner", () => {
+test("rule 3: the back-off is reset after 30 seconds open, not earlier", () => {
   nextDelay();
   FakeSocket.last.connected();
   mock.timers.tick(29_999);
@@ -58,23 +57,23 @@ test("rule 3: the back-off starts over after 30 seconds of being open, not soone
   assert.equal(nextDelay(), 200);
 });
 
-// Kept in step with tests/test_reconnecting.py.
+// The same codes as in tests/test_reconnecting.py.
 for (const code of [1001, 1005, 1006, 1011, 1012, 1013, 4000, 4001, 4008, 4499]) {
-  test(`rule 6: comes back after ${code}`, () => {
+  test(`rule 6: reconnects after ${code}`, () => {
     FakeSocket.last.drop(code);
     assert.equal(connection.state, "waiting");
   });
 }
 
 for (const code of [1000, 1002, 1007, 1009, 3000, 4500, 4503, 4510, 4999]) {
-  test(`rule 6: stays away after ${code}`, () => {
+  test(`rule 6: does not reconnect after ${code}`, () => {
     FakeSocket.last.drop(code);
     assert.equal(connection.state, "closed");
     assert.equal(states.at(-1).code, code);
   });
 }
 
-test("rule 4: waits exactly as long as the server says, and is not woken from that", () => {
+test("rule 4: waits exactly retry_in seconds, and wake does not shorten that", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4000, message: "Back soon.", retry_in: 7.5 });
   FakeSocket.last.drop(4000);
@@ -84,24 +83,24 @@ test("rule 4: waits exactly as long as the server says, and is not woken from th
   assert.equal(FakeSocket.all.length, 1);
   mock.timers.tick(1);
   assert.equal(FakeSocket.all.length, 2);
-  assert.equal(nextDelay(), 200); // and the back-off is where it was
+  assert.equal(nextDelay(), 200); // the back-off is unchanged
 });
 
-test("rule 5: believes what was said before closing where the server's close code got lost", () => {
+test("rule 5: the code of the closing frame applies if the close code is below 4000", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4504, message: "You are banned." });
   FakeSocket.last.drop(1006);
   assert.deepEqual(states.at(-1), { state: "closed", code: 4504, message: "You are banned." });
 });
 
-test("rule 5: says nothing after closing", () => {
+test("rule 5: sends nothing after closing", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "closing", code: 4000, message: "" });
   assert.equal(connection.send({ type: "ping" }), false);
   assert.deepEqual(FakeSocket.last.sent, []);
 });
 
-test("rule 8: answers a ping", () => {
+test("rule 8: answers ping with pong", () => {
   FakeSocket.last.connected();
   FakeSocket.last.push({ type: "ping" });
   assert.deepEqual(FakeSocket.last.sent, [{ type: "pong" }]);
@@ -121,14 +120,14 @@ test("rule 7: reconnects after the ping interval and ten seconds of silence", ()
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("rule 7: a handshake that is not answered is given up as well", () => {
+test("rule 7: reconnects after a handshake without an answer", () => {
   mock.timers.tick(34_999);
   assert.equal(connection.state, "connecting");
   mock.timers.tick(1);
   assert.equal(connection.state, "waiting");
 });
 
-test("rule 7: a socket that was given up is not heard any more", () => {
+test("rule 7: events of a discarded socket are ignored", () => {
   const first = FakeSocket.last;
   first.connected();
   connection.retry();
@@ -141,13 +140,13 @@ test("rule 7: a socket that was given up is not heard any more", () => {
   assert.equal(connection.state, "connecting");
 });
 
-test("rule 9: waking cuts a back-off short", () => {
+test("rule 9: wake ends a back-off", () => {
   FakeSocket.last.drop();
   connection.wake();
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("rule 9: waking an open connection finds out within five seconds whether it still is one", () => {
+test("rule 9: wake checks an open connection within five seconds", () => {
   FakeSocket.last.connected();
   connection.wake();
   assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
@@ -160,7 +159,7 @@ test("rule 9: waking an open connection finds out within five seconds whether it
   assert.equal(connection.state, "waiting");
 });
 
-test("stopping ends it for good", () => {
+test("stop prevents further attempts", () => {
   FakeSocket.last.connected();
   connection.stop();
   mock.timers.tick(100_000);

@@ -1,4 +1,4 @@
-"""Runs the unit tests of the page's JavaScript with the Node that Playwright brings along."""
+"""Runs the JavaScript unit tests with the Node binary of Playwright."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 def test_javascript() -> None:
     driver = pytest.importorskip(
-        "playwright._impl._driver", reason="Playwright, and Node with it, is missing"
+        "playwright._impl._driver", reason="Playwright with its Node binary is not installed"
     )
     node, _ = driver.compute_driver_executable()
     tests = sorted(str(path) for path in FOLDER.glob("*.test.mjs"))

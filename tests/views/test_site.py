@@ -53,4 +53,4 @@ def test_browsers_find_an_icon_everywhere(client: Client) -> None:
 def test_what_is_not_there(client: Client) -> None:
     response = client.get("/nothing/here/")
     assert response.status_code == 404
-    assert "There is nothing here" in response.text
+    assert "Page not found" in response.text

@@ -1,93 +1,93 @@
-// The chat page. It only ties things together: what the client (client.js) hears goes to the rooms
-// (chat/room.js) and from there to the stage (chat/stage.js); what the user does goes through
-// chat/navigation.js and chat/conversation.js back to the client.
+// The chat page. It connects the parts: events of the client (client.js) change the rooms (chat/room.js), which
+// the room view (chat/room-view.js) shows; actions of the user reach the client through chat/navigation.js
+// and chat/conversation.js.
 
-import { endsState, wordsOf } from "./chat/bubble.js";
 import { Conversation } from "./chat/conversation.js";
 import { part } from "./chat/dom.js";
 import { Drawers } from "./chat/drawers.js";
-import { Entry } from "./chat/entry.js";
-import { JoinedRooms } from "./chat/joined.js";
+import { EntryForm } from "./chat/entry-form.js";
+import { JoinedRooms } from "./chat/joined-rooms.js";
+import { deletesState, messageText } from "./chat/message-view.js";
 import { Navigation } from "./chat/navigation.js";
-import { Banner, announce, toast } from "./chat/notices.js";
+import { Banner, announce, toast } from "./chat/notifications.js";
+import { RoomList } from "./chat/room-list.js";
+import { RoomView } from "./chat/room-view.js";
 import { Room } from "./chat/room.js";
-import { RoomList } from "./chat/roomlist.js";
-import { Stage } from "./chat/stage.js";
-import { closingText, errorText } from "./chat/words.js";
+import { closeText, errorText } from "./chat/texts.js";
 import { RoomsClient } from "./client.js";
 
-const RECOUNT_EVERY = 30_000; // rooms that we are not in do not tell when somebody comes or goes
+const ROOM_LIST_INTERVAL = 30_000; // the server sends no joins and leaves of rooms that are not joined
 
 const config = JSON.parse(document.getElementById("rooms-config").textContent);
-const address = new URL(config.socket, location.href.replace(/^http/, "ws"));
+const socketAddress = new URL(config.socket, location.href.replace(/^http/, "ws"));
 
-const client = new RoomsClient(address.href);
+const client = new RoomsClient(socketAddress.href);
 const rooms = new JoinedRooms(config.application, () => client.user);
 const isOwn = (user) => user !== null && user.id === client.user?.id && user.guest === client.user.guest;
 
 const drawers = new Drawers();
 const banner = new Banner();
-const entry = new Entry((name) => client.connect({ name }));
+const entryForm = new EntryForm((name) => client.connect({ name }));
 const list = new RoomList((name) => navigation.open(name));
-const stage = new Stage({
-  me: () => client.user,
+const view = new RoomView({
+  getUser: () => client.user,
   send: (text) => conversation.send(text),
-  older: () => conversation.older(),
+  loadOlder: () => conversation.loadOlder(),
 });
-const conversation = new Conversation(client, stage);
-const navigation = new Navigation({ client, rooms, stage, list, drawers });
+const conversation = new Conversation(client, view);
+const navigation = new Navigation({ client, rooms, view, list, drawers });
 
-let wanted = config.room; // the room to show as soon as we are in
+let initialRoom = config.room; // shown after the first login
 
-async function recount() {
+async function refreshRoomList() {
   list.reset((await client.request("rooms")).rooms);
-  navigation.draw();
+  navigation.refresh();
 }
 
-function outside(error = null) {
+function showEntryForm(error = null) {
   part("shell").hidden = true;
-  entry.show(error);
+  entryForm.show(error);
 }
 
 client.on("state", (change) => {
   if (change.state === "waiting") {
-    const hurry = { label: "Try now", act: () => client.reconnect() };
-    banner.show("The connection is lost. Coming back…", change.mayHurry ? hurry : null);
-    stage.connected("lost");
+    const action = { label: "Reconnect now", run: () => client.reconnect() };
+    banner.show("Connection lost. Reconnecting…", change.canRetryNow ? action : null);
+    view.setConnection("lost");
   } else if (change.state === "closed") {
-    banner.show(closingText(change), { label: "Try again", act: () => client.reconnect() }, { final: true });
-    stage.connected("ended");
+    banner.show(closeText(change), { label: "Try again", run: () => client.reconnect() }, { final: true });
+    view.setConnection("closed");
     if (client.user === null && config.user === null) {
-      outside();
+      showEntryForm();
     }
   }
 });
 
 client.on("login", (user) => {
-  entry.hide();
+  entryForm.hide();
   banner.hide();
   part("shell").hidden = false;
-  stage.connected("here");
+  view.setConnection("open");
   part("my-name").textContent = user.name;
   part("leave-chat").hidden = !user.guest;
-  recount().catch((error) => toast(errorText(error)));
-  navigation.comeBack(wanted);
-  if (wanted !== null) {
-    navigation.open(wanted);
-  } else if (!stage.room) {
+  refreshRoomList().catch((error) => toast(errorText(error)));
+  navigation.rejoinStored(initialRoom);
+  if (initialRoom !== null) {
+    navigation.open(initialRoom);
+  } else if (!view.room) {
     drawers.open("rooms");
   }
-  wanted = null;
+  initialRoom = null;
 });
 
-client.on("login_needed", (error) => {
+client.on("login_required", (error) => {
   if (config.user === null) {
     banner.hide();
-    outside(error.code === "not_logged_in" ? null : error);
+    showEntryForm(error.code === "not_logged_in" ? null : error);
   } else {
-    // The site's own page knows how one signs in.
-    stage.connected("ended");
-    banner.show(errorText(error), { label: "Sign in again", act: () => location.reload() }, { final: true });
+    // After a reload the site decides how the user signs in.
+    view.setConnection("closed");
+    banner.show(errorText(error), { label: "Sign in again", run: () => location.reload() }, { final: true });
   }
 });
 
@@ -95,61 +95,61 @@ client.on("room", (reply) => {
   const { name } = reply.room;
   const room = rooms.get(name) ?? new Room(name, isOwn);
   rooms.set(name, room);
-  stage.appending(room, () => room.update(reply));
-  navigation.draw();
+  view.append(room, () => room.update(reply));
+  navigation.refresh();
 });
 
 client.on("message", (message) => {
   const room = rooms.get(message.room);
   const own = isOwn(message.from);
-  stage.appending(room, () => room.add(message) && !own, { own });
-  if (room !== stage.room || message.state) {
-    navigation.draw();
+  view.append(room, () => room.add(message) && !own, { own });
+  if (room !== view.room || message.state) {
+    navigation.refresh();
   }
-  if (room === stage.room && !own && !endsState(message)) {
-    announce(`${message.from?.name ?? "Announcement"}: ${wordsOf(message) ?? message.event}`);
+  if (room === view.room && !own && !deletesState(message)) {
+    announce(`${message.from?.name ?? "Announcement"}: ${messageText(message) ?? message.event}`);
   }
 });
 
-// Pushes that only change what is listed.
-const changes = {
-  joined: ({ room, user }) => rooms.get(room)?.people.joined(user),
-  left: ({ room, user }) => rooms.get(room)?.people.left(user),
-  members: (push) => rooms.get(push.room)?.people.digest(push),
+// Pushes that only change the lists of rooms and members.
+const listPushes = {
+  joined: ({ room, user }) => rooms.get(room)?.members.add(user),
+  left: ({ room, user }) => rooms.get(room)?.members.remove(user),
+  members: (push) => rooms.get(push.room)?.members.applyDiff(push),
   room_added: ({ room }) => {
     list.add(room);
-    if (rooms.get(room.name)?.relabel(room)) {
-      // The reply says what we may do there now.
+    if (rooms.get(room.name)?.updateInfo(room)) {
+      // The reply to a join contains the user's permissions.
       client.join(room.name).catch((error) => toast(errorText(error)));
     }
   },
   room_removed: ({ room }) => list.remove(room),
 };
-for (const [name, change] of Object.entries(changes)) {
-  client.on(name, (push) => {
-    change(push);
-    navigation.draw();
+for (const [type, apply] of Object.entries(listPushes)) {
+  client.on(type, (push) => {
+    apply(push);
+    navigation.refresh();
   });
 }
 
-client.on("removed", (push) => navigation.removed(push));
-client.on("trouble", (error) => toast(errorText(error)));
+client.on("removed", (push) => navigation.handleRemoved(push));
+client.on("error", (error) => toast(errorText(error)));
 
 part("leave-chat").addEventListener("click", async () => {
   await client.logout();
   rooms.clear();
   navigation.show(null);
-  outside();
+  showEntryForm();
 });
 
 setInterval(() => {
   if (client.user && document.visibilityState === "visible") {
-    recount().catch(() => {}); // the banner tells already
+    refreshRoomList().catch(() => {}); // the banner already shows a lost connection
   }
-}, RECOUNT_EVERY);
+}, ROOM_LIST_INTERVAL);
 
-if (config.user !== null || client.remembered) {
+if (config.user !== null || client.hasStoredLogin) {
   client.connect();
 } else {
-  entry.show();
+  entryForm.show();
 }

@@ -1,8 +1,8 @@
-// The client of the native protocol, without any page around it: it logs in, joins, sends and
-// listens, and does all of that again after a lost connection, so that its user sees every message of
-// its rooms once and in order. How it behaves is written in docs/client-behaviour.md, as numbered rules.
-// Parts: client/connection.js (sockets), client/requests.js (replies), client/outbox.js (what is sent
-// again), client/membership.js (where we stand in a room).
+// Client of the native protocol, independent of the DOM. It logs in, joins rooms, sends and receives
+// messages, and restores all of this after a lost connection: an application receives every message of
+// its rooms once and in order. docs/client-behaviour.md specifies the behaviour as numbered rules.
+// Parts: client/connection.js (sockets), client/requests.js (matching replies), client/request-queue.js
+// (order and resending), client/membership.js (position in a room).
 //
 //   const client = new RoomsClient("/ws/rooms/chat/");
 //   client.on("message", ({ room, data, from }) => ...);
@@ -12,94 +12,94 @@
 //
 // Events: the pushes of the protocol under their own names (message, joined, left, members, removed,
 // room_added, room_removed), and
-//   state         {state, code?, message?, delay?, mayHurry?}, see client/connection.js
-//   login         the user; after every connection
-//   login_needed  the RoomsError, or one with code "not_logged_in": connect again with a name
-//   room          a join's reply and whether it is `fresh`; after a first join, a resume or a gap.
-//                 `messages` then holds only what was not handed on before
-//   trouble       a RoomsError that answers no request
+//   state           {state, code?, message?, delay?, canRetryNow?}, see client/connection.js
+//   login           the user; after every connection
+//   login_required  a RoomsError, with code "not_logged_in" if no login was tried; connect again with a name
+//   room            the reply to a join and `fresh`; after a first join, a resume or a gap. If `fresh`,
+//                   the messages replace all earlier ones, otherwise they are only those not yet received
+//   error           a RoomsError that belongs to no request
 
-import { LOGGED_OUT, SESSION_EXPIRED } from "./client/closing.js";
+import { LOGGED_OUT, SESSION_EXPIRED } from "./client/close-codes.js";
 import { Connection } from "./client/connection.js";
 import { Emitter } from "./client/emitter.js";
 import { RoomsError, disconnected } from "./client/errors.js";
 import { newKey } from "./client/key.js";
 import { Membership } from "./client/membership.js";
-import { Outbox } from "./client/outbox.js";
+import { RequestQueue } from "./client/request-queue.js";
 import { Requests } from "./client/requests.js";
-import { wakeOnReturn } from "./client/wake.js";
+import { wakeOnBrowserEvents } from "./client/wake.js";
 
 export { RoomsError };
 
-const READS = new Set(["rooms", "history", "members", "join"]);
+const READ_REQUESTS = new Set(["rooms", "history", "members", "join"]);
 
 export class RoomsClient extends Emitter {
   #connection;
   #requests;
-  #outbox;
+  #queue;
   #storage;
   #storageKey;
   #name = null;
-  #turn = 0; // counts connections, so that what one of them began does not go on in the next
+  #connectionCount = 0; // detects that a connection was replaced during an asynchronous step
   #memberships = new Map();
 
-  /** The user whom the server knows us as, once logged in. */
+  /** The user of this connection, once logged in. */
   user = null;
 
-  /** `options` are for tests and other surroundings: WebSocket, storage, random. */
+  /** `options` replace the browser's objects in tests: WebSocket, storage, random. */
   constructor(url, options = {}) {
     super();
     this.#connection = new Connection(url, options);
     this.#requests = new Requests((frame) => this.#connection.send(frame));
-    this.#outbox = new Outbox((...question) => this.#requests.ask(...question), options);
+    this.#queue = new RequestQueue((...request) => this.#requests.send(...request), options);
     this.#storage = options.storage ?? globalThis.sessionStorage;
     this.#storageKey = `rooms ${url}`;
-    this.#connection.on("state", (change) => this.#stateChanged(change));
-    this.#connection.on("frame", (frame) => this.#receive(frame));
-    wakeOnReturn(this.#connection);
+    this.#connection.on("state", (change) => this.#handleState(change));
+    this.#connection.on("frame", (frame) => this.#handleFrame(frame));
+    wakeOnBrowserEvents(this.#connection);
   }
 
-  /** Whether a login is remembered in this tab. */
-  get remembered() {
+  /** Whether this tab stores a login token. */
+  get hasStoredLogin() {
     return this.#storage.getItem(this.#storageKey) !== null;
   }
 
-  /** Connects, as the signed-in user, with the remembered login, or as a guest called `name`. */
+  /** Connects as the signed-in user, with the stored login, or as a guest called `name`. */
   connect({ name } = {}) {
     this.#name = name ?? this.#name;
     this.#connection.start();
   }
 
-  /** Ends the connection. The login stays remembered. */
+  /** Ends the connection. The login stays stored. */
   disconnect() {
     this.#connection.stop();
   }
 
-  /** Does not wait for the next attempt, unless the server itself has told when that may be. */
+  /** Connects at once, unless the server has set the time of the next attempt. */
   reconnect() {
     this.#connection.start();
     this.#connection.wake();
   }
 
-  /** Leaves every room, forgets the login and disconnects. */
+  /** Leaves every room, deletes the stored login and disconnects. */
   async logout() {
-    await this.#requests.ask("logout").catch(() => {}); // gone is gone, whether or not the server hears it
+    await this.#requests.send("logout").catch(() => {}); // the disconnect below ends the login in any case
     this.#storage.removeItem(this.#storageKey);
     this.#name = null;
     this.user = null;
     this.#memberships.clear();
-    this.#outbox.clear();
+    this.#queue.clear();
     this.disconnect();
   }
 
-  /** Resolves with the join's reply. The room is joined again after every reconnect until left. */
+  /** Resolves with the reply. The client joins the room again after every reconnect until it leaves. */
   join(room, options = {}) {
     let membership = this.#memberships.get(room);
     if (!membership) {
       membership = new Membership(room, options);
       this.#memberships.set(room, membership);
     }
-    return this.#enter(membership).catch((error) => {
+    return this.#sendJoin(membership).catch((error) => {
       this.#memberships.delete(room);
       throw error;
     });
@@ -107,68 +107,68 @@ export class RoomsClient extends Emitter {
 
   async leave(room) {
     this.#memberships.delete(room);
-    await this.#outbox.push("leave", { room });
+    await this.#queue.push("leave", { room });
   }
 
   /**
-   * Resolves with {seq, time} when the server has the message. To send again what failed, give the same
-   * `key`: the server stores a message once. `onReply` is called with the answer before anything that
-   * the server sent after it is handed on. What is `volatile` goes at once or not at all.
+   * Resolves with {seq, time} when the server acknowledges the message. To resend a failed message, pass the
+   * same `key`: the server stores a message once. `onReply` is called with the reply before later frames are
+   * handled. A `volatile` message is sent at once or fails.
    */
   async send(room, data, { key = newKey(), onReply, ...fields } = {}) {
     if (!fields.volatile) {
-      return this.#outbox.push("message", { room, data, key, ...fields }, { repeatable: true, onReply });
+      return this.#queue.push("message", { room, data, key, ...fields }, { repeatable: true, onReply });
     }
-    if (!this.#outbox.opened || this.#memberships.get(room)?.joining) {
+    if (!this.#queue.isOpen || this.#memberships.get(room)?.joining) {
       throw disconnected();
     }
-    return this.#requests.ask("message", { room, data, ...fields }, onReply);
+    return this.#requests.send("message", { room, data, ...fields }, onReply);
   }
 
-  /** Any other request of the protocol, such as rooms, create, history, members or kick. */
+  /** Sends any other request of the protocol, such as rooms, create, history, members or kick. */
   request(type, fields = {}) {
-    return this.#outbox.push(type, fields, { repeatable: READS.has(type) });
+    return this.#queue.push(type, fields, { repeatable: READ_REQUESTS.has(type) });
   }
 
-  #receive(frame) {
+  #handleFrame(frame) {
     if (frame.type === "connected") {
-      this.#begin(frame.user ?? null);
+      this.#handleConnected(frame.user ?? null);
     } else if (frame.type === "reply" || frame.type === "error") {
-      if (!this.#requests.answer(frame) && frame.type === "error") {
-        this.emit("trouble", new RoomsError(frame));
+      if (!this.#requests.complete(frame) && frame.type === "error") {
+        this.emit("error", new RoomsError(frame));
       }
     } else if (frame.type === "message") {
-      this.#message(frame);
+      this.#handleMessage(frame);
     } else {
       if (frame.type === "removed") {
         this.#memberships.delete(frame.room);
       } else if (frame.type === "closing") {
-        this.#outbox.close();
+        this.#queue.close();
       }
       this.emit(frame.type, frame);
     }
   }
 
-  async #begin(user) {
-    const turn = ++this.#turn;
+  async #handleConnected(user) {
+    const current = ++this.#connectionCount;
     try {
       this.user = user ?? (await this.#login());
     } catch (error) {
       if (error.retry && (this.user || error.code !== "name_taken")) {
-        if (turn === this.#turn) {
-          this.#connection.retry(); // waiting here would only run into the time limit for logging in
+        if (current === this.#connectionCount) {
+          this.#connection.retry(); // waiting on this connection would exceed the server's login timeout
         }
       } else {
         this.#name = null;
         this.disconnect();
-        this.emit("login_needed", error);
+        this.emit("login_required", error);
       }
       return;
     }
     this.#memberships.forEach((membership) => this.#rejoin(membership));
     this.emit("login", this.user);
-    if (turn === this.#turn) {
-      this.#outbox.open();
+    if (current === this.#connectionCount) {
+      this.#queue.open();
     }
   }
 
@@ -177,13 +177,13 @@ export class RoomsClient extends Emitter {
     let refusal = new RoomsError({ code: "not_logged_in" });
     if (token !== null) {
       try {
-        return this.#remember(await this.#requests.ask("login", { token }));
+        return this.#storeLogin(await this.#requests.send("login", { token }));
       } catch (error) {
         if (error.retry) {
           throw error;
         }
         this.#storage.removeItem(this.#storageKey);
-        // That a token has had its day is nobody's concern; that its user is banned is.
+        // An expired token is not worth an error message; a ban is.
         refusal = error.code === "bad_token" ? refusal : error;
       }
     }
@@ -191,15 +191,15 @@ export class RoomsClient extends Emitter {
     if (name === null) {
       throw refusal;
     }
-    return this.#remember(await this.#requests.ask("login", { name }));
+    return this.#storeLogin(await this.#requests.send("login", { name }));
   }
 
-  #remember({ user, token }) {
+  #storeLogin({ user, token }) {
     this.#storage.setItem(this.#storageKey, token);
     return user;
   }
 
-  #enter(membership) {
+  #sendJoin(membership) {
     if (membership.joining) {
       return membership.joining;
     }
@@ -208,16 +208,16 @@ export class RoomsClient extends Emitter {
         membership.joining = null;
       }
     };
-    const joining = this.#outbox.push("join", () => membership.request(), {
+    const joining = this.#queue.push("join", () => membership.request(), {
       room: membership.room,
       repeatable: true,
-      // Back into a room goes before what waits to be said there, and is asked for as long as it takes.
-      urgent: membership.entered,
-      patience: membership.entered ? Infinity : undefined,
+      // A rejoin precedes the messages that wait for its room, and is retried without a limit.
+      urgent: membership.hasJoined,
+      maxRetries: membership.hasJoined ? Infinity : undefined,
       onReply: (reply) => {
         done();
         if (this.#memberships.get(membership.room) === membership) {
-          this.emit("room", { ...reply, ...membership.enter(reply) });
+          this.emit("room", { ...reply, ...membership.update(reply) });
         }
       },
     });
@@ -228,7 +228,7 @@ export class RoomsClient extends Emitter {
 
   async #rejoin(membership) {
     try {
-      await this.#enter(membership);
+      await this.#sendJoin(membership);
     } catch (error) {
       if (this.#memberships.delete(membership.room)) {
         this.emit("removed", { room: membership.room, reason: error.code, message: error.message });
@@ -236,20 +236,20 @@ export class RoomsClient extends Emitter {
     }
   }
 
-  #message(frame) {
+  #handleMessage(frame) {
     const membership = this.#memberships.get(frame.room);
-    const place = membership?.place(frame.seq);
-    if (place === "next") {
+    const order = membership?.advance(frame.seq);
+    if (order === "next") {
       this.emit("message", frame);
-    } else if (place === "gap") {
-      this.#rejoin(membership); // its reply brings what is missing, this message included
+    } else if (order === "gap") {
+      this.#rejoin(membership); // the reply contains the missing messages and this one
     }
   }
 
-  #stateChanged(change) {
+  #handleState(change) {
     if (change.state !== "open") {
-      this.#turn += 1;
-      this.#outbox.close();
+      this.#connectionCount += 1;
+      this.#queue.close();
       this.#requests.failAll();
     }
     if (change.code === SESSION_EXPIRED || change.code === LOGGED_OUT) {

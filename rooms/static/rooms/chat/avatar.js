@@ -1,4 +1,4 @@
-// A round sign for a name: its first letters on a colour that is always the same for the same name.
+// A round avatar for a name: its initials on a colour derived from the name.
 
 import { element } from "./dom.js";
 
@@ -11,11 +11,11 @@ function initials(name) {
 }
 
 function colour(name) {
-  let sum = 0;
+  let hash = 0;
   for (const letter of name) {
-    sum = (sum * 31 + letter.codePointAt(0)) % 9973;
+    hash = (hash * 31 + letter.codePointAt(0)) % 9973;
   }
-  return sum % COLOURS;
+  return hash % COLOURS;
 }
 
 export function avatar(name) {

@@ -1,20 +1,20 @@
-// What a written line says: words, or "/name and the rest", which is an event for the room's extension.
+// Parses a line of input: a text, or a command "/name value", which is an event for the room's extension.
 
 const COMMAND = /^\/([\w.-]{1,64})(?:\s+([^]*))?$/;
 
-/** The rest of a command: as JSON where it is some ("7" is a number), else as the text that it is. */
-function value(text) {
+/** Parses the value of a command: as JSON if it is valid JSON ("7" is a number), otherwise as text. */
+function parseValue(text) {
   try {
     const data = JSON.parse(text);
-    // Of a number that JavaScript cannot hold only the text is true.
+    // A number outside the safe range would be rounded, so it stays a text.
     return typeof data === "number" && Math.abs(data) > Number.MAX_SAFE_INTEGER ? text : data;
   } catch {
     return text;
   }
 }
 
-/** {event, data} of a line. */
+/** Returns the {event, data} of a line. */
 export function parse(line) {
-  const [, event, rest] = line.match(COMMAND) ?? [];
-  return event ? { event, data: rest ? value(rest) : null } : { event: "message", data: { text: line } };
+  const [, event, value] = line.match(COMMAND) ?? [];
+  return event ? { event, data: value ? parseValue(value) : null } : { event: "message", data: { text: line } };
 }

@@ -1,4 +1,4 @@
-// The field in which one writes. Enter sends, Shift+Enter begins a new line.
+// The message field. Enter sends, Shift+Enter inserts a line break.
 
 import { part } from "./dom.js";
 
@@ -8,7 +8,7 @@ export class Composer {
   #button = part("composer-send");
   #note = part("composer-note");
 
-  /** `send(text)` is called with what was written. */
+  /** `send(text)` is called with the text of the field. */
   constructor(send) {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -20,13 +20,13 @@ export class Composer {
       this.#field.focus();
     });
     this.#field.addEventListener("keydown", (event) => {
-      // While an input method composes, Enter belongs to it.
+      // During the composition of an input method, Enter confirms a candidate.
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
         this.#form.requestSubmit();
       }
     });
-    this.#field.addEventListener("input", () => this.#changed());
+    this.#field.addEventListener("input", () => this.#update());
   }
 
   get text() {
@@ -35,25 +35,25 @@ export class Composer {
 
   set text(text) {
     this.#field.value = text;
-    this.#changed();
+    this.#update();
   }
 
-  /** `note`: what is to be known before one writes, or null. `closed`: one cannot write at all. */
-  show(title, note, { closed }) {
-    this.#field.disabled = closed;
+  /** `note` replaces the placeholder, or is null; `disabled` disables the field. */
+  show(title, note, { disabled }) {
+    this.#field.disabled = disabled;
     this.#field.placeholder = note ?? `Write to ${title}`;
     this.#note.textContent = note ?? "";
-    this.#changed();
+    this.#update();
   }
 
   focus() {
-    // On a touch screen focus opens the keyboard, which hides what one came to read.
+    // On a touch screen the focus opens the keyboard, which covers the messages.
     if (matchMedia("(pointer: fine)").matches) {
       this.#field.focus();
     }
   }
 
-  #changed() {
+  #update() {
     this.#button.disabled = this.#field.disabled || !this.#field.value.trim();
     if (!CSS.supports("field-sizing", "content")) {
       this.#field.style.height = "auto";

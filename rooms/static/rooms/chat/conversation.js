@@ -1,38 +1,40 @@
-// What one does in the room that is shown: say something, and read what was said before.
+// Sends messages to the room that is shown, and loads its older messages.
 
 import { newKey } from "../client/key.js";
 import { parse } from "./command.js";
-import { announce, toast } from "./notices.js";
-import { answerText, errorText } from "./words.js";
+import { announce, toast } from "./notifications.js";
+import { answerText, errorText } from "./texts.js";
 
-const OLDER = 50; // messages fetched at once when scrolling up
+const PAGE_SIZE = 50; // older messages per request
 
 export class Conversation {
   #client;
-  #stage;
+  #view;
 
-  constructor(client, stage) {
+  /** `view`: the RoomView. */
+  constructor(client, view) {
     this.#client = client;
-    this.#stage = stage;
+    this.#view = view;
   }
 
-  /** Says what was written; what becomes of it is shown where it stands. */
+  /** Sends a line of input. The message is shown at once, with its delivery status. */
   send(text) {
-    const { room } = this.#stage;
+    const { room } = this.#view;
     const key = newKey();
     const message = { ...parse(text), from: this.#client.user, time: new Date().toISOString() };
-    this.#stage.appending(room, () => room.log.addPending(key, message), { own: true });
+    this.#view.append(room, () => room.log.addPending(key, message), { own: true });
     this.#deliver(room, key, message);
   }
 
   async #deliver(room, key, { event, data }) {
-    // At once and not by the promise: what an extension answers comes before what it then says to the room.
+    // A callback, because the promise resolves after later frames: the answer of an extension must be shown
+    // before the messages that the extension then sends to the room.
     const onReply = ({ seq, time, ...answer }) => {
-      const words = answerText(answer);
-      room.muted = null;
-      this.#change(room, () => room.log.confirm(key, { seq, time, words }));
-      if (words !== null) {
-        announce(words);
+      const text = answerText(answer);
+      room.mutedReason = null;
+      this.#update(room, () => room.log.confirm(key, { seq, time, answer: text }));
+      if (text !== null) {
+        announce(text);
       }
     };
     try {
@@ -41,42 +43,42 @@ export class Conversation {
       const reason = errorText(error);
       const retry = () => {
         room.log.retry(key);
-        this.#deliver(room, key, { event, data }); // with the same key: should the server have it, it stays one
+        this.#deliver(room, key, { event, data }); // the same key, so that the server stores it only once
       };
       const discard = () => room.log.discard(key);
-      room.muted = error.code === "muted" ? reason : room.muted;
-      this.#change(room, () => room.log.fail(key, reason, { retry, discard }));
+      room.mutedReason = error.code === "muted" ? reason : room.mutedReason;
+      this.#update(room, () => room.log.fail(key, reason, { retry, discard }));
       announce(`Not sent. ${reason}`);
     }
   }
 
-  /** Changes what we said; what stands around the messages may follow from it, and takes its place too. */
-  #change(room, change) {
-    this.#stage.appending(room, () => {
+  /** Updates a message, and everything around the messages, which can change the height of the log. */
+  #update(room, change) {
+    this.#view.append(room, () => {
       change();
-      this.#stage.refresh();
+      this.#view.refresh();
     });
   }
 
-  async older() {
-    const { room } = this.#stage;
+  async loadOlder() {
+    const { room } = this.#view;
     if (!room?.hasOlder || room.loading) {
       return;
     }
     room.loading = true;
-    this.#stage.refresh();
+    this.#view.refresh();
     try {
-      const range = { room: room.name, before: room.log.oldest, limit: OLDER };
+      const range = { room: room.name, before: room.log.oldest, limit: PAGE_SIZE };
       const { messages, more } = await this.#client.request("history", range);
       room.loading = false;
       room.hasOlder = more && messages.length > 0;
-      this.#stage.prepending(room, () => {
+      this.#view.prepend(room, () => {
         messages.forEach((message) => room.log.add(message));
-        this.#stage.refresh();
+        this.#view.refresh();
       });
     } catch (error) {
       room.loading = false;
-      this.#stage.refresh();
+      this.#view.refresh();
       toast(errorText(error));
     }
   }

@@ -1,24 +1,23 @@
-// Windows over the page: open a room by name, and ask for a room's password. Both are native dialogs,
-// which keep the keyboard inside and close with Esc.
+// The dialogs for the name and for the password of a room. Native dialogs trap the focus and close with Esc.
 
 import { part } from "./dom.js";
-import { errorText } from "./words.js";
+import { errorText } from "./texts.js";
 
-function ask(dialog, submit) {
+function openDialog(dialog, submit) {
   const form = dialog.querySelector("form");
-  const error = part("dialog-error", dialog);
+  const errorLine = part("dialog-error", dialog);
   const buttons = [...form.querySelectorAll("button")];
   form.reset();
-  error.textContent = "";
+  errorLine.textContent = "";
   form.onsubmit = async (event) => {
     event.preventDefault();
-    const answers = Object.fromEntries(new FormData(form, event.submitter));
+    const fields = Object.fromEntries(new FormData(form, event.submitter));
     buttons.forEach((button) => (button.disabled = true));
     try {
-      await submit(answers);
+      await submit(fields);
       dialog.close();
-    } catch (problem) {
-      error.textContent = errorText(problem);
+    } catch (error) {
+      errorLine.textContent = errorText(error);
     } finally {
       buttons.forEach((button) => (button.disabled = false));
     }
@@ -27,14 +26,14 @@ function ask(dialog, submit) {
   dialog.showModal();
 }
 
-/** `submit({action, room, password, mode})`, where action is "join" or "create", may throw. */
-export function askForRoom(submit) {
-  ask(part("room-dialog"), submit);
+/** Calls `submit({action, room, password, mode})` with "join" or "create" as action, and shows its errors. */
+export function openRoomDialog(submit) {
+  openDialog(part("room-dialog"), submit);
 }
 
-/** `submit({password})` may throw. */
-export function askForPassword(title, submit) {
+/** Calls `submit({password})`, and shows its errors. */
+export function openPasswordDialog(title, submit) {
   const dialog = part("password-dialog");
   part("password-room", dialog).textContent = title;
-  ask(dialog, submit);
+  openDialog(dialog, submit);
 }

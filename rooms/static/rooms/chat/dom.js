@@ -1,6 +1,6 @@
-// Makes elements. Text always goes in as text nodes, so nothing that anybody typed is ever read as HTML.
+// Creates elements. Text is always inserted as text nodes, so input of users is never parsed as HTML.
 
-/** element("a", {class: "link", href: "/"}, "text", child): attributes that are null or false are left out. */
+/** element("a", {class: "link", href: "/"}, "text", child) omits attributes that are null or false. */
 export function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -14,18 +14,18 @@ export function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** The element of the page's template with this `data-part`. */
+/** Returns the element of the page's template with this `data-part`. */
 export function part(name, root = document) {
   return root.querySelector(`[data-part="${name}"]`);
 }
 
-const ADDRESS = /(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]])/;
+const WEB_ADDRESS = /(https?:\/\/[^\s<>"]*[^\s<>"'.,;:!?)\]])/;
 
-/** Text as nodes, in which web addresses are links. */
-export function linked(text) {
-  // Splitting by a pattern with one group puts what it found at the odd places.
+/** Returns a text as nodes, in which web addresses are links. */
+export function linkify(text) {
+  // split() with one capturing group puts the matches at the odd indexes.
   return text
-    .split(ADDRESS)
+    .split(WEB_ADDRESS)
     .map((piece, index) =>
       index % 2 ? element("a", { href: piece, target: "_blank", rel: "noopener noreferrer nofollow" }, piece) : piece,
     );

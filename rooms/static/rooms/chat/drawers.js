@@ -1,8 +1,8 @@
-// On narrow screens the rooms and the members are drawers over the messages; on wide ones the members
-// can be folded away. Esc and a tap beside a drawer close it.
+// On narrow screens the room list and the member list are drawers over the messages. Esc and a tap beside a
+// drawer close it.
 
 import { part } from "./dom.js";
-import { clearToasts } from "./notices.js";
+import { clearToasts } from "./notifications.js";
 
 export class Drawers {
   #shell = part("shell");
@@ -12,37 +12,37 @@ export class Drawers {
     for (const name of ["rooms", "members"]) {
       part(`toggle-${name}`).addEventListener("click", (event) => this.#toggle(name, event.currentTarget));
     }
-    part("shade").addEventListener("click", () => this.close());
+    part("backdrop").addEventListener("click", () => this.close());
     this.#shell.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
   }
 
   close() {
     if (this.#shell.dataset.drawer) {
       this.#shell.dataset.drawer = "";
-      this.#tell();
+      this.#updateButtons();
       this.#opener?.focus();
       this.#opener = null;
     }
   }
 
-  /** Opens a drawer of that name; where it is not a drawer but a column, nothing changes. */
+  /** Opens the drawer of that name; on screens that show it as a column, nothing changes. */
   open(name) {
     this.#shell.dataset.drawer = name;
-    this.#tell();
+    this.#updateButtons();
   }
 
   #toggle(name, opener) {
     if (this.#shell.dataset.drawer === name) {
       this.close();
     } else {
-      clearToasts(); // they would lie over it
+      clearToasts(); // toasts would cover the drawer
       this.#opener = opener;
       this.open(name);
       document.getElementById(name).querySelector("button, [tabindex]")?.focus();
     }
   }
 
-  #tell() {
+  #updateButtons() {
     for (const name of ["rooms", "members"]) {
       part(`toggle-${name}`).setAttribute("aria-expanded", String(this.#shell.dataset.drawer === name));
     }

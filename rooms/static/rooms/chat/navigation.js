@@ -1,23 +1,23 @@
-// Into rooms, between them and out of them; the page's address follows, so that the browser's own
-// "back" works and an address can be shared.
+// Joins, opens and leaves rooms. The address of the page names the room that is shown, so that the browser's
+// back button works and the address can be shared.
 
-import { askForPassword, askForRoom } from "./dialogs.js";
+import { openPasswordDialog, openRoomDialog } from "./dialogs.js";
 import { part } from "./dom.js";
-import { toast } from "./notices.js";
-import { errorText, removalText } from "./words.js";
+import { toast } from "./notifications.js";
+import { errorText, removalText } from "./texts.js";
 
-function nameInAddress() {
+function roomInAddress() {
   return new URL(location.href).searchParams.get("room");
 }
 
-function putIntoAddress(name) {
+function pushAddress(name) {
   const address = new URL(location.href);
   if (name === null) {
     address.searchParams.delete("room");
   } else {
     address.searchParams.set("room", name);
   }
-  if (name !== nameInAddress()) {
+  if (name !== roomInAddress()) {
     history.pushState(null, "", address);
   }
 }
@@ -25,52 +25,52 @@ function putIntoAddress(name) {
 export class Navigation {
   #client;
   #rooms;
-  #stage;
+  #view;
   #list;
   #drawers;
 
-  /** `rooms`: the JoinedRooms. */
-  constructor({ client, rooms, stage, list, drawers }) {
+  /** `rooms`: the JoinedRooms; `view`: the RoomView; `list`: the RoomList. */
+  constructor({ client, rooms, view, list, drawers }) {
     this.#client = client;
     this.#rooms = rooms;
-    this.#stage = stage;
+    this.#view = view;
     this.#list = list;
     this.#drawers = drawers;
-    part("new-room").addEventListener("click", () => askForRoom((answers) => this.#openByName(answers)));
+    part("new-room").addEventListener("click", () => openRoomDialog((fields) => this.#openByName(fields)));
     part("leave-room").addEventListener("click", () => this.#leave());
-    addEventListener("popstate", () => this.#follow());
+    addEventListener("popstate", () => this.#followAddress());
   }
 
-  /** Draws what may have changed besides the messages. */
-  draw() {
-    this.#list.draw(this.#rooms, this.#stage.room?.name ?? null);
-    this.#stage.refresh();
+  /** Draws everything but the messages again. */
+  refresh() {
+    this.#list.draw(this.#rooms, this.#view.room?.name ?? null);
+    this.#view.refresh();
   }
 
-  /** Shows a room that we are in, or none. */
-  show(name, { remember = true } = {}) {
-    this.#drawers.close(); // first, since it gives the focus back
-    this.#stage.show(this.#rooms.get(name) ?? null);
-    if (remember) {
-      putIntoAddress(name);
+  /** Shows a joined room, or none. */
+  show(name, { updateAddress = true } = {}) {
+    this.#drawers.close(); // first, because it restores the focus
+    this.#view.show(this.#rooms.get(name) ?? null);
+    if (updateAddress) {
+      pushAddress(name);
     }
-    this.draw();
+    this.refresh();
   }
 
-  /** Into the rooms where we were before the page was loaded, but for one that is opened anyway. */
-  comeBack(opened) {
-    for (const name of this.#rooms.remembered()) {
+  /** Joins the rooms that were joined before the page was loaded, except `opened`, which is joined anyway. */
+  rejoinStored(opened) {
+    for (const name of this.#rooms.storedNames()) {
       if (name !== opened && !this.#rooms.has(name)) {
-        // What asks for its password again waits for the user to choose it.
-        this.#client.join(name).catch(() => this.#rooms.forget(name));
+        // A room that requires its password again waits until the user chooses it.
+        this.#client.join(name).catch(() => this.#rooms.removeName(name));
       }
     }
   }
 
-  /** We are out of a room; where it only has another name, we are back at once. */
-  removed(push) {
+  /** Handles the removal of the user from a room; a renamed room is joined again at once. */
+  handleRemoved(push) {
     const { room: name, renamed } = push;
-    const wasShown = this.#stage.room?.name === name;
+    const wasShown = this.#view.room?.name === name;
     toast(removalText(push, this.#rooms.get(name)?.title ?? name));
     this.#rooms.delete(name);
     if (wasShown) {
@@ -79,7 +79,7 @@ export class Navigation {
     if (renamed) {
       this.#list.remove(name);
     }
-    this.draw();
+    this.refresh();
     if (renamed && wasShown) {
       this.open(renamed);
     } else if (renamed) {
@@ -87,13 +87,13 @@ export class Navigation {
     }
   }
 
-  /** Shows a room, joining it if need be and asking for its password if it has one. */
+  /** Shows a room. Joins it first if necessary, and asks for its password if it has one. */
   async open(name) {
     try {
       await this.#join(name);
     } catch (error) {
       if (error.code === "bad_password") {
-        askForPassword(this.#list.title(name), ({ password }) => this.#join(name, password));
+        openPasswordDialog(this.#list.title(name), ({ password }) => this.#join(name, password));
       } else {
         toast(errorText(error));
       }
@@ -116,16 +116,16 @@ export class Navigation {
   }
 
   async #leave() {
-    const { name } = this.#stage.room;
+    const { name } = this.#view.room;
     this.#rooms.delete(name);
     this.show(null);
-    await this.#client.leave(name).catch(() => {}); // not being in it is what was wanted
+    await this.#client.leave(name).catch(() => {}); // a user who is no member any more has left as well
   }
 
-  #follow() {
-    const name = nameInAddress();
+  #followAddress() {
+    const name = roomInAddress();
     if (name === null || this.#rooms.has(name)) {
-      this.show(name, { remember: false });
+      this.show(name, { updateAddress: false });
     } else {
       this.open(name);
     }

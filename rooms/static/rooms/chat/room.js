@@ -1,18 +1,18 @@
-// What the page keeps of one room that the user is in, shown or not. Next: stage.js, which shows one.
+// The data of one joined room, shown or not.
 
-import { endsState } from "./bubble.js";
-import { MessageLog } from "./messages.js";
-import { People } from "./people.js";
+import { Members } from "./members.js";
+import { MessageLog } from "./message-log.js";
+import { deletesState } from "./message-view.js";
 
 export class Room {
-  people = new People();
+  members = new Members();
   state = new Map();
   draft = "";
   unread = 0;
   hasOlder = false;
   loading = false;
-  /** Why the server refused what the user last said, if the user is muted; or null. */
-  muted = null;
+  /** The error text of the last message if the user is muted, or null. */
+  mutedReason = null;
 
   constructor(name, isOwn) {
     this.name = name;
@@ -24,17 +24,17 @@ export class Room {
     return this.info.title || this.name;
   }
 
-  /** Takes what the list of rooms says of it; returns whether that may change what the user may do. */
-  relabel({ title, mode, max_members }) {
-    const same = mode === this.info.mode;
+  /** Takes the entry of the room list; returns whether the user's permissions may have changed. */
+  updateInfo({ title, mode, max_members }) {
+    const modeChanged = mode !== this.info.mode;
     this.info = { ...this.info, title, mode, max_members };
-    return !same;
+    return modeChanged;
   }
 
-  /** Takes a join's reply; returns whether it brought messages that were missed. */
+  /** Takes the reply to a join; returns whether it contained missed messages. */
   update({ room, members, count, state, messages, fresh }) {
     this.info = room;
-    this.people.reset(members, count);
+    this.members.reset(members, count);
     this.state = new Map(state.map((message) => [message.event, message]));
     if (fresh) {
       this.log.reset(messages);
@@ -45,13 +45,13 @@ export class Room {
     return !fresh && messages.length > 0;
   }
 
-  /** Takes a pushed message; returns whether there is something new to see. */
+  /** Takes a pushed message; returns whether it adds a visible message. */
   add(message) {
-    if (endsState(message)) {
+    if (deletesState(message)) {
       this.state.delete(message.event);
     } else if (message.state) {
       this.state.set(message.event, message);
     }
-    return this.log.add(message) && !endsState(message);
+    return this.log.add(message) && !deletesState(message);
   }
 }

@@ -1,66 +1,62 @@
-// Scrolling of the messages: stays at the end while the reader is there, keeps the reader's place
-// otherwise, and asks for older messages when the beginning comes into sight.
+// Scrolls the message log: follows new messages at the end, keeps the position elsewhere, and loads older
+// messages near the beginning.
 
-const NEAR_END = 80; // pixels from the end that still count as being there
-const NEAR_BEGINNING = 300; // pixels from the top at which older messages are fetched
+const END_MARGIN = 80; // pixels from the end within which new messages are followed
+const BEGINNING_MARGIN = 300; // pixels from the beginning within which older messages are loaded
 
 export class Scroller {
   #area;
-  #jump;
-  #older;
+  #jumpButton;
+  #loadOlder;
   #unseen = 0;
-  #stuck = true;
+  #atEnd = true;
 
-  /** `older` is called when the beginning is near; it does nothing while there is nothing to fetch. */
-  constructor(area, jump, older) {
+  /** `loadOlder` is called near the beginning; it does nothing if there are no older messages. */
+  constructor(area, jumpButton, loadOlder) {
     this.#area = area;
-    this.#jump = jump;
-    this.#older = older;
-    area.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    jump.addEventListener("click", () => this.toEnd());
+    this.#jumpButton = jumpButton;
+    this.#loadOlder = loadOlder;
+    area.addEventListener("scroll", () => this.#handleScroll(), { passive: true });
+    jumpButton.addEventListener("click", () => this.scrollToEnd());
     // The area shrinks when the composer grows or a phone's keyboard opens.
-    new ResizeObserver(() => this.#stuck && this.toEnd()).observe(area);
+    new ResizeObserver(() => this.#atEnd && this.scrollToEnd()).observe(area);
   }
 
-  toEnd() {
+  scrollToEnd() {
     this.#area.scrollTop = this.#area.scrollHeight;
-    this.#scrolled();
+    this.#handleScroll();
   }
 
-  /** `change` adds at the end. `own`: the reader wrote it and wants to see it. */
-  appending(change, { own = false } = {}) {
-    const follow = this.#stuck || own;
+  /** `change` adds at the end and returns whether it added a message. An `own` message is always scrolled to. */
+  append(change, { own = false } = {}) {
+    const follow = this.#atEnd || own;
     const added = change();
     if (follow) {
-      this.toEnd();
+      this.scrollToEnd();
     } else if (added) {
       this.#unseen += 1;
-      this.#jump.hidden = false;
-      this.#jump.querySelector("span").textContent =
+      this.#jumpButton.hidden = false;
+      this.#jumpButton.querySelector("span").textContent =
         this.#unseen === 1 ? "1 new message" : `${this.#unseen} new messages`;
     }
   }
 
-  /** `change` adds at the beginning; what the reader looks at stays where it is. */
-  prepending(change) {
-    const below = this.#area.scrollHeight - this.#area.scrollTop;
+  /** `change` adds at the beginning; the visible messages stay in place. */
+  prepend(change) {
+    const distanceToEnd = this.#area.scrollHeight - this.#area.scrollTop;
     change();
-    this.#area.scrollTop = this.#area.scrollHeight - below;
-    this.#scrolled();
+    this.#area.scrollTop = this.#area.scrollHeight - distanceToEnd;
+    this.#handleScroll();
   }
 
-  #scrolled() {
-    this.#stuck = this.#area.scrollHeight - this.#area.scrollTop - this.#area.clientHeight < NEAR_END;
-    if (this.#stuck) {
-      this.#seen();
+  #handleScroll() {
+    this.#atEnd = this.#area.scrollHeight - this.#area.scrollTop - this.#area.clientHeight < END_MARGIN;
+    if (this.#atEnd) {
+      this.#unseen = 0;
+      this.#jumpButton.hidden = true;
     }
-    if (this.#area.scrollTop < NEAR_BEGINNING) {
-      this.#older();
+    if (this.#area.scrollTop < BEGINNING_MARGIN) {
+      this.#loadOlder();
     }
-  }
-
-  #seen() {
-    this.#unseen = 0;
-    this.#jump.hidden = true;
   }
 }

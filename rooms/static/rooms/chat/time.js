@@ -1,25 +1,25 @@
-// Times in the reader's own language and zone.
+// Formats times in the language and time zone of the browser.
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
-const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
-const weekday = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
-const otherYear = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
+const timeFormat = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const fullFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "short" });
+const dayFormat = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
+const dateFormat = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
+const relativeFormat = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 
-export const clockTime = (date) => clock.format(date);
-export const fullTime = (date) => full.format(date);
+export const shortTime = (date) => timeFormat.format(date);
+export const fullTime = (date) => fullFormat.format(date);
 
 const midnight = (date) => new Date(date.getFullYear(), date.getMonth(), date.getDate());
 
-export const sameDay = (one, other) => one.toDateString() === other.toDateString();
+export const isSameDay = (one, other) => one.toDateString() === other.toDateString();
 
-/** "today", "yesterday", "Monday, 3 March" or, from another year, the whole date. */
+/** Returns "Today", "Yesterday", "Monday, 3 March" or, for another year, the date with its year. */
 export function dayName(date, now = new Date()) {
-  // Rounded, because a day on which the clocks change is not 24 hours long.
+  // Rounded, because a day with a change of daylight saving time is not 24 hours long.
   const days = Math.round((midnight(date) - midnight(now)) / 86_400_000);
   if (days === 0 || days === -1) {
-    const name = relative.format(days, "day");
+    const name = relativeFormat.format(days, "day");
     return name[0].toLocaleUpperCase() + name.slice(1);
   }
-  return date.getFullYear() === now.getFullYear() ? weekday.format(date) : otherYear.format(date);
+  return date.getFullYear() === now.getFullYear() ? dayFormat.format(date) : dateFormat.format(date);
 }

@@ -1,18 +1,18 @@
-// How long to wait before trying again: exponential, with full jitter, so that the clients of a
-// server that restarts do not all come back in the same moment.
+// Delays between connection attempts: exponential, with full jitter, so that the clients of a restarted
+// server do not all reconnect at the same moment.
 
 export class Backoff {
   #attempts = 0;
 
-  constructor({ shortest = 200, longest = 20_000, random = Math.random } = {}) {
-    this.shortest = shortest;
-    this.longest = longest;
+  constructor({ min = 200, max = 20_000, random = Math.random } = {}) {
+    this.min = min;
+    this.max = max;
     this.random = random;
   }
 
-  /** Milliseconds to wait before the next attempt. */
+  /** Returns the milliseconds to wait before the next attempt. */
   next() {
-    const ceiling = Math.min(this.longest, this.shortest * 2 ** this.#attempts);
+    const ceiling = Math.min(this.max, this.min * 2 ** this.#attempts);
     this.#attempts += 1;
     return this.random() * ceiling;
   }

@@ -1,31 +1,31 @@
-// One WebSocket after another to the same address: opens it, notices when it is dead, and opens
-// the next one by the protocol's rules. It knows frames, not what they mean. Next: requests.js.
+// A series of WebSockets to one address: opens a socket, detects a dead one and reconnects by the rules of
+// the protocol. It parses frames and leaves their meaning to ../client.js.
 //
 // Events: "frame" (one object of the server), "state" ({state, ...}) where state is
-//   idle        not started, or stopped by us
-//   connecting  a socket is on its way
-//   open        the server has said "connected"
-//   waiting     lost; the next attempt comes in `delay` milliseconds, or with wake() if it `mayHurry`
+//   idle        not started, or stopped by the client
+//   connecting  a socket is opening
+//   open        the server has sent "connected"
+//   waiting     lost; the next attempt starts in `delay` milliseconds, or with wake() if `canRetryNow`
 //   closed      ended by the server for good, with `code` and `message`
 
 import { Backoff } from "./backoff.js";
-import { comesBack } from "./closing.js";
+import { shouldReconnect } from "./close-codes.js";
 import { Emitter } from "./emitter.js";
 
-const PROTOCOL = "rooms.v1";
-const STABLE_AFTER = 30_000; // open for so long, the back-off starts over
-const PONG_WITHIN = 10_000; // beyond the server's own ping interval
-const PROBE_WITHIN = 5_000; // for an answer when the machine has just woken up
-const DEFAULT_PING = 25;
+const SUBPROTOCOL = "rooms.v1";
+const STABLE_AFTER = 30_000; // milliseconds open until the back-off is reset
+const PONG_TIMEOUT = 10_000; // milliseconds in addition to the server's ping interval
+const PROBE_TIMEOUT = 5_000; // milliseconds for a reply to the ping sent by wake()
+const DEFAULT_PING_INTERVAL = 25; // seconds, as the server sends it
 
 export class Connection extends Emitter {
   #url;
   #WebSocket;
   #backoff;
   #socket = null;
-  #ping = DEFAULT_PING;
+  #pingInterval = DEFAULT_PING_INTERVAL;
   #closing = null;
-  #mayHurry = false;
+  #canRetryNow = false;
   #timers = { silence: null, stable: null, retry: null };
 
   state = "idle";
@@ -37,28 +37,28 @@ export class Connection extends Emitter {
     this.#backoff = new Backoff({ random });
   }
 
-  /** Connects, unless that is under way already. */
+  /** Connects, unless an attempt is already under way. */
   start() {
     if (this.state === "idle" || this.state === "closed") {
       this.#open();
     }
   }
 
-  /** Ends the connection and stays away. */
+  /** Ends the connection and does not reconnect. */
   stop() {
-    this.#drop();
+    this.#discardSocket();
     this.#backoff.reset();
-    this.#become("idle");
+    this.#setState("idle");
   }
 
-  /** Gives this socket up and comes back after a back-off. */
+  /** Closes this socket and reconnects after a back-off. */
   retry() {
-    this.#lost(1006);
+    this.#handleClose(1006);
   }
 
-  /** Whether the frame was handed to an open socket. */
+  /** Sends a frame; returns whether an open socket accepted it. */
   send(frame) {
-    // After "closing" the server reads no more.
+    // After "closing" the server reads no more frames.
     if (this.state !== "open" || this.#closing) {
       return false;
     }
@@ -66,90 +66,90 @@ export class Connection extends Emitter {
     return true;
   }
 
-  /** The machine or the tab came back: do not sit out a back-off, and find a dead socket quickly. */
+  /** Ends a back-off, or checks quickly whether the open socket still works. */
   wake() {
-    if (this.state === "waiting" && this.#mayHurry) {
+    if (this.state === "waiting" && this.#canRetryNow) {
       this.#open();
     } else if (this.send({ type: "ping" })) {
-      this.#expectFrameWithin(PROBE_WITHIN);
+      this.#setSilenceTimeout(PROBE_TIMEOUT);
     }
   }
 
   #open() {
-    this.#drop();
+    this.#discardSocket();
     this.#closing = null;
-    this.#ping = DEFAULT_PING;
-    const socket = new this.#WebSocket(this.#url, PROTOCOL);
+    this.#pingInterval = DEFAULT_PING_INTERVAL;
+    const socket = new this.#WebSocket(this.#url, SUBPROTOCOL);
     this.#socket = socket;
-    // A socket that was given up may still speak; only the current one is heard.
-    const heard = (handle) => (event) => socket === this.#socket && handle(event);
-    socket.onmessage = heard((event) => this.#receive(event.data));
-    socket.onclose = heard((event) => this.#lost(event.code));
-    this.#expectFrame();
-    this.#become("connecting");
+    // A discarded socket can still emit events; only those of the current socket count.
+    const ifCurrent = (handle) => (event) => socket === this.#socket && handle(event);
+    socket.onmessage = ifCurrent((event) => this.#handleData(event.data));
+    socket.onclose = ifCurrent((event) => this.#handleClose(event.code));
+    this.#resetSilenceTimeout();
+    this.#setState("connecting");
   }
 
-  #receive(text) {
-    this.#expectFrame();
+  #handleData(text) {
+    this.#resetSilenceTimeout();
     const socket = this.#socket;
     for (const line of String(text).split("\n")) {
-      // A listener may have ended this socket while the lines before were handled.
+      // A listener can end this socket while an earlier line is handled.
       if (line.trim() && socket === this.#socket) {
-        this.#handle(JSON.parse(line));
+        this.#handleFrame(JSON.parse(line));
       }
     }
   }
 
-  #handle(frame) {
+  #handleFrame(frame) {
     if (frame.type === "ping") {
       this.send({ type: "pong" });
       return;
     }
     if (frame.type === "connected") {
-      this.#ping = frame.ping ?? DEFAULT_PING;
-      this.#expectFrame();
+      this.#pingInterval = frame.ping ?? DEFAULT_PING_INTERVAL;
+      this.#resetSilenceTimeout();
       this.#timers.stable = setTimeout(() => this.#backoff.reset(), STABLE_AFTER);
-      this.#become("open");
+      this.#setState("open");
     } else if (frame.type === "closing") {
       this.#closing = frame;
     }
     this.emit("frame", frame);
   }
 
-  #lost(closeCode) {
+  #handleClose(closeCode) {
     const closing = this.#closing;
-    // Some servers turn every end into 1006; what was said before is then the better reason.
+    // Some servers replace every close code by 1006; the code of the "closing" frame is then the right one.
     const code = closeCode >= 4000 ? closeCode : (closing?.code ?? closeCode);
-    this.#drop();
-    if (!comesBack(code)) {
-      this.#become("closed", { code, message: closing?.message ?? "" });
+    this.#discardSocket();
+    if (!shouldReconnect(code)) {
+      this.#setState("closed", { code, message: closing?.message ?? "" });
       return;
     }
-    // The server has spread its clients by `retry_in` already: wait exactly that.
-    this.#mayHurry = closing?.retry_in == null;
-    const delay = this.#mayHurry ? this.#backoff.next() : closing.retry_in * 1000;
+    // The server has already spread its clients by `retry_in`: wait exactly that time.
+    this.#canRetryNow = closing?.retry_in == null;
+    const delay = this.#canRetryNow ? this.#backoff.next() : closing.retry_in * 1000;
     this.#timers.retry = setTimeout(() => this.#open(), delay);
-    this.#become("waiting", { code, delay, mayHurry: this.#mayHurry });
+    this.#setState("waiting", { code, delay, canRetryNow: this.#canRetryNow });
   }
 
-  #expectFrame() {
-    this.#expectFrameWithin(this.#ping * 1000 + PONG_WITHIN);
+  #resetSilenceTimeout() {
+    this.#setSilenceTimeout(this.#pingInterval * 1000 + PONG_TIMEOUT);
   }
 
-  #expectFrameWithin(milliseconds) {
+  #setSilenceTimeout(milliseconds) {
     clearTimeout(this.#timers.silence);
-    this.#timers.silence = setTimeout(() => this.#lost(1006), milliseconds);
+    this.#timers.silence = setTimeout(() => this.#handleClose(1006), milliseconds);
   }
 
-  #drop() {
+  #discardSocket() {
     Object.values(this.#timers).forEach(clearTimeout);
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
   }
 
-  #become(state, detail = {}) {
+  #setState(state, details = {}) {
     this.state = state;
-    this.emit("state", { state, ...detail });
+    this.emit("state", { state, ...details });
   }
 }

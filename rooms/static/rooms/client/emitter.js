@@ -1,10 +1,9 @@
-// Named events for plain objects. Listeners subscribe with a function and get back the one
-// that unsubscribes, so nobody has to keep a listener to remove it. Next: connection.js.
+// Named events for plain objects.
 
 export class Emitter {
   #listeners = new Map();
 
-  /** Calls `listener` for every `event` from now on; returns the function that ends it. */
+  /** Calls `listener` for every `event` from now on; returns a function that unsubscribes it. */
   on(event, listener) {
     const listeners = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, listeners.add(listener));
@@ -12,7 +11,7 @@ export class Emitter {
   }
 
   emit(event, detail) {
-    // A copy, so that a listener may unsubscribe while it is being called.
+    // The copy lets a listener unsubscribe during its own call.
     for (const listener of [...(this.#listeners.get(event) ?? [])]) {
       listener(detail);
     }

@@ -1,4 +1,4 @@
-// What the server refuses, as an exception with the protocol's own error code.
+// Errors of requests, with the error codes of the protocol.
 
 export class RoomsError extends Error {
   constructor({ code, message = "", retry = false }) {
@@ -9,10 +9,10 @@ export class RoomsError extends Error {
   }
 }
 
-/** The answer to a request whose connection went away before the reply: it may have happened or not. */
+/** The connection was lost before the reply: the server may have processed the request. */
 export const disconnected = () =>
   new RoomsError({ code: "disconnected", message: "The connection was lost.", retry: true });
 
-/** The answer to a request for which there is no place to wait. */
-export const queueFull = (most) =>
-  new RoomsError({ code: "queue_full", message: `${most} requests are waiting already.`, retry: true });
+/** The request queue has reached its limit. */
+export const queueFull = (limit) =>
+  new RoomsError({ code: "queue_full", message: `The queue is full: ${limit} requests wait.`, retry: true });

@@ -1,11 +1,11 @@
-// One room that the user is in: where in its history we stand, so that a join can resume there and
-// nothing is handed on twice. Next: ../client.js.
+// One joined room and the last position received in its history, from which a join resumes. The position
+// prevents that a message is emitted twice.
 
 export class Membership {
-  /** While a join is under way; whatever was missed comes with its reply. */
+  /** The promise of the join under way; its reply contains the messages missed until then. */
   joining = null;
-  /** Whether a join was ever answered. */
-  entered = false;
+  /** Whether the server has accepted a join. */
+  hasJoined = false;
   #position = null;
 
   constructor(room, { password, limit } = {}) {
@@ -14,31 +14,34 @@ export class Membership {
     this.limit = limit;
   }
 
-  /** The fields of the next join request. */
+  /** Returns the fields of the next join request. */
   request() {
     return { room: this.room, password: this.password, limit: this.limit, since: this.#position ?? undefined };
   }
 
   /**
-   * Takes a join's reply. Returns what is new in it; `fresh` tells that it replaces what was known of
-   * the room before, because this is the first join or the place where we stood is lost.
+   * Applies the reply to a join and returns its new messages. `fresh` means that they replace all earlier
+   * ones, because this is the first join or the server cannot resume from the position.
    */
-  enter({ position, recovered, messages }) {
-    const from = recovered && this.#position ? this.#position.seq : 0;
-    // A room without history has nothing to replace what we saw with.
-    const fresh = !this.entered || (position !== null && !recovered);
-    this.entered = true;
+  update({ position, recovered, messages }) {
+    const after = recovered && this.#position ? this.#position.seq : 0;
+    // A room without history has no messages that could replace the earlier ones.
+    const fresh = !this.hasJoined || (position !== null && !recovered);
+    this.hasJoined = true;
     this.#position = position;
-    return { fresh, messages: messages.filter(({ seq }) => seq === null || seq > from) };
+    return { fresh, messages: messages.filter(({ seq }) => seq === null || seq > after) };
   }
 
-  /** Judges a pushed message by its number: "next", "old" (seen already) or "gap" (some before it are missing). */
-  place(seq) {
+  /**
+   * Compares a pushed message with the position, and advances it for the next one. Returns "next",
+   * "duplicate", or "gap" if messages before it are missing.
+   */
+  advance(seq) {
     if (seq == null || this.#position === null) {
       return "next";
     }
     if (seq <= this.#position.seq) {
-      return "old";
+      return "duplicate";
     }
     if (seq > this.#position.seq + 1) {
       return "gap";

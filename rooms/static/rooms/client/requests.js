@@ -1,53 +1,53 @@
-// Matches answers to questions by `id`. A question belongs to one connection: when that is lost,
-// every open question fails with "disconnected". Who wants it asked again uses outbox.js.
+// Matches replies to requests by `id`. A request belongs to one connection: when that is lost, every
+// request in flight fails with "disconnected". request-queue.js resends where that is harmless.
 
 import { RoomsError, disconnected } from "./errors.js";
 
 export class Requests {
-  #send;
-  #open = new Map();
+  #sendFrame;
+  #inFlight = new Map();
   #lastId = 0;
 
-  /** `send(frame)` tells whether the frame went out. */
-  constructor(send) {
-    this.#send = send;
+  /** `sendFrame(frame)` returns whether the connection accepted the frame. */
+  constructor(sendFrame) {
+    this.#sendFrame = sendFrame;
   }
 
   /**
-   * Resolves with the reply's data. `onReply` is called with it before any later frame is handled;
-   * a promise is too late for that, because several frames may arrive in one piece.
+   * Resolves with the data of the reply. `onReply` is called with it before any later frame is handled;
+   * the promise resolves too late for that, because one WebSocket message can hold several frames.
    */
-  ask(type, fields = {}, onReply = () => {}) {
+  send(type, fields = {}, onReply = () => {}) {
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      if (this.#send({ type, id, ...fields })) {
-        this.#open.set(id, { resolve, reject, onReply });
+      if (this.#sendFrame({ type, id, ...fields })) {
+        this.#inFlight.set(id, { resolve, reject, onReply });
       } else {
         reject(disconnected());
       }
     });
   }
 
-  /** Takes a "reply" or "error" frame. Errors without a known id are nobody's answer: returns false. */
-  answer(frame) {
-    const question = this.#open.get(frame.id);
-    if (!question) {
+  /** Completes the request of a "reply" or "error" frame; returns false if its id is unknown. */
+  complete(frame) {
+    const request = this.#inFlight.get(frame.id);
+    if (!request) {
       return false;
     }
-    this.#open.delete(frame.id);
+    this.#inFlight.delete(frame.id);
     if (frame.type === "reply") {
-      question.onReply(frame.data);
-      question.resolve(frame.data);
+      request.onReply(frame.data);
+      request.resolve(frame.data);
     } else {
-      question.reject(new RoomsError(frame));
+      request.reject(new RoomsError(frame));
     }
     return true;
   }
 
-  /** The connection is gone. */
+  /** Fails every request in flight, because the connection is lost. */
   failAll() {
-    const questions = [...this.#open.values()];
-    this.#open.clear();
-    questions.forEach(({ reject }) => reject(disconnected()));
+    const requests = [...this.#inFlight.values()];
+    this.#inFlight.clear();
+    requests.forEach(({ reject }) => reject(disconnected()));
   }
 }

@@ -1,19 +1,19 @@
-// Wakes a connection when the machine, the network or the tab comes back.
+// Wakes a connection when the computer, the network or the tab becomes active again.
 
-/** Returns the function that ends it. Outside a browser it does nothing. */
-export function wakeOnReturn(connection, { window, document } = globalThis) {
+/** Adds the listeners and returns a function that removes them. Outside a browser it does nothing. */
+export function wakeOnBrowserEvents(connection, { window, document } = globalThis) {
   if (!window || !document) {
     return () => {};
   }
   const wake = () => connection.wake();
-  const seen = () => document.visibilityState === "visible" && wake();
-  // Going offline is only a reason to look: a server on this machine is still there.
+  const wakeIfVisible = () => document.visibilityState === "visible" && wake();
+  // "offline" only triggers a check, because a server on this computer stays reachable.
   window.addEventListener("offline", wake);
   window.addEventListener("online", wake);
-  document.addEventListener("visibilitychange", seen);
+  document.addEventListener("visibilitychange", wakeIfVisible);
   return () => {
     window.removeEventListener("offline", wake);
     window.removeEventListener("online", wake);
-    document.removeEventListener("visibilitychange", seen);
+    document.removeEventListener("visibilitychange", wakeIfVisible);
   };
 }

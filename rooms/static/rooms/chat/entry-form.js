@@ -1,29 +1,29 @@
-// The door: the form in which a guest gives a name.
+// The form in which a guest enters a name.
 
 import { part } from "./dom.js";
-import { errorText } from "./words.js";
+import { errorText } from "./texts.js";
 
-export class Entry {
+export class EntryForm {
   #section = part("entry");
   #form = part("entry-form");
   #field = part("entry-name");
   #button = part("entry-button");
   #error = part("entry-error");
 
-  /** `enter(name)` is called with the name that was given. */
-  constructor(enter) {
+  /** `submit(name)` is called with the name of the guest. */
+  constructor(submit) {
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
       const name = this.#field.value.trim();
       if (name) {
         this.#error.textContent = "";
         this.#button.disabled = true;
-        enter(name);
+        submit(name);
       }
     });
   }
 
-  /** Asks for a name, after an error perhaps. */
+  /** Shows the form, with the error of the last login if there is one. */
   show(error = null) {
     this.#section.hidden = false;
     this.#button.disabled = false;

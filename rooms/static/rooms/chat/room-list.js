@@ -1,16 +1,17 @@
-// The list of rooms: those that the application lists, and those that the user is in.
+// The list of rooms: the listed rooms of the application and the joined rooms.
 
 import { element, part } from "./dom.js";
+import { memberCount } from "./texts.js";
 
 export class RoomList {
   #list = part("room-list");
-  #empty = part("no-rooms");
+  #emptyText = part("no-rooms");
   #listed = new Map();
-  #choose;
+  #onSelect;
 
-  /** `choose(name)` is called when the user picks a room. */
-  constructor(choose) {
-    this.#choose = choose;
+  /** `onSelect(name)` is called when the user selects a room. */
+  constructor(onSelect) {
+    this.#onSelect = onSelect;
   }
 
   reset(rooms) {
@@ -29,27 +30,26 @@ export class RoomList {
     return this.#listed.get(name)?.title || name;
   }
 
-  /** `rooms`: the Map of rooms that we are in. `active`: the name of the one that is shown, or null. */
+  /** `rooms`: the JoinedRooms. `active`: the name of the room that is shown, or null. */
   draw(rooms, active) {
     const names = [...new Set([...this.#listed.keys(), ...rooms.keys()])];
     const entries = names.map((name) => ({
       name,
       title: rooms.get(name)?.title ?? this.title(name),
-      count: rooms.get(name)?.people.count ?? this.#listed.get(name)?.members ?? 0,
+      count: rooms.get(name)?.members.count ?? this.#listed.get(name)?.members ?? 0,
       unread: rooms.get(name)?.unread ?? 0,
-      isIn: rooms.has(name),
+      isJoined: rooms.has(name),
     }));
     entries.sort((one, other) => one.title.localeCompare(other.title));
     const focused = this.#list.querySelector(":focus")?.dataset.room;
     this.#list.replaceChildren(...entries.map((entry) => this.#row(entry, entry.name === active)));
-    // The list is drawn anew; the keyboard stays where it was.
+    // The new elements do not have the focus of the old ones.
     this.#list.querySelector(`[data-room="${CSS.escape(focused ?? "")}"]`)?.focus();
-    this.#empty.hidden = entries.length > 0;
+    this.#emptyText.hidden = entries.length > 0;
   }
 
-  #row({ name, title, count, unread, isIn }, isActive) {
-    const people = count === 1 ? "1 person" : `${count} people`;
-    const news = unread ? `, ${unread} unread` : "";
+  #row({ name, title, count, unread, isJoined }, isActive) {
+    const unreadText = unread ? `, ${unread} unread` : "";
     return element(
       "li",
       {},
@@ -57,12 +57,12 @@ export class RoomList {
         "button",
         {
           type: "button",
-          class: `room-button${isIn ? " in" : ""}${unread ? " unread" : ""}`,
+          class: `room-button${isJoined ? " joined" : ""}${unread ? " unread" : ""}`,
           "data-room": name,
           "aria-current": isActive && "page",
-          "aria-label": `${title}, ${people}${news}`,
+          "aria-label": `${title}, ${memberCount(count)}${unreadText}`,
           title,
-          click: () => this.#choose(name),
+          click: () => this.#onSelect(name),
         },
         element("bdi", { class: "name" }, title),
         unread

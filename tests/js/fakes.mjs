@@ -1,4 +1,4 @@
-// A WebSocket without a network, and a server's side of it that the test plays by hand.
+// A WebSocket without a network; the methods after `close` act as the server.
 
 import { RoomsClient } from "../../rooms/static/rooms/client.js";
 
@@ -24,7 +24,6 @@ export class FakeSocket {
     this.closedWith = code;
   }
 
-  // What the server does.
   push(...frames) {
     this.onmessage({ data: frames.map((frame) => JSON.stringify(frame)).join("\n") });
   }
@@ -37,16 +36,16 @@ export class FakeSocket {
     this.push({ type: "connected", connection: "c", application: "chat", user, ping: 25, version: 1 });
   }
 
-  asked(type) {
+  requests(type) {
     return this.sent.filter((frame) => frame.type === type);
   }
 
   reply(type, data, index = -1) {
-    this.push({ type: "reply", id: this.asked(type).at(index).id, data });
+    this.push({ type: "reply", id: this.requests(type).at(index).id, data });
   }
 
   refuse(type, code, { retry = false, index = -1 } = {}) {
-    this.push({ type: "error", id: this.asked(type).at(index).id, code, message: code, retry });
+    this.push({ type: "error", id: this.requests(type).at(index).id, code, message: code, retry });
   }
 }
 
@@ -65,21 +64,21 @@ export class FakeStorage extends Map {
 export const ANN = { name: "ann", id: "1", guest: false };
 export const GUEST = { name: "gus", id: "g", guest: true };
 
-/** A client whose jitter is always the longest, its storage, and everything it emits. */
+/** Returns a client whose jitter is always the maximum, its storage, and its emitted events. */
 export function makeClient() {
   FakeSocket.all = [];
   const storage = new FakeStorage();
   const client = new RoomsClient("ws://x/ws/rooms/chat/", { WebSocket: FakeSocket, storage, random: () => 1 });
   const events = [];
-  for (const name of ["state", "login", "login_needed", "room", "message", "removed", "joined", "trouble"]) {
+  for (const name of ["state", "login", "login_required", "room", "message", "removed", "joined", "error"]) {
     client.on(name, (detail) => events.push([name, detail]));
   }
   const emitted = (name) => events.filter(([event]) => event === name).map(([, detail]) => detail);
   return { client, storage, emitted };
 }
 
-/** Lets promises that are settled run their reactions. */
-export async function settle() {
+/** Runs the reactions of settled promises. */
+export async function runMicrotasks() {
   for (let turn = 0; turn < 20; turn += 1) {
     await null;
   }
