@@ -1,7 +1,7 @@
-"""A person at a real browser: opens the chat page, writes, reads, loses the network.
+"""A user of the chat page in a real browser, for tests.
 
-The pages are served with a strict Content-Security-Policy, whatever the site under test sets, so that
-every test also shows that the page lives without inline scripts and styles.
+The pages are served with a strict Content-Security-Policy, independent of the site under test, so that
+every test also proves that the page needs no inline scripts and styles.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
-    # Pages that the test hands on count as coming from outside, and would not reach a loopback socket.
+    # Chromium treats pages that a test fulfils as remote and would block their loopback sockets.
     "--disable-features=LocalNetworkAccessChecks",
 ]
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The machine's Chromium, without a screen."""
+    """Start a headless Chromium."""
     path = services.chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -36,70 +36,70 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-class Person:
-    """Somebody with a browser profile and a wire to the server of their own."""
+class BrowserUser:
+    """A user with a separate browser profile and network connection."""
 
     def __init__(self, browser: Browser, port: int, *, width: int = 1100, height: int = 720) -> None:
         self.wire = Wire(port)
         self.url = f"http://127.0.0.1:{self.wire.port}"
         self.context = browser.new_context(viewport={"width": width, "height": height})
         self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
+        self.console_errors: list[str] = []
         self.dialogs: list[str] = []
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._record_console)
+        self.page.on("pageerror", lambda error: self.console_errors.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
-        self.page.route(re.compile(r"^[^?]*/rooms/[^/]+/(\?.*)?$"), self._with_policy)
+        self.page.route(re.compile(r"^[^?]*/rooms/[^/]+/(\?.*)?$"), self._add_policy)
 
-    def enter(self, name: str, application: str = "durable", *, room: str | None = None) -> Self:
-        """Come in as a guest, straight into a room if one is named."""
+    def join(self, name: str, application: str = "durable", *, room: str | None = None) -> Self:
+        """Join the chat as a guest, and a room if it is given."""
         self.open(application, room=room)
-        self.page.get_by_label("What shall we call you?").fill(name)
-        self.page.get_by_role("button", name="Enter").click()
+        self.page.get_by_label("Your name").fill(name)
+        self.page.get_by_role("button", name="Join", exact=True).click()
         expect(self.page.locator("[data-part=shell]")).to_be_visible()
-        return self.sees_room(room) if room else self
+        return self.expect_room(room) if room else self
 
     def open(self, application: str = "durable", *, room: str | None = None) -> Self:
-        """Open the chat page, as whoever one is."""
+        """Open the chat page."""
         query = self.page.evaluate("room => new URLSearchParams({room}).toString()", room) if room else ""
         self.page.goto(f"{self.url}/rooms/{application}/?{query}")
         return self
 
-    def sees_room(self, title: str) -> Self:
-        """The room is on the stage."""
+    def expect_room(self, title: str) -> Self:
+        """Wait until the room is shown."""
         expect(self.page.get_by_role("heading", level=1, name=title, exact=True)).to_be_visible()
         return self
 
-    def says(self, *texts: str) -> Self:
-        """Write and press Enter."""
+    def send(self, *texts: str) -> Self:
+        """Write each text and press Enter."""
         for text in texts:
             self.field.fill(text)
             self.field.press("Enter")
         return self
 
-    def sees(self, *texts: str) -> Self:
-        """These are the words in the room: all of them, once, in this order."""
-        expect(self.words).to_have_text(list(texts))
+    def expect_texts(self, *texts: str) -> Self:
+        """Wait until the room shows exactly these texts in this order."""
+        expect(self.texts).to_have_text(list(texts))
         return self
 
-    def sees_members(self, *names: str) -> Self:
-        """These are the members, oneself first."""
-        expect(self.page.locator(".person .name")).to_have_text(list(names))
+    def expect_members(self, *names: str) -> Self:
+        """Wait until the member list shows exactly these names."""
+        expect(self.page.locator(".member .name")).to_have_text(list(names))
         return self
 
-    def loses_network(self) -> Self:
-        """From now on nothing gets through, and the page has noticed."""
+    def cut_network(self) -> Self:
+        """Cut the network and wait until the page shows it."""
         self.wire.cut()
         expect(self.banner).to_be_visible()
         return self
 
-    def has_network(self) -> Self:
-        """The network is back, and so is the page."""
+    def restore_network(self) -> Self:
+        """Restore the network and wait until the page is connected."""
         self.wire.mend()
         expect(self.banner).to_be_hidden(timeout=30_000)
         return self
 
-    def goes(self) -> None:
+    def close(self) -> None:
         """Close the browser."""
         self.context.close()
         self.wire.remove()
@@ -109,18 +109,18 @@ class Person:
         return self.page.get_by_label("Message", exact=True)
 
     @property
-    def words(self) -> Locator:
-        return self.page.get_by_role("log").locator(".words")
+    def texts(self) -> Locator:
+        return self.page.get_by_role("log").locator(".message .text")
 
     @property
     def banner(self) -> Locator:
         return self.page.locator(".banner")
 
-    def _console(self, message: ConsoleMessage) -> None:
-        # That a lost connection cannot be opened is what a lost connection is.
+    def _record_console(self, message: ConsoleMessage) -> None:
+        # Chromium logs an error for every failed WebSocket; a cut network causes these.
         if message.type in {"error", "warning"} and "WebSocket connection" not in message.text:
-            self.complaints.append(message.text)
+            self.console_errors.append(message.text)
 
-    def _with_policy(self, route: Route) -> None:
+    def _add_policy(self, route: Route) -> None:
         response = route.fetch(max_redirects=0)
         route.fulfill(response=response, headers=response.headers | {"content-security-policy": POLICY})
