@@ -1,4 +1,4 @@
-"""The site's addresses: its own pages, the chat pages of rooms, the admin."""
+"""URLs of the example site: its own pages, the chat pages, the admin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("rooms/", include("rooms.urls")),
     path("admin/", admin.site.urls),
-    # Where `asgi.py` has sockets, other requests are told so.
+    # `asgi.py` serves WebSockets at these addresses; other requests get an explanation.
     path("ws", include(socket_urlpatterns)),
     path("broadcasting", include(socket_urlpatterns)),
     path("favicon.ico", IconView.as_view()),

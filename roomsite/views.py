@@ -1,4 +1,4 @@
-"""The site's own page: what this is and where to go from here; and its icon."""
+"""Serve the home page and the icon of the example site."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from django.views.generic import RedirectView, TemplateView
 
 
 class HomeView(TemplateView):
-    """The first page."""
+    """Show the home page with the applications that have a chat page."""
 
     template_name = "home.html"
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
-        # By name, because the models of rooms are not among the names that it offers to import.
+        # Looked up by name, because `rooms` does not export its models.
         applications = apps.get_model("rooms", "Application").objects.order_by("title", "name")
-        # Those with a page: its socket speaks the native protocol.
-        open_ones = [application for application in applications if application.allows_protocol("native")]
-        return super().get_context_data(**kwargs, applications=open_ones)
+        # The chat page uses the native protocol.
+        with_page = [application for application in applications if application.allows_protocol("native")]
+        return super().get_context_data(**kwargs, applications=with_page)
 
 
 class IconView(RedirectView):
-    """Where browsers look for an icon on pages that name none, such as the admin's."""
+    """Redirect /favicon.ico to the static icon.
+
+    Browsers request this address on pages without an icon link, such as those of the admin.
+    """
 
     def get_redirect_url(self, *args: Any, **kwargs: Any) -> str:
-        # Not before a request: a site that names its static files by their content has to collect them first.
+        # At request time, because hashed static file names exist only after collectstatic.
         return static("rooms/icon.svg")

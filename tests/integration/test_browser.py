@@ -77,7 +77,7 @@ def name(prefix: str) -> str:
 
 
 class Staff:
-    """An administrator who uses the admin in a browser."""
+    """An administrator in the admin, in a browser."""
 
     def __init__(self, user: BrowserUser) -> None:
         self.page, self.url = user.page, f"{user.url}/admin/"
@@ -338,8 +338,8 @@ def test_events_and_state_of_an_extension_are_shown(new_user: NewUser) -> None:
     )
     expect(state.get_by_role("listitem")).to_have_count(3)
     expect(state.get_by_role("listitem").first).to_contain_text("?")
-    ann.send("/answer nobody knows")
-    expect(ann.page.locator(".message.own").last).to_contain_text("answer nobody knows")
+    ann.send("/answer not in the list")
+    expect(ann.page.locator(".message.own").last).to_contain_text("answer not in the list")
     expect(ann.page.locator(".message.own").last).to_contain_text("No, that is not it.")
     expect(ann.page.locator(".toast")).to_have_count(0)
 

@@ -21,7 +21,7 @@ export class Members {
   }
 
   remove(user) {
-    // The list of a large room is truncated, so a member who leaves may not be in it.
+    // The list of a large room is truncated, so it may lack the leaving member.
     const isTruncated = this.count > this.#users.size;
     this.count -= this.#users.delete(identity(user)) || isTruncated ? 1 : 0;
   }

@@ -119,7 +119,7 @@ export class Navigation {
     const { name } = this.#view.room;
     this.#rooms.delete(name);
     this.show(null);
-    await this.#client.leave(name).catch(() => {}); // a user who is no member any more has left as well
+    await this.#client.leave(name).catch(() => {}); // fails only if the user has already left
   }
 
   #followAddress() {
