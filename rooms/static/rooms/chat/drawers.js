@@ -38,7 +38,8 @@ export class Drawers {
       clearToasts(); // toasts would cover the drawer
       this.#opener = opener;
       this.open(name);
-      document.getElementById(name).querySelector("button, [tabindex]")?.focus();
+      // Without preventScroll the page would jump while the drawer slides in.
+      document.getElementById(name).querySelector("button, [tabindex]")?.focus({ preventScroll: true });
     }
   }
 
