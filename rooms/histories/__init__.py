@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.handler import PRUNE_SECONDS, HistoryHandler
-from rooms.histories.waiting import Awaited, Waiting, settle
+from rooms.histories.waiting import Completion, FutureCompletion, complete_alone
 
 __all__ = [
     "PRUNE_SECONDS",
     "Appended",
-    "Awaited",
+    "Completion",
+    "FutureCompletion",
     "History",
     "HistoryHandler",
     "Page",
     "Snapshot",
-    "Waiting",
-    "settle",
+    "complete_alone",
 ]

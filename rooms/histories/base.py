@@ -1,7 +1,7 @@
 """The seam between the engine and the stores of messages.
 
 A store gives each message of a room the next number (1, 2, 3 … without holes, in one *epoch*),
-keeps what the room's retention allows, and remembers state messages. Whoever waits for ``keep`` is
+keeps what the room's retention allows, and remembers state messages. Whoever waits for ``append`` is
 answered when the message is kept: only then is it acknowledged.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from rooms.conf import get_settings
-from rooms.histories.waiting import Awaited, Waiting
+from rooms.histories.waiting import Completion
 from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
@@ -22,12 +22,12 @@ from rooms.protocol.types import Position
 
 
 class Appended(NamedTuple):
-    """The message as it is kept; ``again`` when its key had been used, and nothing was added. ``gone``: what
-    was said then is kept no longer, and ``message`` has only its number and time."""
+    """The stored message. ``duplicate``: its key was used before, nothing was added. ``expired``: the
+    original is no longer stored, and ``message`` has only its number and time."""
 
     message: Message
-    again: bool = False
-    gone: bool = False
+    duplicate: bool = False
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +52,20 @@ class History(ABC):
     """Every method raises Unavailable when the store does not answer, RoomNotFound when the room is gone."""
 
     # Whoever sends a key again is answered as they were the first time.
-    knows_keys: ClassVar[bool] = True
+    deduplicates: ClassVar[bool] = True
 
     @abstractmethod
-    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
+    def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it). A
         sender's ``key`` is remembered as long as the message is kept, and for at least IDEMPOTENCY_TTL.
 
-        Whoever is ``waiting`` is answered with Appended, or with what other methods raise; those of one room
+        ``completion`` gets Appended, or the exception that other methods would raise; completions of one room
         in the order of their numbers. Nothing is raised."""
 
     @property
-    def waiting(self) -> int:
-        """How many wait for ``keep``."""
+    def pending(self) -> int:
+        """How many wait for ``append``."""
         return 0
-
-    async def append(self, room: RoomConfig, message: Message, key: str | None = None) -> Appended:
-        """The same, for whoever has nobody to answer."""
-        waiting = Awaited()
-        self.keep(room, message, key, waiting)
-        result: Appended = await waiting
-        return result
 
     @abstractmethod
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
@@ -84,7 +77,7 @@ class History(ABC):
         ``after`` is given, else the newest."""
 
     @abstractmethod
-    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+    async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         """Messages after a number, oldest first, no more than a recovery hands over. Those that
         this process appended are told to their appender before they are told here."""
 

@@ -28,7 +28,7 @@ from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
 from rooms.histories.queries import DuplicateKey, insert, message_of, put_state, read_state, said, sender_id
-from rooms.histories.waiting import Waiting
+from rooms.histories.waiting import Completion
 from rooms.hub.config import RoomConfig
 from rooms.models.database import database
 from rooms.protocol import timestamps
@@ -63,11 +63,11 @@ class DatabaseHistory(History):
         # The last room that was looked at when pruning was broken off: the next goes on behind it.
         self._pruned_to = 0
 
-    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
-        self._ledger.append(_Append(room, message, key), waiting)
+    def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
+        self._ledger.append(_Append(room, message, key), completion)
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         return len(self._ledger)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
@@ -76,7 +76,7 @@ class DatabaseHistory(History):
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         return await self._pool.run(_read, _page, room, before, after, limit)
 
-    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+    async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         result: list[Message] = await self._ledger.read(partial(_read, _after, room, seq))
         return result
 
@@ -150,7 +150,7 @@ def _append_to(room: RoomConfig, appends: Sequence[_Append], *, look: bool) -> l
     for each in appends:
         used = (sender_id(each.message), each.key)
         if each.key is not None and used in known:
-            results.append(Appended(known[used], again=True))
+            results.append(Appended(known[used], duplicate=True))
             continue
         if each.message.state is True and (refusal := put_state(room, each.message, sequence.seq + 1)):
             results.append(refusal)

@@ -20,7 +20,7 @@ from django.db import connections, reset_queries
 
 from rooms.concurrency.thread_pool import OUTAGES, let_go
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
-from rooms.histories.waiting import Awaited, Line, Place, Waiting, settle
+from rooms.histories.waiting import Completion, CompletionQueue, FutureCompletion, Place, complete_alone
 from rooms.protocol.errors import Unavailable
 
 logger = logging.getLogger("rooms.histories")
@@ -57,7 +57,7 @@ class Ledger(Generic[Item]):
     def __init__(self, write: Callable[[Sequence[Item]], list[Any]]) -> None:
         self._write = write
         self._queue: SimpleQueue[list[Place[Item | _Read]] | None] = SimpleQueue()
-        self._line: Line[Item | _Read] = Line(_UNAVAILABLE)
+        self._line: CompletionQueue[Item | _Read] = CompletionQueue(_UNAVAILABLE)
         # What came in this turn of the loop: the thread gets it at once.
         self._coming: list[Place[Item | _Read]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -67,21 +67,21 @@ class Ledger(Generic[Item]):
         """How many wait."""
         return len(self._line)
 
-    def append(self, item: Item | _Read, waiting: Waiting) -> None:
+    def append(self, item: Item | _Read, completion: Completion) -> None:
         """The answer is what ``write`` returned for this item, after the transaction was committed."""
         if len(self._line) >= MOST_WAITING:
-            settle(waiting, Unavailable("The server is busy; try again in a moment."))
+            complete_alone(completion, Unavailable("The server is busy; try again in a moment."))
             return
         self._loop = asyncio.get_running_loop()
         if not self._coming:
             self._loop.call_soon(self._hand_over)
-        self._coming.append(self._line.add(item, waiting, STATEMENT_TIMEOUT))
+        self._coming.append(self._line.add(item, completion, STATEMENT_TIMEOUT))
 
     async def read(self, job: Callable[[], Any]) -> Any:
         """The job's result, after everything appended before it and before everything after."""
-        waiting = Awaited()
-        self.append(_Read(job), waiting)
-        return await waiting
+        completion = FutureCompletion()
+        self.append(_Read(job), completion)
+        return await completion
 
     def close(self) -> None:
         """Finish what is queued, then end the thread and its database connection."""
@@ -153,7 +153,7 @@ class Ledger(Generic[Item]):
         """Answer those who wait: one call into the event loop, in order."""
         # Whose loop is closed does not wait any more.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._line.answer, answers)  # type: ignore[union-attr]
+            self._loop.call_soon_threadsafe(self._line.complete, answers)  # type: ignore[union-attr]
 
 
 def _failure(error: Exception) -> Exception:

@@ -11,7 +11,7 @@ import msgspec
 
 from rooms.conf import get_settings
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
-from rooms.histories.waiting import Waiting, settle
+from rooms.histories.waiting import Completion, complete_alone
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
 from rooms.protocol.errors import RoomsError
@@ -69,21 +69,21 @@ class MemoryHistory(History):
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
 
-    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
+    def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         try:
             result: Appended | RoomsError = self._kept(room, message, key)
         except RoomsError as error:
             result = error
-        settle(waiting, result)
+        complete_alone(completion, result)
 
     def _kept(self, room: RoomConfig, message: Message, key: str | None) -> Appended:
         log = self._log(room)
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):
             if (kept := log.kept(first)) is not None:
-                return Appended(kept, again=True)
+                return Appended(kept, duplicate=True)
             said = msgspec.structs.replace(message, seq=first.seq, time=first.time)
-            return Appended(said, again=True, gone=True)
+            return Appended(said, duplicate=True, expired=True)
         if message.state is True:
             _check_room_for_state(log.state, message)
         log.seq += 1
@@ -118,7 +118,7 @@ class MemoryHistory(History):
         chosen = found[:limit] if after is not None else _last(found, limit)
         return Page(messages=chosen, more=len(found) > limit)
 
-    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+    async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         messages = [message for message in self._log(room).messages if (message.seq or 0) > seq]
         return messages[: get_settings().recovery_max_messages]
 

@@ -14,7 +14,7 @@ from rooms.concurrency.thread_pool import ThreadPool
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.queries import put_state, read_state
-from rooms.histories.waiting import Waiting, settle
+from rooms.histories.waiting import Completion, complete_alone
 from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
@@ -25,7 +25,7 @@ from rooms.protocol.types import Position
 class NoHistory(History):
     """Messages have no number here, and there is no past to tell."""
 
-    knows_keys = False
+    deduplicates = False
 
     def __init__(self) -> None:
         self._pool = ThreadPool(2, 256, "rooms-state", answer_seconds=STATEMENT_TIMEOUT)
@@ -34,21 +34,21 @@ class NoHistory(History):
         )
         self._storing: set[asyncio.Future[None]] = set()
 
-    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
+    def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         if message.state is True:
-            storing = asyncio.ensure_future(self._keep_state(room, message, waiting))
+            storing = asyncio.ensure_future(self._keep_state(room, message, completion))
             self._storing.add(storing)
             storing.add_done_callback(self._storing.discard)
         else:
-            settle(waiting, Appended(message))
+            complete_alone(completion, Appended(message))
 
-    async def _keep_state(self, room: RoomConfig, message: Message, waiting: Waiting) -> None:
+    async def _keep_state(self, room: RoomConfig, message: Message, completion: Completion) -> None:
         message = msgspec.structs.replace(message, data=message.data.copy())
         try:
             result: Any = await self._pool.run(_put_state, room, message) or Appended(message)
         except Exception as error:
             result = error
-        settle(waiting, result)
+        complete_alone(completion, result)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         return Snapshot(state=await self._states.ask(room.id, room))
@@ -56,7 +56,7 @@ class NoHistory(History):
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         return Page(messages=[], more=False)
 
-    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+    async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         return []
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:

@@ -15,10 +15,11 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from rooms.histories.waiting import Line, Place, Waiting
+from rooms.histories.waiting import Completion, CompletionQueue, Place
 
 # A round trip takes at most so many along.
 MOST_CALLS = 256
+_UNAVAILABLE = "The history does not answer; try again in a moment."
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class Pipe:
     def __init__(self, redis: Redis, seconds: float) -> None:
         self._redis = redis
         self._seconds = seconds
-        self._line: Line[_Call] = Line("The history does not answer; try again in a moment.")
+        self._line: CompletionQueue[_Call] = CompletionQueue(
+            "The history does not answer; try again in a moment."
+        )
         self._waiting: deque[Place[_Call]] = deque()
         self._sending: asyncio.Task[None] | None = None
 
@@ -43,11 +46,11 @@ class Pipe:
         return len(self._line)
 
     def call(
-        self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any], waiting: Waiting
+        self, script: AsyncScript, keys: Sequence[str], arguments: Sequence[Any], completion: Completion
     ) -> None:
         """The answer is the script's, or why there is none: RedisError, OSError, Unavailable after so long a
         time. Then it may still have been done."""
-        self._waiting.append(self._line.add(_Call(script, keys, arguments), waiting, self._seconds))
+        self._waiting.append(self._line.add(_Call(script, keys, arguments), completion, self._seconds))
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all())
 
@@ -62,7 +65,7 @@ class Pipe:
                 count = min(len(self._waiting), MOST_CALLS)
                 places = [each for _ in range(count) if not (each := self._waiting.popleft()).left]
                 answers = await self._answers([each.item for each in places])
-                self._line.answer(zip(places, answers, strict=True))
+                self._line.complete(zip(places, answers, strict=True))
         finally:
             self._sending = None
 

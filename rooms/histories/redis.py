@@ -23,7 +23,7 @@ from rooms.conf import get_settings
 from rooms.histories import lua
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
 from rooms.histories.pipe import Pipe
-from rooms.histories.waiting import Awaited, Waiting
+from rooms.histories.waiting import Completion, FutureCompletion
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
 from rooms.protocol.errors import RoomsError, Unavailable
@@ -62,7 +62,7 @@ class RedisHistory(History):
         self._find = self._redis.register_script(lua.FIND)
         self._pipe = Pipe(self._redis, WAIT_SECONDS)
 
-    def keep(self, room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
+    def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         used = "" if key is None else _used(message.sender.id if message.sender else "", key)
         arguments = [
             used,
@@ -75,11 +75,11 @@ class RedisHistory(History):
             "1" if bytes(message.data) == b"null" else "0",
             get_settings().max_state_keys,
         ]
-        appending = _Appending(room, message, waiting)
+        appending = _Appending(room, message, completion)
         self._pipe.call(self._append, self._keys(room.id), [*_common(room), *arguments], appending)
 
     @property
-    def waiting(self) -> int:
+    def pending(self) -> int:
         return len(self._pipe)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
@@ -102,12 +102,12 @@ class RedisHistory(History):
         )
         return Page(messages=_messages(room, first, entries), more=bool(more))
 
-    async def after(self, room: RoomConfig, seq: int) -> list[Message]:
+    async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         wanted = _between(room, None, seq, get_settings().recovery_max_messages)
         # Behind the appends, so that their appenders are answered first.
-        waiting = Awaited()
-        self._pipe.call(self._page, self._keys(room.id), wanted, waiting)
-        first, _, entries = await self._answered(waiting, None)
+        completion = FutureCompletion()
+        self._pipe.call(self._page, self._keys(room.id), wanted, completion)
+        first, _, entries = await self._answered(completion, None)
         return _messages(room, first, entries)
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
@@ -148,30 +148,30 @@ class RedisHistory(History):
 
 
 @dataclass(frozen=True, slots=True)
-class _Appending(Waiting):
+class _Appending(Completion):
     """Between the script that appends a message and the one who waits for that."""
 
     room: RoomConfig
     message: Message
-    waiting: Waiting
+    completion: Completion
 
-    def answer(self, result: Any) -> None:
+    def complete(self, result: Any) -> None:
         if isinstance(result, RedisError | OSError):
             result = _unavailable(result)
-        self.waiting.answer(result if isinstance(result, BaseException) else self._appended(result))
+        self.completion.complete(result if isinstance(result, BaseException) else self._appended(result))
 
-    def tell(self) -> None:
-        self.waiting.tell()
+    def finish(self) -> None:
+        self.completion.finish()
 
     def _appended(self, answer: list[Any]) -> Appended | RoomsError:
         room, message = self.room, self.message
         if answer[0] == b"full":
             return too_much_state()
         if answer[0] == b"again":
-            return Appended(_message(room, answer[1], answer[2]), again=True)
+            return Appended(_message(room, answer[1], answer[2]), duplicate=True)
         if answer[0] == b"gone":
             said = msgspec.structs.replace(message, seq=answer[1], time=answer[2].decode())
-            return Appended(said, again=True, gone=True)
+            return Appended(said, duplicate=True, expired=True)
         # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
         return Appended(msgspec.structs.replace(message, seq=answer[1], data=message.data.copy()))
 

@@ -21,21 +21,21 @@ logger = logging.getLogger("rooms.histories")
 Item = TypeVar("Item")
 
 
-class Waiting(ABC):
+class Completion(ABC):
     """One who waits. Both methods are called once, in this order."""
 
     __slots__ = ()
 
     @abstractmethod
-    def answer(self, result: Any) -> None:
+    def complete(self, result: Any) -> None:
         """What became of it: an exception where it failed."""
 
     @abstractmethod
-    def tell(self) -> None:
-        """All that were kept at the same time have been answered."""
+    def finish(self) -> None:
+        """Called once, after all completions of the same batch are complete."""
 
 
-class Awaited(Waiting):
+class FutureCompletion(Completion):
     """Whoever awaits it gets the result, or it is raised."""
 
     __slots__ = ("_future",)
@@ -46,7 +46,7 @@ class Awaited(Waiting):
     def __await__(self) -> Generator[Any, None, Any]:
         return self._future.__await__()
 
-    def answer(self, result: Any) -> None:
+    def complete(self, result: Any) -> None:
         if self._future.done():
             # Nobody waits any more.
             return
@@ -55,7 +55,7 @@ class Awaited(Waiting):
         else:
             self._future.set_result(result)
 
-    def tell(self) -> None:
+    def finish(self) -> None:
         pass
 
 
@@ -64,12 +64,12 @@ class Place(Generic[Item]):
     """Of one who waits. It is ``left`` with the answer, whatever has become of the item meanwhile."""
 
     item: Item
-    waiting: Waiting
+    completion: Completion
     until: float
     left: bool = False
 
 
-class Line(Generic[Item]):
+class CompletionQueue(Generic[Item]):
     """Those who wait, in the order in which they came. Belongs to one event loop. Whoever is not answered in
     time is told ``refusal``, and to come again: it may be kept all the same."""
 
@@ -82,26 +82,26 @@ class Line(Generic[Item]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, item: Item, waiting: Waiting, seconds: float) -> Place[Item]:
+    def add(self, item: Item, completion: Completion, seconds: float) -> Place[Item]:
         loop = asyncio.get_running_loop()
-        place = Place(item, waiting, loop.time() + seconds)
+        place = Place(item, completion, loop.time() + seconds)
         self._places.append(place)
         if self._timer is None:
             self._timer = loop.call_at(place.until, self._look, loop)
         return place
 
-    def answer(self, answers: Iterable[tuple[Place[Item], Any]]) -> None:
+    def complete(self, answers: Iterable[tuple[Place[Item], Any]]) -> None:
         """First all are answered, then all tell."""
         answered = []
         for place, result in answers:
             if not place.left:
                 place.left = True
-                answered.append(place.waiting)
-                answer(place.waiting, result)
+                answered.append(place.completion)
+                complete(place.completion, result)
         while self._places and self._places[0].left:
             self._places.popleft()
-        for waiting in answered:
-            tell(waiting)
+        for completion in answered:
+            finish(completion)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give up those who have waited too long."""
@@ -111,25 +111,25 @@ class Line(Generic[Item]):
                 self._timer = loop.call_at(place.until, self._look, loop)
                 break
             late.append((place, Unavailable(self._refusal)))
-        self.answer(late)
+        self.complete(late)
 
 
-def answer(waiting: Waiting, result: Any) -> None:
+def complete(completion: Completion, result: Any) -> None:
     """What fails for one fails for nobody else."""
     try:
-        waiting.answer(result)
+        completion.complete(result)
     except Exception:
         logger.exception("Something could not be answered.")
 
 
-def tell(waiting: Waiting) -> None:
+def finish(completion: Completion) -> None:
     try:
-        waiting.tell()
+        completion.finish()
     except Exception:
         logger.exception("Something could not be told.")
 
 
-def settle(waiting: Waiting, result: Any) -> None:
+def complete_alone(completion: Completion, result: Any) -> None:
     """For one who waits alone."""
-    answer(waiting, result)
-    tell(waiting)
+    complete(completion, result)
+    finish(completion)

@@ -148,8 +148,8 @@ class Authenticator:
         if not connection.protocol.resumable:
             parts.tasks.spawn(parts.departures.attempt(remove))
             return
-        fade = partial(parts.presence.fade, group, connection.id, user)
-        parts.tasks.spawn(parts.departures.attempt(fade))
+        start_grace = partial(parts.presence.start_grace, group, connection.id, user)
+        parts.tasks.spawn(parts.departures.attempt(start_grace))
         parts.departures.add(parts.settings.guest_name_ttl, remove)
 
     async def _remove(self, group: str, connection: Connection, user: User) -> None:

@@ -125,8 +125,8 @@ class LeaveHandler:
             self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
             return
         self._wait(seconds, PendingLeave(connection, place, user))
-        fade = partial(presence.fade, place.group, connection.id, user)
-        self._parts.tasks.spawn(self._parts.departures.attempt(fade))
+        start_grace = partial(presence.start_grace, place.group, connection.id, user)
+        self._parts.tasks.spawn(self._parts.departures.attempt(start_grace))
 
     def _wait(self, seconds: float, leaving: PendingLeave) -> None:
         connection, place, user = leaving
@@ -165,14 +165,14 @@ class LeaveHandler:
     async def beat(self) -> None:
         """Renew what this process says about presence, and see to those whom dead processes left behind, and
         to those of whom what was told may not be so."""
-        for found in await self._parts.presence.beat():
+        for found in await self._parts.presence.heartbeat():
             self._parts.tasks.spawn(self._parts.departures.in_turn(partial(self._tell_of, found)))
         await self.comings.look()
 
     async def node_died(self, node: str) -> None:
         """What that process said holds for a grace period; whoever is not back by then is out."""
         presence, seconds = self._parts.presence, self._parts.settings.leave_grace
-        await self._parts.departures.attempt(partial(presence.bury, node, seconds))
+        await self._parts.departures.attempt(partial(presence.expire_node, node, seconds))
 
     async def hand_over(self) -> None:
         """This process ends: those who fade here are left to the others. Waits for what is under way."""
@@ -184,7 +184,7 @@ class LeaveHandler:
     async def _bury_this(self) -> None:
         presence = self._parts.presence
         try:
-            await presence.bury(presence.node, self._parts.settings.leave_grace)
+            await presence.expire_node(presence.node, self._parts.settings.leave_grace)
         except RoomsError as error:
             logger.warning("Those who are here now are gone with this process's lease: %s", error.message)
 
@@ -221,8 +221,8 @@ class LeaveHandler:
             await presence.add(room.group, connection.id, user)
         except GroupClosed:
             return False
-        fade = partial(presence.fade, room.group, connection.id, user)
-        self._parts.tasks.spawn(self._parts.departures.attempt(fade))
+        start_grace = partial(presence.start_grace, room.group, connection.id, user)
+        self._parts.tasks.spawn(self._parts.departures.attempt(start_grace))
         return True
 
     async def undo(self, connection: Connection, room: Room, place: Place, user: User) -> None:

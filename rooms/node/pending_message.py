@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from rooms.histories import Appended, Awaited, Waiting
+from rooms.histories import Appended, Completion, FutureCompletion
 from rooms.hub.connection import Connection
 from rooms.node.context import NodeContext
 from rooms.node.registry import Room
@@ -23,7 +23,7 @@ logger = logging.getLogger("rooms.node")
 
 
 @dataclass(slots=True, kw_only=True)
-class PendingMessage(Waiting):
+class PendingMessage(Completion):
     """``recipients``: None is everybody. Only ``exclude`` does not hear it."""
 
     parts: NodeContext
@@ -38,12 +38,12 @@ class PendingMessage(Waiting):
     def __post_init__(self) -> None:
         self.history = self.room.record.history
 
-    def answer(self, result: Appended | Exception) -> None:
+    def complete(self, result: Appended | Exception) -> None:
         if isinstance(result, Appended):
             self.kept = result
 
-    def tell(self) -> None:
-        if self.kept is None or self.kept.gone:
+    def finish(self) -> None:
+        if self.kept is None or self.kept.expired:
             return
         if self.kept.message.seq is not None and self.history != self.room.record.history:
             # The room is kept elsewhere by now, and would take the number for one of those there.
@@ -64,7 +64,7 @@ class ClientMessage(PendingMessage):
     request: Send
     data: SentData | None = None
 
-    def answer(self, result: Appended | Exception) -> None:
+    def complete(self, result: Appended | Exception) -> None:
         if isinstance(result, Exception):
             refuse(self.connection, self.request, result)
             return
@@ -72,9 +72,9 @@ class ClientMessage(PendingMessage):
         self.data = SentData(seq=result.message.seq, time=result.message.time)
         self.connection.send(Reply(id=self.request.id, data=self.data))
 
-    def tell(self) -> None:
+    def finish(self) -> None:
         try:
-            PendingMessage.tell(self)
+            PendingMessage.finish(self)
         finally:
             self.connection.has_answered()
 
@@ -83,18 +83,18 @@ class ClientMessage(PendingMessage):
 class ServerMessage(PendingMessage):
     """What the server says. ``told`` is the message, when it has been told."""
 
-    told: Awaited = field(default_factory=Awaited)
+    told: FutureCompletion = field(default_factory=FutureCompletion)
     result: Appended | Exception | None = None
 
-    def answer(self, result: Appended | Exception) -> None:
-        PendingMessage.answer(self, result)
+    def complete(self, result: Appended | Exception) -> None:
+        PendingMessage.complete(self, result)
         self.result = result
 
-    def tell(self) -> None:
+    def finish(self) -> None:
         try:
-            PendingMessage.tell(self)
+            PendingMessage.finish(self)
         finally:
-            self.told.answer(self.result)
+            self.told.complete(self.result)
 
     async def message(self) -> Message:
         """The message, when it has been told. Raises what the history raises."""

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from rooms.histories import Appended, settle
+from rooms.histories import Appended, complete_alone
 from rooms.hub.connection import Connection
 from rooms.node import permissions
 from rooms.node.context import NodeContext, room_of, user_of
@@ -132,7 +132,8 @@ class MessageHandler:
     def _is_for_history(self, request: Send, room: Room) -> bool:
         """Nobody but the history has a say, and it knows the message by its key."""
         is_kept = request.to is None and not request.volatile
-        return is_kept and not _has_extensions(room) and self._parts.histories[room.record.history].knows_keys
+        history = self._parts.histories[room.record.history]
+        return is_kept and not _has_extensions(room) and history.deduplicates
 
     def _may_follow(self, connection: Connection, request: Send, room: Room) -> bool:
         """It need not wait for the answers to what its sender has said: it is kept, answered and told after
@@ -142,7 +143,7 @@ class MessageHandler:
             and connection.unanswered < MOST_UNANSWERED
             and not request.state
             and self._is_for_history(request, room)
-            and self._parts.histories[room.record.history].waiting < MOST_TOGETHER
+            and self._parts.histories[room.record.history].pending < MOST_TOGETHER
         )
 
     async def _carry_out_once(
@@ -254,7 +255,7 @@ class MessageHandler:
         try:
             self._keep(request, room, user, data, asked)
         except Exception as error:
-            settle(asked, error)
+            complete_alone(asked, error)
         return asked
 
     def _keep(
@@ -273,9 +274,9 @@ class MessageHandler:
             words=_words(request, data),
         )
         if recipients is not None or request.volatile:
-            settle(saying, Appended(message))
+            complete_alone(saying, Appended(message))
         else:
-            self._parts.histories[room.record.history].keep(room.record, message, request.key, saying)
+            self._parts.histories[room.record.history].append(room.record, message, request.key, saying)
 
 
 def name_of(request: Send | SendToApplication) -> str:

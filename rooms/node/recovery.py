@@ -87,7 +87,8 @@ class Recovery:
         try:
             await asyncio.sleep(GAP_SECONDS)
             while room is not None and (position := self._missing_after(group)) is not None:
-                messages = await self._parts.histories[room.record.history].after(room.record, position)
+                history = self._parts.histories[room.record.history]
+                messages = await history.messages_after(room.record, position)
                 if room.record.history != policy:
                     # It is kept elsewhere by now, and what is missing there has other numbers.
                     return

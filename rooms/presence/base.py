@@ -93,7 +93,7 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def fade(self, group: str, connection: str, user: User) -> None:
+    async def start_grace(self, group: str, connection: str, user: User) -> None:
         """The connection dropped; it counts until it is removed or its user comes back."""
 
     @abstractmethod
@@ -128,12 +128,12 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def beat(self) -> Sequence[Departure | Arrival]:
+    async def heartbeat(self) -> Sequence[Departure | Arrival]:
         """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
         died left behind: each is returned once, to one process. Also who is here after all, when others
         took this process for dead."""
 
-    async def bury(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
+    async def expire_node(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
         """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.
         Many may say so; one that is alive after all takes it back with its next beat."""
 

@@ -63,7 +63,7 @@ class DatabasePresence(Presence):
         self._said[group, connection] = user
         return first
 
-    async def fade(self, group: str, connection: str, user: User) -> None:
+    async def start_grace(self, group: str, connection: str, user: User) -> None:
         await self._changes.submit(group, Fade(connection, user))
 
     async def remove(self, group: str, connection: str, user: User) -> bool:
@@ -110,7 +110,7 @@ class DatabasePresence(Presence):
         except Unavailable as error:
             logger.warning("A turn is left to run out: %s", error.message)
 
-    async def beat(self) -> list[Departure | Arrival]:
+    async def heartbeat(self) -> list[Departure | Arrival]:
         await self._renew()
         if self._lease.may_sweep():
             await self._reading.run(self._sweep)
@@ -121,8 +121,8 @@ class DatabasePresence(Presence):
         del self._found[: len(found)]
         return found
 
-    async def bury(self, node: str, seconds: float) -> None:
-        await self._leasing.run(expiry.bury, node, seconds)
+    async def expire_node(self, node: str, seconds: float) -> None:
+        await self._leasing.run(expiry.expire_node, node, seconds)
 
     async def close(self) -> None:
         await self._changes.settle()

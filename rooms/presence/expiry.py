@@ -45,7 +45,7 @@ def renew(node: str) -> tuple[Literal["kept", "begun", "swept"], float | None]:
         return "kept", (old - now).total_seconds()
 
 
-def bury(node: str, seconds: float) -> None:
+def expire_node(node: str, seconds: float) -> None:
     """Have the process's lease end in so many seconds, unless it ends before."""
     end = Now() + timedelta(seconds=seconds)
     with bounded_transaction():

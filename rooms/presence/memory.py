@@ -70,7 +70,7 @@ class MemoryPresence(Presence):
         self._groups[group] = found
         return first
 
-    async def fade(self, group: str, connection: str, user: User) -> None:
+    async def start_grace(self, group: str, connection: str, user: User) -> None:
         found = self._groups.get(group)
         if found and connection in found.connections.get(user.id, {}):
             found.connections[user.id][connection] = True
@@ -120,5 +120,5 @@ class MemoryPresence(Presence):
         found = self._groups.get(group)
         return found.connections.get(user.id, {}).get(connection) if found else None
 
-    async def beat(self) -> list[Departure]:
+    async def heartbeat(self) -> list[Departure]:
         return []

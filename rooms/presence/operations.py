@@ -36,7 +36,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Fade:
-    """As ``Presence.fade``."""
+    """As ``Presence.start_grace``."""
 
     connection: str
     user: User

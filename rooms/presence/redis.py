@@ -72,10 +72,10 @@ class RedisPresence(Presence):
         self._check(absences, group, {connection: user})
         return first
 
-    async def fade(self, group: str, connection: str, user: User) -> None:
-        await self._twin.fade(group, connection, user)
+    async def start_grace(self, group: str, connection: str, user: User) -> None:
+        await self._twin.start_grace(group, connection, user)
         try:
-            await self._ask(self._store.fade, group, connection, user)
+            await self._ask(self._store.start_grace, group, connection, user)
         except Unavailable:
             self._differing.add((group, connection, user))
 
@@ -126,7 +126,7 @@ class RedisPresence(Presence):
         with contextlib.suppress(Unavailable):
             await self._ask(self._store.end_turn, group, user, token)
 
-    async def beat(self) -> list[Departure | Arrival]:
+    async def heartbeat(self) -> list[Departure | Arrival]:
         self._serves = True
         with contextlib.suppress(Unavailable):
             await self._ask(self._renew)
@@ -140,8 +140,8 @@ class RedisPresence(Presence):
     def _note(self, departure: Departure) -> None:
         self._found.append(departure)
 
-    async def bury(self, node: str, seconds: float) -> None:
-        await self._ask(self._store.bury, node, seconds)
+    async def expire_node(self, node: str, seconds: float) -> None:
+        await self._ask(self._store.expire_node, node, seconds)
 
     async def close(self) -> None:
         if self._returning is not None:
@@ -251,7 +251,7 @@ class RedisPresence(Presence):
             if await self._store.add(group, connection, user) and self._swept:
                 self._found.append(Arrival(group, user))
             if fading:
-                await self._store.fade(group, connection, user)
+                await self._store.start_grace(group, connection, user)
 
     async def _renew(self) -> None:
         # Several may begin it at once, and only the first is told so.

@@ -93,7 +93,7 @@ class RedisStore:
             raise GroupFull
         return bool(answer == "first")
 
-    async def fade(self, group: str, connection: str, user: User) -> None:
+    async def start_grace(self, group: str, connection: str, user: User) -> None:
         await _answered(self._fade(keys=[self._key("c", group, user.id)], args=[connection]))
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
@@ -147,7 +147,7 @@ class RedisStore:
         state, *left = await _answered(self._renew(keys=self._leases(), args=args))
         return state, float(left[0]) if left else None
 
-    async def bury(self, node: str, seconds: float) -> None:
+    async def expire_node(self, node: str, seconds: float) -> None:
         await _answered(self._bury(keys=self._leases(), args=[node, seconds]))
 
     async def ended(self) -> list[str]:

@@ -19,26 +19,26 @@ def acknowledges_before_the_commit() -> None:
     """The answer goes out at once, the message is stored a little later."""
     import msgspec
 
-    from rooms.histories import Appended, Awaited, settle
+    from rooms.histories import Appended, FutureCompletion, complete_alone
     from rooms.histories.database import DatabaseHistory
 
-    stores = DatabaseHistory.keep
+    stores = DatabaseHistory.append
     given: defaultdict[int, int] = defaultdict(int)
     tasks: set[asyncio.Task[Any]] = set()
 
-    def keep(self: Any, room: Any, message: Any, key: str | None, waiting: Any) -> None:
+    def append(self: Any, room: Any, message: Any, key: str | None, completion: Any) -> None:
         async def store() -> None:
             newest = (await self.snapshot(room, None, 0)).position.seq
             given[room.id] = max(newest, given[room.id]) + 1
-            settle(waiting, Appended(msgspec.structs.replace(message, seq=given[room.id])))
+            complete_alone(completion, Appended(msgspec.structs.replace(message, seq=given[room.id])))
             await asyncio.sleep(0.5)
-            stores(self, room, message, key, Awaited())
+            stores(self, room, message, key, FutureCompletion())
 
         task = asyncio.create_task(store())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    DatabaseHistory.keep = keep  # type: ignore[method-assign]
+    DatabaseHistory.append = append  # type: ignore[method-assign]
 
 
 def knows_no_keys() -> None:
@@ -46,15 +46,15 @@ def knows_no_keys() -> None:
     from rooms.histories.database import DatabaseHistory
     from rooms.node.publish import MessageHandler
 
-    stores = DatabaseHistory.keep
+    stores = DatabaseHistory.append
 
-    def keep(self: Any, room: Any, message: Any, key: str | None, waiting: Any) -> None:
-        stores(self, room, message, None, waiting)
+    def append(self: Any, room: Any, message: Any, key: str | None, completion: Any) -> None:
+        stores(self, room, message, None, completion)
 
     async def carry_out(self: Any, connection: Any, request: Any, room: Any, user: Any, used: Any) -> None:
         await self._carry_out(connection, request, room, user)
 
-    DatabaseHistory.keep = keep  # type: ignore[method-assign]
+    DatabaseHistory.append = append  # type: ignore[method-assign]
     MessageHandler._carry_out_once = carry_out  # type: ignore[method-assign]
 
 

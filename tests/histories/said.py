@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from msgspec import UNSET, Raw
 
+from rooms.histories import Appended, FutureCompletion, History
 from rooms.hub.config import RoomConfig
 from rooms.models import Application, Room
 from rooms.node import config
@@ -49,3 +50,13 @@ def message(
         time=time or timestamps.now(),
         state=True if state else UNSET,
     )
+
+
+async def append_and_wait(
+    history: History, room: RoomConfig, message: Message, key: str | None = None
+) -> Appended:
+    """Append a message and wait for the result."""
+    completion = FutureCompletion()
+    history.append(room, message, key, completion)
+    result: Appended = await completion
+    return result

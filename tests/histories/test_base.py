@@ -21,7 +21,7 @@ from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
 from rooms.protocol.types import Position, User
-from tests.histories.said import ANN, RoomMaker, message
+from tests.histories.said import ANN, RoomMaker, append_and_wait, message
 
 BOB = User(name="bob", id="7", guest=False)
 
@@ -38,7 +38,10 @@ async def history(request: pytest.FixtureRequest, transactional_db: None) -> Asy
 
 
 async def said(history: History, room: RoomConfig, count: int) -> list[Message]:
-    return [(await history.append(room, message(b"%d" % number))).message for number in range(1, count + 1)]
+    return [
+        (await append_and_wait(history, room, message(b"%d" % number))).message
+        for number in range(1, count + 1)
+    ]
 
 
 def ago(hours: float) -> str:
@@ -62,7 +65,7 @@ async def test_an_empty_room(history: History, room: RoomConfig) -> None:
     assert snapshot.position.seq == 0
     assert snapshot.position.epoch
     assert (await history.page(room, before=None, after=None, limit=10)).messages == []
-    assert await history.after(room, 0) == []
+    assert await history.messages_after(room, 0) == []
 
 
 async def test_where_rooms_stand(history: History, make_room: RoomMaker) -> None:
@@ -86,13 +89,13 @@ async def test_numbers_count_from_one_in_each_room(history: History, make_room: 
 async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomConfig) -> None:
     data = b'{"b" : 1.0, "a": "\\u0000 \\ud83d\\ude00 \xc3\xa9"}'
     kept = [
-        (await history.append(room, message(data, event="score", sender=BOB))).message,
-        (await history.append(room, message(sender=None))).message,
-        (await history.append(room, message(state=True))).message,
+        (await append_and_wait(history, room, message(data, event="score", sender=BOB))).message,
+        (await append_and_wait(history, room, message(sender=None))).message,
+        (await append_and_wait(history, room, message(state=True))).message,
     ]
     assert (await history.snapshot(room, None, 50)).messages == kept
     assert (await history.page(room, before=None, after=None, limit=50)).messages == kept
-    assert await history.after(room, 0) == kept
+    assert await history.messages_after(room, 0) == kept
     assert bytes(kept[0].data) == data
     assert (kept[0].sender, kept[0].event, kept[0].state) == (BOB, "score", UNSET)
     assert (kept[1].sender, kept[2].state) == (None, True)
@@ -101,7 +104,9 @@ async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomC
 async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
     history: History, room: RoomConfig
 ) -> None:
-    kept = await asyncio.gather(*(history.append(room, message(b"%d" % number)) for number in range(60)))
+    kept = await asyncio.gather(
+        *(append_and_wait(history, room, message(b"%d" % number)) for number in range(60))
+    )
     assert [each.message.seq for each in kept] == list(range(1, 61))
     assert [int(bytes(each.data)) for each in (await history.snapshot(room, None, 99)).messages] == list(
         range(60)
@@ -112,9 +117,9 @@ async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
 
 
 async def test_a_key_that_was_used_returns_the_first_message(history: History, room: RoomConfig) -> None:
-    first = await history.append(room, message(b"1"), "k")
-    again = await history.append(room, message(b"2"), "k")
-    assert (first.again, again.again) == (False, True)
+    first = await append_and_wait(history, room, message(b"1"), "k")
+    again = await append_and_wait(history, room, message(b"2"), "k")
+    assert (first.duplicate, again.duplicate) == (False, True)
     assert again.message == first.message
     assert (await position(history, room)).seq == 1
 
@@ -122,75 +127,75 @@ async def test_a_key_that_was_used_returns_the_first_message(history: History, r
 async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: RoomMaker) -> None:
     one, other = await make_room(), await make_room("other")
     for room, sender in ((one, ANN), (one, BOB), (one, None), (other, ANN)):
-        assert not (await history.append(room, message(sender=sender), "k")).again
+        assert not (await append_and_wait(history, room, message(sender=sender), "k")).duplicate
     assert (await position(history, one)).seq == 3
 
 
 async def test_without_a_key_the_same_is_said_again(history: History, room: RoomConfig) -> None:
     for _ in range(2):
-        assert not (await history.append(room, message(b"1"))).again
+        assert not (await append_and_wait(history, room, message(b"1"))).duplicate
 
 
 async def test_one_key_twice_at_the_same_time_is_one_message(history: History, room: RoomConfig) -> None:
-    kept = await asyncio.gather(*(history.append(room, message(b"%d" % n), "k") for n in range(5)))
-    assert [each.again for each in kept] == [False, True, True, True, True]
+    kept = await asyncio.gather(*(append_and_wait(history, room, message(b"%d" % n), "k") for n in range(5)))
+    assert [each.duplicate for each in kept] == [False, True, True, True, True]
     assert {each.message.seq for each in kept} == {1}
     assert len({bytes(each.message.data) for each in kept}) == 1
 
 
 async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=2)
-    first = (await history.append(room, message(b"1", time=ago(23)), "k")).message
+    first = (await append_and_wait(history, room, message(b"1", time=ago(23)), "k")).message
     await said(history, room, 70)
     await history.prune()
-    assert numbers(await history.after(room, 0)) == [70, 71]
-    again = await history.append(room, message(b"1"), "k")
-    assert (again.again, again.message.seq, again.message.time) == (True, 1, first.time)
+    assert numbers(await history.messages_after(room, 0)) == [70, 71]
+    again = await append_and_wait(history, room, message(b"1"), "k")
+    assert (again.duplicate, again.message.seq, again.message.time) == (True, 1, first.time)
     assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=first.time)
     assert (await position(history, room)).seq == 71
-    assert numbers(await history.after(room, 0)) == [70, 71]
+    assert numbers(await history.messages_after(room, 0)) == [70, 71]
 
 
 async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
     history: History, make_room: RoomMaker
 ) -> None:
     room = await make_room(history_ttl=3600)
-    await history.append(room, message(time=ago(23)), "k")
+    await append_and_wait(history, room, message(time=ago(23)), "k")
     await history.prune()
-    assert await history.after(room, 0) == []
-    assert (await history.append(room, message(), "k")).again
+    assert await history.messages_after(room, 0) == []
+    assert (await append_and_wait(history, room, message(), "k")).duplicate
 
 
 async def test_a_key_ends_in_time(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=2)
-    await history.append(room, message(time=ago(25)), "k")
-    assert (await history.append(room, message(), "k")).again
+    await append_and_wait(history, room, message(time=ago(25)), "k")
+    assert (await append_and_wait(history, room, message(), "k")).duplicate
     await said(history, room, 70)
     await history.prune()
-    assert not (await history.append(room, message(), "k")).again
+    assert not (await append_and_wait(history, room, message(), "k")).duplicate
     assert (await position(history, room)).seq == 72
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 26 * 3600}):
-        await history.append(room, message(time=ago(25)), "later")
+        await append_and_wait(history, room, message(time=ago(25)), "later")
         await said(history, room, 70)
         await history.prune()
-        assert (await history.append(room, message(), "later")).again
+        assert (await append_and_wait(history, room, message(), "later")).duplicate
 
 
 async def test_a_message_that_is_kept_keeps_its_key(history: History, room: RoomConfig) -> None:
-    kept = (await history.append(room, message(b"1", time=ago(48)), "k")).message
+    kept = (await append_and_wait(history, room, message(b"1", time=ago(48)), "k")).message
     await history.prune()
-    again = await history.append(room, message(b"2"), "k")
-    assert (again.again, again.gone, again.message) == (True, False, kept)
+    again = await append_and_wait(history, room, message(b"2"), "k")
+    assert (again.duplicate, again.expired, again.message) == (True, False, kept)
     assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=kept.time)
 
 
 async def test_what_was_answered_is_found_by_the_senders_key(history: History, make_room: RoomMaker) -> None:
     room, other = await make_room(), await make_room("other")
     assert await history.find(room, ANN.id, "k") is None
-    first = (await history.append(room, message(b"1", event="score", state=True), "k")).message
-    await history.append(room, message(b"2", sender=BOB), "k")
-    await history.append(room, message(b"3"))
-    await history.append(room, message(b"4"), "k")
+    first = (await append_and_wait(history, room, message(b"1", event="score", state=True), "k")).message
+    await append_and_wait(history, room, message(b"2", sender=BOB), "k")
+    await append_and_wait(history, room, message(b"3"))
+    await append_and_wait(history, room, message(b"4"), "k")
     assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=first.time)
     found = await history.find(room, BOB.id, "k")
     assert found is not None
@@ -207,8 +212,8 @@ async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
     history: History, room: RoomConfig
 ) -> None:
     for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
-        await history.append(room, message(value, event=event, state=True))
-    await history.append(room, message(b"4", event="score"))
+        await append_and_wait(history, room, message(value, event=event, state=True))
+    await append_and_wait(history, room, message(b"4", event="score"))
     state = (await history.snapshot(room, None, 0)).state
     assert [(each.event, bytes(each.data), each.seq, each.state) for each in state] == [
         ("topic", b"3", 3, True),
@@ -217,26 +222,26 @@ async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
 
 
 async def test_null_removes_state_and_is_a_message_all_the_same(history: History, room: RoomConfig) -> None:
-    await history.append(room, message(b"1", event="topic", state=True))
-    kept = (await history.append(room, message(b"null", event="topic", state=True))).message
+    await append_and_wait(history, room, message(b"1", event="topic", state=True))
+    kept = (await append_and_wait(history, room, message(b"null", event="topic", state=True))).message
     snapshot = await history.snapshot(room, None, 50)
     assert snapshot.state == []
     assert snapshot.messages[-1] == kept
-    await history.append(room, message(b"null", event="never", state=True))
+    await append_and_wait(history, room, message(b"null", event="never", state=True))
 
 
 async def test_a_repeated_key_does_not_set_state_again(history: History, room: RoomConfig) -> None:
-    await history.append(room, message(b"1", event="topic", state=True), "k")
-    await history.append(room, message(b"2", event="topic", state=True))
-    await history.append(room, message(b"1", event="topic", state=True), "k")
+    await append_and_wait(history, room, message(b"1", event="topic", state=True), "k")
+    await append_and_wait(history, room, message(b"2", event="topic", state=True))
+    await append_and_wait(history, room, message(b"1", event="topic", state=True), "k")
     assert [bytes(each.data) for each in (await history.snapshot(room, None, 0)).state] == [b"2"]
 
 
 @override_settings(ROOMS={"MAX_STATE_KEYS": 3})
 async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: History, room: RoomConfig) -> None:
     kept = await asyncio.gather(
-        *(history.append(room, message(b"1", event=event, state=True)) for event in "abcdea"),
-        history.append(room, message(b"2", event="d")),
+        *(append_and_wait(history, room, message(b"1", event=event, state=True)) for event in "abcdea"),
+        append_and_wait(history, room, message(b"2", event="d")),
         return_exceptions=True,
     )
     refused = [each for each in kept if isinstance(each, BaseException)]
@@ -251,12 +256,12 @@ async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: Histo
 
 @override_settings(ROOMS={"MAX_STATE_KEYS": 1})
 async def test_a_key_of_state_that_was_refused_has_not_been_used(history: History, room: RoomConfig) -> None:
-    await history.append(room, message(b"1", event="a", state=True))
+    await append_and_wait(history, room, message(b"1", event="a", state=True))
     with pytest.raises(BadRequest):
-        await history.append(room, message(b"1", event="b", state=True), "k")
+        await append_and_wait(history, room, message(b"1", event="b", state=True), "k")
     assert await history.find(room, ANN.id, "k") is None
-    await history.append(room, message(b"null", event="a", state=True))
-    assert not (await history.append(room, message(b"1", event="b", state=True), "k")).again
+    await append_and_wait(history, room, message(b"null", event="a", state=True))
+    assert not (await append_and_wait(history, room, message(b"1", event="b", state=True), "k")).duplicate
 
 
 # Reading -----------------------------------------------------------------------------------------
@@ -306,10 +311,10 @@ async def test_pages(
 
 async def test_what_came_after_a_number(history: History, room: RoomConfig) -> None:
     await said(history, room, 5)
-    assert numbers(await history.after(room, 3)) == [4, 5]
-    assert numbers(await history.after(room, 5)) == []
+    assert numbers(await history.messages_after(room, 3)) == [4, 5]
+    assert numbers(await history.messages_after(room, 5)) == []
     with override_settings(ROOMS={"RECOVERY_MAX_MESSAGES": 2}):
-        assert numbers(await history.after(room, 1)) == [2, 3]
+        assert numbers(await history.messages_after(room, 1)) == [2, 3]
 
 
 # Resuming ----------------------------------------------------------------------------------------
@@ -359,13 +364,13 @@ async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMa
     assert numbers((await history.snapshot(room, None, 50)).messages) == [3, 4, 5]
     page = await history.page(room, before=None, after=None, limit=50)
     assert (numbers(page.messages), page.more) == ([3, 4, 5], False)
-    assert numbers(await history.after(room, 0)) == [3, 4, 5]
+    assert numbers(await history.messages_after(room, 0)) == [3, 4, 5]
 
 
 async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_ttl=60)
     old = timestamps.ago(61)
-    await history.append(room, message(time=old))
+    await append_and_wait(history, room, message(time=old))
     await said(history, room, 1)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [2]
     assert (await position(history, room)).seq == 2
@@ -377,8 +382,8 @@ async def test_numbers_go_on_when_everything_has_expired(history: History, make_
     old = timestamps.ago(61)
     before = await position(history, room)
     for _ in range(3):
-        await history.append(room, message(time=old))
-    assert (await history.append(room, message())).message.seq == 4
+        await append_and_wait(history, room, message(time=old))
+    assert (await append_and_wait(history, room, message())).message.seq == 4
     assert (await position(history, room)).epoch == before.epoch
 
 
@@ -401,4 +406,4 @@ async def test_a_room_that_is_gone_is_forgotten(history: History, make_room: Roo
     await Room.objects.filter(pk=room.id).adelete()
     await history.forget(room.id)
     assert list(await history.positions([room.id, other.id])) == [other.id]
-    assert numbers(await history.after(other, 0)) == [1]
+    assert numbers(await history.messages_after(other, 0)) == [1]

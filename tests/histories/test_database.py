@@ -23,7 +23,7 @@ from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import RoomNotFound, Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.types import Position, User
-from tests.histories.said import RoomMaker, message
+from tests.histories.said import RoomMaker, append_and_wait, message
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -68,7 +68,7 @@ def commits(history: DatabaseHistory) -> Commits:
 async def held_up(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> asyncio.Task[Any]:
     """One append under way, which holds up those that follow."""
     commits.gate.clear()
-    first = asyncio.ensure_future(history.append(room, message()))
+    first = asyncio.ensure_future(append_and_wait(history, room, message()))
     await asyncio.to_thread(commits.entered.wait, 10)
     return first
 
@@ -94,9 +94,9 @@ async def test_what_is_read_comes_from_the_database_that_is_written(
     settings.DATABASE_ROUTERS = [copied]
     await history.snapshot(room, None, 5)
     for state in (False, True):
-        await history.append(room, message(state=state), "key")
+        await append_and_wait(history, room, message(state=state), "key")
     await history.page(room, before=None, after=None, limit=5)
-    await history.after(room, 0)
+    await history.messages_after(room, 0)
     await history.positions([room.id])
     await history.find(room, "guest-1", "key")
     await history.prune()
@@ -115,7 +115,7 @@ class OneByOne(Commits):
 
 async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> None:
     first = await held_up(history, room, commits)
-    others = [asyncio.ensure_future(history.append(room, message())) for _ in range(40)]
+    others = [asyncio.ensure_future(append_and_wait(history, room, message())) for _ in range(40)]
     await asyncio.sleep(0)
     commits.gate.set()
     await asyncio.gather(first, *others)
@@ -150,7 +150,7 @@ def test_a_key_that_was_used_is_found_among_many(room: RoomConfig) -> None:
     keyed("a", "b")
     kept = keyed("c", "a", None, "c", "d")
     assert [each.message.seq for each in kept] == [3, 1, 4, 3, 5]
-    assert [each.again for each in kept] == [False, True, False, True, False]
+    assert [each.duplicate for each in kept] == [False, True, False, True, False]
     assert models.Sequence.objects.get(pk=room.id).seq == models.Message.objects.count() == 5
 
 
@@ -162,7 +162,7 @@ def test_keys_are_looked_for_in_their_index(room: RoomConfig) -> None:
     ]
     database._append_all(appends)
     with CaptureQueriesContext(connection) as captured:
-        assert all(each.again for each in database._append_all(appends))
+        assert all(each.duplicate for each in database._append_all(appends))
     table = f'FROM "{models.Message._meta.db_table}"'
     (looked,) = [each["sql"] for each in captured if table in each["sql"]]
     with connection.cursor() as cursor:
@@ -185,7 +185,7 @@ async def test_a_poisonous_message_fails_alone_and_takes_no_number(
 ) -> None:
     first = await held_up(history, room, commits)
     good, bad, also_good = (
-        asyncio.ensure_future(history.append(room, each))
+        asyncio.ensure_future(append_and_wait(history, room, each))
         for each in (message(b"1"), message(time="not a time"), message(b"2"))
     )
     await asyncio.sleep(0)
@@ -194,7 +194,7 @@ async def test_a_poisonous_message_fails_alone_and_takes_no_number(
     with pytest.raises(ValueError, match="not a time"):
         await bad
     assert [(await good).message.seq, (await also_good).message.seq] == [2, 3]
-    assert [each.seq for each in await history.after(room, 0)] == [1, 2, 3]
+    assert [each.seq for each in await history.messages_after(room, 0)] == [1, 2, 3]
 
 
 async def test_a_room_that_is_gone_fails_alone(
@@ -203,15 +203,15 @@ async def test_a_room_that_is_gone_fails_alone(
     room, gone = await make_room(), await make_room("gone")
     await models.Room.objects.filter(pk=gone.id).adelete()
     first = await held_up(history, room, commits)
-    bad = asyncio.ensure_future(history.append(gone, message()))
-    good = asyncio.ensure_future(history.append(room, message()))
+    bad = asyncio.ensure_future(append_and_wait(history, gone, message()))
+    good = asyncio.ensure_future(append_and_wait(history, room, message()))
     await asyncio.sleep(0)
     commits.gate.set()
     await first
     with pytest.raises(RoomNotFound):
         await bad
     assert (await good).message.seq == 2
-    for reading in (history.snapshot(gone, None, 9), history.after(gone, 0)):
+    for reading in (history.snapshot(gone, None, 9), history.messages_after(gone, 0)):
         with pytest.raises(RoomNotFound):
             await reading
 
@@ -224,13 +224,13 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
     async def append(number: int) -> Message:
         room = made[number // 2 % 2]
         said = message(b"%d" % number, room=room.name)
-        return (await histories[number % 2].append(room, said)).message
+        return (await append_and_wait(histories[number % 2], room, said)).message
 
     kept = await asyncio.gather(*map(append, range(120)))
     for room in made:
         told = [each for each in kept if each.room == room.name]
         # What each process was told is what everybody reads.
-        assert await histories[0].after(room, 0) == sorted(told, key=lambda each: each.seq or 0)
+        assert await histories[0].messages_after(room, 0) == sorted(told, key=lambda each: each.seq or 0)
         assert sorted(each.seq or 0 for each in told) == list(range(1, 61))
         # First come, first served within a process.
         for process in (0, 1):
@@ -241,8 +241,10 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
 async def test_a_key_is_known_in_every_process(
     histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomConfig
 ) -> None:
-    kept = await asyncio.gather(*(histories[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
-    assert sorted(each.again for each in kept) == [False] + [True] * 7
+    kept = await asyncio.gather(
+        *(append_and_wait(histories[n % 2], room, message(b"%d" % n), "k") for n in range(8))
+    )
+    assert sorted(each.duplicate for each in kept) == [False] + [True] * 7
     assert {(each.message.seq, bytes(each.message.data)) for each in kept} == {
         (1, bytes(kept[0].message.data))
     }
@@ -252,7 +254,7 @@ async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
     histories: tuple[DatabaseHistory, DatabaseHistory], make_room: RoomMaker
 ) -> None:
     room = await make_room()
-    await histories[0].append(room, message())
+    await append_and_wait(histories[0], room, message())
     before = (await histories[0].snapshot(room, None, 0)).position
     assert (await histories[1].snapshot(room, None, 0)).position == before
     assert before is not None
@@ -286,12 +288,14 @@ async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room:
     await models.Sequence.objects.all().adelete()
     assert (await history.snapshot(room, None, 9)).position is not None
     await models.Sequence.objects.all().adelete()
-    assert (await history.append(room, message())).message.seq == 1
+    assert (await append_and_wait(history, room, message())).message.seq == 1
 
 
 async def test_expired_messages_are_deleted_in_time(history: DatabaseHistory, make_room: RoomMaker) -> None:
     room = await make_room(history_size=3)
-    await asyncio.gather(*(history.append(room, message()) for _ in range(database.PRUNE_EVERY + 1)))
+    await asyncio.gather(
+        *(append_and_wait(history, room, message()) for _ in range(database.PRUNE_EVERY + 1))
+    )
     assert await models.Message.objects.acount() < database.PRUNE_EVERY // 2
 
 
@@ -303,16 +307,16 @@ async def test_a_database_that_is_down_is_unavailable_and_comes_back(
 
     with mock.patch.object(database, "_sequence", down):
         for asking in (
-            history.append(room, message()),
+            append_and_wait(history, room, message()),
             history.snapshot(room, None, 9),
             history.page(room, before=None, after=None, limit=9),
-            history.after(room, 0),
+            history.messages_after(room, 0),
         ):
             with pytest.raises(Unavailable) as raised:
                 await asking
             assert raised.value.retry
             assert "10.0.0.1" not in raised.value.message
-    assert (await history.append(room, message())).message.seq == 1
+    assert (await append_and_wait(history, room, message())).message.seq == 1
 
 
 async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
@@ -322,10 +326,10 @@ async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
     order: list[str] = []
 
     async def append() -> None:
-        order.append(f"appended {(await history.append(room, message())).message.seq}")
+        order.append(f"appended {(await append_and_wait(history, room, message())).message.seq}")
 
     async def read() -> None:
-        order.append(f"read {[each.seq for each in await history.after(room, 0)]}")
+        order.append(f"read {[each.seq for each in await history.messages_after(room, 0)]}")
 
     commits.gate.clear()
     appending = asyncio.ensure_future(append())
@@ -372,16 +376,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_is_kept_once(
     history: DatabaseHistory, room: RoomConfig
 ) -> None:
-    await history.append(room, message())
+    await append_and_wait(history, room, message())
     with locked(room):
         for _ in range(2):
-            sent = [history.append(room, message(b"%d" % n), f"key {n}") for n in range(3)]
+            sent = [append_and_wait(history, room, message(b"%d" % n), f"key {n}") for n in range(3)]
             for answer in await asyncio.gather(*sent, return_exceptions=True):
                 assert isinstance(answer, Unavailable)
                 assert answer.retry
         assert [each.seq for each in (await history.snapshot(room, None, 9)).messages] == [1]
-    kept = [await history.append(room, message(b"%d" % n), f"key {n}") for n in range(3)]
-    assert [(each.again, each.message.seq) for each in kept] == [(False, 2), (False, 3), (False, 4)]
+    kept = [await append_and_wait(history, room, message(b"%d" % n), f"key {n}") for n in range(3)]
+    assert [(each.duplicate, each.message.seq) for each in kept] == [(False, 2), (False, 3), (False, 4)]
 
 
 async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
@@ -398,17 +402,19 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
 
     commits.gate.clear()
     with mock.patch.object(BaseDatabaseWrapper, "_commit", loses):
-        sent = [asyncio.ensure_future(history.append(room, message(), f"key {n}")) for n in range(3)]
+        sent = [
+            asyncio.ensure_future(append_and_wait(history, room, message(), f"key {n}")) for n in range(3)
+        ]
         await asyncio.sleep(0)
         commits.gate.set()
         answers = await asyncio.gather(*sent, return_exceptions=True)
     assert lost
     unknown = [place for place, each in enumerate(answers) if isinstance(each, Unavailable)]
     assert unknown
-    again = [await history.append(room, message(), f"key {n}") for n in range(3)]
-    assert all(each.again for each in again)
+    again = [await append_and_wait(history, room, message(), f"key {n}") for n in range(3)]
+    assert all(each.duplicate for each in again)
     assert [each.message.seq for each in again] == [1, 2, 3]
-    assert [each.seq for each in await history.after(room, 0)] == [1, 2, 3]
+    assert [each.seq for each in await history.messages_after(room, 0)] == [1, 2, 3]
 
 
 async def test_positions_of_more_rooms_than_a_query_takes(
@@ -416,7 +422,7 @@ async def test_positions_of_more_rooms_than_a_query_takes(
 ) -> None:
     rooms = [await make_room(name) for name in ("one", "two", "three")]
     for room in rooms:
-        await history.append(room, message())
+        await append_and_wait(history, room, message())
     ids = [room.id for room in rooms]
     # SQLite takes 32,766 values.
     far = range(10**9, 10**9 + 40_000)
@@ -430,7 +436,7 @@ async def test_state_that_changes_while_it_is_read_is_read_again(
 ) -> None:
     """It is neither missing nor newer than the position."""
     here, _ = histories
-    await here.append(room, message(b"1", event="topic", state=True))
+    await append_and_wait(here, room, message(b"1", event="topic", state=True))
     read = database.read_state
     looks = 0
 

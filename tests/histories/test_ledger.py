@@ -13,7 +13,7 @@ from django.db import InternalError, OperationalError
 
 from rooms.histories import ledger
 from rooms.histories.ledger import MOST_ITEMS, Ledger
-from rooms.histories.waiting import Awaited
+from rooms.histories.waiting import FutureCompletion
 from rooms.protocol.errors import Unavailable
 
 
@@ -40,7 +40,7 @@ class Book:
         return [LookupError("refused") if item < 0 else item * 10 for item in items]
 
     async def append(self, number: int) -> Any:
-        waiting = Awaited()
+        waiting = FutureCompletion()
         self.ledger.append(number, waiting)
         return await waiting
 
@@ -228,7 +228,7 @@ async def test_an_error_brings_nothing_along_that_the_thread_had_open() -> None:
         raise OperationalError("locked")
 
     ledger: Ledger[int] = Ledger(fail)
-    waiting = Awaited()
+    waiting = FutureCompletion()
     try:
         ledger.append(1, waiting)
         errors = await asyncio.gather(waiting, ledger.read(fail), return_exceptions=True)

@@ -7,14 +7,14 @@ from msgspec import Raw
 
 from rooms.histories import memory
 from rooms.histories.memory import MemoryHistory
-from tests.histories.said import message
+from tests.histories.said import append_and_wait, message
 from tests.records import room_record
 
 
 async def test_what_is_kept_is_a_copy_and_not_a_view_into_a_frame() -> None:
     history, room = MemoryHistory(), room_record()
     frame = b'{"data": "hi"}' * 1000
-    kept = (await history.append(room, message(Raw(memoryview(frame)[9:13])))).message
+    kept = (await append_and_wait(history, room, message(Raw(memoryview(frame)[9:13])))).message
     assert bytes(kept.data) == b'"hi"'
     assert not isinstance(memoryview(kept.data).obj, bytes) or len(memoryview(kept.data).obj) < 100
 
@@ -30,7 +30,7 @@ async def test_two_processes_count_apart_and_their_epochs_tell() -> None:
 
 async def test_a_room_that_is_gone_is_forgotten() -> None:
     history, room = MemoryHistory(), room_record()
-    await history.append(room, message(state=True), "k")
+    await append_and_wait(history, room, message(state=True), "k")
     before = (await history.snapshot(room, None, 9)).position
     await history.forget(room.id)
     await history.forget(room.id)
@@ -46,7 +46,7 @@ async def test_no_more_than_so_many_keys_are_remembered(monkeypatch: pytest.Monk
     monkeypatch.setattr(memory, "MOST_KEYS", 4)
     for each in (room, roomy):
         for number in range(9):
-            await history.append(each, message(), f"key {number}")
+            await append_and_wait(history, each, message(), f"key {number}")
     await history.prune()
     assert [key for _, key in history._logs[room.id].keys] == [f"key {n}" for n in range(5, 9)]
     assert len(history._logs[roomy.id].keys) == 6
@@ -55,7 +55,7 @@ async def test_no_more_than_so_many_keys_are_remembered(monkeypatch: pytest.Monk
 async def test_a_key_keeps_no_message() -> None:
     history, room = MemoryHistory(), room_record(history_size=1)
     for number in range(9):
-        await history.append(room, message(), f"key {number}")
-    again = await history.append(room, message(b'"again"'), "key 0")
-    assert (again.gone, again.message.seq, bytes(again.message.data)) == (True, 1, b'"again"')
+        await append_and_wait(history, room, message(), f"key {number}")
+    again = await append_and_wait(history, room, message(b'"again"'), "key 0")
+    assert (again.expired, again.message.seq, bytes(again.message.data)) == (True, 1, b'"again"')
     assert [each.seq for each in history._logs[room.id].messages] == [9]

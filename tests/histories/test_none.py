@@ -12,7 +12,7 @@ from rooms.hub.config import RoomConfig
 from rooms.models import Message, StateMessage
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.types import Position
-from tests.histories.said import ANN, message
+from tests.histories.said import ANN, append_and_wait, message
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ async def history(transactional_db: None) -> AsyncIterator[NoHistory]:
 async def test_messages_have_no_number_and_are_not_kept(history: NoHistory, room: RoomConfig) -> None:
     said = message()
     for _ in range(2):
-        kept = await history.append(room, said, "k")
-        assert (kept.message, kept.again) == (said, False)
-    assert await history.after(room, 0) == []
+        kept = await append_and_wait(history, room, said, "k")
+        assert (kept.message, kept.duplicate) == (said, False)
+    assert await history.messages_after(room, 0) == []
     page = await history.page(room, before=None, after=None, limit=9)
     assert (page.messages, page.more) == ([], False)
     assert not await Message.objects.aexists()
@@ -40,36 +40,36 @@ async def test_there_is_no_position_and_nothing_to_recover(history: NoHistory, r
 
 async def test_state_is_kept_all_the_same(history: NoHistory, room: RoomConfig) -> None:
     for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
-        await history.append(room, message(value, event=event, state=True))
+        await append_and_wait(history, room, message(value, event=event, state=True))
     state = (await history.snapshot(room, None, 0)).state
     assert [(each.event, bytes(each.data), each.seq) for each in state] == [
         ("topic", b"3", None),
         ("score", b"2", None),
     ]
-    await history.append(room, message(b"null", event="topic", state=True))
+    await append_and_wait(history, room, message(b"null", event="topic", state=True))
     assert [each.event for each in (await history.snapshot(room, None, 0)).state] == ["score"]
 
 
 @override_settings(ROOMS={"MAX_STATE_KEYS": 2})
 async def test_state_has_a_most(history: NoHistory, room: RoomConfig) -> None:
     for event in ("topic", "score"):
-        await history.append(room, message(b"1", event=event, state=True))
+        await append_and_wait(history, room, message(b"1", event=event, state=True))
     with pytest.raises(BadRequest):
-        await history.append(room, message(b"1", event="third", state=True))
-    await history.append(room, message(b"2", event="topic", state=True))
-    await history.append(room, message(b"null", event="third", state=True))
-    await history.append(room, message(b"null", event="score", state=True))
-    await history.append(room, message(b"3", event="third", state=True))
+        await append_and_wait(history, room, message(b"1", event="third", state=True))
+    await append_and_wait(history, room, message(b"2", event="topic", state=True))
+    await append_and_wait(history, room, message(b"null", event="third", state=True))
+    await append_and_wait(history, room, message(b"null", event="score", state=True))
+    await append_and_wait(history, room, message(b"3", event="third", state=True))
     state = (await history.snapshot(room, None, 0)).state
     assert [(each.event, bytes(each.data)) for each in state] == [("topic", b"2"), ("third", b"3")]
 
 
 async def test_no_message_is_found_by_its_key(history: NoHistory, room: RoomConfig) -> None:
-    await history.append(room, message(), "k")
+    await append_and_wait(history, room, message(), "k")
     assert await history.find(room, ANN.id, "k") is None
 
 
 async def test_state_goes_with_the_room(history: NoHistory, room: RoomConfig) -> None:
-    await history.append(room, message(state=True))
+    await append_and_wait(history, room, message(state=True))
     await history.forget(room.id)
     assert await StateMessage.objects.acount() == 1

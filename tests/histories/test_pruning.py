@@ -142,7 +142,7 @@ async def test_what_has_a_key_stays_until_its_time_is_over(
     assert [await kept(room) for room in (few, short)] == [[3, 5, 6, 7]] * 2
     # Nobody is told them.
     for room in (few, short):
-        assert [each.seq for each in await history.after(room, 0)] == [6, 7]
+        assert [each.seq for each in await history.messages_after(room, 0)] == [6, 7]
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 0.8 * 24 * 3600}):
         assert await history.prune() == 2
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 60}):

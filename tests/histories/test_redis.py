@@ -21,7 +21,7 @@ from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
 from rooms.protocol.types import Position
 from tests import services
-from tests.histories.said import ANN, RoomMaker, message
+from tests.histories.said import ANN, RoomMaker, append_and_wait, message
 
 
 @pytest.fixture
@@ -110,12 +110,14 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
 
     async def append(number: int) -> Message:
         room = made[number // 2 % 2]
-        return (await pair[number % 2].append(room, message(b"%d" % number, room=room.name))).message
+        return (
+            await append_and_wait(pair[number % 2], room, message(b"%d" % number, room=room.name))
+        ).message
 
     kept = await asyncio.gather(*map(append, range(400)))
     for room in made:
         told = sorted((each for each in kept if each.room == room.name), key=lambda each: each.seq or 0)
-        assert await pair[0].after(room, 0) == told
+        assert await pair[0].messages_after(room, 0) == told
         assert [each.seq for each in told] == list(range(1, 201))
         for process in (0, 1):
             own = [number for each in told if (number := int(bytes(each.data))) % 2 == process]
@@ -125,13 +127,15 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
 async def test_a_key_is_known_in_every_process_and_after_a_restart(
     pair: tuple[RedisHistory, RedisHistory], room: RoomConfig, redis_url: str
 ) -> None:
-    kept = await asyncio.gather(*(pair[n % 2].append(room, message(b"%d" % n), "k") for n in range(8)))
-    assert sorted(each.again for each in kept) == [False] + [True] * 7
+    kept = await asyncio.gather(
+        *(append_and_wait(pair[n % 2], room, message(b"%d" % n), "k") for n in range(8))
+    )
+    assert sorted(each.duplicate for each in kept) == [False] + [True] * 7
     assert {each.message.seq for each in kept} == {1}
     later = RedisHistory(url=redis_url)
     first = kept[0].message
     assert await later.find(room, ANN.id, "k") == SentData(seq=first.seq, time=first.time)
-    assert (await later.append(room, message(), "k")).again
+    assert (await append_and_wait(later, room, message(), "k")).duplicate
     assert await position(later, room) == await position(pair[0], room)
     await later.close()
 
@@ -140,7 +144,7 @@ async def test_sites_that_share_a_redis_have_their_own_prefixes(
     history: RedisHistory, room: RoomConfig, redis_url: str
 ) -> None:
     other = RedisHistory(url=redis_url, prefix="other")
-    await history.append(room, message())
+    await append_and_wait(history, room, message())
     assert (await position(other, room)).seq == 0
     await other.close()
 
@@ -158,8 +162,8 @@ async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
     monkeypatch.setattr(Pipe, "_answers", counted)
     await redis.hset("rooms:history:77:meta", "seq", "not a number")
     broken = RoomConfig(**{name: getattr(room, name) for name in RoomConfig.__slots__} | {"id": 77})
-    said = [history.append(room, message()) for _ in range(20)]
-    kept = await asyncio.gather(*said, history.append(broken, message()), return_exceptions=True)
+    said = [append_and_wait(history, room, message()) for _ in range(20)]
+    kept = await asyncio.gather(*said, append_and_wait(history, broken, message()), return_exceptions=True)
     assert isinstance(kept[-1], Unavailable)
     assert [each.message.seq for each in kept[:-1]] == list(range(1, 21))  # type: ignore[union-attr]
     assert trips == [21]
@@ -172,7 +176,7 @@ async def test_what_is_forgotten_leaves_nothing(
     history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
     before = await position(history, room)
-    await history.append(room, message(state=True), "k")
+    await append_and_wait(history, room, message(state=True), "k")
     await history.forget(room.id)
     assert await redis.keys("*") == []
     assert (await position(history, room)).epoch != before.epoch
@@ -184,16 +188,16 @@ async def test_keys_whose_time_is_over_go_as_others_come(
     room = await make_room(history_size=2)
     used, order = (f"rooms:history:{room.id}:{part}" for part in ("used", "order"))
     for number in range(5):
-        await history.append(room, message(time=timestamps.ago(23 * 3600)), f"old {number}")
+        await append_and_wait(history, room, message(time=timestamps.ago(23 * 3600)), f"old {number}")
     assert (await redis.hlen(used), await redis.llen(order)) == (5, 5)
-    answer = await history.append(room, message(b'"again"'), "old 0")
-    assert (answer.gone, answer.message.seq, bytes(answer.message.data)) == (True, 1, b'"again"')
+    answer = await append_and_wait(history, room, message(b'"again"'), "old 0")
+    assert (answer.expired, answer.message.seq, bytes(answer.message.data)) == (True, 1, b'"again"')
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 22 * 3600}):
-        await history.append(room, message(), "new 0")
+        await append_and_wait(history, room, message(), "new 0")
         # The last two are kept with their messages.
         assert (await redis.hlen(used), await redis.llen(order)) == (3, 3)
         for number in range(1, 5):
-            await history.append(room, message(), f"new {number}")
+            await append_and_wait(history, room, message(), f"new {number}")
     assert (await redis.hlen(used), await redis.llen(order)) == (5, 5)
     assert not [key for key in await redis.hkeys(used) if "old" in key]
 
@@ -202,7 +206,7 @@ async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
     history: RedisHistory, make_room: RoomMaker, redis: Redis
 ) -> None:
     room = await make_room(history_ttl=60)
-    await history.append(room, message(state=True), "k")
+    await append_and_wait(history, room, message(state=True), "k")
     ends = {key.rpartition(":")[2]: await redis.ttl(key) for key in await redis.keys("*")}
     assert 0 < ends.pop("log") <= 60
     assert all(60 < ends.pop(part) <= 24 * 3600 for part in ("used", "order"))
@@ -215,7 +219,7 @@ async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
 async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
     history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
-    await history.append(room, message(), "k")
+    await append_and_wait(history, room, message(), "k")
     before = await position(history, room)
     await redis.flushall()
     assert await history.positions([room.id]) == {}
@@ -223,7 +227,7 @@ async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
     assert (snapshot.recovered, snapshot.messages) == (False, [])
     assert snapshot.position is not None
     assert snapshot.position.epoch != before.epoch
-    assert not (await history.append(room, message(), "k")).again
+    assert not (await append_and_wait(history, room, message(), "k")).duplicate
 
 
 async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_a_new_epoch(
@@ -233,9 +237,9 @@ async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_
     history = RedisHistory(url=server.url)
     client: Redis = Redis.from_url(server.url)
     for number in range(3):
-        await history.append(room, message(b"%d" % number, state=number == 0))
+        await append_and_wait(history, room, message(b"%d" % number, state=number == 0))
     await client.save()
-    await history.append(room, message(b'"lost"'))
+    await append_and_wait(history, room, message(b'"lost"'))
     before = await position(history, room)
     await client.aclose()
     await asyncio.to_thread(server.stop, services.signal.SIGKILL)
@@ -243,7 +247,7 @@ async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_
     # The connection of before is found to be closed.
     with suppress(Unavailable):
         await history.positions([room.id])
-    kept = (await history.append(room, message(b'"anew"'))).message
+    kept = (await append_and_wait(history, room, message(b'"anew"'))).message
     assert kept.seq == 4
     snapshot = await history.snapshot(room, Position(epoch=before.epoch, seq=3), 9)
     assert not snapshot.recovered
@@ -261,13 +265,13 @@ async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
     history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
     """A Redis that is short of memory may drop any key."""
-    await history.append(room, message(b"1", state=True), "k")
+    await append_and_wait(history, room, message(b"1", state=True), "k")
     await redis.delete(f"rooms:history:{room.id}:meta")
-    assert not (await history.append(room, message(b"2"), "k")).again
+    assert not (await append_and_wait(history, room, message(b"2"), "k")).duplicate
     snapshot = await history.snapshot(room, None, 9)
     assert ([bytes(each.data) for each in snapshot.messages], snapshot.state) == ([b"2"], [])
     await redis.delete(f"rooms:history:{room.id}:log")
-    assert (await history.append(room, message(b"3"))).message.seq == 2
+    assert (await append_and_wait(history, room, message(b"3"))).message.seq == 2
     assert [each.seq for each in (await history.snapshot(room, None, 9)).messages] == [2]
 
 
@@ -277,10 +281,10 @@ async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
 async def test_a_redis_that_is_not_there_is_unavailable(room: RoomConfig) -> None:
     history = RedisHistory(url="redis://127.0.0.1:1/0")
     for asking in (
-        history.append(room, message()),
+        append_and_wait(history, room, message()),
         history.snapshot(room, None, 9),
         history.page(room, before=None, after=None, limit=9),
-        history.after(room, 0),
+        history.messages_after(room, 0),
         history.positions([room.id]),
         history.find(room, ANN.id, "k"),
         history.forget(room.id),
@@ -298,19 +302,19 @@ async def test_a_redis_that_is_frozen_is_not_waited_for(
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)
     server = services.redis("frozen")
     async with closed(RedisHistory(url=server.url)) as history:
-        before = (await history.append(room, message())).message.seq or 0
+        before = (await append_and_wait(history, room, message())).message.seq or 0
         with server.frozen():
             for asking in (
-                history.append(room, message(), "k"),
+                append_and_wait(history, room, message(), "k"),
                 history.snapshot(room, None, 9),
-                history.after(room, 0),
+                history.messages_after(room, 0),
                 history.positions([room.id]),
             ):
                 with pytest.raises(Unavailable):
                     await asking
         # What was said to it may have been heard, or not: either way it is kept once.
-        assert (await history.append(room, message(), "k")).message.seq == before + 1
-        assert (await history.append(room, message(), "k")).again
+        assert (await append_and_wait(history, room, message(), "k")).message.seq == before + 1
+        assert (await append_and_wait(history, room, message(), "k")).duplicate
 
 
 async def test_an_append_whose_answer_got_lost_is_not_said_twice(
@@ -319,15 +323,15 @@ async def test_an_append_whose_answer_got_lost_is_not_said_twice(
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
     between = Between()
     async with between as url, closed(RedisHistory(url=url)) as history:
-        await history.append(room, message())
+        await append_and_wait(history, room, message())
         asked = between.asked
         between.swallows = True
         with pytest.raises(Unavailable):
-            await history.append(room, message(b'"late"'), "k")
+            await append_and_wait(history, room, message(b'"late"'), "k")
         assert between.asked == asked + 1
         between.swallows = False
-        answer = await history.append(room, message(b'"late"'), "k")
-        assert (answer.again, answer.message.seq) == (True, 2)
+        answer = await append_and_wait(history, room, message(b'"late"'), "k")
+        assert (answer.duplicate, answer.message.seq) == (True, 2)
         assert await redis.hget(f"rooms:history:{room.id}:meta", "seq") == "2"
 
 
@@ -335,11 +339,11 @@ async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomConf
     """Without a key nobody could tell that it has been said."""
     between = Between()
     async with between as url, closed(RedisHistory(url=url)) as history:
-        await history.append(room, message())
+        await append_and_wait(history, room, message())
         between.cuts = True
         with pytest.raises(Unavailable):
-            await history.append(room, message())
-        assert (await history.append(room, message())).message.seq == 3
+            await append_and_wait(history, room, message())
+        assert (await append_and_wait(history, room, message())).message.seq == 3
 
 
 async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
@@ -354,14 +358,14 @@ async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
 
     monkeypatch.setattr(Pipe, "_answers", holds)
     monkeypatch.setattr(history._pipe, "_seconds", 0.2)
-    first = asyncio.ensure_future(history.append(room, message(b"1")))
+    first = asyncio.ensure_future(append_and_wait(history, room, message(b"1")))
     await entered.wait()
     with pytest.raises(Unavailable):
-        await history.append(room, message(b"2"))
+        await append_and_wait(history, room, message(b"2"))
     monkeypatch.setattr(history._pipe, "_seconds", 20)
     with pytest.raises(Unavailable):
         await first
-    last = asyncio.ensure_future(history.append(room, message(b"3")))
+    last = asyncio.ensure_future(append_and_wait(history, room, message(b"3")))
     held.set()
     await last
-    assert [bytes(each.data) for each in await history.after(room, 0)] == [b"1", b"3"]
+    assert [bytes(each.data) for each in await history.messages_after(room, 0)] == [b"1", b"3"]

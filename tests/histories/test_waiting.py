@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from rooms.histories.waiting import Line, Waiting
+from rooms.histories.waiting import Completion, CompletionQueue
 from rooms.protocol.errors import Unavailable
 
 REFUSAL = "Come again."
 
 
-class One(Waiting):
+class One(Completion):
     """Notes in a log that all of a test share what happens to it."""
 
     def __init__(self, name: str, log: list[Any], broken: bool = False) -> None:
@@ -23,41 +23,41 @@ class One(Waiting):
         self.broken = broken
         self.answered = asyncio.Event()
 
-    def answer(self, result: Any) -> None:
+    def complete(self, result: Any) -> None:
         self.answered.set()
         self.log.append((self.name, result))
         if self.broken:
             raise ValueError("broken")
 
-    def tell(self) -> None:
+    def finish(self) -> None:
         self.log.append(self.name)
 
 
 async def test_all_are_answered_before_the_first_tells() -> None:
     log: list[Any] = []
-    line: Line[int] = Line(REFUSAL)
+    line: CompletionQueue[int] = CompletionQueue(REFUSAL)
     places = [line.add(number, One(str(number), log), 60) for number in range(3)]
-    line.answer([(place, place.item * 10) for place in places[:2]])
+    line.complete([(place, place.item * 10) for place in places[:2]])
     assert log == [("0", 0), ("1", 10), "0", "1"]
     assert len(line) == 1
-    line.answer([(places[2], 20)])
+    line.complete([(places[2], 20)])
     assert log[4:] == [("2", 20), "2"]
     assert len(line) == 0
 
 
 async def test_what_fails_for_one_fails_for_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
     log: list[Any] = []
-    line: Line[int] = Line(REFUSAL)
+    line: CompletionQueue[int] = CompletionQueue(REFUSAL)
     places = [line.add(0, One(name, log, broken=name == "a"), 60) for name in "ab"]
     with caplog.at_level(logging.ERROR, "rooms.histories"):
-        line.answer([(place, None) for place in places])
+        line.complete([(place, None) for place in places])
     assert log == [("a", None), ("b", None), "a", "b"]
     assert "broken" in caplog.text
 
 
 async def test_nobody_waits_too_long_and_is_answered_twice() -> None:
     log: list[Any] = []
-    line: Line[int] = Line(REFUSAL)
+    line: CompletionQueue[int] = CompletionQueue(REFUSAL)
     early, late = One("early", log), One("late", log)
     places = [line.add(0, early, 0.01), line.add(0, late, 0.02), line.add(0, One("patient", log), 60)]
     for each in (early, late):
@@ -67,5 +67,5 @@ async def test_nobody_waits_too_long_and_is_answered_twice() -> None:
         (Unavailable, REFUSAL)
     ] * 2
     assert [place.left for place in places] == [True, True, False]
-    line.answer([(place, "kept") for place in places])
+    line.complete([(place, "kept") for place in places])
     assert log[4:] == [("patient", "kept"), "patient"]

@@ -18,6 +18,7 @@ from rooms.protocol import timestamps
 from rooms.protocol.errors import Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.types import User
+from tests.histories.said import append_and_wait
 
 THREADS = 4
 # So many share a transaction, and there are many transactions.
@@ -43,7 +44,7 @@ def write(writer: str, count: int, told: dict[str, list[int]]) -> None:
         )
         while True:
             try:
-                return (await history.append(room, said, f"{number}")).message.seq or 0
+                return (await append_and_wait(history, room, said, f"{number}")).message.seq or 0
             except Unavailable:
                 continue
 

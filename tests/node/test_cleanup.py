@@ -67,7 +67,7 @@ def down(node: Node, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
         return call
 
-    for name in ("remove", "fade"):
+    for name in ("remove", "start_grace"):
         monkeypatch.setattr(node.parts.presence, name, failing(getattr(node.parts.presence, name)))
     return state
 
@@ -426,7 +426,7 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
     for user in PEOPLE:
         await dead.add("g", user.id, user)
     for presence in (failing, other):
-        await presence.beat()
+        await presence.heartbeat()
     await die(redis, dead.node)
     monkeypatch.setattr(redis_store, "CHUNK", 5)
     remove, count = failing._store._remove_chunk, 0
@@ -439,12 +439,12 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
         return await remove(*arguments, **options)
 
     monkeypatch.setattr(failing._store, "_remove_chunk", break_down)
-    told = await failing.beat()
+    told = await failing.heartbeat()
     assert len(told) == 10
     # Whoever sweeps has a while for it.
-    assert await other.beat() == []
+    assert await other.heartbeat() == []
     await die(redis, dead.node)
-    told += await other.beat()
+    told += await other.heartbeat()
     assert await other.counts(["g"]) == [0]
     assert await redis.keys("rooms:[uoc]:*") == []
     assert await redis.exists(f"rooms:node:{dead.node}") == 0
@@ -462,9 +462,9 @@ async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
         await dead.add("g", user.id, user)
     await die(redis, dead.node)
     await asyncio.gather(*(beginning.add("h", f"a{number}", ANN) for number in range(20)))
-    found = await beginning.beat()
+    found = await beginning.heartbeat()
     assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)
-    assert await beginning.beat() == []
+    assert await beginning.heartbeat() == []
 
 
 async def test_nothing_is_left_in_redis_of_a_group_that_is_gone(
@@ -474,7 +474,7 @@ async def test_nothing_is_left_in_redis_of_a_group_that_is_gone(
     for number, presence in enumerate(processes):
         for user in (ANN, double, *PEOPLE[:3]):
             await presence.add("g", f"{user.id} {number}", user)
-        await presence.fade("g", f"{ANN.id} {number}", ANN)
+        await presence.start_grace("g", f"{ANN.id} {number}", ANN)
     # Every process hears that the room is gone.
     for number, presence in enumerate(processes):
         going = {f"{user.id} {number}": user for user in (ANN, double, *PEOPLE[:3])}
@@ -482,5 +482,5 @@ async def test_nothing_is_left_in_redis_of_a_group_that_is_gone(
         assert out == (list(going.values()) if presence is processes[-1] else [])
     assert await redis.keys("*") == ["rooms:nodes"]
     for presence in processes:
-        assert await presence.beat() == []
+        assert await presence.heartbeat() == []
     assert await redis.keys("*") == ["rooms:nodes"]

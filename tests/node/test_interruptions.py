@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 
 from rooms.extensions import Extension, JoinEvent
-from rooms.histories import Waiting
+from rooms.histories import Completion
 from rooms.hub.config import RoomConfig
 from rooms.models import Application, Ban, Room
 from rooms.node import config
@@ -69,17 +69,17 @@ def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]
     return fail
 
 
-class Unanswered(Waiting):
+class Unanswered(Completion):
     """Between a history and somebody who waits: what they hear is that there was no answer."""
 
-    def __init__(self, waiting: Waiting) -> None:
-        self.waiting = waiting
+    def __init__(self, completion: Completion) -> None:
+        self.completion = completion
 
-    def answer(self, result: Any) -> None:
-        self.waiting.answer(Unavailable("No answer."))
+    def complete(self, result: Any) -> None:
+        self.completion.complete(Unavailable("No answer."))
 
-    def tell(self) -> None:
-        self.waiting.tell()
+    def finish(self) -> None:
+        self.completion.finish()
 
 
 class Stop:
@@ -208,13 +208,13 @@ async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_
     ann = await Client.named(node, "ann", "lobby")
     await ann.say("lobby", "first")
     history, late = node.parts.histories["database"], list[Any]()
-    keep = history.keep
-    monkeypatch.setattr(history, "keep", lambda *arguments: late.append(arguments))
+    append = history.append
+    monkeypatch.setattr(history, "append", lambda *arguments: late.append(arguments))
     await node.messages.send(ann.connection, Send(room="lobby", data=Raw(b'"late"')))
     row.history = "memory"
     await saved(node, row)
     bob = await Client.named(node, "bob", "lobby")
-    keep(*late[0])
+    append(*late[0])
     await ann.connection.answered()
     await bob.say("lobby", "new")
     await node.parts.tasks.settle()
@@ -305,13 +305,13 @@ async def test_a_message_kept_without_an_answer_is_told_with_its_second_sending(
     await saved(node, chat)
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     history = node.parts.histories["database"]
-    keep = history.keep
+    append = history.append
 
-    def lose_an_answer(room: RoomConfig, message: Message, key: str | None, waiting: Waiting) -> None:
-        monkeypatch.setattr(history, "keep", keep)
-        keep(room, message, key, Unanswered(waiting))
+    def lose_an_answer(room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
+        monkeypatch.setattr(history, "append", append)
+        append(room, message, key, Unanswered(completion))
 
-    monkeypatch.setattr(history, "keep", lose_an_answer)
+    monkeypatch.setattr(history, "append", lose_an_answer)
     await refused(Unavailable, ann.say("lobby", "hi", key="k"))
     assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
     assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1

@@ -233,7 +233,7 @@ async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
     async def beat() -> list[Departure]:
         return [Departure("application.1", ghost), Departure("room.999999", ghost), Departure(group, ghost)]
 
-    monkeypatch.setattr(node.parts.presence, "beat", beat)
+    monkeypatch.setattr(node.parts.presence, "heartbeat", beat)
     await node.departing.beat()
     await node.parts.tasks.settle()
     assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]

@@ -74,16 +74,16 @@ async def test_the_answer_comes_before_the_senders_own_copy(node: Node, history:
 
 def told_first(self: ClientMessage, result: Appended) -> None:
     """Broken: the room is told before the sender is answered."""
-    PendingMessage.answer(self, result)
-    PendingMessage.tell(self)
-    answer_of_asked(self, result)
+    PendingMessage.complete(self, result)
+    PendingMessage.finish(self)
+    complete_client_message(self, result)
 
 
-answer_of_asked = ClientMessage.answer
+complete_client_message = ClientMessage.complete
 
 
 async def test_the_check_above_catches_telling_first(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ClientMessage, "answer", told_first)
+    monkeypatch.setattr(ClientMessage, "complete", told_first)
     with pytest.raises(AssertionError):
         await check_that_the_answer_comes_first(node, "lobby")
 
@@ -555,7 +555,7 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         await ann.say("kept", 1)
         await bob.until(lambda: bob.messages() == [1])
-        monkeypatch.setattr(bob.node.parts.histories["database"], "after", None)
+        monkeypatch.setattr(bob.node.parts.histories["database"], "messages_after", None)
         await bob.node.gaps.check()
         await bob.node.parts.tasks.settle()
         assert bob.messages() == [1]
@@ -640,7 +640,7 @@ async def test_a_gap_is_fetched_after_the_answers_of_what_it_holds(node: Node, k
     assert live is not None
 
     async def fetch() -> None:
-        for each in await history.after(live.record, 0):
+        for each in await history.messages_after(live.record, 0):
             node.parts.hub.group_send(live.group, each)
 
     await asyncio.gather(*(each for n in range(10) for each in (ann.say("kept", n), fetch())))

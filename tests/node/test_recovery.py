@@ -26,6 +26,7 @@ from rooms.protocol.errors import CloseCode, InternalError, Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.native import Native
 from rooms.protocol.types import Position
+from tests.histories.said import append_and_wait
 from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 
 EVERY = pytest.mark.parametrize("policy", ["memory", "database", "redis"])
@@ -71,8 +72,8 @@ class Fetching:
         self.queued = queued
         self.begun = self.read = False
         history = node.parts.histories[room.history]
-        self._after = history.after
-        history.after = self._noted  # type: ignore[method-assign]
+        self._messages_after = history.messages_after
+        history.messages_after = self._noted  # type: ignore[method-assign]
 
     async def fetch(self) -> None:
         self.begun = True
@@ -82,7 +83,7 @@ class Fetching:
                 await asyncio.sleep(0.001)
 
     async def _noted(self, record: RoomConfig, seq: int) -> list[Message]:
-        messages = await self._after(record, seq)
+        messages = await self._messages_after(record, seq)
         self.read = True
         return messages
 
@@ -133,7 +134,7 @@ async def test_what_nobody_hinted_at_is_found_when_positions_are_compared(
     live = node.parts.directory.known_room("chat", "kept")
     assert live is not None
     said = await node.messages.publish(live, "hi")
-    await node.parts.histories[policy].append(live.record, said)
+    await append_and_wait(node.parts.histories[policy], live.record, said)
     await node.gaps.check()
     await ann.until(lambda: len(ann.messages()) == 2)
     assert [frame["seq"] for frame in ann.told("message")] == [1, 2]
@@ -179,7 +180,7 @@ async def test_a_history_that_does_not_answer_holds_up_no_other(
     live = node.parts.directory.known_room("chat", "database")
     assert live is not None
     said = await node.messages.publish(live, 1)
-    await histories["database"].append(live.record, said)
+    await append_and_wait(histories["database"], live.record, said)
     try:
         for _ in range(3):
             await node.gaps.check()
@@ -298,7 +299,7 @@ class Missed:
         """These are said in other processes: the numbers that they get."""
         for number in numbers:
             said = said_elsewhere(number, time)
-            kept = (await self.history.append(self.live.record, said)).message
+            kept = (await append_and_wait(self.history, self.live.record, said)).message
             assert kept.seq == number
             if hinted:
                 self.node.parts.hub.group_send(self.live.group, kept)
@@ -391,7 +392,7 @@ async def test_what_comes_by_itself_while_the_history_is_asked_is_not_missed(
 ) -> None:
     room = await Missed.room(node, chat, policy, history_size=2)
     ann = await Client.named(node, "ann", "kept")
-    asks = room.history.after
+    asks = room.history.messages_after
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
         hub = node.parts.hub
@@ -400,7 +401,7 @@ async def test_what_comes_by_itself_while_the_history_is_asked_is_not_missed(
         return await asks(record, seq)
 
     await room.said(1)
-    monkeypatch.setattr(room.history, "after", late)
+    monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
     assert (ann.closed, ann.messages()) == (None, [1, 2, 3, 4, 5, 6])
 
@@ -411,7 +412,7 @@ async def test_who_goes_while_the_history_is_asked_leaves_nothing_to_be_told(
 ) -> None:
     room = await Missed.room(node, chat, policy, history_size=2)
     ann = await Client.named(node, "ann", "kept")
-    asks = room.history.after
+    asks = room.history.messages_after
     bob = await Client.named(node, "bob")
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
@@ -421,7 +422,7 @@ async def test_who_goes_while_the_history_is_asked_leaves_nothing_to_be_told(
         return found
 
     await room.said(1, 2, 3, 4)
-    monkeypatch.setattr(room.history, "after", late)
+    monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
     assert (bob.closed, bob.messages()) == (None, [])
     await room.said(5, hinted=True)
@@ -433,7 +434,7 @@ async def test_what_was_fetched_from_where_the_room_is_kept_no_more_is_not_told(
 ) -> None:
     room = await Missed.room(node, chat, "database")
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob")
-    asks = room.history.after
+    asks = room.history.messages_after
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
         found = await asks(record, seq)
@@ -443,7 +444,7 @@ async def test_what_was_fetched_from_where_the_room_is_kept_no_more_is_not_told(
         return found
 
     await room.said(1, 2)
-    monkeypatch.setattr(room.history, "after", late)
+    monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
     await bob.say("kept", "new")
     await node.parts.tasks.settle()
@@ -457,7 +458,7 @@ async def test_what_was_fetched_does_not_start_a_group_that_began_anew(
     """Whoever is on the way in may yet be answered with less."""
     room = await Missed.room(node, chat, "memory", history_size=2)
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob")
-    asks, hub = room.history.after, node.parts.hub
+    asks, hub = room.history.messages_after, node.parts.hub
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
         ann.disconnect()
@@ -465,7 +466,7 @@ async def test_what_was_fetched_does_not_start_a_group_that_began_anew(
         return await asks(record, seq)
 
     await room.said(1, 2, 3, 4)
-    monkeypatch.setattr(room.history, "after", late)
+    monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
     assert (hub.members(room.live.group), hub.position(room.live.group)) == ([bob.connection], None)
     assert (bob.closed, bob.messages()) == (None, [])
@@ -486,7 +487,7 @@ async def test_what_is_sent_again_and_kept_no_longer_is_answered_and_told_to_nob
     monkeypatch.setattr(node.parts.bus, "publish", lambda *arguments, **options: told.append(arguments))
     assert await ann.say("kept", "said once more", key="k") == first
     assert (ann.messages(), told) == (["said", "more"], [])
-    assert [each.seq for each in await room.history.after(room.live.record, 0)] == [2]
+    assert [each.seq for each in await room.history.messages_after(room.live.record, 0)] == [2]
 
 
 async def test_a_room_whose_history_is_not_set_up_is_refused_plainly(

@@ -269,10 +269,10 @@ async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_the
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=timezone.now() - timedelta(seconds=1))
     await here.departing.beat()
     await bob.until(lambda: told_of(bob, "ann")[1:] and told_of(bob, "eve")[1:])
-    found = await slow.parts.presence.beat()
+    found = await slow.parts.presence.heartbeat()
     # Who goes before it is told is not told as come.
     await eve.ask(Leave(room="lobby"))
-    slow.parts.presence.beat = returning(found)  # type: ignore[method-assign]
+    slow.parts.presence.heartbeat = returning(found)  # type: ignore[method-assign]
     await slow.departing.beat()
     await slow.parts.tasks.settle()
     await bob.until(lambda: told_of(bob, "ann")[2:])
@@ -290,7 +290,7 @@ async def test_who_has_come_back_before_the_departure_is_told_is_not_gone(start:
     assert ann.connection.user is not None
     gone = User(name="eve", id="guest-eve", guest=True)
     found = [Departure(room.group, user) for user in (ann.connection.user, gone)]
-    here.parts.presence.beat = returning(found)  # type: ignore[method-assign]
+    here.parts.presence.heartbeat = returning(found)  # type: ignore[method-assign]
     await here.departing.beat()
     await here.parts.tasks.settle()
     assert told_of(bob, "eve") == [("left", "dropped")]

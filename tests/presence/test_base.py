@@ -66,7 +66,7 @@ async def test_an_empty_group(presence: Presence) -> None:
     assert await presence.counts(["g", "h"]) == [0, 0]
     assert await presence.counts([]) == []
     assert await presence.find("g", ["Ann"]) == {}
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert not await presence.remove("g", "a1", ANN)
     assert await presence.remove_all("g", {"a1": ANN}) == []
 
@@ -116,14 +116,14 @@ async def test_users_with_like_ids_are_kept_apart(presence: Presence) -> None:
 
 async def test_one_who_fades_still_counts(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert await who(presence) == ["Ann"]
     assert await presence.remove("g", "a1", ANN)
 
 
 async def test_coming_back_takes_the_place_of_what_fades(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert not await presence.add("g", "a2", ANN)
     # The grace period of the first one ends now, and nobody is out.
     assert not await presence.remove("g", "a1", ANN)
@@ -134,7 +134,7 @@ async def test_coming_back_takes_the_place_of_what_fades(presence: Presence) -> 
 async def test_what_fades_does_not_hold_what_is_left(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.add("g", "a2", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert not await presence.remove("g", "a2", ANN)
     assert await who(presence) == ["Ann"]
     assert await presence.remove("g", "a1", ANN)
@@ -142,17 +142,17 @@ async def test_what_fades_does_not_hold_what_is_left(presence: Presence) -> None
 
 async def test_fading_twice_or_after_the_end_changes_nothing(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert await presence.remove("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert await presence.counts(["g"]) == [0]
     assert await presence.add("g", "a1", ANN)
 
 
 async def test_coming_back_on_the_same_connection_no_longer_fades(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     assert not await presence.add("g", "a1", ANN)
     assert not await presence.add("g", "a2", ANN)
     assert not await presence.remove("g", "a2", ANN)
@@ -197,7 +197,7 @@ async def test_a_name_belongs_to_one_user_in_whatever_case(presence: Presence) -
 
 async def test_a_name_is_held_by_one_who_fades(presence: Presence) -> None:
     await presence.add("g", "b1", BOB)
-    await presence.fade("g", "b1", BOB)
+    await presence.start_grace("g", "b1", BOB)
     with pytest.raises(NameInUse):
         await presence.add("g", "x", User(name="BOB", id="guest-9", guest=True), unique=True)
     assert not await presence.add("g", "b2", BOB, unique=True)
@@ -251,7 +251,7 @@ async def test_many_are_taken_out_at_once(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.add("g", "a2", ANN)
     await presence.add("g", "b1", BOB)
-    await presence.fade("g", "b1", BOB)
+    await presence.start_grace("g", "b1", BOB)
     await presence.add("h", "b1", BOB)
     going = {f"c{user.id}": user for user in users} | {"a1": ANN, "b1": BOB}
     out = await presence.remove_all("g", going)
@@ -282,7 +282,7 @@ async def test_a_group_that_is_not_empty_is_not_closed(presence: Presence) -> No
     # One who fades counts here, too.
     await presence.remove("g", "b1", BOB)
     await presence.remove("g", "a1", ANN)
-    await presence.fade("g", "a2", ANN)
+    await presence.start_grace("g", "a2", ANN)
     assert not await presence.close_group("g")
     assert not await presence.add("g", "a3", ANN)
 
@@ -314,7 +314,7 @@ async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(p
 async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(pair: Pair) -> None:
     here, there = pair
     for presence in pair:
-        await presence.beat()
+        await presence.heartbeat()
     for number in range(50):
         group = f"g{number}"
         work = [there.add(group, "a1", ANN), here.close_group(group)]
@@ -345,7 +345,7 @@ async def test_whoever_comes_with_many_others_gets_in(presence: Presence) -> Non
 async def test_while_nobody_dies_a_beat_finds_nobody(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     for _ in range(2):
-        assert await presence.beat() == []
+        assert await presence.heartbeat() == []
     assert await who(presence) == ["Ann"]
 
 

@@ -51,7 +51,7 @@ async def test_nothing_is_left_when_everybody_is_out(pair: Pair) -> None:
     here, there = pair
     for presence, place, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
         await presence.add("g", place, user, unique=user.guest)
-        await presence.fade("g", place, user)
+        await presence.start_grace("g", place, user)
     await here.remove("g", "a1", ANN)
     await there.remove_all("g", {"a2": ANN, "b1": BOB})
     async with here.turn("g", ANN):
@@ -72,7 +72,7 @@ async def test_what_nobody_needs_is_deleted_now_and_then(pair: Pair) -> None:
     for user, until in (("over", PAST), ("going on", timezone.now() + timedelta(hours=1))):
         await PresenceTurn.objects.acreate(group="g", user_id=user, token="token", until=until)
     for _ in range(TIDY_EVERY):
-        await here.beat()
+        await here.heartbeat()
     assert {row.pk async for row in PresenceGroup.objects.all()} == {"in use", "closed"}
     assert [row.user_id async for row in PresenceTurn.objects.all()] == ["going on"]
     with pytest.raises(GroupClosed):
@@ -86,7 +86,7 @@ async def test_what_was_said_without_a_lease_is_swept_in_the_end(pair: Pair) -> 
     dead, here = pair
     await dead.add("g", "a1", ANN)
     await PresenceNode.objects.filter(pk=dead.node).adelete()
-    found = [departure for _ in range(TIDY_EVERY + 1) for departure in await here.beat()]
+    found = [departure for _ in range(TIDY_EVERY + 1) for departure in await here.heartbeat()]
     assert found == [Departure("g", ANN)]
 
 
@@ -103,9 +103,9 @@ async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pai
     await slow.add("g", "a1", ANN)
     await PresenceNode.objects.filter(pk=slow.node).aupdate(swept=True, lease=PAST)
     assert await slow._leasing.run(expiry.renew, slow.node) == ("swept", None)
-    assert await here.beat() == [Departure("g", ANN)]
-    assert await slow.beat() == [Arrival("g", ANN)]
-    assert await slow.beat() == []
+    assert await here.heartbeat() == [Departure("g", ANN)]
+    assert await slow.heartbeat() == [Arrival("g", ANN)]
+    assert await slow.heartbeat() == []
     assert (await here.members("g")).users == [ANN]
 
 
@@ -193,16 +193,16 @@ async def test_a_group_that_is_held_keeps_only_its_own_from_being_swept(
     monkeypatch.setattr(timeouts, "_POSTGRESQL", "SET LOCAL lock_timeout = '50ms'")
     here, dead = pair
     also_dead = DatabasePresence()
-    await here.beat()
+    await here.heartbeat()
     await dead.add("g", "a1", ANN)
     await also_dead.add("h", "b1", BOB)
     await also_dead.close()
     nodes = PresenceNode.objects.exclude(pk=here.node)
     await nodes.aupdate(lease=PAST)
     with held("g"):
-        assert await here.beat() == [Departure("h", BOB)]
+        assert await here.heartbeat() == [Departure("h", BOB)]
     await nodes.aupdate(lease=PAST)
-    assert await here.beat() == [Departure("g", ANN)]
+    assert await here.heartbeat() == [Departure("g", ANN)]
 
 
 # A database that answers late ----------------------------------------------------------------------
@@ -244,7 +244,7 @@ async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.M
     late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "carry_out")
     try:
         async with asyncio.timeout(PATIENCE):
-            for asking in (presence.members("g"), presence.fade("g", "a1", ANN)):
+            for asking in (presence.members("g"), presence.start_grace("g", "a1", ANN)):
                 with pytest.raises(Unavailable) as raised:
                     await asking
                 assert raised.value.retry
@@ -348,9 +348,9 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     groups = ["g", "h", "i"]
     for group in groups:
         await slow.add(group, "a1", ANN)
-    await here.beat()
+    await here.heartbeat()
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
-    assert len(await here.beat()) == 3
+    assert len(await here.heartbeat()) == 3
     carry_out, calls = operations.carry_out, 0
 
     def interrupted(*arguments: Any) -> list[Any]:
@@ -362,8 +362,8 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(operations, "carry_out", interrupted)
     with pytest.raises(Unavailable):
-        await slow.beat()
-    found = await slow.beat()
+        await slow.heartbeat()
+    found = await slow.heartbeat()
     assert await here.counts(groups) == [1, 1, 1]
     assert {each.group for each in found} == set(groups)
 
@@ -383,11 +383,13 @@ def ask_anything(presence: Presence, random: Random) -> Awaitable[Any]:
     id = random.randrange(6)
     user = User(name=random.choice("abcd"), id=f"guest-{id}", guest=True)
     place = f"{id}-{random.randrange(2)}"
-    kind = random.choice(("add", "add", "fade", "remove", "remove"))
+    kind = random.choice(("add", "add", "start_grace", "remove", "remove"))
     if kind == "add":
         limit = random.choice((None, 2, 4))
         return presence.add("g", place, user, limit=limit, unique=random.random() < 0.5)
-    return presence.fade("g", place, user) if kind == "fade" else presence.remove("g", place, user)
+    return (
+        presence.start_grace("g", place, user) if kind == "start_grace" else presence.remove("g", place, user)
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -396,7 +398,7 @@ async def test_what_is_done_together_is_as_if_done_one_by_one(pair: Pair, seed: 
     memory = MemoryPresence()
     together, one_by_one = Random(seed), Random(seed)
     # Whoever came first would wait for the lease, and others would overtake.
-    await here.beat()
+    await here.heartbeat()
     for _ in range(15):
         answers = await asyncio.gather(*(answer_of(ask_anything(here, together)) for _ in range(20)))
         assert answers == [await answer_of(ask_anything(memory, one_by_one)) for _ in range(20)]
@@ -412,7 +414,7 @@ async def test_the_lease_does_not_wait_behind_a_crowd(pair: Pair) -> None:
     crowd = [
         asyncio.ensure_future(pool.run(go.wait)) for pool in (here._writing, here._reading) for _ in range(2)
     ]
-    beating = asyncio.create_task(here.beat())
+    beating = asyncio.create_task(here.heartbeat())
     try:
         async with asyncio.timeout(PATIENCE):
             while await PresenceNode.objects.filter(lease=PAST).aexists():  # noqa: ASYNC110 (told by nobody)

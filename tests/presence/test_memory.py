@@ -16,7 +16,7 @@ async def test_nothing_is_kept_of_groups_that_are_empty() -> None:
     with pytest.raises(GroupFull):
         await presence.add("full", "a1", ANN, limit=0)
     await presence.add("g", "a1", ANN)
-    await presence.fade("g", "a1", ANN)
+    await presence.start_grace("g", "a1", ANN)
     await presence.remove("g", "a1", ANN)
     await presence.members("h")
     await presence.counts(["i"])

@@ -62,8 +62,8 @@ async def test_a_process_that_begins_tells_of_those_it_finds_with_its_first_beat
     await dead.add("g", "a1", ANN)
     await die(redis, dead)
     await here.add("g", "b1", BOB)
-    assert await here.beat() == [Departure("g", ANN)]
-    assert await here.beat() == []
+    assert await here.heartbeat() == [Departure("g", ANN)]
+    assert await here.heartbeat() == []
 
 
 async def test_a_redis_that_lost_its_data_is_told_again(
@@ -75,11 +75,11 @@ async def test_a_redis_that_lost_its_data_is_told_again(
     await here.remove("g", "b1", BOB)
     await redis.flushall()
     assert await there.counts(["g"]) == [0]
-    await here.beat()
+    await here.heartbeat()
     await back(here)
     assert (await there.members("g")).users == [ANN]
     # Nobody had been told that she is gone.
-    assert await here.beat() == []
+    assert await here.heartbeat() == []
 
 
 async def test_what_was_taken_out_is_not_said_again(
@@ -89,7 +89,7 @@ async def test_what_was_taken_out_is_not_said_again(
     await here.add("g", "a1", ANN)
     await here.remove_all("g", {"a1": ANN})
     await redis.flushall()
-    await here.beat()
+    await here.heartbeat()
     await back(here)
     assert await here.counts(["g"]) == [0]
 
@@ -100,7 +100,7 @@ async def test_nothing_is_left_when_everybody_is_out(
     here, there = pair
     for presence, connection, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
         await presence.add("g", connection, user, unique=user.guest)
-        await presence.fade("g", connection, user)
+        await presence.start_grace("g", connection, user)
     await here.remove("g", "a1", ANN)
     await there.remove("g", "a2", ANN)
     await there.remove("g", "b1", BOB)
@@ -177,16 +177,16 @@ async def test_while_redis_is_away_a_process_goes_by_what_it_knows(
         await here.add("g", "x", User(name="x", id="x", guest=True), limit=2)
     with pytest.raises(NameInUse):
         await here.add("g", "x", User(name="Bob", id="x", guest=True), unique=True)
-    await here.fade("g", "b1", BOB)
+    await here.start_grace("g", "b1", BOB)
     assert not await here.add("g", "b2", BOB)
     assert not await here.remove("g", "b1", BOB)
     assert await here.remove("g", "a1", ANN)
-    assert await here.beat() == []
+    assert await here.heartbeat() == []
     assert not await here.close_group("empty")
     async with here.turn("g", ANN):
         pass
     with pytest.raises(Unavailable):
-        await here.bury(there.node, 0)
+        await here.expire_node(there.node, 0)
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -205,7 +205,7 @@ async def test_when_redis_is_back_all_processes_say_what_they_know(
     else:
         send(own_redis, signal.SIGSTOP)
     await here.remove("g", "a1", ANN)
-    await here.fade("g", "b1", BOB)
+    await here.start_grace("g", "b1", BOB)
     await here.add("h", "a1", ANN)
     await here.add("passing", "b1", BOB)
     await here.remove("passing", "b1", BOB)
@@ -216,9 +216,9 @@ async def test_when_redis_is_back_all_processes_say_what_they_know(
     else:
         send(own_redis, signal.SIGCONT)
     for presence in both:
-        await presence.beat()
+        await presence.heartbeat()
         await back(presence)
-        assert await presence.beat() == []
+        assert await presence.heartbeat() == []
     for presence in both:
         assert await names_in(presence, "g") == ["ann", "bob"]
         assert await names_in(presence, "h") == ["ann"]
@@ -253,7 +253,7 @@ async def test_what_redis_did_late_is_put_right(
     await here._store.remove_all("g", {"a1": ANN})
     assert await names_in(there, "g") == ["bob"]
     for _ in range(2):
-        await here.beat()
+        await here.heartbeat()
     assert await names_in(there, "g") == ["ann"]
 
 
@@ -264,18 +264,18 @@ async def test_a_process_whose_sweep_has_begun_loses_nobody(
     slow, here = pair
     await slow.add("g", "a1", ANN)
     await slow.add("g", "b1", BOB)
-    await here.beat()
+    await here.heartbeat()
     await die(redis, slow)
     assert await here._store.ended() == [slow.node]
     entries = await here._store.said(slow.node)
-    assert await slow.beat() == []
+    assert await slow.heartbeat() == []
     await back(slow)
     # Who was sweeping may have told of some.
-    assert set(await slow.beat()) == {Arrival("g", ANN), Arrival("g", BOB)}
-    assert await slow.beat() == []
+    assert set(await slow.heartbeat()) == {Arrival("g", ANN), Arrival("g", BOB)}
+    assert await slow.heartbeat() == []
     assert await here._store._remove_chunk(slow.node, entries, swept=slow.node) == []
     assert await names_in(here, "g") == ["ann", "bob"]
-    assert await here.beat() == []
+    assert await here.heartbeat() == []
     assert await redis.zrange("rooms:dead", 0, -1) == []
 
 
@@ -286,5 +286,5 @@ async def test_what_nobody_can_read_keeps_nobody_in(
     await dead.add("g", "a1", ANN)
     await redis.sadd(f"rooms:node:{dead.node}", "nonsense", msgspec.json.encode(["g", "b1"]))
     await die(redis, dead)
-    assert await here.beat() == [Departure("g", ANN)]
+    assert await here.heartbeat() == [Departure("g", ANN)]
     assert await redis.exists(f"rooms:node:{dead.node}") == 0

@@ -110,7 +110,7 @@ async def clocks(kind: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 async def told(*processes: Presence) -> list[tuple[str, str]]:
     """Whom the next beats of these processes tell, in whatever order."""
-    found = await asyncio.gather(*(presence.beat() for presence in processes))
+    found = await asyncio.gather(*(presence.heartbeat() for presence in processes))
     return sorted((each.group, each.user.name) for departures in found for each in departures)
 
 
@@ -135,7 +135,7 @@ async def test_processes_share_it(processes: Processes) -> None:
 async def test_coming_back_to_another_process(processes: Processes) -> None:
     here, there, *_ = processes
     await here.add("g", "a1", ANN)
-    await here.fade("g", "a1", ANN)
+    await here.start_grace("g", "a1", ANN)
     assert not await there.add("g", "a2", ANN)
     assert not await here.remove("g", "a1", ANN)
     assert await there.remove("g", "a2", ANN)
@@ -172,14 +172,14 @@ async def test_those_of_a_process_that_died_are_told_once(processes: Processes, 
 async def test_those_who_faded_in_a_process_that_died_are_out_too(processes: Processes, die: Die) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
-    await dead.fade("g", "a1", ANN)
+    await dead.start_grace("g", "a1", ANN)
     await die(dead)
-    assert await here.beat() == [Departure("g", ANN)]
+    assert await here.heartbeat() == [Departure("g", ANN)]
 
 
 async def test_a_user_who_came_back_elsewhere_is_not_told_as_gone(processes: Processes, die: Die) -> None:
     dead, here, *_ = processes
-    await here.beat()
+    await here.heartbeat()
     await dead.add("g", "a1", ANN)
     await die(dead)
     assert not await here.add("g", "a2", ANN)
@@ -195,7 +195,7 @@ async def test_a_process_that_was_taken_for_dead_says_everything_again(
     await slow.add("g", "b1", BOB)
     await slow.add("h", "b1", BOB)
     await slow.remove("h", "b1", BOB)
-    await here.beat()
+    await here.heartbeat()
     await die(slow)
     await slow.add("g", "b2", BOB)
     assert await told(here) == [("g", "ann"), ("g", "bob")]
@@ -205,7 +205,7 @@ async def test_a_process_that_was_taken_for_dead_says_everything_again(
         while len(found) < 2 or await names_in(here, "g") != ["ann", "bob"]:
             # In Redis that goes on in the background.
             await asyncio.sleep(0)
-            found += await slow.beat()
+            found += await slow.heartbeat()
     assert set(found) == {Arrival("g", ANN), Arrival("g", BOB)}
     assert await here.counts(["h"]) == [0]
     assert await told(here, slow) == []
@@ -216,7 +216,7 @@ async def test_a_lease_that_is_renewed_in_time_is_nobodys_to_take(processes: Pro
     slow, here, *_ = processes
     await slow.add("g", "a1", ANN)
     await die(slow)
-    await slow.beat()
+    await slow.heartbeat()
     assert await told(here) == []
     assert await names_in(here, "g") == ["ann"]
 
@@ -237,7 +237,7 @@ async def test_those_of_a_process_that_died_are_gone_within_a_minute(
     found: list[Departure | Arrival] = []
     for _ in range(60 // BEAT_SECONDS - 1):
         await clocks.go_on(BEAT_SECONDS)
-        found += await here.beat()
+        found += await here.heartbeat()
     assert found == [Departure("g", ANN)]
     assert await names_in(here, "g") == ["bob"]
 
@@ -274,7 +274,7 @@ async def test_a_jump_of_the_stores_clock_is_nobodys_death(
     for _ in range(LEASE_SECONDS // BEAT_SECONDS - 1):
         await clocks.go_on(BEAT_SECONDS)
         for presence in (here, there):
-            assert {each.user for each in await presence.beat()} <= {EVE}
+            assert {each.user for each in await presence.heartbeat()} <= {EVE}
     await clocks.go_on(BEAT_SECONDS)
     await told(here, there)
     assert await names_in(here, "g") == ["ann", "bob"]
@@ -290,7 +290,7 @@ async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes
     await others[0].add("g", "e1", EVE)
     assert await told(*others) == []
     for presence in others:
-        await presence.bury(dead.node, 0)
+        await presence.expire_node(dead.node, 0)
     # Meanwhile Bob has come back.
     assert not await others[1].add("g", "b2", BOB)
     assert await told(*others) == [("g", "ann")]
@@ -301,35 +301,35 @@ async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes
 async def test_who_is_buried_counts_for_the_grace_period(processes: Processes) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
-    await here.bury(dead.node, 3600)
+    await here.expire_node(dead.node, 3600)
     assert await told(here) == []
     assert await names_in(here, "g") == ["ann"]
     # A lease that ends sooner is not made longer, and a later word of a sooner end holds.
-    await here.bury(dead.node, 0)
-    await here.bury(dead.node, 3600)
+    await here.expire_node(dead.node, 0)
+    await here.expire_node(dead.node, 3600)
     assert await told(here) == [("g", "ann")]
 
 
 async def test_one_who_buries_itself_is_seen_to_by_the_others(processes: Processes) -> None:
     ending, here, *_ = processes
     await ending.add("g", "a1", ANN)
-    await ending.fade("g", "a1", ANN)
-    await ending.bury(ending.node, 0)
+    await ending.start_grace("g", "a1", ANN)
+    await ending.expire_node(ending.node, 0)
     assert await told(here) == [("g", "ann")]
 
 
 async def test_one_who_is_alive_after_all_takes_it_back(processes: Processes) -> None:
     slow, here, *_ = processes
     await slow.add("g", "a1", ANN)
-    await here.bury(slow.node, 0)
-    await slow.beat()
+    await here.expire_node(slow.node, 0)
+    await slow.heartbeat()
     assert await told(here) == []
     assert await names_in(here, "g") == ["ann"]
 
 
 async def test_burying_one_whom_nobody_knows_changes_nothing(processes: Processes) -> None:
     here, *_ = processes
-    await here.bury("nobody", 0)
+    await here.expire_node("nobody", 0)
     assert await told(here) == []
 
 
