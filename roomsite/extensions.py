@@ -135,7 +135,7 @@ class Quiz(Extension):
 
 
 @register
-class BrokerMessage(Extension):
+class Relay(Extension):
     """Sends what is said under the name ``chat`` on to everybody else in the room, as the example of roomer's
     own server does."""
 

@@ -105,8 +105,8 @@ async def test_the_auction_of_the_readme() -> None:
 
     async def bid(data: Any) -> dict[str, Any]:
         event = MessageEvent(room, BEN, "connection", "bid", data)
-        await getattr(auction, auction.takers["bid"])(event)
-        return event.answer
+        await getattr(auction, auction.handlers["bid"])(event)
+        return event.reply_data
 
     assert await bid(70) == {"text": "You lead."}
     for unlawful in (79, "80", 80.5, None, {"bid": 80}):

@@ -15,6 +15,7 @@ from django import forms
 
 from rooms.extensions.contexts import (
     ConnectionEvent,
+    ExtensionServices,
     HandshakeEvent,
     JoinEvent,
     LeaveEvent,
@@ -22,7 +23,6 @@ from rooms.extensions.contexts import (
     OutboundHandle,
     ReceiveEvent,
     RoomContext,
-    Services,
 )
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -41,7 +41,7 @@ def message(name: str) -> Callable[[Handler], Handler]:
         raise ValueError(f"@message takes an event name of 1 to 64 characters, got {name!r}.")
 
     def mark(handler: Handler) -> Handler:
-        handler.__takes__ = name  # type: ignore[attr-defined]
+        handler.__handles__ = name  # type: ignore[attr-defined]
         return handler
 
     return mark
@@ -61,10 +61,10 @@ class Extension:
     # unless another is said.
     timeout: float | None = None
 
-    _services: Services | None = None
+    _services: ExtensionServices | None = None
     _timeout_set: Callable[[], object] | None = None
 
-    takers: ClassVar[Mapping[str, str]] = {}
+    handlers: ClassVar[Mapping[str, str]] = {}
     overridden: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, application: str, room: RoomContext | None, settings: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Extension:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        takers: dict[str, str] = {}
+        handlers: dict[str, str] = {}
         overridden: set[str] = set()
         for name in dir(cls):
             if name.startswith("on_") and name not in HOOKS:
@@ -91,19 +91,19 @@ class Extension:
             handler = inspect.getattr_static(cls, name)
             if name in HOOKS and handler is not inspect.getattr_static(Extension, name):
                 overridden.add(name)
-            if (event := getattr(handler, "__takes__", None)) is not None:
-                if event in takers:
+            if (event := getattr(handler, "__handles__", None)) is not None:
+                if event in handlers:
                     raise TypeError(
-                        f"{cls.__name__} takes the message {event!r} twice: in {takers[event]} and in {name}."
+                        f"{cls.__name__} handles {event!r} twice: in {handlers[event]} and in {name}."
                     )
-                takers[event] = name
-        cls.takers, cls.overridden = takers, frozenset(overridden)
+                handlers[event] = name
+        cls.handlers, cls.overridden = handlers, frozenset(overridden)
         _check_timeout(cls.__name__, inspect.getattr_static(cls, "timeout"))
         said = any("timeout" in vars(each) for each in cls.__mro__ if each is not Extension)
         if "on_receive" in overridden and not said:
             cls.timeout = QUIET_SECONDS
 
-    def attach(self, services: Services, timeout_set: Callable[[], object]) -> None:
+    def attach(self, services: ExtensionServices, timeout_set: Callable[[], object]) -> None:
         """Called by the engine, before ``init``; ``timeout_set`` is to be called when ``timeout`` is set."""
         self._services, self._timeout_set = services, timeout_set
 
@@ -128,7 +128,7 @@ class Extension:
         """Close one connection, after what waits to be written. Raises UnknownConnection."""
         await self._node().close(self.application, number)
 
-    async def dial(
+    async def open_connection(
         self, url: str, *, protocol: str = "gowsev", headers: Mapping[str, str] | None = None
     ) -> OutboundHandle:
         """Have this process open a WebSocket to another service and serve that as if it had come in: it has
@@ -143,9 +143,9 @@ class Extension:
             raise RuntimeError("Only an application's extension dials, not a room's.")
         if self._timeout_set is None:
             raise RuntimeError(f"This {type(self).__name__} is not running (any more), so it dials nobody.")
-        return await self._node().dial(self, url, protocol=protocol, headers=headers or {})
+        return await self._node().open_connection(self, url, protocol=protocol, headers=headers or {})
 
-    def _node(self) -> Services:
+    def _node(self) -> ExtensionServices:
         if self._services is None:
             raise RuntimeError(f"This {type(self).__name__} is not running.")
         return self._services

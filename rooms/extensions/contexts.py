@@ -1,6 +1,6 @@
 """What a handler is given: who did what, where, and the means to answer.
 
-Contexts hold no state of the engine; they ask it through ``Services``, from whatever thread or
+Contexts hold no state of the engine; they ask it through ``ExtensionServices``, from whatever thread or
 event loop the handler runs in. A plain ``def`` handler calls their coroutines with
 ``asgiref.sync.async_to_sync``.
 """
@@ -31,14 +31,14 @@ class OutboundHandle(Structural):
         """The number of the connection that there is now; each has a new one. None: there is none."""
 
     @property
-    def over(self) -> bool:
+    def closed(self) -> bool:
         """Whether nobody dials it any more."""
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         """Close it and dial no more. May be called in any thread."""
 
 
-class Services(Structural):
+class ExtensionServices(Structural):
     """What the engine does for a handler."""
 
     async def publish(
@@ -63,14 +63,14 @@ class Services(Structural):
 
     async def close(self, application: str, number: int) -> None: ...
 
-    async def dial(
+    async def open_connection(
         self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundHandle: ...
 
-    def ended(self, extension: Extension) -> None: ...
+    def extension_stopped(self, extension: Extension) -> None: ...
 
 
-class Answers(Structural):
+class Replies(Structural):
     """What the engine does on behalf of the sender of a message."""
 
     async def send(self, name: str, data: Any, room: str | None) -> bool: ...
@@ -83,7 +83,7 @@ class Answers(Structural):
 class RoomContext:
     """A room, as a handler sees it."""
 
-    def __init__(self, services: Services, application: str, name: str) -> None:
+    def __init__(self, services: ExtensionServices, application: str, name: str) -> None:
         self._services = services
         self.application = application
         self.name = name
@@ -153,7 +153,7 @@ class ConnectionEvent:
     def __init__(
         self,
         application: str,
-        connection: str,
+        connection_id: str,
         address: str,
         user: User | None,
         *,
@@ -161,7 +161,7 @@ class ConnectionEvent:
         claims: Mapping[str, str] = NO_CLAIMS,
     ) -> None:
         self.application = application
-        self.connection = connection
+        self.connection_id = connection_id
         self.address = address
         self.user = user
         self.number = number
@@ -173,7 +173,7 @@ class ReceiveEvent:
 
     def __init__(self, source: ConnectionEvent, data: bytes) -> None:
         self.application = source.application
-        self.connection = source.connection
+        self.connection_id = source.connection_id
         self.number = source.number
         self.user = source.user
         self.claims = source.claims
@@ -188,16 +188,16 @@ class JoinEvent:
         self,
         room: RoomContext,
         user: User,
-        connection: str,
+        connection_id: str,
         *,
         claims: Mapping[str, str] = NO_CLAIMS,
-        listens: bool = False,
+        subscriber: bool = False,
     ) -> None:
         self.room = room
         self.user = user
-        self.connection = connection
+        self.connection_id = connection_id
         self.claims = claims
-        self.listens = listens
+        self.subscriber = subscriber
 
 
 class LeaveEvent:
@@ -222,23 +222,23 @@ class MessageEvent:
         self,
         room: RoomContext | None,
         user: User,
-        connection: str,
+        connection_id: str,
         name: str,
         data: Any,
         *,
         claims: Mapping[str, str] = NO_CLAIMS,
-        answers: Answers | None = None,
+        replies: Replies | None = None,
         room_name: str = "",
     ) -> None:
         self.room = room
         self.room_name = room_name if room is None else room.name
         self.user = user
-        self.connection = connection
+        self.connection_id = connection_id
         self.name = name
         self.data = data
         self.claims = claims
-        self.answer: dict[str, Any] = {}
-        self._answers = answers
+        self.reply_data: dict[str, Any] = {}
+        self._replies = replies
 
     def reply(self, data: dict[str, Any]) -> Replied:
         """Answer the sender alone; the answer goes out before anything the handler publishes.
@@ -247,7 +247,7 @@ class MessageEvent:
         """
         if not isinstance(data, dict):
             raise TypeError(f"A reply is a dict, got {type(data).__name__}.")
-        self.answer.update(data)
+        self.reply_data.update(data)
         return Replied()
 
     async def send(self, name: str, data: Any, *, room: str | None = None) -> bool:
@@ -270,10 +270,10 @@ class MessageEvent:
         such user nobody is told."""
         await self._through().send_to_user(user, name, data)
 
-    def _through(self) -> Answers:
-        if self._answers is None:
+    def _through(self) -> Replies:
+        if self._replies is None:
             raise RuntimeError("This event belongs to no connection, so nothing can be sent through it.")
-        return self._answers
+        return self._replies
 
 
 class Replied:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rooms.concurrency.serial_executor import HandlerFailed, SerialExecutor
 from rooms.extensions import Extension, RoomContext, registry
-from rooms.extensions.contexts import Services
+from rooms.extensions.contexts import ExtensionServices
 from rooms.protocol.errors import RoomsError, Unavailable
 
 logger = logging.getLogger("rooms.extensions")
@@ -32,8 +32,8 @@ HAPPENINGS = frozenset({"on_connect", "on_receive", "on_disconnect"})
 class ExtensionRunner:
     """The extension of one application or room in this process, its lane and its timer."""
 
-    def __init__(self, lane: SerialExecutor, services: Services) -> None:
-        self.lane = lane
+    def __init__(self, executor: SerialExecutor, services: ExtensionServices) -> None:
+        self.executor = executor
         self._services = services
         self._extension: Extension | None = None
         self._name = ""
@@ -46,7 +46,7 @@ class ExtensionRunner:
         self._failed_with: dict[str, Any] | None = None
         self._again = 0.0
 
-    async def use(
+    async def configure(
         self, name: str, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> None:
         """Have this extension with these settings from now on. The same extension stays as it is and
@@ -84,7 +84,7 @@ class ExtensionRunner:
             # A handler may set it in a thread.
             set_timer = partial(asyncio.get_running_loop().call_soon_threadsafe, self._start_timer)
             extension.attach(self._services, timeout_set=set_timer)
-            await self.lane.run(extension.init)
+            await self.executor.run(extension.init)
         except Exception as error:
             cause = error.cause if isinstance(error, HandlerFailed) else error
             logger.error(
@@ -102,16 +102,16 @@ class ExtensionRunner:
         return self._extension is not None
 
     @property
-    def shut(self) -> bool:
+    def not_started(self) -> bool:
         """An extension is chosen, but has not begun: nobody is to get past what it would ask."""
         return self._extension is None and bool(self._name)
 
     def ensure_ready(self) -> None:
         """Raises Unavailable where the place is shut."""
-        if self.shut:
+        if self.not_started:
             raise Unavailable("This place is not ready; try again in a moment.")
 
-    def has(self, hook: str) -> bool:
+    def handles(self, hook: str) -> bool:
         """Whether anything would run: no lane is entered for nothing."""
         return self._extension is not None and (hook in self._extension.overridden or self._disturbs(hook))
 
@@ -122,40 +122,40 @@ class ExtensionRunner:
 
     def find_handler(self, event: str) -> Callable[..., Any] | None:
         """The handler that takes messages of this name."""
-        if self._extension is None or (method := self._extension.takers.get(event)) is None:
+        if self._extension is None or (method := self._extension.handlers.get(event)) is None:
             return None
         handler: Callable[..., Any] = getattr(self._extension, method)
         return handler
 
     async def call(
-        self, hook: str, event: object, *, lane: SerialExecutor | None = None, wait: float | None = None
+        self, hook: str, event: object, *, executor: SerialExecutor | None = None, wait: float | None = None
     ) -> None:
         """Call a hook, in the room's lane where a room's event reaches its application.
 
         Raises RoomsError as the handler does, HandlerFailed where it broke (logged already).
         """
-        if not self.has(hook):
+        if not self.handles(hook):
             return
         with self._happens() if self._disturbs(hook) else nullcontext():
-            await self.run(getattr(self._extension, hook), event, lane=lane, wait=wait)
+            await self.run(getattr(self._extension, hook), event, executor=executor, wait=wait)
 
     async def run(
         self,
         handler: Callable[..., Any],
         *event: object,
-        lane: SerialExecutor | None = None,
+        executor: SerialExecutor | None = None,
         wait: float | None = None,
     ) -> None:
         try:
-            await (lane or self.lane).run(handler, *event, wait=wait)
+            await (executor or self.executor).run(handler, *event, wait=wait)
         except HandlerFailed as failure:
             await self._failed(handler, event, failure.cause)
             raise
 
-    async def tell(self, hook: str, event: object, *, lane: SerialExecutor | None = None) -> None:
+    async def notify(self, hook: str, event: object, *, executor: SerialExecutor | None = None) -> None:
         """Call a hook that cannot refuse; whatever it raises stays here."""
         try:
-            await self.call(hook, event, lane=lane, wait=TELL_SECONDS)
+            await self.call(hook, event, executor=executor, wait=TELL_SECONDS)
         except RoomsError as error:
             if not isinstance(error, HandlerFailed):
                 logger.warning("%s of %s has no say, but raised: %s", hook, self._name, error.message)
@@ -170,11 +170,11 @@ class ExtensionRunner:
     def _end(self, extension: Extension | None) -> None:
         if extension is not None:
             extension.detach()
-            self._services.ended(extension)
+            self._services.extension_stopped(extension)
 
     async def _read(self, kind: type[Extension], settings: dict[str, Any]) -> Mapping[str, Any]:
         # In a thread, because a form may ask the database.
-        return await self.lane.pool.run(registry.read_settings, kind, settings)
+        return await self.executor.pool.run(registry.read_settings, kind, settings)
 
     async def _failed(
         self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException
@@ -186,9 +186,9 @@ class ExtensionRunner:
             _origin(event[0]) if event else "",
             exc_info=cause,
         )
-        if self.has("on_error") and self._extension is not None:
+        if self.handles("on_error") and self._extension is not None:
             try:
-                await self.lane.run(self._extension.on_error, event[0] if event else None, cause)
+                await self.executor.run(self._extension.on_error, event[0] if event else None, cause)
             except RoomsError:
                 logger.exception("on_error of extension %s failed", self._name)
 
@@ -209,7 +209,7 @@ class ExtensionRunner:
         timeout = self._extension.timeout if self._extension else None
         # One that is just being called is followed by the next when it has ended.
         waits = self._timeouts or self._happening
-        if timeout is None or self._stopped or waits or not self.has("on_timeout"):
+        if timeout is None or self._stopped or waits or not self.handles("on_timeout"):
             return
         self._timer = asyncio.get_running_loop().call_later(timeout, self._timed_out)
 
@@ -232,7 +232,7 @@ class ExtensionRunner:
 
 def _origin(event: object) -> str:
     """Where an event came from, for the log; of a handshake there is no connection yet."""
-    for name in ("connection", "address"):
-        if value := getattr(event, name, ""):
-            return f" ({name} {value})"
+    for attribute, noun in (("connection_id", "connection"), ("address", "address")):
+        if value := getattr(event, attribute, ""):
+            return f" ({noun} {value})"
     return ""

@@ -138,7 +138,7 @@ class Authenticator:
         connection.waiting_for_login = time.monotonic()
         await self._parts.run_to_completion(partial(self._remove, application.group, connection, user))
         connection.send(Reply(id=request.id, data={}))
-        await application.hooks.tell("on_logout", event_of(connection, user))
+        await application.hooks.notify("on_logout", event_of(connection, user))
 
     def disconnected(self, connection: Connection, application: Application, user: User) -> None:
         """A guest's name stays theirs for a while after the last connection is gone."""

@@ -61,7 +61,7 @@ async def authenticate_handshake(
     if live is None or not live.record.allows_protocol(handshake.protocol):
         return claims
     live.hooks.ensure_ready()
-    if not live.hooks.has("on_handshake"):
+    if not live.hooks.handles("on_handshake"):
         return claims
     event = HandshakeEvent(
         live.record.name,

@@ -42,7 +42,7 @@ class DirectMessages:
         moderator = connection.moderator
         permissions.check_join(room.record, connection.people, moderator=moderator)
         if permissions.needs_password(room.record, user, moderator=moderator) or any(
-            hooks.has("on_join") for hooks in room.levels
+            hooks.handles("on_join") for hooks in room.levels
         ):
             raise PermissionDenied(f"Only members speak in {room.name}.")
         await self._messages.say(connection, request, room, user)
@@ -92,7 +92,7 @@ class DirectMessages:
         """A frame as it came, for the application's extension."""
         application = await self._parts.application_of(connection)
         event = ReceiveEvent(event_of(connection, connection.user), request.data)
-        await application.hooks.tell("on_receive", event)
+        await application.hooks.notify("on_receive", event)
 
     async def offer(self, connection: Connection, request: Offer) -> None:
         """To a room; if one is not in it, for the application's handler, whose event then has
@@ -112,8 +112,8 @@ class DirectMessages:
         user = user_of(connection)
         application = await self._parts.application_of(connection)
         name = name_of(request)
-        find_handler = application.hooks.find_handler(name)
-        if find_handler is None:
+        handler = application.hooks.find_handler(name)
+        if handler is None:
             return False
         permissions.check_voice(application.record, connection.people)
         self._messages.check_size(request.data, application.record.max_message_bytes)
@@ -130,8 +130,8 @@ class DirectMessages:
         )
         connection.hold()
         try:
-            await application.hooks.run(find_handler, event)
-            connection.send(Reply(id=request.id, data=event.answer))
+            await application.hooks.run(handler, event)
+            connection.send(Reply(id=request.id, data=event.reply_data))
         finally:
             connection.release()
         return True

@@ -25,7 +25,7 @@ def turn(parts: NodeContext, room: Room, user: User, *, listens: bool) -> Abstra
 
 def asked(room: Room) -> bool:
     """Whether anybody is asked about those who come."""
-    return any(hooks.has("on_join") for hooks in room.levels)
+    return any(hooks.handles("on_join") for hooks in room.levels)
 
 
 async def to_enter(
@@ -41,7 +41,7 @@ async def to_enter(
     raises, RoomFull where it would be asked for nothing, Unavailable where one has not begun."""
     for hooks in room.levels:
         hooks.ensure_ready()
-    levels = [hooks for hooks in room.levels if hooks.has("on_join")]
+    levels = [hooks for hooks in room.levels if hooks.handles("on_join")]
     if not levels:
         return False
     # Whoever is just going out has gone first, also for the extensions.
@@ -52,12 +52,12 @@ async def to_enter(
     limit = None if listens else room.record.max_members
     if limit is not None and (await parts.presence.counts([room.group]))[0] >= limit:
         raise full(room)
-    event = JoinEvent(room.context, user, connection.id, claims=connection.claims, listens=listens)
+    event = JoinEvent(room.context, user, connection.id, claims=connection.claims, subscriber=listens)
     agreed: list[ExtensionRunner] = []
     try:
         for hooks in levels:
             hooks.ensure_ready()
-            await hooks.call("on_join", event, lane=room.hooks.lane)
+            await hooks.call("on_join", event, executor=room.hooks.executor)
             agreed.append(hooks)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError):
@@ -77,10 +77,10 @@ async def to_leave(parts: NodeContext, connection: Connection, place: Membership
         return
     event = LeaveEvent(room.context, user, "left", claims=connection.claims)
     for hooks in room.levels:
-        if hooks.has("on_before_leave"):
+        if hooks.handles("on_before_leave"):
             connection.hold()
             try:
-                await hooks.call("on_before_leave", event, lane=room.hooks.lane)
+                await hooks.call("on_before_leave", event, executor=room.hooks.executor)
             finally:
                 connection.release()
     if connection.memberships.get(place.room) is not place:

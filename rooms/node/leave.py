@@ -259,8 +259,8 @@ class LeaveHandler:
         """Tell the room's extension and its application's, or those ``levels``, that a user is out."""
         event = LeaveEvent(room.context, user, reason, claims=claims)
         for hooks in room.levels if levels is None else levels:
-            if hooks.has("on_leave"):
-                self._parts.tasks.spawn(hooks.tell("on_leave", event, lane=room.hooks.lane))
+            if hooks.handles("on_leave"):
+                self._parts.tasks.spawn(hooks.notify("on_leave", event, executor=room.hooks.executor))
 
 
 def _tell_removed(connection: Connection, event: Removed) -> None:

@@ -203,7 +203,7 @@ class Node:
         self.parts.hub.group_add(application.group, connection)
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
-        if application.hooks.has("on_receive"):
+        if application.hooks.handles("on_receive"):
             connection.speak(connection.protocol.bare())
         if connection.protocol.anonymous:
             try:
@@ -225,9 +225,9 @@ class Node:
             )
         )
         socket.greeted = True
-        if application.hooks.has("on_connect"):
+        if application.hooks.handles("on_connect"):
             # Also when the socket ends meanwhile: who is told of its end is told of its beginning first.
-            greeting = application.hooks.tell("on_connect", event_of(connection, connection.user))
+            greeting = application.hooks.notify("on_connect", event_of(connection, connection.user))
             await asyncio.shield(self.parts.tasks.spawn(greeting))
         connection.waiting_for_login = None if connection.user else time.monotonic()
 
@@ -267,8 +267,8 @@ class Node:
         self.parts.hub.group_discard(application.watchers, connection)
         if user is not None:
             self.logins.disconnected(connection, application, user)
-        if socket.greeted and application.hooks.has("on_disconnect"):
-            self.parts.tasks.spawn(application.hooks.tell("on_disconnect", event))
+        if socket.greeted and application.hooks.handles("on_disconnect"):
+            self.parts.tasks.spawn(application.hooks.notify("on_disconnect", event))
 
     # From outside ------------------------------------------------------------------------------------
 

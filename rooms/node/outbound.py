@@ -36,7 +36,7 @@ LONGEST_PAUSE = 20.0
 async def keep(node: Node, dial: OutboundConnection) -> None:
     """Stay connected until somebody hangs up, or we close the connection and would close the next as well."""
     pause = FIRST_PAUSE
-    while not dial.over:
+    while not dial.closed:
         began = time.monotonic()
         try:
             await _serve(node, dial)
@@ -47,7 +47,7 @@ async def keep(node: Node, dial: OutboundConnection) -> None:
             logger.log(level, "%r cannot be reached: %s: %s", dial, type(error).__name__, error)
         if time.monotonic() - began >= LONGEST_PAUSE:
             pause = FIRST_PAUSE
-        if not dial.over:
+        if not dial.closed:
             await asyncio.sleep(random.uniform(0, pause))
         pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -77,9 +77,9 @@ async def _serve(node: Node, dial: OutboundConnection) -> None:
         service = Session(node, operations(node), connection, _DialledSocket(websocket))
         # A task of its own: the heartbeat ends that, and not the dialling.
         await asyncio.create_task(service.run(None))
-        if connection.close_code is not None and not dial.over:
-            dial.over = connection.close_code >= FOR_GOOD
-            what = "is not dialled again" if dial.over else "was closed from here"
+        if connection.close_code is not None and not dial.closed:
+            dial.closed = connection.close_code >= FOR_GOOD
+            what = "is not dialled again" if dial.closed else "was closed from here"
             logger.warning("%r %s: %s", dial, what, connection.close_reason)
     finally:
         dial.connection = None

@@ -34,7 +34,7 @@ class OutboundConnection:
         self.protocol = protocol
         self.headers = dict(headers)
         self.connection: Connection | None = None
-        self.over = False
+        self.closed = False
         self.task: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -47,12 +47,12 @@ class OutboundConnection:
     def number(self) -> int | None:
         return self.connection.number or None if self.connection is not None else None
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         self._loop.call_soon_threadsafe(self.end)
 
     def end(self) -> None:
-        """As ``hang_up``, in the engine's event loop."""
-        self.over = True
+        """As ``close``, in the engine's event loop."""
+        self.closed = True
         if self.task is None or self.task.done():
             return
         if self.connection is None:
@@ -78,9 +78,9 @@ class OutboundConnections:
     def dial(
         self, owner: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
-        """Begin to dial. Raises ValueError, RuntimeError: see ``Extension.dial``."""
+        """Begin to dial. Raises ValueError, RuntimeError: see ``Extension.open_connection``."""
         _check(url, protocol)
-        self._dials = [dial for dial in self._dials if not dial.over]
+        self._dials = [dial for dial in self._dials if not dial.closed]
         if sum(dial.owner.application == owner.application for dial in self._dials) >= MOST_DIALS:
             raise RuntimeError(f"{owner.application} has dialled {MOST_DIALS} services, which are the most.")
         dial = OutboundConnection(owner, url, protocol, headers)

@@ -212,22 +212,20 @@ class MessageHandler:
         """What is left to be said after the extensions, or the answer of the one that took the message."""
         levels = room.levels
         name = name_of(request)
-        taking = next(
-            ((hooks, find_handler) for hooks in levels if (find_handler := hooks.find_handler(name))), None
-        )
-        asked = [hooks for hooks in levels if hooks.has("on_message")]
+        taking = next(((hooks, handler) for hooks in levels if (handler := hooks.find_handler(name))), None)
+        asked = [hooks for hooks in levels if hooks.handles("on_message")]
         if taking is None and not asked:
             return request.data
         event = message_event(
             self._parts, self.publish, connection, user, room.application, room, name, request.data
         )
         if taking is not None:
-            hooks, find_handler = taking
-            await hooks.run(find_handler, event, lane=room.hooks.lane)
-            return {"seq": None, "time": timestamps.now(), **event.answer}
+            hooks, handler = taking
+            await hooks.run(handler, event, executor=room.hooks.executor)
+            return {"seq": None, "time": timestamps.now(), **event.reply_data}
         before = msgspec.json.encode(event.data)
         for hooks in asked:
-            await hooks.call("on_message", event, lane=room.hooks.lane)
+            await hooks.call("on_message", event, executor=room.hooks.executor)
         after = msgspec.json.encode(event.data)
         return request.data if after == before else msgspec.Raw(after)
 

@@ -16,7 +16,7 @@ from rooms.concurrency.locks import Locks
 from rooms.concurrency.serial_executor import AdmissionQueue, SerialExecutor
 from rooms.concurrency.thread_pool import ThreadPool
 from rooms.extensions import RoomContext
-from rooms.extensions.contexts import Services
+from rooms.extensions.contexts import ExtensionServices
 from rooms.extensions.runner import ExtensionRunner
 from rooms.hub.config import ApplicationConfig, RoomConfig, group_of
 from rooms.hub.connection import Connection
@@ -41,7 +41,7 @@ class Application:
         self.hooks = hooks
         #: Everybody connected to it, in hub and presence; connections that have asked for its rooms.
         self.group, self.watchers = f"application.{record.id}", f"watchers.{record.id}"
-        self.handshakes = AdmissionQueue(hooks.lane, MOST_HANDSHAKES)
+        self.handshakes = AdmissionQueue(hooks.executor, MOST_HANDSHAKES)
         # A change of the record has been taken over, but not yet carried out to its end.
         self.stale = False
         # Those that are open in this process, by their numbers: 1, 2, 3 …
@@ -100,7 +100,7 @@ class Registry:
         self,
         pool: ThreadPool,
         handlers: ThreadPool,
-        services: Services,
+        services: ExtensionServices,
         changes: Changes,
         handler_timeout: float,
     ) -> None:
@@ -150,7 +150,7 @@ class Registry:
             for start in range(0, len(rooms), CHUNK):
                 await self._notice_missed(application, rooms[start : start + CHUNK])
         for room in list(self._rooms.values()):
-            if room.hooks.shut:
+            if room.hooks.not_started:
                 await self.reload_room(room)
 
     async def _notice_missed(self, application: Application, rooms: list[Room]) -> None:
@@ -191,7 +191,7 @@ class Registry:
             if changed:
                 # At once: what follows may fail, and is then done by the next reading.
                 self._changes.application_changed(live)
-            await live.hooks.use(record.extension, record.extension_settings, record.name, None)
+            await live.hooks.configure(record.extension, record.extension_settings, record.name, None)
             self._applications[name] = live
             if changed:
                 # What its rooms leave blank is said by the application.
@@ -230,7 +230,7 @@ class Registry:
         old, live.record = live.record, record
         if old != record and live.before is None:
             live.before = old
-        await live.hooks.use(
+        await live.hooks.configure(
             record.extension, record.extension_settings, application.record.name, live.context
         )
         if live.gone:

@@ -52,7 +52,7 @@ def data_of(value: Any) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-class SenderAnswers:
+class SenderReplies:
     """For one message. Made in the engine's event loop, may be used from any."""
 
     def __init__(
@@ -132,5 +132,5 @@ def message_event(
         msgspec.json.decode(said),
         claims=connection.claims,
         room_name=room_name,
-        answers=SenderAnswers(parts, publish, connection, user, application, room, said),
+        replies=SenderReplies(parts, publish, connection, user, application, room, said),
     )

@@ -93,12 +93,12 @@ class NodeServices:
     async def close(self, application: str, number: int) -> None:
         await in_loop(self._loop, self._close(application, number))
 
-    async def dial(
+    async def open_connection(
         self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
         return await in_loop(self._loop, self._dial(extension, url, protocol, headers))
 
-    def ended(self, extension: Extension) -> None:
+    def extension_stopped(self, extension: Extension) -> None:
         """An extension has come to its end, and so has what it dialled."""
         self._dials.hang_up_all(extension)
 

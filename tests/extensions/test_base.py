@@ -31,8 +31,8 @@ def test_the_hooks() -> None:
 
 def test_a_class_knows_what_it_overrides_and_takes() -> None:
     assert Quiz.overridden == {"on_join"}
-    assert Quiz.takers == {"answer": "take", "question": "ask"}
-    assert (Extension.overridden, Extension.takers) == (frozenset(), {})
+    assert Quiz.handlers == {"answer": "take", "question": "ask"}
+    assert (Extension.overridden, Extension.handlers) == (frozenset(), {})
 
 
 def test_what_is_inherited_counts() -> None:
@@ -41,14 +41,14 @@ def test_what_is_inherited_counts() -> None:
             """Plain functions are handlers, too."""
 
     assert Harder.overridden == {"on_join", "on_timeout"}
-    assert Harder.takers == Quiz.takers
+    assert Harder.handlers == Quiz.handlers
 
 
 def test_a_handler_that_is_overridden_without_the_mark_takes_nothing() -> None:
     class Softer(Quiz):
         async def take(self, event: MessageEvent) -> None: ...
 
-    assert Softer.takers == {"question": "ask"}
+    assert Softer.handlers == {"question": "ask"}
 
 
 def test_an_unlawful_hook_is_an_error_that_lists_the_lawful_ones() -> None:
@@ -61,7 +61,7 @@ def test_an_unlawful_hook_is_an_error_that_lists_the_lawful_ones() -> None:
 
 
 def test_one_message_has_one_taker() -> None:
-    with pytest.raises(TypeError, match="takes the message 'answer' twice: in one and in two"):
+    with pytest.raises(TypeError, match="handles 'answer' twice: in one and in two"):
 
         class Wrong(Extension):
             @message("answer")
@@ -99,8 +99,13 @@ async def test_an_instance_reaches_connections_by_their_numbers() -> None:
     services.write.assert_awaited_once_with("chat", 3, b"hello")
     await quiz.close(3)
     services.close.assert_awaited_once_with("chat", 3)
-    assert await quiz.dial("ws://service/", headers={"Key": "1"}) is services.dial.return_value
-    services.dial.assert_awaited_once_with(quiz, "ws://service/", protocol="gowsev", headers={"Key": "1"})
+    assert (
+        await quiz.open_connection("ws://service/", headers={"Key": "1"})
+        is services.open_connection.return_value
+    )
+    services.open_connection.assert_awaited_once_with(
+        quiz, "ws://service/", protocol="gowsev", headers={"Key": "1"}
+    )
 
 
 async def test_an_instance_without_an_engine_says_so() -> None:
@@ -113,13 +118,13 @@ async def test_only_an_applications_extension_that_runs_dials() -> None:
     for_room = Quiz("chat", RoomContext(services, "chat", "lobby"), {})
     for_room.attach(services, timeout_set=Mock())
     with pytest.raises(RuntimeError, match="not a room's"):
-        await for_room.dial("ws://service/")
+        await for_room.open_connection("ws://service/")
     ended = Quiz("chat", None, {})
     ended.attach(services, timeout_set=Mock())
     ended.detach()
     with pytest.raises(RuntimeError, match="not running"):
-        await ended.dial("ws://service/")
-    services.dial.assert_not_called()
+        await ended.open_connection("ws://service/")
+    services.open_connection.assert_not_called()
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", True, 1j, timedelta(seconds=1)])

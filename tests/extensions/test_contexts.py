@@ -49,29 +49,29 @@ async def test_a_reply_may_be_awaited_and_need_not_be(room: RoomContext) -> None
     event = MessageEvent(room, ANN, "c", "answer", {"guess": 1})
     event.reply({"right": True})
     await event.reply({"points": 3})
-    assert event.answer == {"right": True, "points": 3}
+    assert event.reply_data == {"right": True, "points": 3}
 
 
 async def test_a_message_is_answered_through_its_connection(room: RoomContext) -> None:
-    answers = AsyncMock()
-    event = MessageEvent(room, ANN, "c", "answer", None, answers=answers)
-    assert await event.send("hint", 1) is answers.send.return_value
-    answers.send.assert_awaited_once_with("hint", 1, None)
+    replies = AsyncMock()
+    event = MessageEvent(room, ANN, "c", "answer", None, replies=replies)
+    assert await event.send("hint", 1) is replies.send.return_value
+    replies.send.assert_awaited_once_with("hint", 1, None)
     await event.send("hint", 1, room="other")
-    answers.send.assert_awaited_with("hint", 1, "other")
-    assert await event.send_to_room("said", 2) is answers.send_to_room.return_value
-    answers.send_to_room.assert_awaited_once_with("said", 2, None)
+    replies.send.assert_awaited_with("hint", 1, "other")
+    assert await event.send_to_room("said", 2) is replies.send_to_room.return_value
+    replies.send_to_room.assert_awaited_once_with("said", 2, None)
     await event.send_to_user("ben", "psst", 3)
-    answers.send_to_user.assert_awaited_once_with("ben", "psst", 3)
+    replies.send_to_user.assert_awaited_once_with("ben", "psst", 3)
 
 
 async def test_a_message_to_no_room_goes_on_to_a_room_only_by_its_name() -> None:
-    answers = AsyncMock()
-    event = MessageEvent(None, ANN, "c", "answer", None, answers=answers)
+    replies = AsyncMock()
+    event = MessageEvent(None, ANN, "c", "answer", None, replies=replies)
     with pytest.raises(ValueError, match="name the room"):
         await event.send_to_room("said", 2)
     await event.send_to_room("said", 2, room="lobby")
-    answers.send_to_room.assert_awaited_once_with("said", 2, "lobby")
+    replies.send_to_room.assert_awaited_once_with("said", 2, "lobby")
 
 
 async def test_an_event_without_a_connection_says_so(room: RoomContext) -> None:

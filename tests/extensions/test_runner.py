@@ -64,18 +64,18 @@ async def hooks() -> AsyncIterator[ExtensionRunner]:
 
 
 async def use(hooks: ExtensionRunner, name: str, **settings: Any) -> None:
-    await hooks.use(name, settings, "chat", None)
+    await hooks.configure(name, settings, "chat", None)
 
 
 async def test_without_an_extension_nothing_runs(hooks: ExtensionRunner) -> None:
-    assert (hooks.active, hooks.has("on_join"), hooks.find_handler("roll")) == (False, False, None)
+    assert (hooks.active, hooks.handles("on_join"), hooks.find_handler("roll")) == (False, False, None)
     await hooks.call("on_join", "event")
-    await hooks.tell("on_join", "event")
+    await hooks.notify("on_join", "event")
 
 
 async def test_only_overridden_hooks_run(hooks: ExtensionRunner, installed: Install) -> None:
     await use(hooks, installed(Recorder))
-    assert (hooks.has("on_join"), hooks.has("on_message"), hooks.active) == (True, False, True)
+    assert (hooks.handles("on_join"), hooks.handles("on_message"), hooks.active) == (True, False, True)
     await hooks.call("on_message", "event")
     await hooks.call("on_join", "event")
     await hooks.call("on_leave", "event")
@@ -114,7 +114,7 @@ async def test_one_that_is_gone_leaves_the_place_shut(
 ) -> None:
     hooks.ensure_ready()
     await use(hooks, "gone.Extension")
-    assert (hooks.active, hooks.shut) == (False, True)
+    assert (hooks.active, hooks.not_started) == (False, True)
     with pytest.raises(Unavailable, match="try again"):
         hooks.ensure_ready()
     assert "There is no extension gone.Extension; until there is, nobody enters chat." in caplog.text
@@ -131,7 +131,7 @@ async def test_one_that_cannot_begin_leaves_the_place_shut(
             raise error
 
     await use(hooks, installed(Broken))
-    assert (hooks.active, hooks.shut) == (False, True)
+    assert (hooks.active, hooks.not_started) == (False, True)
     assert "could not begin; until it does, nobody enters chat." in caplog.text
 
 
@@ -142,11 +142,11 @@ async def test_one_that_is_just_beginning_leaves_the_place_shut(
 
     class Watching(Extension):
         async def init(self) -> None:
-            seen.append(hooks.shut)
+            seen.append(hooks.not_started)
 
     await use(hooks, installed(Recorder))
     await use(hooks, installed(Watching))
-    assert (seen, hooks.shut) == ([True], False)
+    assert (seen, hooks.not_started) == ([True], False)
 
 
 async def test_one_that_could_not_begin_is_tried_again_with_other_settings_or_after_a_minute(
@@ -170,12 +170,12 @@ async def test_one_that_could_not_begin_is_tried_again_with_other_settings_or_af
     assert tried == [100, 160]
     clock.now = 162
     await use(hooks, name, size=2)
-    assert (tried, hooks.shut) == ([100, 160, 162], True)
+    assert (tried, hooks.not_started) == ([100, 160, 162], True)
     # Another that was chosen meanwhile, or none, is no reason to wait.
     await use(hooks, "")
     broken = False
     await use(hooks, name, size=2)
-    assert (tried, hooks.shut, hooks.active) == ([100, 160, 162, 162], False, True)
+    assert (tried, hooks.not_started, hooks.active) == ([100, 160, 162, 162], False, True)
 
 
 async def test_a_refusal_passes_and_is_no_error(hooks: ExtensionRunner, installed: Install) -> None:
@@ -201,7 +201,7 @@ async def test_what_breaks_is_told_to_the_log_and_to_on_error(
 @pytest.mark.parametrize(
     ("event", "origin"),
     [
-        (SimpleNamespace(connection="7", address="10.0.0.1"), " (connection 7)"),
+        (SimpleNamespace(connection_id="7", address="10.0.0.1"), " (connection 7)"),
         (SimpleNamespace(address="10.0.0.1"), " (address 10.0.0.1)"),
         (SimpleNamespace(), ""),
     ],
@@ -211,7 +211,7 @@ async def test_the_log_says_where_it_came_from(
 ) -> None:
     await use(hooks, installed(Recorder))
     Recorder.raises = ValueError()
-    await hooks.tell("on_join", event)
+    await hooks.notify("on_join", event)
     assert f"on_join of extension {hooks._name} failed{origin}\n" in caplog.text
 
 
@@ -237,7 +237,7 @@ async def test_a_hook_without_a_say_keeps_its_errors(
 ) -> None:
     await use(hooks, installed(Recorder))
     Recorder.raises = error
-    await hooks.tell("on_join", "event")
+    await hooks.notify("on_join", "event")
 
 
 async def test_a_rooms_event_reaches_its_application_in_the_rooms_lane(
@@ -252,11 +252,11 @@ async def test_a_rooms_event_reaches_its_application_in_the_rooms_lane(
 
     await use(hooks, installed(Slow))
     room, other = SerialExecutor(ThreadPool(1, 1), 20), SerialExecutor(ThreadPool(1, 1), 20)
-    first = asyncio.ensure_future(hooks.call("on_join", 1, lane=room))
+    first = asyncio.ensure_future(hooks.call("on_join", 1, executor=room))
     await inside.wait()
     inside.clear()
     # Another room of the application is not held up.
-    second = asyncio.ensure_future(hooks.call("on_join", 2, lane=other))
+    second = asyncio.ensure_future(hooks.call("on_join", 2, executor=other))
     async with asyncio.timeout(20):
         await inside.wait()
     release.set()
@@ -271,9 +271,9 @@ async def test_what_an_extension_is_only_told_may_come_late(
     inside, go_on = asyncio.Event(), asyncio.Event()
     await use(hooks, installed(Recorder))
     # It has begun in time and takes no notice of its own limit.
-    busy = asyncio.ensure_future(hooks.lane.run(_stubborn, inside, go_on))
+    busy = asyncio.ensure_future(hooks.executor.run(_stubborn, inside, go_on))
     await inside.wait()
-    told = asyncio.ensure_future(hooks.tell("on_join", "late"))
+    told = asyncio.ensure_future(hooks.notify("on_join", "late"))
     with pytest.raises(Unavailable):
         await hooks.call("on_join", "asked")
     go_on.set()
@@ -325,7 +325,7 @@ async def test_a_timeout_comes_again_and_again_until_it_is_stopped(
     hooks.stop()
     await asyncio.gather(*hooks._timeouts)
     count = len(Ticking.ticks)
-    await hooks.lane.run(int)
+    await hooks.executor.run(int)
     assert len(Ticking.ticks) == count
     assert hooks._timer is None or hooks._timer.cancelled()
 
@@ -367,12 +367,12 @@ async def test_setting_the_timeout_begins_the_wait_anew_and_none_ends_it(
     first = hooks._timer
     assert first is not None
     patient.timeout = 3600
-    await hooks.lane.run(int)
+    await hooks.executor.run(int)
     second = hooks._timer
     assert second is not None
     assert (first.cancelled(), second.when() > first.when()) == (True, True)
     patient.timeout = None
-    await hooks.lane.run(int)
+    await hooks.executor.run(int)
     assert second.cancelled()
     assert hooks._timer is second
 
@@ -422,8 +422,8 @@ async def test_who_takes_frames_waits_anew_whenever_something_has_happened(
     first = hooks._timer
     assert first is not None
     assert round(first.when() - asyncio.get_running_loop().time()) == 60
-    assert hooks.has(hook)
-    await hooks.tell(hook, "event")
+    assert hooks.handles(hook)
+    await hooks.notify(hook, "event")
     second = hooks._timer
     assert second is not None
     assert (first.cancelled(), second.cancelled(), second.when() > first.when()) == (True, False, True)
@@ -435,8 +435,8 @@ async def test_who_takes_no_frames_is_called_in_time_whatever_happens(
     hooks: ExtensionRunner, patient: Patient
 ) -> None:
     first = hooks._timer
-    assert not hooks.has("on_connect")
-    await hooks.tell("on_connect", "event")
+    assert not hooks.handles("on_connect")
+    await hooks.notify("on_connect", "event")
     assert hooks._timer is first
 
 
@@ -454,7 +454,7 @@ async def test_as_long_as_anything_happens_nothing_is_waited_for(
         async def on_timeout(self) -> None: ...
 
     await use(hooks, installed(Busy))
-    told = [asyncio.ensure_future(hooks.tell("on_receive", event)) for event in ("first", "last")]
+    told = [asyncio.ensure_future(hooks.notify("on_receive", event)) for event in ("first", "last")]
     await inside.wait()
     await told[0]
     assert hooks._timer is not None
@@ -471,7 +471,7 @@ async def test_the_engine_hears_of_the_end_of_an_extension(
         async def init(self) -> None:
             raise ValueError
 
-    ended: Any = hooks._services.ended
+    ended: Any = hooks._services.extension_stopped
     await use(hooks, installed(Recorder))
     running = hooks._extension
     ended.assert_not_called()

@@ -244,9 +244,7 @@ async def test_a_door_whose_address_names_no_application_asks_at_the_login(porte
     porter.act = staticmethod(act)
     login = json.dumps({"appName": "chat", "roomName": "", "eventType": 6, "data": {"username": "ann"}})
     for headers, code in (([], 3), ([(b"x-tenant", b"one")], 0)):
-        async with Door(
-            protocol=Goroomserver, application=None, headers=headers
-        ) as protocol:
+        async with Door(protocol=Goroomserver, application=None, headers=headers) as protocol:
             assert (await protocol.answer())["type"] == "websocket.accept"
             protocol.say(login)
             answer = json.loads((await protocol.answer())["text"])

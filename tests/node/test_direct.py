@@ -436,7 +436,7 @@ class Refusing(Extension):
     """Lets nobody in, to speak or to listen."""
 
     async def on_join(self, event: JoinEvent) -> None:
-        raise Rejected("Listening too." if event.listens else "Not you.")
+        raise Rejected("Listening too." if event.subscriber else "Not you.")
 
 
 async def test_who_is_refused_does_not_get_in_by_listening(

@@ -245,8 +245,8 @@ async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
     await ann.ask(Join(room="den"))
     room = node.parts.directory.known_room("chat", "den")
     assert room is not None
-    asked = Stop(room.hooks.use)
-    monkeypatch.setattr(room.hooks, "use", asked)
+    asked = Stop(room.hooks.configure)
+    monkeypatch.setattr(room.hooks, "configure", asked)
     row.title = "The den"
     await row.asave()
     await soon(asked.reached)

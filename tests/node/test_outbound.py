@@ -17,17 +17,14 @@ from rooms.node.outbound_connections import MOST_DIALS, OutboundConnection
 from rooms.protocol.errors import CloseCode, UnknownConnection
 from tests.accepting import accept_no_more
 from tests.node.clients import PATIENCE, Client
-from tests.node.conftest import chat, installed, wire
 
 if TYPE_CHECKING:
     from rooms.models import Application
 
-__all__ = ["chat", "installed", "wire"]
-
 Put = Callable[[type[Extension]], Awaitable[None]]
 
 
-class Session:
+class RemoteService:
     """Another service: notes who calls; what is heard from them comes out of ``calls[…]``."""
 
     def __init__(self) -> None:
@@ -60,15 +57,15 @@ class Session:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Session]:
-    service = Session()
+async def service() -> AsyncIterator[RemoteService]:
+    service = RemoteService()
     await service.open()
     yield service
     await service.close()
 
 
 @pytest.fixture
-async def node(chat: Application, service: Session) -> AsyncIterator[Node]:
+async def node(chat: Application, service: RemoteService) -> AsyncIterator[Node]:
     """The engine of this process; it ends before the service does."""
     node = await Node.serving()
     yield node
@@ -76,7 +73,7 @@ async def node(chat: Application, service: Session) -> AsyncIterator[Node]:
 
 
 class Upstream(Extension):
-    """OutboundConnections ``url`` when it begins, and notes what happens."""
+    """Opens a connection to ``url`` when it starts, and records its events."""
 
     url: ClassVar[str]
     options: ClassVar[dict[str, Any]] = {}
@@ -85,7 +82,7 @@ class Upstream(Extension):
 
     async def init(self) -> None:
         type(self).begun, type(self).told = self, asyncio.Queue()
-        self.source: Any = await self.dial(self.url, **self.options)
+        self.source: Any = await self.open_connection(self.url, **self.options)
 
     async def on_connect(self, event: Any) -> None:
         assert event.user.guest
@@ -114,7 +111,7 @@ def put(chat: Application, installed: Any) -> Put:
 
 
 @pytest.fixture
-async def upstream(node: Node, put: Put, service: Session) -> Upstream:
+async def upstream(node: Node, put: Put, service: RemoteService) -> Upstream:
     """One that has dialled the service."""
     return await dialling(node, put, service.url)
 
@@ -144,7 +141,7 @@ async def ended(dial: OutboundConnection) -> None:
 
 
 async def test_a_service_that_was_dialled_is_a_connection_like_any_other(
-    upstream: Upstream, service: Session
+    upstream: Upstream, service: RemoteService
 ) -> None:
     call = await service.call()
     assert await upstream.next() == ("connect", 1, 1)
@@ -157,7 +154,7 @@ async def test_a_service_that_was_dialled_is_a_connection_like_any_other(
 
 
 async def test_headers_and_address_are_what_the_extension_said(
-    node: Node, put: Put, service: Session
+    node: Node, put: Put, service: RemoteService
 ) -> None:
     upstream = await dialling(node, put, service.url, headers={"Authorization": "Bearer 1"})
     request = (await service.call()).request
@@ -167,11 +164,11 @@ async def test_headers_and_address_are_what_the_extension_said(
 
 
 async def test_without_on_receive_it_speaks_the_protocol_of_the_door(
-    node: Node, put: Put, service: Session
+    node: Node, put: Put, service: RemoteService
 ) -> None:
     class Quiet(Extension):
         async def init(self) -> None:
-            await self.dial(service.url)
+            await self.open_connection(service.url)
 
     await put(Quiet)
     ann = await Client.named(node, "ann", "news")
@@ -186,7 +183,7 @@ async def test_without_on_receive_it_speaks_the_protocol_of_the_door(
 
 
 async def test_a_frame_that_is_too_long_ends_the_connection_and_not_the_dialling(
-    upstream: Upstream, service: Session
+    upstream: Upstream, service: RemoteService
 ) -> None:
     call = await service.call()
     await call.send(b"x" * (64 * 1024 + 1))
@@ -204,7 +201,7 @@ async def test_a_frame_that_is_too_long_ends_the_connection_and_not_the_dialling
 
 
 async def test_a_connection_that_is_lost_is_dialled_again_and_has_a_new_number(
-    upstream: Upstream, service: Session
+    upstream: Upstream, service: RemoteService
 ) -> None:
     assert await upstream.next() == ("connect", 1, 1)
     await (await service.call()).close()
@@ -221,7 +218,7 @@ async def test_a_service_that_is_not_there_yet_is_reached_when_it_comes(
 ) -> None:
     tried = asyncio.Event()
     monkeypatch.setattr("rooms.node.outbound.random.uniform", lambda low, high: tried.set() or 0)
-    service = Session()
+    service = RemoteService()
     service.port = refused_port()
     with caplog.at_level(logging.WARNING):
         upstream = await dialling(node, put, service.url)
@@ -232,7 +229,7 @@ async def test_a_service_that_is_not_there_yet_is_reached_when_it_comes(
     assert (upstream.source.number, upstream.connections) == (None, [])
     await service.open()
     assert await upstream.next() == ("connect", 1, 1)
-    upstream.source.hang_up()
+    upstream.source.close()
     await ended(upstream.source)
     await service.close()
 
@@ -253,14 +250,14 @@ async def test_between_two_attempts_lies_a_random_time_up_to_a_limit_that_double
     upstream = await dialling(node, put, f"ws://127.0.0.1:{refused_port()}/")
     async with asyncio.timeout(PATIENCE):
         await enough.wait()
-    upstream.source.hang_up()
+    upstream.source.close()
     await ended(upstream.source)
     assert [low for low, _ in asked[:9]] == [0] * 9
     assert [high for _, high in asked[:9]] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 20, 20]
 
 
 async def test_who_stayed_connected_for_long_is_dialled_again_soon(
-    upstream: Upstream, service: Session, monkeypatch: pytest.MonkeyPatch
+    upstream: Upstream, service: RemoteService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[float] = []
     monkeypatch.setattr("rooms.node.outbound.random.uniform", lambda low, high: limits.append(high) or 0)
@@ -274,30 +271,30 @@ async def test_who_stayed_connected_for_long_is_dialled_again_soon(
 
 
 async def test_a_connection_that_is_closed_here_is_dialled_again(
-    upstream: Upstream, service: Session, node: Node, caplog: pytest.LogCaptureFixture
+    upstream: Upstream, service: RemoteService, node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     await upstream.next()
     next(iter(node.connections)).close(CloseCode.PERMISSIONS_CHANGED, "Come back.")
     assert [(await upstream.next())[:2] for _ in range(2)] == [("disconnect", 1), ("connect", 2)]
     assert "was closed from here: Come back." in caplog.text
-    assert not upstream.source.over
+    assert not upstream.source.closed
 
 
 async def test_what_can_never_work_is_not_dialled_again(
-    node: Node, put: Put, service: Session, chat: Application, caplog: pytest.LogCaptureFixture
+    node: Node, put: Put, service: RemoteService, chat: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     chat.entry = "users"
     await chat.asave()
     upstream = await dialling(node, put, service.url)
     await ended(upstream.source)
-    assert upstream.source.over
+    assert upstream.source.closed
     warnings = [each.getMessage() for each in caplog.records if each.name == "rooms.node.outbound"]
     assert len(warnings) == 1
     assert warnings[0].startswith(f"<Dial ws://127.0.0.1:{service.port}/feed> is not dialled again: ")
 
 
 async def test_the_feed_that_the_site_dialled_has_no_limit_of_requests(
-    node: Node, put: Put, service: Session, chat: Application
+    node: Node, put: Put, service: RemoteService, chat: Application
 ) -> None:
     chat.request_rate = chat.request_burst = 1
     await chat.asave()
@@ -311,7 +308,7 @@ async def test_the_feed_that_the_site_dialled_has_no_limit_of_requests(
 
 
 async def test_a_connection_closed_by_its_number_is_not_dialled_again(
-    upstream: Upstream, service: Session
+    upstream: Upstream, service: RemoteService
 ) -> None:
     call = await service.call()
     await upstream.next()
@@ -329,30 +326,30 @@ async def test_a_connection_closed_by_its_number_is_not_dialled_again(
 
 @pytest.mark.parametrize("in_a_thread", [False, True])
 async def test_hanging_up_ends_it_from_any_thread(
-    upstream: Upstream, service: Session, in_a_thread: bool
+    upstream: Upstream, service: RemoteService, in_a_thread: bool
 ) -> None:
     call = await service.call()
     await upstream.next()
     if in_a_thread:
-        await asyncio.to_thread(upstream.source.hang_up)
+        await asyncio.to_thread(upstream.source.close)
     else:
-        upstream.source.hang_up()
+        upstream.source.close()
     await ended(upstream.source)
     await call.wait_closed()
     assert (call.close_code, upstream.source.number) == (1000, None)
-    upstream.source.hang_up()
+    upstream.source.close()
 
 
 async def test_hanging_up_before_anybody_answers_ends_the_attempts(node: Node, put: Put) -> None:
     # It takes the connection and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         upstream = await dialling(node, put, f"ws://127.0.0.1:{silent.getsockname()[1]}/")
-        upstream.source.hang_up()
+        upstream.source.close()
         await ended(upstream.source)
 
 
 async def test_one_that_does_not_answer_the_close_is_cut_off(
-    chat: Application, put: Put, service: Session, monkeypatch: pytest.MonkeyPatch
+    chat: Application, put: Put, service: RemoteService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rooms.node.outbound_connections.HANG_UP_SECONDS", 0)
     monkeypatch.setattr("rooms.node.outbound.CLOSE_SECONDS", 3600)
@@ -372,7 +369,7 @@ async def test_one_that_does_not_answer_the_close_is_cut_off(
 
 
 async def test_with_the_engine_all_that_was_dialled_ends(
-    chat: Application, put: Put, service: Session
+    chat: Application, put: Put, service: RemoteService
 ) -> None:
     node = await Node.serving()
     upstream = await dialling(node, put, service.url)
@@ -385,7 +382,7 @@ async def test_with_the_engine_all_that_was_dialled_ends(
 
 
 async def test_with_its_extension_what_was_dialled_ends(
-    node: Node, upstream: Upstream, service: Session, chat: Application
+    node: Node, upstream: Upstream, service: RemoteService, chat: Application
 ) -> None:
     call = await service.call()
     chat.extension = ""
@@ -394,15 +391,17 @@ async def test_with_its_extension_what_was_dialled_ends(
     await ended(upstream.source)
     await call.wait_closed()
     with pytest.raises(RuntimeError, match="not running"):
-        await upstream.dial(service.url)
+        await upstream.open_connection(service.url)
 
 
-async def test_what_one_dialled_that_could_not_begin_ends(node: Node, put: Put, service: Session) -> None:
+async def test_what_one_dialled_that_could_not_begin_ends(
+    node: Node, put: Put, service: RemoteService
+) -> None:
     dials: list[Any] = []
 
     class Hopeless(Extension):
         async def init(self) -> None:
-            dials.append(await self.dial(service.url))
+            dials.append(await self.open_connection(service.url))
             raise ValueError
 
     await put(Hopeless)
@@ -410,20 +409,20 @@ async def test_what_one_dialled_that_could_not_begin_ends(node: Node, put: Put, 
     await ended(dials[0])
 
 
-async def test_an_application_has_dialled_only_so_many(upstream: Upstream, service: Session) -> None:
-    more = [await upstream.dial(service.url) for _ in range(MOST_DIALS - 1)]
+async def test_an_application_has_dialled_only_so_many(upstream: Upstream, service: RemoteService) -> None:
+    more = [await upstream.open_connection(service.url) for _ in range(MOST_DIALS - 1)]
     with pytest.raises(RuntimeError, match=f"chat has dialled {MOST_DIALS} services"):
-        await upstream.dial(service.url)
-    more[0].hang_up()
+        await upstream.open_connection(service.url)
+    more[0].close()
     await ended(more[0])  # type: ignore[arg-type]
-    assert (await upstream.dial(service.url)).url == service.url
+    assert (await upstream.open_connection(service.url)).url == service.url
 
 
 async def test_a_process_that_serves_no_sockets_dials_nobody(chat: Application, put: Put) -> None:
     async with Node() as node:
         upstream = await dialling(node, put, "ws://127.0.0.1:1/")
         assert (upstream.source.task, upstream.source.number) == (None, None)
-        upstream.source.hang_up()
+        upstream.source.close()
 
 
 # What can be dialled ---------------------------------------------------------------------------------------
@@ -439,15 +438,15 @@ async def test_a_process_that_serves_no_sockets_dials_nobody(chat: Application, 
 )
 async def test_only_addresses_of_sockets_are_dialled(upstream: Upstream, url: Any) -> None:
     with pytest.raises(ValueError, match=r"cannot be dialled\. Lawful: ws://host:port/path or wss://"):
-        await upstream.dial(url)
+        await upstream.open_connection(url)
 
 
 async def test_only_known_protocols_are_spoken(upstream: Upstream) -> None:
     with pytest.raises(ValueError, match=r"There is no protocol 'smtp' to dial with\. Lawful: native, "):
-        await upstream.dial("ws://host/", protocol="smtp")
+        await upstream.open_connection("ws://host/", protocol="smtp")
     # Its sockets are in no application of their own.
     with pytest.raises(ValueError, match=r"no protocol 'goroomserver'"):
-        await upstream.dial("ws://host/", protocol="goroomserver")
+        await upstream.open_connection("ws://host/", protocol="goroomserver")
 
 
 async def test_without_the_library_the_error_says_what_to_install(
@@ -455,4 +454,4 @@ async def test_without_the_library_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setattr("rooms.node.outbound_connections.find_spec", lambda name: None)
     with pytest.raises(RuntimeError, match=r"pip install \"django-rooms\[server\]\""):
-        await upstream.dial("ws://host/")
+        await upstream.open_connection("ws://host/")

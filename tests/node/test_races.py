@@ -54,7 +54,7 @@ class Gate(Extension):
             await self._wait()
 
     async def on_join(self, event: JoinEvent) -> None:
-        self.calls.append(f"{'listen' if event.listens else 'join'} {event.user.name}")
+        self.calls.append(f"{'listen' if event.subscriber else 'join'} {event.user.name}")
         if event.user.name == "bob" or (event.user.name == "eve" and not self.reached.is_set()):
             await self._wait()
         if event.user.name == "eve":

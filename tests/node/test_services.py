@@ -198,7 +198,7 @@ async def test_who_is_gone_before_the_greeting_began_is_greeted_first(node: Node
     assert application is not None
     go_on = asyncio.Event()
     # The greeting has to wait for this to end.
-    before = asyncio.ensure_future(application.hooks.lane.run(go_on.wait))
+    before = asyncio.ensure_future(application.hooks.executor.run(go_on.wait))
     peer = Peer(node, Native())
     coming = asyncio.ensure_future(peer.connect())
     await peer.wanted.wait()

@@ -17,7 +17,7 @@ from rooms.models import Application, Room
 from rooms.node.node import Node
 from rooms.protocol.commands import Join
 from rooms.protocol.types import User
-from roomsite.extensions import QUESTIONS, BrokerMessage, Quiz, WordFilter
+from roomsite.extensions import QUESTIONS, Quiz, Relay, WordFilter
 from tests.node.clients import Client
 from tests.node.wires import Wire
 
@@ -67,12 +67,12 @@ def test_the_settings_are_checked() -> None:
 
 
 async def test_chat_is_relayed_to_everybody_else_in_the_room() -> None:
-    answers = AsyncMock()
+    replies = AsyncMock()
     room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
-    event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "chat", "Hello!", answers=answers)
-    assert BrokerMessage.takers == {"chat": "chat"}
-    await BrokerMessage("chat", None, {}).chat(event)
-    answers.send_to_room.assert_awaited_once_with("chat", "Hello!", None)
+    event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "chat", "Hello!", replies=replies)
+    assert Relay.handlers == {"chat": "chat"}
+    await Relay("chat", None, {}).chat(event)
+    replies.send_to_room.assert_awaited_once_with("chat", "Hello!", None)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ class Bridge(Extension):
         key = forms.CharField()
 
     async def init(self) -> None:
-        self.service = await self.dial(self.settings["url"])
+        self.service = await self.open_connection(self.settings["url"])
 
     async def on_handshake(self, event: HandshakeEvent) -> None:
         if event.query.get("key") != [self.settings["key"]]:

@@ -116,7 +116,7 @@ def _make_originals() -> None:
     """Where the clients of other room servers come in. Those servers have neither history nor limits; here
     there are limits, but so wide that only a flood meets them."""
     for name, title, on_demand, extension in (
-        ("roomer", "roomer", True, "roomsite.BrokerMessage"),
+        ("roomer", "roomer", True, "roomsite.Relay"),
         ("rtbroadcaster", "rtbroadcaster", True, ""),
         ("gowsev", "gowsev", True, ""),
         ("test", "goroomserver", False, ""),
