@@ -105,7 +105,7 @@ class RoomConfig:
         return bool(self.owner_id) and (self.owner_id, self.owner_guest) == (user.id, user.guest)
 
 
-def group_of(room: int) -> str:
+def room_group(room: int) -> str:
     """A room's group, in the hub, on the channel layer and in presence. Made of its primary key:
     short, ASCII, and never the same for a later room of the same name."""
     return f"room.{room}"

@@ -1,53 +1,56 @@
-"""One client: who it is and where it is. What it has yet to be told: ``outbox.py``."""
+"""One client: its identity and its memberships. Its send queue is in ``send_queue.py``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from rooms.concurrency.rate_limits import Limit, TokenBucket
 from rooms.hub.send_queue import DEFAULT_LIMITS, SendQueue, SendQueueLimits
 from rooms.protocol.base import Protocol
 from rooms.protocol.types import User
 
+RoomT = TypeVar("RoomT")
+
 
 @dataclass(slots=True, kw_only=True)
-class Membership:
-    """A connection's place in a room; ``listens_only`` is that of a subscriber.
+class Membership(Generic[RoomT]):
+    """A connection's membership in a room. Generic, since ``room.py`` imports this module.
 
-    While a join is under way: ``announced`` is one of whose coming the room's extensions were told,
-    ``inside`` a member who hears the room."""
+    A ``subscriber`` only receives events and is not listed. While a join is under way: ``announced``
+    when the room's extensions have accepted the user, ``active`` when the member receives events.
+    """
 
-    room: str
-    group: str
-    listens_only: bool
+    room: RoomT
+    subscriber: bool
     announced: bool = False
-    inside: bool = False
+    active: bool = False
 
 
 class Connection(SendQueue):
-    """Lives from the accepted handshake to the end of the socket. Not thread-safe: its event loop's own."""
+    """Lives from the accepted handshake to the end of the socket. Belongs to one event loop."""
 
     __slots__ = (
-        "_answered",
+        "_idle",
         "account",
         "address",
         "application",
         "buckets",
         "busy",
         "claims",
-        "dialled",
-        "heard",
         "id",
+        "in_flight",
+        "in_flight_room",
+        "last_seen",
         "login",
         "memberships",
         "moderator",
         "number",
-        "pinged",
+        "outbound",
+        "ping_sent",
         "requests",
-        "speaks_in",
-        "unanswered",
         "user",
         "waiting_for_login",
     )
@@ -66,62 +69,64 @@ class Connection(SendQueue):
         self.id = id
         self.application = application
         self.address = address
-        # Counts the connections of an application in this process, from 1; 0 before it is let in.
+        # Its number among the application's connections in this process, from 1; 0 before it is accepted.
         self.number = 0
-        # What the handshake said about its client, for extensions; see ``node/connect.py``.
+        # What the handshake established about the client, for extensions; see ``node/connect.py``.
         self.claims: dict[str, str] = {}
-        # It leads to a service that an extension dialled, and did not come in by itself.
-        self.dialled = False
+        # An extension opened it; no client did.
+        self.outbound = False
         self.user: User | None = None
-        # The signed-in user behind one whom the protocol makes anonymous.
+        # The signed-in user of a client that its protocol makes a guest.
         self.account: User | None = None
         self.moderator = False
         # The login whose tokens end with a logout; see ``node/auth.py``.
         self.login: str | None = None
-        self.memberships: dict[str, Membership] = {}
+        # By the name of the room.
+        self.memberships: dict[str, Membership[Any]] = {}
         self.requests = 0
         self.buckets: dict[Limit, TokenBucket] = {}
-        # Monotonic times that the heartbeat reads, as ``writing_since`` is: last sign of life, since when
-        # something is so.
-        self.heard = 0.0
-        self.pinged = False
+        # Monotonic seconds that the periodic check reads, as ``writing_since`` is.
+        self.last_seen = 0.0
+        self.ping_sent = False
         self.waiting_for_login: float | None = None
-        # A request is being carried out, so the client need not give other signs of life.
+        # A command is executed, so the client need not give other signs of life.
         self.busy = False
-        # Messages that a history has yet to keep, and the group in which they are all said.
-        self.unanswered = 0
-        self.speaks_in = ""
-        self._answered: asyncio.Future[None] | None = None
+        # Messages that history has not stored yet, and the room of all of them.
+        self.in_flight = 0
+        self.in_flight_room: object = None
+        self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Connection {self.id} {self.user.name if self.user else 'not logged in'!r}>"
 
     @property
     def socket(self) -> str:
-        """What tells its socket from others, however often its client logs in."""
+        """The id of its socket, which stays the same however often the client logs in."""
         return self.id
 
     def is_busy(self) -> bool:
-        """A request is being carried out."""
-        return self.busy or self.unanswered > 0
+        """Whether a command is executed or a message is in flight."""
+        return self.busy or self.in_flight > 0
 
-    async def answered(self) -> None:
-        """Wait until all messages are answered and told."""
-        while self.unanswered:
-            if self._answered is None:
-                self._answered = asyncio.get_running_loop().create_future()
-            await asyncio.wait({self._answered})
+    async def wait_idle(self) -> None:
+        """Wait until all messages in flight are acknowledged and broadcast."""
+        while self.in_flight:
+            if self._idle is None:
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._idle})
 
-    def has_answered(self) -> None:
-        """One message has been answered and told."""
-        self.unanswered -= 1
-        if self._answered is not None and not self.unanswered:
-            self._answered.set_result(None)
-            self._answered = None
+    def mark_acknowledged(self) -> None:
+        """Count a message in flight as acknowledged and broadcast."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.in_flight_room = None
+            if self._idle is not None:
+                self._idle.set_result(None)
+                self._idle = None
 
     @property
-    def people(self) -> tuple[User, ...]:
-        """Everybody whom this client is known as: what is forbidden to one of them is forbidden to it."""
+    def identities(self) -> tuple[User, ...]:
+        """All users that this client counts as: a ban or mute of one of them applies to it."""
         if self.account is None:
             return () if self.user is None else (self.user,)
         return (self.account,) if self.user is None else (self.user, self.account)

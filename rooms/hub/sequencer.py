@@ -1,7 +1,7 @@
 """The order of one room's numbered events in one process.
 
-Hints from other processes may come late, twice or not at all. A sequencer lets through each number
-once and in order, keeps what came too early, and knows what is missing.
+Events from other processes may arrive late, twice or not at all. A sequencer passes each number on
+once and in order, keeps what arrived too early, and knows whether something is missing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Sequencer(Generic[T]):
-    """``position`` is the last number let through; None until the room's history has been asked."""
+    """``position`` is the last number that was passed on; None until the history was read."""
 
     __slots__ = ("_early", "position")
 
@@ -21,9 +21,9 @@ class Sequencer(Generic[T]):
         self._early: dict[int, T] = {}
 
     def start(self, position: int) -> list[T]:
-        """Everything up to ``position`` has been told. Returns what may follow at once.
+        """Count everything up to ``position`` as passed on. Returns what may follow at once.
 
-        Once started it only moves forward.
+        A sequencer that has started only moves forward.
         """
         if self.position is None or position > self.position:
             self.position = position
@@ -32,7 +32,7 @@ class Sequencer(Generic[T]):
         return self._ready()
 
     def offer(self, seq: int, item: T) -> list[T]:
-        """What may be told now that ``item`` is there, in order; empty if it is early or a double."""
+        """Return what may be passed on now, in order; empty if the item is early or a duplicate."""
         if self.position is not None:
             if seq == self.position + 1 and not self._early:
                 self.position = seq
@@ -44,12 +44,12 @@ class Sequencer(Generic[T]):
 
     @property
     def has_gap(self) -> bool:
-        """Something is kept that something missing has to precede."""
+        """Whether something waits for a number that is missing."""
         return self.position is not None and bool(self._early)
 
     @property
     def earliest(self) -> int | None:
-        """The first number that is kept behind a gap."""
+        """The first number that waits behind a gap."""
         return min(self._early, default=None)
 
     def _ready(self) -> list[T]:

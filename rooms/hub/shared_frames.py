@@ -1,8 +1,9 @@
-"""What a group is told in two turns of the loop, written down once for all members who hear nothing else.
+"""Frames of one group, framed once for all members that receive the same bytes.
 
-A round begins with the first event and goes on until the flusher comes to its batches. Meanwhile an event
-costs one entry for each protocol, not one for each member. Whoever is told something else in between
-steps aside, and is told the rest of the round alone; so everybody hears everything in order.
+A flush window opens with the first event and closes when the write scheduler reaches its frames.
+Meanwhile an event costs one entry per protocol, not one per member. A member that is sent something
+else in between detaches and receives the rest of the window alone, so every member receives its
+events in order.
 """
 
 from __future__ import annotations
@@ -10,28 +11,25 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from typing import Protocol as Structural
 
 from rooms.protocol import frame_protocol
 from rooms.protocol.base import Protocol
 from rooms.protocol.events import Event, Members
 
-if TYPE_CHECKING:
-    from rooms.hub.send_queue import SendQueue
-
 logger = logging.getLogger("rooms.hub")
 
 # Frames that may leave as one are joined up to this size; many clients refuse frames above 1 MiB.
-LONGEST_JOINED_FRAME = 64 * 1024
-# Pieces that are no longer together leave in one write.
-LONGEST_WRITE = 64 * 1024
-# What is written at once for everybody is not longer by more than one event.
-LONGEST_ROUND = 256 * 1024
+MAX_JOINED_FRAME = 64 * 1024
+# Frames that are not longer together leave in one write.
+MAX_WRITE = 64 * 1024
+# A window closes with the event that makes it longer than this.
+MAX_WINDOW = 256 * 1024
 
 
-class Wire(Structural):
-    """Where whole WebSocket frames are written: the scope extension of ``server/websocket.py``."""
+class FrameWriter(Structural):
+    """Writes whole WebSocket frames: the scope extension of ``server/websocket.py``."""
 
     def write(self, data: bytes, /) -> bool: ...
 
@@ -40,8 +38,24 @@ class Wire(Structural):
     def close(self, code: int, reason: str, /) -> None: ...
 
 
+class Member(Structural):
+    """A send queue, as a window sees it."""
+
+    shared: SharedFrames | type[Protocol] | None
+    writer: FrameWriter | None
+    writing_since: float | None
+
+    def detach(self, window: FlushWindow) -> None: ...
+
+    def separate(self) -> None: ...
+
+    def fail(self, error: Exception) -> None: ...
+
+    def __hash__(self) -> int: ...
+
+
 class EncodingCache(dict[type[Protocol], bytes | None]):
-    """The frames of one event by protocol, each made when it is first asked for."""
+    """The frames of one event by protocol, each encoded on first access."""
 
     def __init__(self, event: Event, application: str) -> None:
         self._event = event
@@ -49,106 +63,111 @@ class EncodingCache(dict[type[Protocol], bytes | None]):
 
     def __missing__(self, kind: type[Protocol]) -> bytes | None:
         frame = None
-        # Digests are for those who have the word for them.
+        # Only some protocols have a diff.
         if kind.presence_events == "digests" or not isinstance(self._event, Members):
             try:
                 frame = kind.broadcast(self._event, self._application)
             except Exception:
-                # Neither those who speak another protocol nor what follows are to miss anything by it.
-                logger.exception("%s cannot be told in %s", type(self._event).__name__, kind.__name__)
+                # Members with another protocol, and later events, must not be affected.
+                logger.exception("%s cannot be encoded for %s", type(self._event).__name__, kind.__name__)
         self[kind] = frame
         return frame
 
 
 class FlushWindow:
-    """Of one group. So many members are ``attached`` to its batches; those ``apart`` are told alone."""
+    """Of one group. ``attached`` counts the members of its frames; those in ``apart`` are sent each event alone."""
 
-    __slots__ = ("apart", "attached", "batches", "open")
+    __slots__ = ("accepting", "apart", "attached", "frames")
 
     def __init__(self) -> None:
-        self.open = True
+        self.accepting = True
         self.attached = 0
-        # Those that have yet to be written, by protocol.
-        self.batches: dict[type[Protocol], SharedFrames] = {}
-        self.apart: dict[SendQueue, None] = {}
+        # What is not written yet, by protocol.
+        self.frames: dict[type[Protocol], SharedFrames] = {}
+        self.apart: dict[Member, None] = {}
 
     @classmethod
-    def begun(cls, members: Collection[SendQueue], before: FlushWindow) -> Self:
-        """The round that follows on another. Whoever has yet to hear that one hears this one behind it;
-        whoever cannot hear it with the others is apart."""
-        begun = cls()
+    def after(cls, before: FlushWindow, members: Collection[Member]) -> Self:
+        """Open the window that follows another.
+
+        A member that has not been written the earlier one receives this one behind it; a member that
+        cannot share is apart.
+        """
+        window = cls()
         if before.attached:
-            for heard, batch in before.batches.items():
-                batch.next = begun.batch(heard)
-        # Nothing that anybody hears.
-        kind: object = begun
+            for kind, frames in before.frames.items():
+                frames.next = window.frames_for(kind)
+        # Not what any member shares.
+        current: object = window
         for member in members:
-            # Mostly all speak the same and have nothing to hear.
-            if (hears := member.hears) is not kind:
-                if hears is None or isinstance(hears, SharedFrames):
-                    begun._follow(member, hears)
+            # Mostly all members have the same protocol and nothing pending.
+            if (shared := member.shared) is not current:
+                if shared is None or isinstance(shared, SharedFrames):
+                    window._follow(member, shared)
                     continue
-                kind, batch = hears, begun.batch(hears)
-                listens = batch.members.append
-            member.hears = batch
-            listens(member)
-        begun.attached = len(members) - len(begun.apart)
-        return begun
+                current, frames = shared, window.frames_for(shared)
+                attach = frames.members.append
+            member.shared = frames
+            attach(member)
+        window.attached = len(members) - len(window.apart)
+        return window
 
     @property
-    def goes_on(self) -> bool:
-        """Somebody would hear what is added now."""
-        return self.open and self.attached > 0
+    def is_open(self) -> bool:
+        """Whether a member would receive what is added now."""
+        return self.accepting and self.attached > 0
 
-    def batch(self, kind: type[Protocol]) -> SharedFrames:
-        """What members with this protocol are told."""
-        batch = self.batches.get(kind)
-        if batch is None:
-            batch = self.batches[kind] = SharedFrames(self, kind)
-        return batch
+    def frames_for(self, kind: type[Protocol]) -> SharedFrames:
+        """The frames of the members with this protocol."""
+        frames = self.frames.get(kind)
+        if frames is None:
+            frames = self.frames[kind] = SharedFrames(self, kind)
+        return frames
 
     def add(self, encoded: EncodingCache) -> None:
-        """Tell all who are attached."""
-        for kind, batch in self.batches.items():
+        """Add an event for all attached members."""
+        for kind, frames in self.frames.items():
             if (frame := encoded[kind]) is not None:
-                batch.add(frame)
+                frames.add(frame)
 
-    def join(self, member: SendQueue) -> None:
-        """Somebody new hears what is left of it."""
-        if self.goes_on:
+    def join(self, member: Member) -> None:
+        """Add a new member, which receives the rest of the window."""
+        if self.is_open:
             self.apart[member] = None
 
-    def discard(self, member: SendQueue) -> None:
-        """Somebody hears no more of it."""
+    def discard(self, member: Member) -> None:
+        """Remove a member, which receives no more of the window."""
         member.detach(self)
         self.apart.pop(member, None)
 
-    def leave(self, member: SendQueue) -> None:
-        """Somebody who was attached is told the rest alone."""
+    def leave(self, member: Member) -> None:
+        """Send the rest of the window to an attached member alone."""
         self.apart[member] = None
         self.attached -= 1
 
-    def written(self, batch: SharedFrames) -> None:
-        """All who listened to this batch have it."""
-        self.batches.pop(batch.kind, None)
+    def mark_written(self, frames: SharedFrames) -> None:
+        """All members of these frames have received them."""
+        self.frames.pop(frames.kind, None)
 
-    def _follow(self, member: SendQueue, hears: SharedFrames | None) -> None:
-        if hears is not None and (last := hears.last).round is self:
+    def _follow(self, member: Member, shared: SharedFrames | None) -> None:
+        if shared is not None and (last := shared.last).window is self:
             last.members.append(member)
         else:
             self.apart[member] = None
 
 
 class SharedFrames:
-    """Frames of one protocol, for those ``members`` who still hear it when it is written. ``next`` is what
-    they hear then, if more has been said meanwhile."""
+    """Frames of one protocol, for those ``members`` that still share them at the write.
 
-    __slots__ = ("_done", "_framed", "frames", "kind", "members", "next", "round", "size", "unwritten")
+    ``next`` is what they share then, if more events were added meanwhile.
+    """
 
-    def __init__(self, round: FlushWindow, kind: type[Protocol]) -> None:
-        self.round = round
+    __slots__ = ("_done", "_framed", "frames", "kind", "members", "next", "size", "unwritten", "window")
+
+    def __init__(self, window: FlushWindow, kind: type[Protocol]) -> None:
+        self.window = window
         self.kind = kind
-        self.members: list[SendQueue] = []
+        self.members: list[Member] = []
         self.frames: list[bytes] = []
         self.size = 0
         self.next: SharedFrames | None = None
@@ -157,63 +176,64 @@ class SharedFrames:
         self._framed = b""
 
     def chain(self) -> Iterator[SharedFrames]:
-        """What its members hear, to the end."""
-        batch: SharedFrames | None = self
-        while batch is not None:
-            yield batch
-            batch = batch.next
+        """What its members share, to the end."""
+        frames: SharedFrames | None = self
+        while frames is not None:
+            yield frames
+            frames = frames.next
 
     @property
     def last(self) -> SharedFrames:
-        """What its members hear in the end."""
         *_, last = self.chain()
         return last
 
     def add(self, frame: bytes) -> None:
         self.frames.append(frame)
         self.size += len(frame)
-        if self.size > LONGEST_ROUND:
-            self.round.open = False
+        if self.size > MAX_WINDOW:
+            self.window.accepting = False
 
-    def flush(self, most: int) -> int:
-        """Write to at most so many members. Returns to how many; as long as there are others it is
-        ``unwritten``, and what is said meanwhile is for the next round."""
+    def flush(self, limit: int) -> int:
+        """Write to at most ``limit`` members. Returns to how many.
+
+        While others are left it is ``unwritten``; events of the meantime open the next window.
+        """
         if not self._done:
-            self.round.open = False
+            self.window.accepting = False
             self._framed = b"".join(framed(self.frames, self.kind))
         piece, after = self._framed, self.next or self.kind
-        members = self.members[self._done : self._done + most]
+        members = self.members[self._done : self._done + limit]
         for member in members:
-            if member.hears is not self:
+            if member.shared is not self:
                 continue
-            if (wire := member.wire) is None:
-                member.be_alone()
+            if (writer := member.writer) is None:
+                member.separate()
                 continue
-            member.hears = after
+            member.shared = after
             try:
-                # Where nobody has a word for what was said there is nothing to write.
-                if piece and not wire.write(piece):
+                # The protocol may have no frame for any of the events.
+                if piece and not writer.write(piece):
                     member.writing_since = time.monotonic()
             except Exception as error:
                 member.fail(error)
         self._done += len(members)
         if self._done == len(self.members):
             self.unwritten = False
-            self.round.written(self)
+            self.window.mark_written(self)
         return len(members)
 
 
-def joined(said: list[bytes], separator: bytes | None) -> list[bytes]:
-    """As few frames as the protocol allows."""
-    if separator is None or len(said) < 2:
-        return said
-    if sum(map(len, said)) + len(said) <= LONGEST_JOINED_FRAME:
-        return [separator.join(said)]
+def joined(frames: list[bytes], separator: bytes | None) -> list[bytes]:
+    """Join messages into as few frames as the protocol allows."""
+    if separator is None or len(frames) < 2:
+        return frames
+    if sum(map(len, frames)) + len(frames) <= MAX_JOINED_FRAME:
+        return [separator.join(frames)]
     whole: list[bytes] = []
     part: list[bytes] = []
     size = 0
-    for frame in said:
-        if part and size + len(frame) > LONGEST_JOINED_FRAME:
+    for frame in frames:
+        if part and size + len(frame) > MAX_JOINED_FRAME:
             whole.append(separator.join(part))
             part, size = [], 0
         part.append(frame)
@@ -222,10 +242,10 @@ def joined(said: list[bytes], separator: bytes | None) -> list[bytes]:
     return whole
 
 
-def framed(said: list[bytes], kind: type[Protocol]) -> list[bytes]:
-    """WebSocket frames, in one piece unless that is long."""
+def framed(frames: list[bytes], kind: type[Protocol]) -> list[bytes]:
+    """Encode as WebSocket frames, in one piece unless that is long."""
     opcode = frame_protocol.BINARY if kind.binary else frame_protocol.TEXT
-    if len(said) == 1:
-        return [frame_protocol.frame(opcode, said[0])]
-    pieces = [frame_protocol.frame(opcode, each) for each in joined(said, kind.separator)]
-    return [b"".join(pieces)] if len(pieces) > 1 and sum(map(len, pieces)) <= LONGEST_WRITE else pieces
+    if len(frames) == 1:
+        return [frame_protocol.frame(opcode, frames[0])]
+    pieces = [frame_protocol.frame(opcode, each) for each in joined(frames, kind.separator)]
+    return [b"".join(pieces)] if len(pieces) > 1 and sum(map(len, pieces)) <= MAX_WRITE else pieces

@@ -1,7 +1,7 @@
-"""Writing what piled up, where frames may be written at once: no task and no ``await`` for any connection.
+"""Writes queued frames where frames may be written at once: no task and no ``await`` per connection.
 
-One flusher writes for all connections of an event loop: two turns after the first of them had something
-to say, so that what arrived meanwhile goes out with it, in one write for each.
+One scheduler writes for all connections of an event loop, two turns after the first of them had
+something queued: what arrives meanwhile leaves with it, in one write per connection.
 """
 
 from __future__ import annotations
@@ -13,102 +13,104 @@ from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from rooms.hub.connection import Connection
-from rooms.hub.shared_frames import Wire
+from rooms.hub.shared_frames import FrameWriter
 
-# So many connections are written to before others get their turn, which takes some 7 ms. What is said while
-# it is one's turn to wait is a round of its own: the more turns, the less goes out together.
-WRITES_A_TURN = 1024
+# Connections that are written to in one turn of the loop, which takes about 7 ms. Events of the meantime
+# open a window of their own: the more turns, the fewer events share a write.
+WRITES_PER_TURN = 1024
 
 
-class Waiting(Protocol):
-    """A batch, which is for many, or an outlet."""
+class Flushable(Protocol):
+    """Shared frames, which are for many connections, or the writer of one connection."""
 
     @property
     def unwritten(self) -> bool:
-        """After ``flush``: whether there are others to be written to."""
+        """After ``flush``: whether connections are left to be written to."""
 
-    def flush(self, most: int, /) -> int:
-        """Write to at most so many connections; returns to how many."""
+    def flush(self, limit: int, /) -> int:
+        """Write to at most ``limit`` connections. Returns to how many."""
 
 
 class WriteScheduler:
-    """``later`` calls a function in the next turn of the event loop."""
+    """``call_soon`` calls a function in the next turn of the event loop."""
 
-    def __init__(self, later: Callable[[Callable[[], None]], object]) -> None:
-        self._later = later
-        self._waiting: deque[Waiting] = deque()
-        self._under_way = False
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._pending: deque[Flushable] = deque()
+        self._scheduled = False
 
-    def add(self, waiting: Waiting) -> None:
-        """It has something to be written."""
-        self._waiting.append(waiting)
-        if not self._under_way:
-            self._under_way = True
-            self._later(self._wait)
+    def add(self, flushable: Flushable) -> None:
+        """Have it flushed soon."""
+        self._pending.append(flushable)
+        if not self._scheduled:
+            self._scheduled = True
+            self._call_soon(self._wait_a_turn)
 
     def flush(self) -> None:
-        """Write what waits now."""
-        while self._waiting:
-            self._waiting.popleft().flush(sys.maxsize)
+        """Write everything that is pending now."""
+        while self._pending:
+            self._pending.popleft().flush(sys.maxsize)
 
-    def _wait(self) -> None:
-        self._later(self._flush)
+    def _wait_a_turn(self) -> None:
+        self._call_soon(self._flush)
 
     def _flush(self) -> None:
-        waiting, left = self._waiting, WRITES_A_TURN
+        pending, left = self._pending, WRITES_PER_TURN
         try:
-            while waiting and left > 0:
-                first = waiting.popleft()
+            while pending and left > 0:
+                first = pending.popleft()
                 left -= first.flush(left)
                 if first.unwritten:
-                    waiting.appendleft(first)
+                    pending.appendleft(first)
         finally:
-            # Whatever happened, the others are written to.
-            self._under_way = bool(waiting)
-            if waiting:
-                self._later(self._flush)
+            # The others are written to, whatever one raised.
+            self._scheduled = bool(pending)
+            if pending:
+                self._call_soon(self._flush)
 
 
 class DirectWriter:
-    """From a connection's outbox to its wire. While the client does not read nothing is taken out, and the
-    outbox's own bounds hold."""
+    """Writes one connection's send queue to its socket.
 
-    __slots__ = ("_connection", "_flusher", "_wire")
+    While the client does not read nothing is taken out, and the limits of the queue apply.
+    """
+
+    __slots__ = ("_connection", "_scheduler", "_writer")
 
     unwritten: ClassVar[bool] = False
 
-    def __init__(self, connection: Connection, wire: Wire, flusher: WriteScheduler) -> None:
+    def __init__(self, connection: Connection, writer: FrameWriter, scheduler: WriteScheduler) -> None:
         self._connection = connection
-        self._wire = connection.wire = wire
-        self._flusher = flusher
+        self._writer = connection.writer = writer
+        self._scheduler = scheduler
         connection.on_wake(self._wake)
-        wire.on_drained(self._drained)
+        writer.on_drained(self._drained)
 
-    def flush(self, most: int = 1) -> int:
-        """Write what waits for this client alone, and the last word after it."""
-        connection, wire = self._connection, self._wire
+    def flush(self, limit: int = 1) -> int:
+        """Write what is queued for this client alone, and the close after it."""
+        connection, writer = self._connection, self._writer
         try:
-            for piece in connection.take_framed():
-                if not wire.write(piece):
+            for piece in connection.pop_all_framed():
+                if not writer.write(piece):
                     connection.writing_since = connection.writing_since or time.monotonic()
             if connection.close_code is not None:
                 connection.writing_since = connection.writing_since or time.monotonic()
-                wire.close(int(connection.close_code), connection.close_reason)
+                writer.close(int(connection.close_code), connection.close_reason)
         except Exception as error:
             connection.fail(error)
         return 1
 
     def end(self) -> None:
-        """The connection is let go of; if there is a last word, it is said now."""
+        """Write what is left, and stop writing: the connection is cleaned up."""
         self.flush()
         self._connection.on_wake(lambda: None)
-        self._connection.wire = None
+        self._connection.writer = None
 
     def _wake(self) -> None:
         if self._connection.writing_since is None or self._connection.close_code is not None:
-            self._flusher.add(self)
+            self._scheduler.add(self)
 
     def _drained(self) -> None:
         if self._connection.close_code is None:
             self._connection.writing_since = None
-            self._flusher.add(self)
+            self._scheduler.add(self)

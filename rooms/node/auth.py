@@ -1,4 +1,4 @@
-"""Who somebody is: by Django session, by a guest's name, by a token after a reconnect.
+"""Authentication: by Django session, by a guest's name, or by a token after a reconnect.
 
 A token is signed, not stored: it works in every process and across restarts. All tokens that
 descend from one login share its id, and a logout revokes that id in the database.
@@ -21,12 +21,12 @@ from django.utils.crypto import constant_time_compare
 
 from rooms.concurrency.coalescing import Together
 from rooms.concurrency.rate_limits import TokenBucket
+from rooms.hub.application import Application
 from rooms.hub.connection import Connection
 from rooms.models import RevokedToken
 from rooms.node import permissions
 from rooms.node.accounts import are_registered
-from rooms.node.context import NodeContext, event_of, user_of
-from rooms.node.registry import Application
+from rooms.node.context import NodeContext, connection_event, require_user
 from rooms.presence.base import GroupFull, NameInUse
 from rooms.protocol import validators
 from rooms.protocol.commands import Login, Logout
@@ -48,7 +48,7 @@ SALT = "rooms.login"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A user together with what the policy asks about them; ``login`` is the login it came by."""
+    """A user with what permissions depend on. ``login`` is the id of the login that a token came from."""
 
     user: User
     groups: frozenset[int] = frozenset()
@@ -58,128 +58,129 @@ class Identity:
 
 
 class Authenticator:
-    def __init__(self, parts: NodeContext) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
-        self._registered: Together[str, str, bool] = Together(partial(parts.pool.run, are_registered))
+        self._registered: Together[str, str, bool] = Together(partial(context.pool.run, are_registered))
 
     async def by_session(self, connection: Connection, application: Application, user: Any) -> None:
-        """Log the handshake's Django user in, where the application admits them; else nothing."""
-        identity = await self._parts.pool.run(_identity, user)
+        """Log in the handshake's Django user, where the application admits that user."""
+        identity = await self._context.pool.run(_identity, user)
         if identity is not None:
             try:
                 await self._admit(connection, application, identity)
             except Unavailable:
-                # Nobody else would log this user in: the client has to come again.
+                # The client cannot log this user in itself: it has to reconnect.
                 raise
             except RoomsError:
                 connection.login = None
 
     async def anonymous(self, connection: Connection, application: Application, user: Any) -> None:
-        """Log in somebody whose protocol knows no names: a guest, called as the connection is. Where only
-        signed-in users are admitted, that is asked of the handshake's Django user. Raises RoomsError."""
+        """Log in a client whose protocol has no names, as a guest named like the connection.
+
+        Where only signed-in users are admitted, the handshake's Django user decides. Raises RoomsError.
+        """
         guest = User(name=connection.id, id=f"guest-{connection.id}", guest=True)
         signed_in = user is not None and user.is_authenticated
-        identity = await self._parts.pool.run(_identity, user) if signed_in else None
+        identity = await self._context.pool.run(_identity, user) if signed_in else None
         if identity is not None:
-            permissions.check_entry(application.record, identity.user, identity.groups)
+            permissions.check_entry(application.config, identity.user, identity.groups)
             connection.account = identity.user
         moderator = identity is not None and identity.moderator
         await self._admit(
             connection,
             application,
             Identity(user=guest, moderator=moderator),
-            vouched=identity is not None,
+            checked=identity is not None,
         )
 
-    async def login(self, connection: Connection, request: Login) -> None:
-        application = await self._parts.application_of(connection)
-        if request.name is not None and request.token is not None:
-            raise BadRequest("Log in with a name or with a token, not with both.")
+    async def login(self, connection: Connection, command: Login) -> None:
+        application = await self._context.application_of(connection)
+        if command.name is not None and command.token is not None:
+            raise BadRequest("Expected a name or a token, got both.")
         if connection.user is None:
             self._check_rate(connection, application)
             try:
-                identity = await self._identify(application, request)
+                identity = await self._identify(application, command)
                 await self._admit(connection, application, identity)
             except Unavailable:
-                # A client is not sent away for what the server could not do.
+                # The login timeout starts again: the server was at fault.
                 connection.waiting_for_login = time.monotonic()
                 raise
         else:
-            await self._confirm(connection, application, request)
-        await self._answer(connection, request, application)
+            await self._confirm(connection, application, command)
+        await self._reply(connection, command, application)
 
-    async def login_by_session(self, connection: Connection, request: Login, user: Any) -> None:
-        """As ``login``, for the handshake's Django user, whose name it is. Raises RoomsError."""
-        application = await self._parts.application_of(connection)
+    async def login_by_session(self, connection: Connection, command: Login, user: Any) -> None:
+        """As ``login``, for the handshake's Django user, who has that name. Raises RoomsError."""
+        application = await self._context.application_of(connection)
         self._check_rate(connection, application)
-        identity = await self._parts.pool.run(_identity, user)
+        identity = await self._context.pool.run(_identity, user)
         if identity is None:
             raise LoginRefused("This account is not active.")
         await self._admit(connection, application, identity)
-        await self._answer(connection, request, application)
+        await self._reply(connection, command, application)
 
-    async def _answer(self, connection: Connection, request: Login, application: Application) -> None:
-        user = user_of(connection)
+    async def _reply(self, connection: Connection, command: Login, application: Application) -> None:
+        user = require_user(connection)
         connection.login = connection.login or secrets.token_hex(16)
-        signed = partial(_token, application.record.name, user, connection.login)
-        # Of a guest nothing is in the database.
-        token = signed() if user.guest else await self._parts.pool.run(signed)
-        connection.send(Reply(id=request.id, data={"user": user, "token": token}))
+        signed = partial(_token, application.config.name, user, connection.login)
+        # A guest has no row in the database.
+        token = signed() if user.guest else await self._context.pool.run(signed)
+        connection.send(Reply(id=command.id, data={"user": user, "token": token}))
 
-    async def logout(self, connection: Connection, request: Logout) -> None:
-        """After everything that a logout means for rooms has been carried out (``node.py``)."""
-        user = user_of(connection)
-        application = await self._parts.application_of(connection)
+    async def logout(self, connection: Connection, command: Logout) -> None:
+        """Revoke the tokens of the login. The connection has left its rooms already (``node.py``)."""
+        user = require_user(connection)
+        application = await self._context.application_of(connection)
         if connection.login is not None:
-            await self._parts.pool.run(_revoke, connection.login, self._parts.settings.token_ttl)
+            await self._context.pool.run(_revoke, connection.login, self._context.settings.token_ttl)
         connection.user, connection.login, connection.moderator = None, None, False
-        self._parts.users.discard(application.group, user.id, connection)
+        application.discard_user(user.id, connection)
         connection.waiting_for_login = time.monotonic()
-        await self._parts.run_to_completion(partial(self._remove, application.group, connection, user))
-        connection.send(Reply(id=request.id, data={}))
-        await application.hooks.notify("on_logout", event_of(connection, user))
+        await self._context.run_to_completion(partial(self._remove, application.key, connection, user))
+        connection.send(Reply(id=command.id, data={}))
+        await application.runner.notify("on_logout", connection_event(connection, user))
 
     def disconnected(self, connection: Connection, application: Application, user: User) -> None:
-        """A guest's name stays theirs for a while after the last connection is gone."""
-        parts, group = self._parts, application.group
-        parts.users.discard(group, user.id, connection)
-        remove = partial(self._remove, group, connection, user)
+        """Keep a guest's name for a while after the last connection is gone."""
+        context, key = self._context, application.key
+        application.discard_user(user.id, connection)
+        remove = partial(self._remove, key, connection, user)
         if not connection.protocol.resumable:
-            parts.tasks.spawn(parts.departures.attempt(remove))
+            context.spawn_with_retry(remove)
             return
-        start_grace = partial(parts.presence.start_grace, group, connection.id, user)
-        parts.tasks.spawn(parts.departures.attempt(start_grace))
-        parts.departures.add(parts.settings.guest_name_ttl, remove)
+        context.spawn_with_retry(partial(context.presence.start_grace, key, connection.id, user))
+        context.delayed.add(context.settings.guest_name_ttl, remove)
 
-    async def _remove(self, group: str, connection: Connection, user: User) -> None:
+    async def _remove(self, key: str, connection: Connection, user: User) -> None:
         if connection.user is None or connection.user.id != user.id:
-            await self._parts.presence.remove(group, connection.id, user)
+            await self._context.presence.remove(key, connection.id, user)
 
-    async def _confirm(self, connection: Connection, application: Application, request: Login) -> None:
-        """Somebody who is logged in, by session perhaps, logs in again: as the same user that is fine.
+    async def _confirm(self, connection: Connection, application: Application, command: Login) -> None:
+        """Accept a repeated login of the same user, who may be logged in by session.
 
-        Raises LoginRefused.
+        Raises LoginRefused for another user.
         """
-        user = user_of(connection)
-        if request.token is not None:
-            identity = await self._identify(application, request)
+        user = require_user(connection)
+        if command.token is not None:
+            identity = await self._identify(application, command)
             if identity.user.id == user.id:
                 connection.login = identity.login
                 return
-        elif request.name is None or validators.user_key(request.name) == validators.user_key(user.name):
+        elif command.name is None or validators.user_key(command.name) == validators.user_key(user.name):
             return
-        raise LoginRefused(f"You are logged in as {user.name} already; log out first.")
+        raise LoginRefused(f"You are logged in as {user.name}; log out first.")
 
-    async def _identify(self, application: Application, request: Login) -> Identity:
-        if request.token is not None:
-            read = partial(_read_token, application.record.name, request.token)
-            return await self._parts.pool.run(read, self._parts.settings.token_ttl)
-        if request.name is None:
-            raise BadRequest("Log in with a name or with a token.")
-        name = validators.user_name(request.name)
+    async def _identify(self, application: Application, command: Login) -> Identity:
+        if command.token is not None:
+            read = partial(_read_token, application.config.name, command.token)
+            return await self._context.pool.run(read, self._context.settings.token_ttl)
+        if command.name is None:
+            raise BadRequest("Expected a name or a token, got neither.")
+        name = validators.user_name(command.name)
         if await self._registered.ask(validators.user_key(name), name):
-            raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
+            raise NameTaken(f"The name {name} belongs to an account.", retry=False)
         return Identity(user=User(name=name, id=f"guest-{secrets.token_hex(16)}", guest=True))
 
     async def _admit(
@@ -188,24 +189,24 @@ class Authenticator:
         application: Application,
         identity: Identity,
         *,
-        vouched: bool = False,
+        checked: bool = False,
     ) -> None:
-        """Let somebody in; ``vouched``: whether they may enter has been found out in another way."""
-        user, record = identity.user, application.record
-        if not vouched:
+        """Log a user in. ``checked``: permission was checked in another way."""
+        user, record = identity.user, application.config
+        if not checked:
             permissions.check_entry(record, user, identity.groups)
         try:
-            await self._parts.presence.add(
-                application.group, connection.id, user, limit=record.max_users, unique=user.guest
+            await self._context.presence.add(
+                application.key, connection.id, user, limit=record.max_users, unique=user.guest
             )
-            application.hooks.ensure_ready()
-            await application.hooks.call("on_login", event_of(connection, user))
-            # Again, because a ban may have come while we waited.
-            if not vouched:
-                permissions.check_entry(application.record, user, identity.groups)
+            application.runner.ensure_ready()
+            await application.runner.call("on_login", connection_event(connection, user))
+            # Again: a ban may have been made meanwhile.
+            if not checked:
+                permissions.check_entry(application.config, user, identity.groups)
         except BaseException as error:
-            remove = partial(self._remove, application.group, connection, user)
-            self._parts.tasks.spawn(self._parts.departures.attempt(remove))
+            remove = partial(self._remove, application.key, connection, user)
+            self._context.spawn_with_retry(remove)
             if isinstance(error, NameInUse):
                 raise NameTaken(f"The name {user.name} is taken.") from None
             if isinstance(error, GroupFull):
@@ -216,30 +217,30 @@ class Authenticator:
         connection.user, connection.login = user, identity.login
         connection.moderator = identity.moderator
         connection.waiting_for_login = None
-        self._parts.users.add(application.group, user.id, connection)
+        application.add_user(user.id, connection)
         if connection.protocol.auto_subscribe_room_list:
-            self._parts.hub.group_add(application.watchers, connection)
+            application.room_list.add(connection)
 
     def _check_rate(self, connection: Connection, application: Application) -> None:
-        per_minute = application.record.logins_per_minute
+        per_minute = application.config.logins_per_minute
         if not per_minute or not connection.address:
             return
-        key = (application.record.id, connection.address)
+        key = (application.config.id, connection.address)
         bucket = self._buckets.setdefault(key, TokenBucket(per_minute / 60, per_minute))
         if not bucket.take():
-            raise RateLimited(f"Too many logins: at most {per_minute} a minute from one address.")
+            raise RateLimited(f"Too many logins: at most {per_minute} per minute from one address.")
 
     def sweep(self) -> None:
-        """Forget addresses whose bucket is full again."""
+        """Forget addresses whose bucket is full."""
         for key in [key for key, bucket in self._buckets.items() if bucket.is_full()]:
             del self._buckets[key]
 
 
-# What follows runs in threads ----------------------------------------------------------------------
+# In threads ----------------------------------------------------------------------------------------
 
 
 def _identity(user: Any, login: str | None = None) -> Identity | None:
-    """The identity of a Django user; None for somebody anonymous or inactive."""
+    """Return the identity of a Django user; None for an anonymous or inactive one."""
     if user is None or not user.is_authenticated or not user.is_active:
         return None
     return Identity(
@@ -254,15 +255,17 @@ def _identity(user: Any, login: str | None = None) -> Identity | None:
 
 
 def _stamp(user: Any) -> str:
-    """Changes with the password, so that a new password ends old tokens. Not the session's own hash:
-    a token can be read by whoever has it."""
+    """Return a hash that changes with the password, so that a new password ends old tokens.
+
+    It is not the session's own hash: every holder can read a token.
+    """
     return hashlib.sha256(f"{SALT}{user.get_session_auth_hash()}".encode()).hexdigest()[:16]
 
 
 def _token(application: str, user: User, login: str) -> str:
     account = None if user.guest else get_user_model()._default_manager.filter(pk=user.id).first()
     if account is None and not user.guest:
-        raise BadToken("This account is not there any more.")
+        raise BadToken("This account does not exist any more.")
     stamp = "" if account is None else _stamp(account)
     content = {"a": application, "i": user.id, "n": user.name, "g": user.guest, "l": login, "s": stamp}
     return signing.dumps(content, salt=SALT)
@@ -272,16 +275,16 @@ def _read_token(application: str, token: str, seconds: int) -> Identity:
     try:
         content = signing.loads(token, salt=SALT, max_age=seconds)
     except signing.BadSignature:
-        raise BadToken("This token is not valid, or not any more.") from None
+        raise BadToken("This token is invalid or has expired.") from None
     login = content["l"]
     if content["a"] != application or RevokedToken.objects.filter(pk=login).exists():
-        raise BadToken("This token is not valid, or not any more.")
+        raise BadToken("This token is invalid or has expired.")
     if content["g"]:
         return Identity(user=User(name=content["n"], id=content["i"], guest=True), login=login)
     user = get_user_model()._default_manager.filter(pk=content["i"]).first()
     identity = _identity(user, login)
     if identity is None or not constant_time_compare(identity.stamp, content["s"]):
-        raise BadToken("This token is not valid, or not any more.")
+        raise BadToken("This token is invalid or has expired.")
     return identity
 
 

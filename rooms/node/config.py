@@ -1,45 +1,45 @@
-"""Applications and rooms as plain, complete values.
+"""Reads and writes the rows of applications and rooms.
 
-Rows of the database leave fields blank that are said elsewhere (room, application, settings);
-here they are resolved once, so that the engine and the policy read one value and never a model.
-The engine keeps what it loads and loads again when a row changes (``node/registry.py``): from the
-database that is written, since it hears of it right after the commit.
+Rows leave fields blank that the application or the settings fill in; they are resolved here, into the
+frozen configs of ``hub/config.py``. Reads use the database that is written: a node reads a row right
+after the commit that changed it. All functions are called in threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import cast
+from typing import Any, Literal, cast
 
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.db.models.functions import Left
+from django.utils import timezone
 
 from rooms.concurrency.thread_pool import check_wanted
 from rooms.conf import get_settings
-from rooms.hub.config import ApplicationConfig, RoomConfig
-from rooms.models import Application, HistoryPolicy, Room, Sequence
+from rooms.hub.config import ApplicationConfig, RestrictedUser, RoomConfig
+from rooms.models import Application, Ban, HistoryPolicy, Mute, Restriction, Room, Sequence
 from rooms.models.database import database
-from rooms.node.moderation import in_force, restricted
 from rooms.protocol.commands import CreateRoom
 from rooms.protocol.compat_commands import OpenRoom
 from rooms.protocol.errors import PermissionDenied, RoomExists
 from rooms.protocol.events import RoomInfo
+from rooms.protocol import validators
 from rooms.protocol.types import Mode, User
 
 
-def place_of(group: str) -> tuple[str, str] | None:
-    """The names of the application and the room whose group it is, if it is a room's and still there."""
-    kind, _, pk = group.partition(".")
+def names_of_room(key: str) -> tuple[str, str] | None:
+    """Return the names of the application and the room with this key, if it is a room's and exists."""
+    kind, _, pk = key.partition(".")
     if kind != "room":
         return None
     return Room.objects.filter(pk=pk).values_list("application__name", "name").first()
 
 
 def load_application(name: str) -> ApplicationConfig | None:
-    """The application of that name, disabled ones too."""
-    rows = Application.objects.using(database()).prefetch_related(*in_force(database(), room=None))
+    """Return the application of that name, also a disabled one."""
+    rows = Application.objects.using(database()).prefetch_related(*_restrictions(room=None))
     row = rows.filter(name=name).first()
     return None if row is None else _application(row)
 
@@ -55,7 +55,7 @@ def load_room_by_id(application: ApplicationConfig, pk: int) -> RoomConfig | Non
 
 
 def load_rooms(application: ApplicationConfig, pks: Collection[int]) -> dict[int, RoomConfig | None]:
-    """The rooms with these ids that are there; None stands for one that is another application's now."""
+    """Return the rooms with these ids that exist; None stands for a room of another application."""
     return {
         row.pk: _room(application, row) if row.application_id == application.id else None
         for row in _rooms().filter(pk__in=pks)
@@ -63,7 +63,10 @@ def load_rooms(application: ApplicationConfig, pks: Collection[int]) -> dict[int
 
 
 def list_rooms(application: ApplicationConfig, prefix: str, limit: int) -> dict[int, RoomInfo]:
-    """Listed rooms whose names begin with ``prefix``, by name, with their ids; nobody counted yet."""
+    """Return the listed rooms whose names begin with ``prefix``, by id, ordered by name.
+
+    Their members are not counted yet.
+    """
     rows = Room.objects.filter(application_id=application.id, listed=True).order_by("name")
     if prefix:
         # Not ``startswith``: on SQLite that would ignore case.
@@ -77,22 +80,22 @@ def list_rooms(application: ApplicationConfig, prefix: str, limit: int) -> dict[
 
 
 def create_room(
-    application: ApplicationConfig, request: CreateRoom, user: User | None, password: str = ""
+    application: ApplicationConfig, command: CreateRoom, user: User | None, password: str = ""
 ) -> None:
-    """Make a room on behalf of ``user``, who owns it, or of the server; ``password`` is hashed.
+    """Create a room that ``user`` owns (None: the server). ``password`` is hashed.
 
-    Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
+    Raises RoomExists, and PermissionDenied where the application has the most rooms that it may have.
     """
-    owned = isinstance(request, OpenRoom)
+    owned = isinstance(command, OpenRoom)
     try:
         with transaction.atomic(using=database()):
             _check_room_count(application)
             row = Room.objects.create(
                 application_id=application.id,
-                name=request.room,
-                title=request.title or "",
-                mode=request.mode or Room.Mode.OPEN,
-                max_members=request.max_members,
+                name=command.room,
+                title=command.title or "",
+                mode=command.mode or Room.Mode.OPEN,
+                max_members=command.max_members,
                 password=password,
                 owner_id=user.id if user and not user.guest else None,
                 guest_owner_id=user.id if user and user.guest else "",
@@ -100,41 +103,41 @@ def create_room(
                 persistent=application.rooms_stay and not owned,
                 listed=not owned,
                 closes_with_owner=owned,
-                leave_grace=request.leave_grace if isinstance(request, OpenRoom) else None,
+                leave_grace=command.leave_grace if isinstance(command, OpenRoom) else None,
             )
             Sequence.objects.create(room=row)
             check_wanted()
     except IntegrityError:
-        if Room.objects.filter(application_id=application.id, name=request.room).exists():
-            raise RoomExists(f"There is a room {request.room} already.") from None
-        raise PermissionDenied("This application or your account is not there any more.") from None
+        if Room.objects.filter(application_id=application.id, name=command.room).exists():
+            raise RoomExists(f"Room {command.room} exists already.") from None
+        raise PermissionDenied("This application or your account does not exist any more.") from None
 
 
 def _check_room_count(application: ApplicationConfig) -> None:
     if application.max_rooms is None:
         return
-    # The lock makes counting and making one step for everyone who makes a room here.
+    # The lock makes counting and creating one step.
     Application.objects.select_for_update().filter(pk=application.id).first()
     if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
-        raise PermissionDenied(f"This application may have {application.max_rooms} rooms, and has them.")
+        raise PermissionDenied(f"This application has the most rooms that it may have ({application.max_rooms}).")
 
 
 def delete_room(pk: int) -> None:
     with transaction.atomic(using=database()):
         for room in Room.objects.filter(pk=pk):
             room.delete()
-        # Somebody may have come in since.
+        # A member may have joined since.
         check_wanted()
 
 
-def passing_rooms(before: datetime) -> list[int]:
-    """Ids of rooms that go with their last member and were made before a time."""
+def temporary_rooms(before: datetime) -> list[int]:
+    """Return the ids of rooms that go with their last member and were created before a time."""
     return list(Room.objects.filter(persistent=False, created__lt=before).values_list("id", flat=True))
 
 
 def _rooms() -> QuerySet[Room]:
     rows = Room.objects.using(database()).select_related("owner")
-    return rows.prefetch_related(*in_force(database()))
+    return rows.prefetch_related(*_restrictions())
 
 
 def _application(row: Application) -> ApplicationConfig:
@@ -164,8 +167,8 @@ def _application(row: Application) -> ApplicationConfig:
         leave_grace=_or(row.leave_grace, defaults.leave_grace),
         extension=row.extension,
         extension_settings=row.extension_settings,
-        bans=restricted(row, "bans"),
-        mutes=restricted(row, "mutes"),
+        bans=_restricted(row, "bans"),
+        mutes=_restricted(row, "mutes"),
     )
 
 
@@ -192,11 +195,36 @@ def _room(application: ApplicationConfig, row: Room) -> RoomConfig:
         request_burst=_or(row.request_burst, application.request_burst),
         extension=row.extension,
         extension_settings=row.extension_settings,
-        bans=restricted(row, "bans"),
-        mutes=restricted(row, "mutes"),
+        bans=_restricted(row, "bans"),
+        mutes=_restricted(row, "mutes"),
+    )
+
+
+def _restrictions(**where: None) -> list[Prefetch[Any]]:
+    """Prefetch the bans and mutes in force: one query each for any number of rows."""
+    now = Q(until__isnull=True) | Q(until__gt=timezone.now())
+    bans, mutes = Ban.objects.using(database()), Mute.objects.using(database())
+    # Ordered, so that unchanged configs are equal.
+    return [
+        Prefetch("bans", bans.filter(now, **where).order_by("pk"), to_attr="bans_in_force"),
+        Prefetch("mutes", mutes.filter(now, **where).order_by("pk"), to_attr="mutes_in_force"),
+    ]
+
+
+def _restricted(row: Application | Room, kind: Literal["bans", "mutes"]) -> tuple[RestrictedUser, ...]:
+    """Return the bans or mutes that were prefetched with a row."""
+    rows: list[Restriction] = getattr(row, f"{kind}_in_force")
+    return tuple(
+        RestrictedUser(
+            user="" if each.user_id is None else str(each.user_id),
+            guest=validators.user_key(each.guest) if each.guest else "",
+            until=each.until,
+            reason=each.reason,
+        )
+        for each in rows
     )
 
 
 def _or(*values: int | None) -> int:
-    """The first that is said."""
+    """Return the first value that is set."""
     return next(value for value in values if value is not None)

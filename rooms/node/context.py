@@ -1,4 +1,4 @@
-"""What the operations of the engine share."""
+"""What the operations of a node share: its components, background tasks and retried actions."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rooms.concurrency.locks import Locks
 from rooms.concurrency.thread_pool import ThreadPool
 from rooms.conf import Settings
 from rooms.extensions import ConnectionEvent
 from rooms.histories import HistoryHandler
+from rooms.hub.application import Application
 from rooms.hub.connection import Connection, Membership
-from rooms.hub.hub import Hub
-from rooms.hub.write_scheduler import WriteScheduler
+from rooms.hub.group import Hub
+from rooms.hub.room import Room
 from rooms.node.broker import Broker
-from rooms.node.registry import Application, Registry, Room
-from rooms.node.user_connections import UserConnections
+from rooms.node.registry import Registry
 from rooms.presence import Presence
 from rooms.protocol.errors import NotLoggedIn, NotMember, RoomNotFound, RoomsError
 from rooms.protocol.types import User
 
 logger = logging.getLogger("rooms.node")
 
+# An action is retried after this many seconds while a backend is down; after an unexpected error at
+# most this many times in all.
+RETRY_SECONDS = 5
+MAX_TRIES = 5
+# Clean-up is not urgent: it leaves the threads to commands that wait for a reply.
+MAX_CONCURRENT = 4
+
 
 class BackgroundTasks:
-    """Work that nobody waits for, kept until it is done."""
+    """Tasks that no caller waits for, kept until they are done."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -39,67 +45,60 @@ class BackgroundTasks:
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._done)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    async def drain(self) -> None:
+        """Wait until all of them are done."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, RoomsError):
-            logger.warning("Work in the background was put off: %s", error.message)
+            logger.warning("Background work was put off: %s", error.message)
         else:
-            logger.error("Work in the background failed", exc_info=error)
-
-    async def settle(self) -> None:
-        """Wait until all of it is done."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-
-# What a backend did not answer to is tried again after so many seconds; what failed in a way that nobody
-# foresaw, so many times in all.
-RETRY_SECONDS = 5
-MOST_TRIES = 5
-# Cleaning up is in no hurry and leaves the threads to those who wait for an answer.
-MOST_AT_ONCE = 4
+            logger.error("Background work failed", exc_info=error)
 
 
 class DelayedActions:
-    """What is to happen after a grace period; one look a second serves the whole process."""
+    """Actions for later, such as the end of a grace period. One check a second serves the process."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
         self._order = itertools.count()
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
 
     def add(self, seconds: float, action: Callable[[], Awaitable[None]]) -> None:
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), action))
 
-    async def attempt(self, action: Callable[[], Awaitable[None]], tries: int = MOST_TRIES) -> None:
-        """Carry it out now, and again later as long as a backend does not answer, or a few times when
-        something else goes wrong."""
+    async def run_with_retry(self, action: Callable[[], Awaitable[None]], tries: int = MAX_TRIES) -> None:
+        """Run an action now, and again later while a backend is down.
+
+        After an unexpected error it runs ``tries`` times in all.
+        """
         try:
             await action()
         except RoomsError as error:
             if not error.retry:
                 raise
-            logger.warning("Put off for %s s: %s", RETRY_SECONDS, error.message)
+            logger.warning("Retried in %s s: %s", RETRY_SECONDS, error.message)
             self.add(RETRY_SECONDS, action)
         except Exception:
             if tries > 1:
-                logger.exception("Something failed; it is tried again in %s s", RETRY_SECONDS)
-                self.add(RETRY_SECONDS, partial(self.attempt, action, tries - 1))
+                logger.exception("An action failed; it is retried in %s s", RETRY_SECONDS)
+                self.add(RETRY_SECONDS, partial(self.run_with_retry, action, tries - 1))
             else:
-                logger.exception("Something failed for good")
+                logger.exception("An action failed for the last time")
 
-    async def in_turn(self, action: Callable[[], Awaitable[None]]) -> None:
-        """As ``attempt``, a few at a time."""
-        async with self._turns:
-            await self.attempt(action)
+    async def run_in_slot(self, action: Callable[[], Awaitable[None]]) -> None:
+        """As ``run_with_retry``, a few actions at a time."""
+        async with self._slots:
+            await self.run_with_retry(action)
 
-    def due(self) -> list[Callable[[], Awaitable[None]]]:
-        """Take out what is due."""
+    def pop_due(self) -> list[Callable[[], Awaitable[None]]]:
         now = time.monotonic()
         due = []
         while self._heap and self._heap[0][0] <= now:
@@ -109,66 +108,67 @@ class DelayedActions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeContext:
-    """Everything that an operation works with."""
+    """The components that an operation works with."""
 
     settings: Settings
     hub: Hub
-    bus: Broker
-    directory: Registry
+    broker: Broker
+    registry: Registry
     presence: Presence
     histories: HistoryHandler
     pool: ThreadPool
-    passwords: ThreadPool
-    # Writes for all connections together; made in the running event loop.
-    flusher: WriteScheduler = field(
-        default_factory=lambda: WriteScheduler(asyncio.get_running_loop().call_soon)
-    )
+    # Checking passwords is slow on purpose, and has threads of its own.
+    password_pool: ThreadPool
     tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
-    departures: DelayedActions = field(default_factory=DelayedActions)
-    users: UserConnections = field(default_factory=UserConnections)
-    # Of a user in a group: coming in and going out exclude each other, with what is told of it.
-    places: Locks = field(default_factory=Locks)
+    delayed: DelayedActions = field(default_factory=DelayedActions)
 
     async def run_to_completion(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Wait for something that has to be done in the end, also when nobody waits any more."""
-        await asyncio.shield(self.tasks.spawn(self.departures.attempt(action)))
+        """Wait for an action that is completed in any case, also when the caller is cancelled."""
+        await asyncio.shield(self.tasks.spawn(self.delayed.run_with_retry(action)))
 
-    async def check_room_exists(self, connection: Connection, name: str) -> None:
-        """Raises RoomNotFound for protocols to which that is another error than not being in a room."""
-        if connection.protocol.tells_unknown_rooms:
-            await self.directory.room(await self.application_of(connection), name)
+    def spawn_with_retry(self, action: Callable[[], Awaitable[None]]) -> None:
+        self.tasks.spawn(self.delayed.run_with_retry(action))
 
     async def application_of(self, connection: Connection) -> Application:
-        """The application that a connection is in. Raises RoomNotFound when it is gone."""
-        live = await self.directory.application(connection.application)
-        if live is None:
-            raise RoomNotFound("This application is not open any more.")
-        return live
+        """Return the application of a connection. Raises RoomNotFound when it is gone."""
+        application = await self.registry.application(connection.application)
+        if application is None:
+            raise RoomNotFound("This application is closed.")
+        return application
+
+    async def check_room_exists(self, connection: Connection, name: str) -> None:
+        """Raise RoomNotFound for protocols where that differs from not being a member."""
+        if connection.protocol.tells_unknown_rooms:
+            await self.registry.room(await self.application_of(connection), name)
+
+    async def require_membership(self, connection: Connection, name: str) -> Membership[Room]:
+        """Return the connection's membership in the room of that name. Raises NotMember."""
+        require_user(connection)
+        membership: Membership[Room] | None = connection.memberships.get(name)
+        if membership is None:
+            await self.check_room_exists(connection, name)
+            raise NotMember(f"You are not a member of {name}.")
+        if membership.room.removed or not membership.room.application.config.enabled:
+            await self.registry.room(await self.application_of(connection), name)
+            raise NotMember(f"You are not a member of {name}.")
+        return membership
 
 
-async def room_of(parts: NodeContext, connection: Connection, name: str) -> Room:
-    """The room, for those who are in it. Raises NotMember."""
-    user_of(connection)
-    if name not in connection.memberships:
-        await parts.check_room_exists(connection, name)
-        raise NotMember(f"You are not in {name}.")
-    room = parts.directory.known_room(connection.application, name)
-    if room is None or not room.application.record.enabled:
-        room = await parts.directory.room(await parts.application_of(connection), name)
-    if membership_in(connection, room) is None:
-        raise NotMember(f"You are not in {name}.")
-    return room
-
-
-def user_of(connection: Connection) -> User:
-    """Who this is. Raises NotLoggedIn."""
+def require_user(connection: Connection) -> User:
+    """Return the user of a connection. Raises NotLoggedIn."""
     if connection.user is None:
         raise NotLoggedIn("Log in first.")
     return connection.user
 
 
-def event_of(connection: Connection, user: User | None) -> ConnectionEvent:
-    """What extensions are told of a connection."""
+def membership_in(connection: Connection, room: Room) -> Membership[Room] | None:
+    """Return the connection's membership in this room, and not in an earlier one of the same name."""
+    membership: Membership[Room] | None = connection.memberships.get(room.name)
+    return membership if membership is not None and membership.room.key == room.key else None
+
+
+def connection_event(connection: Connection, user: User | None) -> ConnectionEvent:
+    """Return the event about a connection that extensions receive."""
     return ConnectionEvent(
         connection.application,
         connection.id,
@@ -177,9 +177,3 @@ def event_of(connection: Connection, user: User | None) -> ConnectionEvent:
         number=connection.number,
         claims=connection.claims,
     )
-
-
-def membership_in(connection: Connection, room: Room) -> Membership | None:
-    """The connection's place in this very room, and not in an earlier one of the same name."""
-    place = connection.memberships.get(room.name)
-    return place if place is not None and place.group == room.group else None

@@ -1,4 +1,4 @@
-"""What processes tell each other, besides what rooms are told: never sent to a client."""
+"""Control messages between nodes. They are never sent to a client."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ from msgspec import Struct
 
 
 class ControlMessage(Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Something happened that open sockets may have to hear of."""
+    """A change that may concern open sockets."""
 
 
 class ApplicationChanged(ControlMessage, frozen=True, kw_only=True, tag="application_changed"):
-    """A row of an application, or what hangs on it (bans), was saved or deleted. ``application`` is
-    the name that clients know so far."""
+    """The row of an application, or one of its bans and mutes, was saved or deleted.
+
+    ``application`` is the name that clients know so far.
+    """
 
     application: str
 
 
 class RoomChanged(ControlMessage, frozen=True, kw_only=True, tag="room_changed"):
-    """A room was made, changed or removed. ``name`` is the one that clients know so far, ``listed``
-    whether they saw it in a list."""
+    """A room was created, changed or deleted.
+
+    ``name`` is the one that clients know so far, ``listed`` whether it was in the room list.
+    """
 
     application: str
     room: int
@@ -30,7 +34,7 @@ class RoomChanged(ControlMessage, frozen=True, kw_only=True, tag="room_changed")
 
 
 class UserDisconnected(ControlMessage, frozen=True, kw_only=True, tag="user_disconnected"):
-    """Every connection of a user is to be closed, in one application or in all (None)."""
+    """All connections of a user are to be closed, in one application or in all (None)."""
 
     application: str | None
     user: str

@@ -1,19 +1,17 @@
-"""Saying something without being in a room: to one user, to a room from outside, to the application.
+"""Messages without a membership: to one user, to a room from outside, to the application.
 
-Asked by clients of protocols that know such messages; the native protocol does not.
+Only clients of other protocols send them; the native protocol has no such commands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rooms.extensions import ReceiveEvent
 from rooms.hub.connection import Connection
 from rooms.node import permissions
-from rooms.node.broker import BrokerMessage
-from rooms.node.context import NodeContext, event_of, membership_in, user_of
-from rooms.node.publish import MessageHandler, name_of
-from rooms.node.replies import message_event, tell_user
+from rooms.node.context import NodeContext, connection_event, membership_in, require_user
+from rooms.node.publish import MessageHandler
+from rooms.node.publisher import Publisher, check_size, event_name
+from rooms.node.replies import message_event, send_to_user
 from rooms.protocol.compat_commands import Offer, Publish, Receive, SendDirect, SendToApplication
 from rooms.protocol.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Reply
@@ -21,117 +19,108 @@ from rooms.protocol.types import User
 
 
 class DirectMessages:
-    def __init__(self, parts: NodeContext, messages: MessageHandler) -> None:
-        self._parts = parts
+    def __init__(self, context: NodeContext, messages: MessageHandler, publisher: Publisher) -> None:
+        self._context = context
         self._messages = messages
+        self._publisher = publisher
 
-    async def publish(self, connection: Connection, request: Publish) -> None:
-        """To a room from outside, where anybody may come in: no password, no handler that lets people in."""
-        await connection.answered()
-        user = user_of(connection)
-        if request.room in connection.memberships:
-            await self._messages.send(connection, request)
+    async def publish(self, connection: Connection, command: Publish) -> None:
+        """Publish to a room from outside, where any client could join without password or extension."""
+        await connection.wait_idle()
+        user = require_user(connection)
+        if command.room in connection.memberships:
+            await self._messages.send(connection, command)
             return
-        application = await self._parts.application_of(connection)
-        room = await self._parts.directory.find_room(application, request.room)
+        application = await self._context.application_of(connection)
+        room = await self._context.registry.find_room(application, command.room)
         if room is None:
-            connection.send(Reply(id=request.id, data={}))
+            connection.send(Reply(id=command.id, data={}))
             return
-        for hooks in room.levels:
-            hooks.ensure_ready()
+        for runner in room.runners:
+            runner.ensure_ready()
         moderator = connection.moderator
-        permissions.check_join(room.record, connection.people, moderator=moderator)
-        if permissions.needs_password(room.record, user, moderator=moderator) or any(
-            hooks.handles("on_join") for hooks in room.levels
+        permissions.check_join(room.config, connection.identities, moderator=moderator)
+        if permissions.needs_password(room.config, user, moderator=moderator) or any(
+            runner.handles("on_join") for runner in room.runners
         ):
-            raise PermissionDenied(f"Only members speak in {room.name}.")
-        await self._messages.say(connection, request, room, user)
+            raise PermissionDenied(f"Only members of {room.name} can send messages.")
+        await self._messages.publish(connection, command, room, user)
 
-    async def direct(self, connection: Connection, request: SendDirect) -> None:
-        """To all connections of one user; no handler is asked."""
-        user = user_of(connection)
-        application = await self._parts.application_of(connection)
-        permissions.check_voice(application.record, connection.people)
-        self._messages.check_size(request.data, application.record.max_message_bytes)
+    async def direct(self, connection: Connection, command: SendDirect) -> None:
+        """Send to all connections of one user. No extension is asked."""
+        user = require_user(connection)
+        application = await self._context.application_of(connection)
+        permissions.check_send_direct(application.config, connection.identities)
+        check_size(command.data, application.config.max_message_bytes)
         event = Direct(
-            room=request.room,
-            event=request.event,
-            data=request.data,
+            room=command.room,
+            event=command.event,
+            data=command.data,
             sender=user,
-            to=request.to,
-            outside=not await self._may_whisper(connection, request, user),
+            to=command.to,
+            outside=not await self._share_room(connection, command, user),
         )
-        await tell_user(self._parts, application, event)
-        connection.send(Reply(id=request.id, data={}))
+        await send_to_user(self._context, application, event)
+        connection.send(Reply(id=command.id, data={}))
 
-    async def _may_whisper(self, connection: Connection, request: SendDirect, user: User) -> bool:
-        """Whether both are in the room and the sender may speak there: then it is as any message to one."""
-        room = self._parts.directory.known_room(connection.application, request.room)
-        place = membership_in(connection, room) if room is not None else None
-        if room is None or place is None or place.listens_only:
+    async def _share_room(self, connection: Connection, command: SendDirect, user: User) -> bool:
+        """Whether both users are in the room and the sender may send there, as with ``to``."""
+        room = self._context.registry.cached_room(connection.application, command.room)
+        membership = membership_in(connection, room) if room is not None else None
+        if room is None or membership is None or membership.subscriber:
             return False
         try:
-            permissions.check_send(room.record, user, connection.people)
+            permissions.check_send(room.config, user, connection.identities)
         except RoomsError:
             return False
-        return request.to in await self._parts.presence.find(room.group, [request.to])
+        return command.to in await self._context.presence.find(room.key, [command.to])
 
-    def relayed(self, group: str, relay: BrokerMessage) -> None:
-        """Another process said so."""
-        if isinstance(relay.event, Direct):
-            self.deliver(group, relay.event, relay.only or ())
-        else:
-            self._parts.hub.group_send(group, relay.event, only=relay.only, volatile=relay.volatile)
+    async def receive(self, connection: Connection, command: Receive) -> None:
+        """Pass a raw frame to the application's extension."""
+        application = await self._context.application_of(connection)
+        event = ReceiveEvent(connection_event(connection, connection.user), command.data)
+        await application.runner.notify("on_receive", event)
 
-    def deliver(self, application: str, event: Direct, users: Iterable[str]) -> None:
-        """Tell those connections of users (ids) that are in this process; ``application`` is its group."""
-        for user in users:
-            self._parts.users.tell(application, user, event)
+    async def offer(self, connection: Connection, command: Offer) -> None:
+        """Publish to a room; from a client that is no member, call the application's handler.
 
-    async def receive(self, connection: Connection, request: Receive) -> None:
-        """A frame as it came, for the application's extension."""
-        application = await self._parts.application_of(connection)
-        event = ReceiveEvent(event_of(connection, connection.user), request.data)
-        await application.hooks.notify("on_receive", event)
-
-    async def offer(self, connection: Connection, request: Offer) -> None:
-        """To a room; if one is not in it, for the application's handler, whose event then has
-        no ``room``."""
+        The handler's event then has no ``room``.
+        """
         try:
-            await self._messages.send(connection, request)
+            await self._messages.send(connection, command)
         except (NotMember, RoomNotFound):
-            if not await self._taken(connection, request):
+            if not await self._run_handler(connection, command):
                 raise
 
-    async def to_application(self, connection: Connection, request: SendToApplication) -> None:
-        """For the handler of the application's extension that takes such messages, if there is one."""
-        if not await self._taken(connection, request):
-            connection.send(Reply(id=request.id, data={}))
+    async def to_application(self, connection: Connection, command: SendToApplication) -> None:
+        """Call the handler of the application's extension for such messages, if there is one."""
+        if not await self._run_handler(connection, command):
+            connection.send(Reply(id=command.id, data={}))
 
-    async def _taken(self, connection: Connection, request: Offer | SendToApplication) -> bool:
-        user = user_of(connection)
-        application = await self._parts.application_of(connection)
-        name = name_of(request)
-        handler = application.hooks.find_handler(name)
+    async def _run_handler(self, connection: Connection, command: Offer | SendToApplication) -> bool:
+        user = require_user(connection)
+        application = await self._context.application_of(connection)
+        name = event_name(command)
+        handler = application.runner.find_handler(name)
         if handler is None:
             return False
-        permissions.check_voice(application.record, connection.people)
-        self._messages.check_size(request.data, application.record.max_message_bytes)
+        permissions.check_send_direct(application.config, connection.identities)
+        check_size(command.data, application.config.max_message_bytes)
         event = message_event(
-            self._parts,
-            self._messages.publish,
+            self._context,
+            self._publisher.publish,
             connection,
             user,
             application,
             None,
             name,
-            request.data,
-            room_name=request.room if isinstance(request, Offer) else "",
+            command.data,
+            room_name=command.room if isinstance(command, Offer) else "",
         )
-        connection.hold()
+        connection.cork()
         try:
-            await application.hooks.run(handler, event)
-            connection.send(Reply(id=request.id, data=event.reply_data))
+            await application.runner.run(handler, event)
+            connection.send(Reply(id=command.id, data=event.reply_data))
         finally:
-            connection.release()
+            connection.uncork()
         return True

@@ -1,4 +1,4 @@
-"""What happens to open sockets when a row changes: in the admin, in code, in another process."""
+"""Applies a changed row to the open sockets: from the admin, from code, from another process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from django.contrib.auth import get_user_model
 from msgspec import UNSET, UnsetType
 
 from rooms.concurrency.locks import Locks
+from rooms.hub.application import Application
 from rooms.hub.config import ApplicationConfig, RoomConfig
 from rooms.hub.connection import Connection
+from rooms.hub.room import Room
 from rooms.node import config, permissions
 from rooms.node.context import NodeContext, membership_in
-from rooms.node.control_messages import AnyControlMessage, ApplicationChanged, RoomChanged, UserDisconnected
+from rooms.node.control_messages import (
+    AnyControlMessage,
+    ApplicationChanged,
+    RoomChanged,
+    UserDisconnected,
+)
 from rooms.node.leave import LeaveHandler
-from rooms.node.registry import Application, Room
 from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.protocol.errors import CloseCode, RoomsError
 from rooms.protocol.events import RoomAdded, RoomEdited, RoomRemoved
@@ -25,158 +31,162 @@ logger = logging.getLogger("rooms.node")
 
 
 class Invalidation:
-    def __init__(self, parts: NodeContext, departing: LeaveHandler, management: RoomLifecycle) -> None:
-        self._parts = parts
-        self._departing = departing
-        self._management = management
+    def __init__(self, context: NodeContext, leave: LeaveHandler, lifecycle: RoomLifecycle) -> None:
+        self._context = context
+        self._leave = leave
+        self._lifecycle = lifecycle
         self._handling = Locks()
 
-    async def handle(self, notice: AnyControlMessage) -> None:
-        """Carry out a notice; a backend that is down leaves it to the next reading of the row."""
+    async def handle(self, message: AnyControlMessage) -> None:
+        """Act on a control message. While a backend is down, the next refresh repeats it."""
         try:
-            if isinstance(notice, ApplicationChanged):
-                if self._parts.directory.known_application(notice.application) is not None:
-                    await self._parts.directory.load_application(notice.application)
-            elif isinstance(notice, RoomChanged):
-                # One after the other, so that a removal is not told before what preceded it.
-                async with self._handling.of(notice.room):
-                    await self._room_changed(notice)
+            if isinstance(message, ApplicationChanged):
+                if self._context.registry.cached_application(message.application) is not None:
+                    await self._context.registry.load_application(message.application)
+            elif isinstance(message, RoomChanged):
+                # One after the other, so that a removal is not sent before what preceded it.
+                async with self._handling.of(message.room):
+                    await self._reload_room(message)
             else:
-                self._user_disconnected(notice)
+                self._disconnect_user(message)
         except RoomsError as error:
-            logger.warning("A notice could not be carried out: %s", error.message)
+            logger.warning("A control message could not be acted on: %s", error.message)
 
-    def application_changed(self, application: Application) -> None:
-        """The record is another: close those who may not be here any more."""
-        record = application.record
-        for connection in self._parts.hub.members(application.group):
-            if not record.allows_protocol(connection.protocol.name):
-                connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is not open any more.")
-            elif sentence := permissions.restriction(record.bans, connection.people, permissions.BANNED):
-                connection.close(CloseCode.BANNED, sentence)
-            elif (user := _enters_as(connection)) is not None and user.guest:
-                # The signed-in users' groups, where those matter, are in the database.
-                _close_if_refused(record, connection, user, frozenset())
-        if record.entry == "group":
-            action = partial(self._check_groups, application)
-            self._parts.tasks.spawn(self._parts.departures.attempt(action))
+    # Configs -----------------------------------------------------------------------------------------
+
+    def apply_application(self, application: Application) -> None:
+        """Close the connections that the application's new config does not allow."""
+        current = application.config
+        for connection in list(application.members.members):
+            if not current.allows_protocol(connection.protocol.name):
+                connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is closed.")
+            elif text := permissions.restriction(current.bans, connection.identities, permissions.BANNED):
+                connection.close(CloseCode.BANNED, text)
+            elif (user := _entering_user(connection)) is not None and user.guest:
+                # The groups of signed-in users, where they matter, are in the database.
+                _close_if_refused(current, connection, user, frozenset())
+        if current.entry == "group":
+            self._context.spawn_with_retry(partial(self._check_groups, application))
 
     async def _check_groups(self, application: Application) -> None:
-        """Close the signed-in users who may not enter any more."""
-        record = application.record
-        everybody = [(each, _enters_as(each)) for each in self._parts.hub.members(application.group)]
-        inside = [(connection, user) for connection, user in everybody if user and not user.guest]
-        groups = await self._parts.pool.run(_groups_of, {user.id for _, user in inside}, record.group)
-        if application.record != record:
-            # It changed once more, and is looked at anew.
+        """Close the signed-in users that are not in the application's group."""
+        current = application.config
+        users = [(each, _entering_user(each)) for each in application.members.members]
+        signed_in = [(connection, user) for connection, user in users if user and not user.guest]
+        groups = await self._context.pool.run(_groups_of, {user.id for _, user in signed_in}, current.group)
+        if application.config != current:
+            # It changed once more, which starts another check.
             return
-        for connection, user in inside:
-            _close_if_refused(record, connection, user, groups.get(user.id, frozenset()))
+        for connection, user in signed_in:
+            _close_if_refused(current, connection, user, groups.get(user.id, frozenset()))
 
-    def room_changed(self, room: Room, old: RoomConfig) -> None:
-        """The record is another: put out those who may not be here any more."""
-        moved = old.history != room.record.history
+    def apply_room(self, room: Room, old: RoomConfig) -> None:
+        """Remove the members that the room's new config does not allow."""
+        moved = old.history != room.config.history
         if moved:
-            # Its numbers begin anew.
-            self._parts.hub.reset(room.group)
-        for connection in self._parts.hub.members(room.group):
+            # Another history numbers the messages anew.
+            room.reset_position()
+        for connection in list(room.members):
             if moved:
-                connection.close(CloseCode.RESYNC, "The room's history is kept elsewhere now.")
+                connection.close(CloseCode.RESYNC, "The room has another history now.")
             elif connection.user is not None and not connection.moderator:
-                sentence = permissions.restriction(
-                    room.record.bans, connection.people, permissions.banned_from(room.record)
+                text = permissions.restriction(
+                    room.config.bans, connection.identities, permissions.banned_from(room.config)
                 )
-                if sentence is not None:
-                    self._parts.tasks.spawn(self._put_out(connection, room, sentence))
+                if text is not None:
+                    self._context.tasks.spawn(self._remove_banned(connection, room, text))
 
-    async def _room_changed(self, notice: RoomChanged) -> None:
-        application = self._parts.directory.known_application(notice.application)
-        live = self._parts.directory.room_by_id(notice.room)
-        if live is None and application is not None:
-            # Somebody may be loading it from a row that is not there any more.
-            await self._parts.directory.loaded(application, notice.name)
-            live = self._parts.directory.room_by_id(notice.room)
-        if notice.deleted:
-            await self._deleted(notice, live)
+    async def _remove_banned(self, connection: Connection, room: Room, text: str) -> None:
+        membership, user = membership_in(connection, room), connection.user
+        if membership is not None and user is not None:
+            await self._leave.remove(
+                connection, membership, user, "kicked", removed="banned", message=text
+            )
+
+    # Control messages --------------------------------------------------------------------------------
+
+    async def _reload_room(self, message: RoomChanged) -> None:
+        registry = self._context.registry
+        application = registry.cached_application(message.application)
+        room = registry.room_by_id(message.room)
+        if room is None and application is not None:
+            # It may be loading from a row that is gone by now.
+            await registry.wait_loaded(application, message.name)
+            room = registry.room_by_id(message.room)
+        if message.deleted:
+            await self._forget_room(message, room)
         if application is None:
             return
-        if notice.deleted:
-            if notice.listed:
-                self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
+        if message.deleted:
+            if message.listed:
+                application.room_list.broadcast(RoomRemoved(room=message.name))
             return
-        record = (
-            await self._parts.directory.reload_room(live)
-            if live
-            else await self._parts.pool.run(config.load_room_by_id, application.record, notice.room)
+        found = (
+            await registry.reload_room(room)
+            if room
+            else await self._context.pool.run(config.load_room_by_id, application.config, message.room)
         )
-        if record is None:
-            if live is not None:
-                # Gone as well, or another application's now.
-                await self._remove(live, "The room was closed.")
+        if found is None:
+            if room is not None:
+                # It is gone as well, or belongs to another application now.
+                await self._remove_room(room, "The room was closed.")
             return
-        if live is not None and record.name != live.name:
-            await self._remove(live, f"The room is called {record.name} now.", renamed=record.name)
-        await self._tell_watchers(application, notice, record)
+        if room is not None and found.name != room.name:
+            await self._remove_room(room, f"The room is called {found.name} now.", renamed=found.name)
+        await self._update_room_list(application, message, found)
 
-    async def _tell_watchers(self, application: Application, notice: RoomChanged, record: RoomConfig) -> None:
-        """Those who asked for the list hear what has become of the room."""
-        if notice.name != record.name and notice.listed:
-            self._parts.hub.group_send(application.watchers, RoomRemoved(room=notice.name))
-        if record.listed:
-            info = await self._management.info(record.id, record)
-            known = notice.listed and notice.name == record.name
-            self._parts.hub.group_send(
-                application.watchers, RoomEdited(room=info) if known else RoomAdded(room=info)
-            )
-        elif notice.listed:
-            self._parts.hub.group_send(application.watchers, RoomRemoved(room=record.name))
+    async def _update_room_list(
+        self, application: Application, message: RoomChanged, found: RoomConfig
+    ) -> None:
+        """Send the change to the connections that asked for the room list."""
+        room_list = application.room_list
+        if message.name != found.name and message.listed:
+            room_list.broadcast(RoomRemoved(room=message.name))
+        if found.listed:
+            info = await self._lifecycle.info(found.id, found)
+            known = message.listed and message.name == found.name
+            room_list.broadcast(RoomEdited(room=info) if known else RoomAdded(room=info))
+        elif message.listed:
+            room_list.broadcast(RoomRemoved(room=found.name))
 
-    async def _deleted(self, notice: RoomChanged, live: Room | None) -> None:
-        if live is not None:
-            await self._remove(live, "The room was closed.")
-        self._management.forget(notice.room)
-        for history in self._parts.histories.values():
-            await history.forget(notice.room)
+    async def _forget_room(self, message: RoomChanged, room: Room | None) -> None:
+        if room is not None:
+            await self._remove_room(room, "The room was closed.")
+        self._lifecycle.forget(message.room)
+        for history in self._context.histories.values():
+            await history.forget(message.room)
 
-    async def _remove(self, room: Room, message: str, *, renamed: str | UnsetType = UNSET) -> None:
-        """The room is no more under this name: everybody in it here is put out, and whoever is on
-        the way in finds it gone."""
-        self._parts.directory.remove_room(room)
-        await self._departing.dissolve(room, message, renamed=renamed)
+    async def _remove_room(self, room: Room, message: str, *, renamed: str | UnsetType = UNSET) -> None:
+        """Remove all members of this process: the room does not exist any more under this name."""
+        self._context.registry.remove_room(room)
+        await self._leave.dissolve(room, message, renamed=renamed)
 
-    async def _put_out(self, connection: Connection, room: Room, sentence: str) -> None:
-        place, user = membership_in(connection, room), connection.user
-        if place is not None and user is not None:
-            await self._departing.put_out(
-                connection, place, user, "kicked", removed="banned", message=sentence
-            )
-
-    def _user_disconnected(self, notice: UserDisconnected) -> None:
-        for live in self._parts.directory.applications():
-            if notice.application in (None, live.record.name):
-                for connection in self._parts.hub.members(live.group):
-                    if any(user.id == notice.user for user in connection.people):
-                        connection.close(CloseCode(notice.code), notice.message)
+    def _disconnect_user(self, message: UserDisconnected) -> None:
+        for application in self._context.registry.applications():
+            if message.application in (None, application.config.name):
+                for connection in list(application.members.members):
+                    if any(user.id == message.user for user in connection.identities):
+                        connection.close(CloseCode(message.code), message.message)
 
 
-def _enters_as(connection: Connection) -> User | None:
-    """The one whose right to enter counts: the signed-in user, if there is one."""
+def _entering_user(connection: Connection) -> User | None:
+    """The user that needs permission to enter: the signed-in one, if there is one."""
     return connection.account or connection.user
 
 
 def _close_if_refused(
-    record: ApplicationConfig, connection: Connection, user: User, groups: frozenset[int]
+    application: ApplicationConfig, connection: Connection, user: User, groups: frozenset[int]
 ) -> None:
     try:
-        permissions.check_entry(record, user, groups)
+        permissions.check_entry(application, user, groups)
     except RoomsError as error:
         connection.close(CloseCode.PERMISSIONS_CHANGED, error.message)
 
 
 def _groups_of(users: set[str], group: int | None) -> dict[str, frozenset[int]]:
-    """Of those users who are in the group: that group. To be called in a thread."""
+    """Return, of those users that are in the group, that group. Called in a thread."""
     model = get_user_model()
-    # A site's own user model need not know groups.
+    # A site's own user model need not have groups.
     if group is None or not hasattr(model, "groups"):
         return {}
     members = model._default_manager.filter(pk__in=users, groups=group)

@@ -1,287 +1,332 @@
-"""Coming into rooms and leaving them: join, subscribe, leave, unsubscribe.
+"""Join and subscribe commands.
 
-A join: policy and handlers → the bus (first local member) → the connection's pushes are held back →
-the hub → history, state and members → the reply → what was held. Live messages queue behind the
-reply: nothing overtakes it, nothing is missed, and numbers remove doubles.
+A join: permission, extensions, presence, the channel layer; then the connection is added to the room,
+whose pushes are corked; then the reply with the snapshot and the members; then the corked pushes.
+Live messages queue behind the reply: none overtakes it, none is lost, and sequence numbers remove
+duplicates.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
-from rooms.hub.connection import Connection
-from rooms.hub.connection import Membership as Place
-from rooms.node import join_hooks, permissions, snapshot
-from rooms.node.context import NodeContext, membership_in, user_of
+from rooms.extensions import JoinEvent
+from rooms.histories import Snapshot
+from rooms.hub.application import Runner
+from rooms.hub.connection import Connection, Membership
+from rooms.hub.room import Room
+from rooms.node import permissions
+from rooms.node.context import NodeContext, membership_in, require_user
 from rooms.node.leave import LeaveHandler
-from rooms.node.registry import Room
+from rooms.node.presence_events import PresenceEvents
 from rooms.node.room_lifecycle import RoomLifecycle
+from rooms.node.snapshot import join_snapshot, last_seq, live_position
 from rooms.presence.base import GroupClosed, GroupFull
-from rooms.protocol.commands import Join, Leave, Subscribe, Unsubscribe
-from rooms.protocol.compat_commands import Enter, LeaveAll, Listen
-from rooms.protocol.errors import AlreadyMember, NotMember, RoomClosed, RoomsError, TooManyRooms, Unavailable
+from rooms.protocol.commands import Join, Subscribe
+from rooms.protocol.compat_commands import Enter, Listen
+from rooms.protocol.errors import AlreadyMember, RoomClosed, RoomFull, TooManyRooms, Unavailable
 from rooms.protocol.events import Rejoined, Reply
 from rooms.protocol.results import JoinData
-from rooms.protocol.types import Position, User
+from rooms.protocol.types import User
 
-# So long one waits for those who came before, who are held up by extensions or by a backend.
-ADMISSION_SECONDS = 30
-# A room that is just being removed is looked for again after so many seconds each time.
-PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2)
+# A join waits for earlier ones, which extensions or a backend may delay, at most this many seconds.
+ADMISSION_TIMEOUT = 30
+# A room that is being removed is looked up again after these pauses.
+RETRY_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2)
 
 
-class Membership:
-    def __init__(self, parts: NodeContext, management: RoomLifecycle, departing: LeaveHandler) -> None:
-        self._parts = parts
-        self._management = management
-        self._departing = departing
-        self._comings = departing.comings
+class JoinHandler:
+    def __init__(
+        self, context: NodeContext, lifecycle: RoomLifecycle, leave: LeaveHandler, events: PresenceEvents
+    ) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._leave = leave
+        self._events = events
 
-    async def join(self, connection: Connection, request: Join) -> None:
-        await self._enter(connection, request, listens_only=False)
+    async def join(self, connection: Connection, command: Join) -> None:
+        await self._join(connection, command, subscriber=False)
 
-    async def subscribe(self, connection: Connection, request: Subscribe) -> None:
-        await self._enter(connection, request, listens_only=True)
+    async def subscribe(self, connection: Connection, command: Subscribe) -> None:
+        await self._join(connection, command, subscriber=True)
 
-    async def leave(self, connection: Connection, request: Leave) -> None:
-        await self._leave(connection, request, listens_only=False)
-
-    async def unsubscribe(self, connection: Connection, request: Unsubscribe) -> None:
-        await self._leave(connection, request, listens_only=True)
-
-    async def leave_every(self, connection: Connection, request: LeaveAll) -> None:
-        """Out of every room, as somebody who leaves each."""
-        user = user_of(connection)
-        refusal: RoomsError | None = None
-        for place in list(connection.memberships.values()):
-            if not place.listens_only:
-                try:
-                    await join_hooks.to_leave(self._parts, connection, place, user)
-                except RoomsError as error:
-                    refusal = error
-                    continue
-            # One by one, so that whatever ends this leaves the others to the end of the connection.
-            self._departing.discard(connection, place)
-            if not place.listens_only:
-                await self._parts.run_to_completion(
-                    partial(self._departing.depart, connection, place, user, "left")
-                )
-        if refusal is not None:
-            raise refusal
-        connection.send(Reply(id=request.id, data={}))
-
-    async def log_out(self, connection: Connection) -> None:
-        """Out of every room, as somebody who logs out."""
-        user = user_of(connection)
-        for place in list(connection.memberships.values()):
-            await self._departing.put_out(connection, place, user, "left", removed="logged_out")
-
-    # Coming in ---------------------------------------------------------------------------------------
-
-    async def _enter(self, connection: Connection, request: Join | Subscribe, *, listens_only: bool) -> None:
-        user = user_of(connection)
-        most = self._parts.settings.max_rooms_per_connection
-        if request.room not in connection.memberships and len(connection.memberships) >= most:
-            raise TooManyRooms(f"A connection is in at most {most} rooms.")
-        connection.hold()
+    async def _join(self, connection: Connection, command: Join | Subscribe, *, subscriber: bool) -> None:
+        user = require_user(connection)
+        limit = self._context.settings.max_rooms_per_connection
+        if command.room not in connection.memberships and len(connection.memberships) >= limit:
+            raise TooManyRooms(f"A connection can join at most {limit} rooms.")
+        connection.cork()
         try:
-            room, place, before = await self._admit(connection, request, user, listens_only=listens_only)
-            if place is before and isinstance(request, Enter | Listen) and request.again == "refuse":
-                raise AlreadyMember(f"You are in {room.name} already.")
+            membership, before = await self._admit(connection, command, user, subscriber=subscriber)
+            repeated = membership is before
+            if repeated and isinstance(command, Enter | Listen) and command.again == "refuse":
+                raise AlreadyMember(f"You are a member of {command.room} already.")
             try:
-                await self._answer(connection, request, room, place, user)
-                if place is before and isinstance(request, Enter) and request.again == "announce":
-                    self._comings.tell(room, Rejoined(room=room.name, user=user), exclude=connection)
+                await self._reply(connection, command, membership, user)
+                if repeated and isinstance(command, Enter) and command.again == "announce":
+                    event = Rejoined(room=membership.room.name, user=user)
+                    self._events.announce(membership.room, event, exclude=connection)
             except BaseException:
-                if place is not before:
-                    self._restore(connection, room, place, before, user)
+                if not repeated:
+                    self._undo(connection, membership, before, user)
                 raise
         finally:
-            connection.release()
+            connection.uncork()
+
+    # Admission ---------------------------------------------------------------------------------------
 
     async def _admit(
-        self, connection: Connection, request: Join | Subscribe, user: User, *, listens_only: bool
-    ) -> tuple[Room, Place, Place | None]:
-        """Let the connection in. The room, its place there, and the place it had before: the same
-        one where it was in already."""
-        for pause in PAUSES:
-            room = await self._management.room_to_enter(connection, request, user)
+        self, connection: Connection, command: Join | Subscribe, user: User, *, subscriber: bool
+    ) -> tuple[Membership[Room], Membership[Room] | None]:
+        """Make the connection a member. Returns its membership and the one it had before.
+
+        They are the same one where it was a member already.
+        """
+        for pause in RETRY_PAUSES:
+            room = await self._lifecycle.room_to_join(connection, command, user)
             before = membership_in(connection, room)
-            if before is not None and (listens_only or not before.listens_only):
-                return room, before, before
-            password = room.record.password
-            await self._check_password(connection, request, room, user)
-            # One's turn first: it may be held by a process that died, and others need not wait for that.
-            async with join_hooks.turn(self._parts, room, user, listens=listens_only), _Admission(room):
-                # The last one went out, or the password changed, while we were on our way in.
-                if room.gone or room.record.password != password:
+            if before is not None and (subscriber or not before.subscriber):
+                return before, before
+            password = room.config.password
+            await self._check_permission(connection, command, room, user)
+            async with _admission(room):
+                # The last member left, or the password changed, while the join waited.
+                if room.removed or room.config.password != password:
                     continue
-                place = Place(room=room.name, group=room.group, listens_only=listens_only)
                 before = membership_in(connection, room)
-                # Noted first: however this ends, the end of the connection finds it and cleans up.
-                connection.memberships[room.name] = place
+                membership = Membership(room=room, subscriber=subscriber)
+                # First, so that the end of the connection cleans it up however the rest ends.
+                connection.memberships[room.name] = membership
                 try:
-                    newest = await self._come_in(connection, room, place, user)
+                    await self._enter(connection, membership, user)
                 except GroupClosed:
-                    # It is being removed, here or by another process: soon there is a new one to find.
-                    self._parts.directory.remove_room(room)
-                    self._restore(connection, room, place, None, user)
-                    await self._departing.dissolve(room, "The room was closed.")
+                    # The room is being removed, here or by another process: soon a new one can be found.
+                    self._context.registry.remove_room(room)
+                    self._undo(connection, membership, None, user)
+                    await self._leave.dissolve(room, "The room was closed.")
                     await asyncio.sleep(pause)
                     continue
                 except BaseException:
-                    self._restore(connection, room, place, before, user)
+                    self._undo(connection, membership, before, user)
                     raise
-                self._parts.hub.group_add(room.group, connection)
-                if newest is not None:
-                    self._parts.hub.start(room.group, newest)
-                if not listens_only:
-                    place.inside = True
-                    self._comings.settled(room, user, connection)
-            return room, place, before
-        raise Unavailable(f"Room {request.room} is being removed; try again in a moment.")
+            return membership, before
+        raise Unavailable(f"Room {command.room} is being removed; try again in a moment.")
 
-    async def _check_password(
-        self, connection: Connection, request: Join | Subscribe, room: Room, user: User
+    async def _check_permission(
+        self, connection: Connection, command: Join | Subscribe, room: Room, user: User
     ) -> None:
-        permissions.check_join(room.record, connection.people, moderator=connection.moderator)
-        if permissions.needs_password(room.record, user, moderator=connection.moderator):
-            # Slow on purpose, and so neither under a lock nor in the threads that everybody needs.
-            await self._parts.passwords.run(permissions.check_room_password, room.record, request.password)
+        config, moderator = room.config, connection.moderator
+        permissions.check_join(config, connection.identities, moderator=moderator)
+        if permissions.needs_password(config, user, moderator=moderator):
+            # Slow on purpose: neither under a lock nor in the threads that other commands need.
+            await self._context.password_pool.run(permissions.check_room_password, config, command.password)
 
-    async def _come_in(self, connection: Connection, room: Room, place: Place, user: User) -> Position | None:
-        """Handlers, presence, bus. The position from which on the hub tells the room's events, if that is
-        to be settled now."""
-        while True:
-            announced = await join_hooks.to_enter(
-                self._parts, self._departing, connection, room, user, listens=place.listens_only
-            )
-            if place.listens_only:
-                break
-            place.announced = announced
-            if await self._take_place(connection, room, place, user):
-                break
-        await self._parts.bus.subscribe(room.group)
-        newest = await snapshot.newest(self._parts, room, connection.protocol)
-        # Again, because the last one who was in may have gone while we waited.
-        await self._parts.bus.subscribe(room.group)
-        # Again, because a ban may have come while we waited.
-        permissions.check_join(room.record, connection.people, moderator=connection.moderator)
-        if room.gone:
-            raise GroupClosed
-        if membership_in(connection, room) is not place:
-            raise RoomClosed(f"You are not in {room.name} any more.")
-        return newest
+    async def _enter(self, connection: Connection, membership: Membership[Room], user: User) -> None:
+        """Add the connection to presence, the channel layer and the room, in this order."""
+        context, room = self._context, membership.room
+        room.joining += 1
+        try:
+            if membership.subscriber:
+                await self._ask_extensions(connection, membership, user)
+            elif not await self._add_to_presence(connection, membership, user, present=None):
+                # The user's last connection left after presence was asked: the extensions are asked now.
+                await self._add_to_presence(connection, membership, user, present=False)
+            await context.broker.subscribe(room.key)
+            position = await live_position(context, room, connection.protocol)
+            # Again: a ban may have been made meanwhile.
+            permissions.check_join(room.config, connection.identities, moderator=connection.moderator)
+            if room.removed:
+                raise GroupClosed
+            if membership_in(connection, room) is not membership:
+                raise RoomClosed(f"You were removed from {room.name}.")
+            room.add(connection)
+        finally:
+            room.joining -= 1
+            self._leave.unsubscribe_if_unused(room)
+        if position is not None:
+            room.start(position)
+        if not membership.subscriber:
+            membership.active = True
+            self._events.member_active(room, user, connection)
 
-    async def _take_place(self, connection: Connection, room: Room, place: Place, user: User) -> bool:
-        """Whether that is right: who was not asked about, being in already, has not come as the first."""
-        presence = self._parts.presence
-        async with self._parts.places.of((room.group, user.id)):
+    async def _add_to_presence(
+        self, connection: Connection, membership: Membership[Room], user: User, *, present: bool | None
+    ) -> bool:
+        """Add the user, after the extensions accepted one that is not ``present`` (None: look up).
+
+        Returns False, and undoes it, where the user turns out to be new and was not asked about.
+        """
+        room, presence = membership.room, self._context.presence
+        asked = await self._ask_extensions(connection, membership, user, present=present)
+        async with room.user_locks.of(user.id):
             try:
-                first = await presence.add(room.group, connection.id, user, limit=room.record.max_members)
+                first = await presence.add(room.key, connection.id, user, limit=room.config.max_members)
             except BaseException as error:
-                if place.announced:
-                    place.announced = False
-                    self._departing.tell_extensions(room, user, "left", connection.claims)
+                if membership.announced:
+                    membership.announced = False
+                    self._leave.notify_extensions(room, user, "left", connection.claims)
                 if isinstance(error, GroupFull):
-                    raise join_hooks.full(room) from None
+                    raise _full(room) from None
                 raise
             if first:
-                self._comings.came(room, user)
-            if first and not place.announced and join_hooks.asked(room):
-                # They went out since they were looked for.
-                await presence.remove(room.group, connection.id, user)
+                self._events.user_added(room, user)
+            if first and asked and not membership.announced:
+                await presence.remove(room.key, connection.id, user)
                 return False
         return True
 
-    async def _answer(
-        self, connection: Connection, request: Join | Subscribe, room: Room, place: Place, user: User
+    # Extensions --------------------------------------------------------------------------------------
+
+    async def _ask_extensions(
+        self,
+        connection: Connection,
+        membership: Membership[Room],
+        user: User,
+        *,
+        present: bool | None = None,
+    ) -> bool:
+        """Call ``on_join`` for a user that is not in the room yet. Returns whether any extension has it.
+
+        Raises what ``on_join`` raises, RoomFull where it would be called in vain, Unavailable where an
+        extension has not started.
+        """
+        room, subscriber = membership.room, membership.subscriber
+        for runner in room.runners:
+            runner.ensure_ready()
+        runners = [runner for runner in room.runners if runner.handles("on_join")]
+        if not runners:
+            return False
+        if present is None:
+            # A leave under way is completed first, also for the extensions.
+            async with room.user_locks.of(user.id):
+                found = (await self._context.presence.find(room.key, [user.name])).get(user.name)
+            present = found is not None and found.id == user.id
+        if present:
+            return True
+        limit = None if subscriber else room.config.max_members
+        if limit is not None and (await self._context.presence.counts([room.key]))[0] >= limit:
+            raise _full(room)
+        await self._call_on_join(connection, membership, user, runners)
+        membership.announced = not subscriber
+        return True
+
+    async def _call_on_join(
+        self, connection: Connection, membership: Membership[Room], user: User, runners: list[Runner]
     ) -> None:
-        parts, record = self._parts, room.record
-        past = await snapshot.join_snapshot(parts, room, connection.protocol, request)
-        most = None if connection.protocol.full_member_list else parts.settings.join_members_limit
-        page = await parts.presence.members(room.group, limit=most)
-        if membership_in(connection, room) is not place:
+        room = membership.room
+        event = JoinEvent(
+            room.context, user, connection.id, claims=connection.claims, subscriber=membership.subscriber
+        )
+        accepted: list[Runner] = []
+        try:
+            for runner in runners:
+                runner.ensure_ready()
+                await runner.call("on_join", event, executor=room.runner.executor)
+                accepted.append(runner)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # The handler still runs, and may accept the user.
+                accepted.append(runner)
+            if not membership.subscriber:
+                # Extensions that accepted the user learn that the join failed.
+                self._leave.notify_extensions(room, user, "left", connection.claims, runners=accepted)
+            raise
+
+    # Reply -------------------------------------------------------------------------------------------
+
+    async def _reply(
+        self,
+        connection: Connection,
+        command: Join | Subscribe,
+        membership: Membership[Room],
+        user: User,
+    ) -> None:
+        """Send the snapshot and the members, then the corked pushes that these do not cover."""
+        context, room = self._context, membership.room
+        snapshot = await join_snapshot(context, room, connection.protocol, command)
+        limit = None if connection.protocol.full_member_list else context.settings.join_members_limit
+        page = await context.presence.members(room.key, limit=limit)
+        if membership_in(connection, room) is not membership:
             raise RoomClosed(f"Room {room.name} was closed.")
         members = page.users
-        if not place.listens_only and user not in members:
-            # A list cut short still shows the joiner.
+        if not membership.subscriber and user not in members:
+            # A list that is cut short still contains the joining user.
             members = [*members[:-1], user]
-        data = JoinData(
+        data = self._join_data(connection, membership, user, members, page.count, snapshot)
+        connection.send(Reply(id=command.id, data=data))
+        room.mark_members_sent(
+            connection, {each.id for each in members}, page.count, complete=not page.more
+        )
+        if snapshot is None:
+            # It receives every message since it was added to the room.
+            connection.uncork()
+        else:
+            room.mark_synced(connection, last_seq(snapshot))
+
+    def _join_data(
+        self,
+        connection: Connection,
+        membership: Membership[Room],
+        user: User,
+        members: list[User],
+        count: int,
+        snapshot: Snapshot | None,
+    ) -> JoinData:
+        return JoinData(
             room=permissions.details(
-                record, user, moderator=connection.moderator, listens_only=place.listens_only
+                membership.room.config,
+                user,
+                moderator=connection.moderator,
+                subscriber=membership.subscriber,
             ),
             members=members,
-            count=page.count,
-            state=past.state if past else [],
-            messages=past.messages if past else [],
-            recovered=past is not None and past.recovered,
-            position=past.position if past else None,
+            count=count,
+            state=snapshot.state if snapshot else [],
+            messages=snapshot.messages if snapshot else [],
+            recovered=snapshot is not None and snapshot.recovered,
+            position=snapshot.position if snapshot else None,
         )
-        connection.send(Reply(id=request.id, data=data))
-        present = {each.id for each in members}
-        parts.hub.listed(room.group, connection, present, page.count, complete=not page.more)
-        if past is None:
-            # It hears all that was said since it is in the group.
-            connection.release()
-        else:
-            parts.hub.settle(room.group, connection, snapshot.number_of(past))
 
-    def _restore(
-        self, connection: Connection, room: Room, place: Place, before: Place | None, user: User
+    def _undo(
+        self,
+        connection: Connection,
+        membership: Membership[Room],
+        before: Membership[Room] | None,
+        user: User,
     ) -> None:
-        """A join did not succeed: the connection is where it was before."""
-        if connection.memberships.get(place.room) is place:
+        """Restore the connection's state before a join that failed."""
+        room = membership.room
+        if connection.memberships.get(room.name) is membership:
             if before is not None:
-                # A listener who may not become a member goes on listening.
-                connection.memberships[place.room] = before
+                # A subscriber who could not become a member stays a subscriber.
+                connection.memberships[room.name] = before
             else:
-                self._departing.discard(connection, place)
-                # Of the room it has heard nothing yet: numbers would begin somewhere.
-                connection.drop_held(place.group)
-        if not place.listens_only:
-            undo = partial(self._departing.undo, connection, room, place, user)
-            self._parts.tasks.spawn(self._parts.departures.attempt(undo))
-
-    # Going out ---------------------------------------------------------------------------------------
-
-    async def _leave(
-        self, connection: Connection, request: Leave | Unsubscribe, *, listens_only: bool
-    ) -> None:
-        user = user_of(connection)
-        place = connection.memberships.get(request.room)
-        if place is None or place.listens_only is not listens_only:
-            await self._parts.check_room_exists(connection, request.room)
-            raise NotMember(f"You are not in {request.room}.")
-        if not listens_only:
-            await join_hooks.to_leave(self._parts, connection, place, user)
-        self._departing.discard(connection, place)
-        connection.hold()
-        try:
-            # The answer means that the place is free, in every process.
-            if not listens_only:
-                await self._parts.run_to_completion(
-                    partial(self._departing.depart, connection, place, user, "left")
-                )
-            connection.send(Reply(id=request.id, data={}))
-        finally:
-            connection.release()
+                self._leave.discard(connection, membership)
+                # The client has no position in the room.
+                connection.drop_corked(room.key)
+        if not membership.subscriber:
+            self._context.spawn_with_retry(
+                partial(self._leave.undo_join, connection, membership, user)
+            )
 
 
-class _Admission:
-    """Nobody else comes in meanwhile. Raises Unavailable."""
+@asynccontextmanager
+async def _admission(room: Room) -> AsyncIterator[None]:
+    """Hold the room's lock. Raises Unavailable."""
+    try:
+        async with asyncio.timeout(ADMISSION_TIMEOUT):
+            await room.lock.acquire()
+    except TimeoutError:
+        raise Unavailable(f"Too many joins wait for room {room.name}; try again in a moment.") from None
+    try:
+        yield
+    finally:
+        room.lock.release()
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
 
-    async def __aenter__(self) -> None:
-        try:
-            async with asyncio.timeout(ADMISSION_SECONDS):
-                await self._room.admission.acquire()
-        except TimeoutError:
-            sentence = f"Room {self._room.name} lets nobody in just now; try again in a moment."
-            raise Unavailable(sentence) from None
-
-    async def __aexit__(self, *_: object) -> None:
-        self._room.admission.release()
+def _full(room: Room) -> RoomFull:
+    limit = room.config.max_members
+    return RoomFull(f"Room {room.name} is full ({limit} of {limit}).", retry=True)

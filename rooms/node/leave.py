@@ -1,6 +1,6 @@
-"""Being out of a room, for whatever reason: left, put out, closed, or the socket is gone.
+"""Handles every way a connection leaves a room: leave, kick, room deletion, disconnect.
 
-What can be done at once is done at once; what a backend has to answer to is tried until it does.
+What needs no backend is done at once; what does is retried until the backend answers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from msgspec import UNSET, UnsetType
 
 from rooms.extensions import LeaveEvent
 from rooms.extensions.contexts import NO_CLAIMS
-from rooms.extensions.runner import ExtensionRunner
-from rooms.hub.connection import Connection
-from rooms.hub.connection import Membership as Place
+from rooms.hub.application import Runner
+from rooms.hub.connection import Connection, Membership
+from rooms.hub.room import Room
 from rooms.node import config
-from rooms.node.context import NodeContext
+from rooms.node.context import NodeContext, require_user
 from rooms.node.presence_events import PresenceEvents
-from rooms.node.registry import Room
 from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.presence.base import Arrival, Departure, GroupClosed
-from rooms.protocol.errors import CloseCode, RoomsError
-from rooms.protocol.events import Removed
+from rooms.protocol.commands import Leave, Unsubscribe
+from rooms.protocol.compat_commands import LeaveAll
+from rooms.protocol.errors import CloseCode, NotMember, RoomsError
+from rooms.protocol.events import Removed, Reply
 from rooms.protocol.native import Native
 from rooms.protocol.types import LeftReason, RemovedReason, User
 
@@ -33,251 +34,365 @@ logger = logging.getLogger("rooms.node")
 
 
 class PendingLeave(NamedTuple):
-    """Somebody's connection that was in a room, and still counts there."""
+    """A connection that has left, and that presence still counts."""
 
     connection: Connection
-    place: Place
+    membership: Membership[Room]
     user: User
 
 
 class LeaveHandler:
-    def __init__(self, parts: NodeContext, management: RoomLifecycle) -> None:
-        self._parts = parts
-        self._management = management
-        self.comings = PresenceEvents(parts)
-        # Of each group the connections of this process that fade, by their ids.
-        self._fading: dict[str, dict[str, PendingLeave]] = {}
+    def __init__(self, context: NodeContext, lifecycle: RoomLifecycle, events: PresenceEvents) -> None:
+        self._context = context
+        self._lifecycle = lifecycle
+        self._events = events
+        # The connections of this process whose grace period runs, by the room's key and their id.
+        self._in_grace: dict[str, dict[str, PendingLeave]] = {}
 
-    async def put_out(
+    # Commands ----------------------------------------------------------------------------------------
+
+    async def leave(self, connection: Connection, command: Leave) -> None:
+        await self._leave(connection, command, subscriber=False)
+
+    async def unsubscribe(self, connection: Connection, command: Unsubscribe) -> None:
+        await self._leave(connection, command, subscriber=True)
+
+    async def leave_all(self, connection: Connection, command: LeaveAll) -> None:
+        """Leave every room. Rooms whose extension refuses are kept, and the refusal is raised."""
+        user = require_user(connection)
+        refusal: RoomsError | None = None
+        for membership in list(connection.memberships.values()):
+            try:
+                await self._ask_extensions(connection, membership, user)
+            except RoomsError as error:
+                refusal = error
+                continue
+            # One by one: if this is interrupted, the end of the connection cleans the others up.
+            self.discard(connection, membership)
+            if not membership.subscriber:
+                await self._context.run_to_completion(
+                    partial(self.depart, connection, membership, user, "left")
+                )
+        if refusal is not None:
+            raise refusal
+        connection.send(Reply(id=command.id, data={}))
+
+    async def log_out(self, connection: Connection) -> None:
+        """Leave every room because the user logs out."""
+        user = require_user(connection)
+        for membership in list(connection.memberships.values()):
+            await self.remove(connection, membership, user, "left", removed="logged_out")
+
+    async def _leave(
+        self, connection: Connection, command: Leave | Unsubscribe, *, subscriber: bool
+    ) -> None:
+        user = require_user(connection)
+        membership: Membership[Room] | None = connection.memberships.get(command.room)
+        if membership is None or membership.subscriber is not subscriber:
+            await self._context.check_room_exists(connection, command.room)
+            raise NotMember(f"You are not a member of {command.room}.")
+        await self._ask_extensions(connection, membership, user)
+        self.discard(connection, membership)
+        connection.cork()
+        try:
+            # The reply means that presence has changed in every process.
+            if not subscriber:
+                await self._context.run_to_completion(
+                    partial(self.depart, connection, membership, user, "left")
+                )
+            connection.send(Reply(id=command.id, data={}))
+        finally:
+            connection.uncork()
+
+    async def _ask_extensions(
+        self, connection: Connection, membership: Membership[Room], user: User
+    ) -> None:
+        """Call ``on_before_leave``, which may refuse that a member leaves. Raises what it raises."""
+        room = membership.room
+        if membership.subscriber or room.removed:
+            return
+        event = LeaveEvent(room.context, user, "left", claims=connection.claims)
+        for runner in room.runners:
+            if runner.handles("on_before_leave"):
+                connection.cork()
+                try:
+                    await runner.call("on_before_leave", event, executor=room.runner.executor)
+                finally:
+                    connection.uncork()
+        if connection.memberships.get(room.name) is not membership:
+            raise NotMember(f"You were removed from {room.name}.")
+
+    # Removal -----------------------------------------------------------------------------------------
+
+    async def remove(
         self,
         connection: Connection,
-        place: Place,
+        membership: Membership[Room],
         user: User,
         reason: LeftReason,
         *,
         removed: RemovedReason,
         message: str = "",
     ) -> None:
-        """Take a connection out of a room and tell it why."""
-        self.discard(connection, place)
-        _tell_removed(connection, Removed(room=place.room, reason=removed, message=message or UNSET))
-        if not place.listens_only:
-            await self._parts.run_to_completion(partial(self.depart, connection, place, user, reason))
+        """Take a connection out of a room and send it the reason."""
+        self.discard(connection, membership)
+        _send_removed(
+            connection, Removed(room=membership.room.name, reason=removed, message=message or UNSET)
+        )
+        if not membership.subscriber:
+            await self._context.run_to_completion(partial(self.depart, connection, membership, user, reason))
 
     async def dissolve(self, room: Room, message: str, *, renamed: str | UnsetType = UNSET) -> None:
-        """The room is no more under this name: everybody in it here is told so and is out."""
-        places = [
-            (connection, place)
-            for connection in self._parts.hub.members(room.group)
-            if (place := connection.memberships.get(room.name)) and place.group == room.group
+        """Take all connections of this process out of a room that is gone, or has another name."""
+        memberships = [
+            (connection, membership)
+            for connection in room.members
+            if (membership := connection.memberships.get(room.name)) and membership.room.key == room.key
         ]
-        for connection, place in places:
-            self.discard(connection, place)
-        # One who is still on the way in finds the room gone, and is taken out by that.
+        for connection, membership in memberships:
+            self.discard(connection, membership)
+        # A join under way finds the room removed and undoes itself.
         leaving = [
-            PendingLeave(each, place, each.user) for each, place in places if each.user and place.inside
+            PendingLeave(each, membership, each.user)
+            for each, membership in memberships
+            if each.user and membership.active
         ]
         if renamed is UNSET:
-            leaving += self._fading.pop(room.group, {}).values()
+            leaving += self._in_grace.pop(room.key, {}).values()
         else:
-            # Before they hear the new name, under which they may come back to the same group.
-            await self._parts.run_to_completion(partial(self._take_out, room, leaving))
-        for connection, _ in places:
-            _tell_removed(
+            # Before the clients learn the new name, under which they may join the same group again.
+            await self._context.run_to_completion(partial(self._remove_all, room, leaving))
+        for connection, _ in memberships:
+            _send_removed(
                 connection, Removed(room=room.name, reason="closed", message=message, renamed=renamed)
             )
         if renamed is UNSET:
-            await self._parts.run_to_completion(partial(self._take_out, room, leaving))
+            await self._context.run_to_completion(partial(self._remove_all, room, leaving))
 
-    async def _take_out(self, room: Room, leaving: Sequence[PendingLeave]) -> None:
-        """Out of a room that is no more. Of a user with connections in several processes the last one tells
-        the extensions."""
+    async def _remove_all(self, room: Room, leaving: Sequence[PendingLeave]) -> None:
+        """Take users out of the presence of a room that is gone.
+
+        Of a user with connections in several processes the last process notifies the extensions.
+        """
         connections = {
-            each.connection.id: each.user for each in leaving if not _came_back(each.connection, each.place)
+            each.connection.id: each.user
+            for each in leaving
+            if not _has_returned(each.connection, each.membership)
         }
         claims = {each.user.id: each.connection.claims for each in leaving}
-        for user in await self._parts.presence.remove_all(room.group, connections):
-            self.tell_extensions(room, user, "closed", claims[user.id])
+        for user in await self._context.presence.remove_all(room.key, connections):
+            self.notify_extensions(room, user, "closed", claims[user.id])
 
     def disconnected(self, connection: Connection) -> None:
-        """The socket is gone. What can be done at once is done at once; presence fades."""
+        """The socket is gone: the user's grace periods start."""
         user, connection.user = connection.user, None
-        for place in list(connection.memberships.values()):
-            self.discard(connection, place)
-            if user is not None and not place.listens_only:
-                self._fade(connection, place, user)
+        for membership in list(connection.memberships.values()):
+            self.discard(connection, membership)
+            if user is not None and not membership.subscriber:
+                self._start_grace(connection, membership, user)
 
-    def discard(self, connection: Connection, place: Place) -> None:
-        connection.memberships.pop(place.room, None)
-        group = place.group
-        self._parts.hub.group_discard(group, connection)
-        if group not in self._parts.hub:
-            wanted = partial(self._parts.hub.__contains__, group)
-            self._parts.tasks.spawn(self._parts.bus.unsubscribe(group, wanted))
+    def discard(self, connection: Connection, membership: Membership[Room]) -> None:
+        """End a membership in this process, at once."""
+        room = membership.room
+        connection.memberships.pop(room.name, None)
+        room.discard(connection)
+        self.unsubscribe_if_unused(room)
 
-    def _fade(self, connection: Connection, place: Place, user: User) -> None:
-        """The connection counts as a member for the room's grace period."""
-        presence = self._parts.presence
-        room = self._parts.directory.known_room(connection.application, place.room)
-        seconds = room.record.leave_grace if room else self._parts.settings.leave_grace
-        if not (seconds and (connection.protocol.resumable or _is_waited_for(room, user))):
-            leaves = partial(self.depart, connection, place, user, "dropped")
-            self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
+    def unsubscribe_if_unused(self, room: Room) -> None:
+        """Unsubscribe from a room on the channel layer that has no members here."""
+        if not room.in_use:
+            broker, key = self._context.broker, room.key
+            self._context.tasks.spawn(broker.unsubscribe(key, partial(self._is_used, key)))
+
+    def _is_used(self, key: str) -> bool:
+        room = self._context.registry.room_by_key(key)
+        return room is not None and room.in_use
+
+    # Departure ---------------------------------------------------------------------------------------
+
+    async def depart(
+        self, connection: Connection, membership: Membership[Room], user: User, reason: LeftReason
+    ) -> None:
+        """Take a connection out of presence; with the user's last one the leave is announced."""
+        key = membership.room.key
+        if _has_returned(connection, membership):
+            self._end_grace(key, connection)
             return
-        self._wait(seconds, PendingLeave(connection, place, user))
-        start_grace = partial(presence.start_grace, place.group, connection.id, user)
-        self._parts.tasks.spawn(self._parts.departures.attempt(start_grace))
+        # Before the user is taken out: if the database is down, all of this is retried.
+        room = await self._current_room(membership.room)
+        async with (room or membership.room).user_locks.of(user.id):
+            removed = await self._remove_from_presence(connection, membership, user)
+            if removed and room is not None:
+                self.user_left(room, user, reason, claims=connection.claims)
+        self._end_grace(key, connection)
 
-    def _wait(self, seconds: float, leaving: PendingLeave) -> None:
-        connection, place, user = leaving
-        self._fading.setdefault(place.group, {})[connection.id] = leaving
-        self._parts.departures.add(seconds, partial(self.depart, connection, place, user, "dropped"))
+    async def _current_room(self, room: Room) -> Room | None:
+        """The loaded room with the same key: it may have been dropped and loaded again meanwhile."""
+        registry = self._context.registry
+        current = registry.room_by_key(room.key)
+        if current is None:
+            application = registry.cached_application(room.application.config.name)
+            found = await registry.find_room(application, room.name) if application else None
+            current = found if found is not None and found.key == room.key else None
+        return current
 
-    async def depart(self, connection: Connection, place: Place, user: User, reason: LeftReason) -> None:
-        """Take a connection out of a room's presence; with a user's last one the room hears of it."""
-        if _came_back(connection, place):
-            self._faded(place.group, connection)
-            return
-        directory = self._parts.directory
-        live = directory.known_application(connection.application)
-        # Before the user is taken out: if the database does not answer, all of this is tried again.
-        room = directory.room_by_group(place.group)
-        if room is None and live is not None:
-            room = await directory.find_room(live, place.room)
-        async with self._parts.places.of((place.group, user.id)):
-            out = await self._remove(connection, place, user)
-            if out and room is not None and room.group == place.group:
-                self.gone(room, user, reason, claims=connection.claims)
-        self._faded(place.group, connection)
-
-    async def _remove(self, connection: Connection, place: Place, user: User) -> bool:
-        """Whether the user is out of the room with this connection, which has not come in again."""
-        if _came_back(connection, place):
+    async def _remove_from_presence(
+        self, connection: Connection, membership: Membership[Room], user: User
+    ) -> bool:
+        """Whether the user has left the room with this connection, which has not joined again."""
+        if _has_returned(connection, membership):
             return False
-        return await self._parts.presence.remove(place.group, connection.id, user)
+        return await self._context.presence.remove(membership.room.key, connection.id, user)
 
-    def _faded(self, group: str, connection: Connection) -> None:
-        fading = self._fading.get(group, {})
-        fading.pop(connection.id, None)
-        if not fading:
-            self._fading.pop(group, None)
+    async def undo_join(self, connection: Connection, membership: Membership[Room], user: User) -> None:
+        """Take a user out of presence whose join failed; announce it if the join was announced."""
+        room = membership.room
+        async with room.user_locks.of(user.id):
+            if not await self._remove_from_presence(connection, membership, user):
+                self._events.join_failed(room, user)
+            elif not room.removed:
+                self.user_left(room, user, "left", claims=connection.claims)
+            elif membership.announced:
+                self.notify_extensions(room, user, "closed", connection.claims)
 
-    async def beat(self) -> None:
-        """Renew what this process says about presence, and see to those whom dead processes left behind, and
-        to those of whom what was told may not be so."""
-        for found in await self._parts.presence.heartbeat():
-            self._parts.tasks.spawn(self._parts.departures.in_turn(partial(self._tell_of, found)))
-        await self.comings.look()
-
-    async def node_died(self, node: str) -> None:
-        """What that process said holds for a grace period; whoever is not back by then is out."""
-        presence, seconds = self._parts.presence, self._parts.settings.leave_grace
-        await self._parts.departures.attempt(partial(presence.expire_node, node, seconds))
-
-    async def hand_over(self) -> None:
-        """This process ends: those who fade here are left to the others. Waits for what is under way."""
-        await self._bury_this()
-        # The server may not have patience for that; and a beat that is under way takes it back.
-        await self._parts.tasks.settle()
-        await self._bury_this()
-
-    async def _bury_this(self) -> None:
-        presence = self._parts.presence
-        try:
-            await presence.expire_node(presence.node, self._parts.settings.leave_grace)
-        except RoomsError as error:
-            logger.warning("Those who are here now are gone with this process's lease: %s", error.message)
-
-    async def _tell_of(self, found: Departure | Arrival) -> None:
-        parts, user = self._parts, found.user
-        room = parts.directory.room_by_group(found.group)
-        if room is None:
-            place = await parts.pool.run(config.place_of, found.group)
-            application = await parts.directory.application(place[0]) if place else None
-            room = await parts.directory.find_room(application, place[1]) if application and place else None
-        if room is None:
-            return
-        async with parts.places.of((room.group, user.id)):
-            # Since it was found, they may have come back, or gone: what is told last has to be so.
-            here = (await parts.presence.find(room.group, [user.name])).get(user.name)
-            inside = here is not None and here.id == user.id
-            if isinstance(found, Arrival) and inside:
-                self.comings.returned(room, user)
-            elif isinstance(found, Departure) and not inside and not await self._kept(room, user):
-                self.gone(room, user, "dropped")
-
-    async def _kept(self, room: Room, user: User) -> bool:
-        """Where the room's grace period is longer than the one after which the others were taken out, a user
-        counts for the rest of it, as with a connection of this process that fades."""
-        seconds = room.record.leave_grace - self._parts.settings.leave_grace
-        if seconds <= 0:
-            return False
-        connection = Connection(uuid.uuid4().hex, Native(), application=room.application.record.name)
-        place = Place(room=room.name, group=room.group, listens_only=False)
-        # First: however the rest ends, it is cleaned up.
-        self._wait(seconds, PendingLeave(connection, place, user))
-        presence = self._parts.presence
-        try:
-            await presence.add(room.group, connection.id, user)
-        except GroupClosed:
-            return False
-        start_grace = partial(presence.start_grace, room.group, connection.id, user)
-        self._parts.tasks.spawn(self._parts.departures.attempt(start_grace))
-        return True
-
-    async def undo(self, connection: Connection, room: Room, place: Place, user: User) -> None:
-        """A user who had been let in could not stay; the room hears of it if it heard of the coming."""
-        async with self._parts.places.of((place.group, user.id)):
-            if not await self._remove(connection, place, user):
-                self.comings.failed(room, user)
-            elif not room.gone:
-                self.gone(room, user, "left", claims=connection.claims)
-            elif place.announced:
-                self.tell_extensions(room, user, "closed", connection.claims)
-
-    def gone(
+    def user_left(
         self, room: Room, user: User, reason: LeftReason, *, claims: Mapping[str, str] = NO_CLAIMS
     ) -> None:
-        """A user is out of a room: tell its members and its extensions, remove it if it is empty."""
-        self.comings.left(room, user, reason)
-        self.tell_extensions(room, user, reason, claims)
-        if room.record.closes_with_owner and room.record.is_owner(user):
-            remove = partial(self._management.remove, room)
-            self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
-        elif not room.record.persistent:
-            remove = partial(self._management.remove_if_empty, room)
-            self._parts.tasks.spawn(self._parts.departures.in_turn(remove))
+        """Announce the leave, notify the extensions, and remove the room if it is empty."""
+        self._events.user_removed(room, user, reason)
+        self.notify_extensions(room, user, reason, claims)
+        if room.config.closes_with_owner and room.config.is_owner(user):
+            self._context.tasks.spawn(
+                self._context.delayed.run_in_slot(partial(self._lifecycle.remove, room))
+            )
+        elif not room.config.persistent:
+            self._context.tasks.spawn(
+                self._context.delayed.run_in_slot(partial(self._lifecycle.remove_if_empty, room))
+            )
 
-    def tell_extensions(
+    def notify_extensions(
         self,
         room: Room,
         user: User,
         reason: LeftReason,
         claims: Mapping[str, str],
-        levels: Sequence[ExtensionRunner] | None = None,
+        runners: Sequence[Runner] | None = None,
     ) -> None:
-        """Tell the room's extension and its application's, or those ``levels``, that a user is out."""
+        """Call ``on_leave`` of the room's and the application's extension, or of these ``runners``."""
         event = LeaveEvent(room.context, user, reason, claims=claims)
-        for hooks in room.levels if levels is None else levels:
-            if hooks.handles("on_leave"):
-                self._parts.tasks.spawn(hooks.notify("on_leave", event, executor=room.hooks.executor))
+        for runner in room.runners if runners is None else runners:
+            if runner.handles("on_leave"):
+                self._context.tasks.spawn(runner.notify("on_leave", event, executor=room.runner.executor))
+
+    # Grace periods -----------------------------------------------------------------------------------
+
+    def _start_grace(self, connection: Connection, membership: Membership[Room], user: User) -> None:
+        """Count the connection as a member for the room's grace period."""
+        room = membership.room
+        seconds = room.config.leave_grace
+        if not (seconds and (connection.protocol.resumable or _waits_for_owner(room, user))):
+            self._context.spawn_with_retry(partial(self.depart, connection, membership, user, "dropped"))
+            return
+        self._schedule_departure(seconds, PendingLeave(connection, membership, user))
+        self._context.spawn_with_retry(
+            partial(self._context.presence.start_grace, room.key, connection.id, user)
+        )
+
+    def _schedule_departure(self, seconds: float, leave: PendingLeave) -> None:
+        connection, membership, user = leave
+        self._in_grace.setdefault(membership.room.key, {})[connection.id] = leave
+        self._context.delayed.add(seconds, partial(self.depart, connection, membership, user, "dropped"))
+
+    def _end_grace(self, key: str, connection: Connection) -> None:
+        in_grace = self._in_grace.get(key, {})
+        in_grace.pop(connection.id, None)
+        if not in_grace:
+            self._in_grace.pop(key, None)
+
+    # Other processes ---------------------------------------------------------------------------------
+
+    async def heartbeat(self) -> None:
+        """Renew the lease of this process, and act on users that dead processes left behind."""
+        for found in await self._context.presence.heartbeat():
+            self._context.tasks.spawn(self._context.delayed.run_in_slot(partial(self._announce, found)))
+        await self._events.verify()
+
+    async def node_died(self, node_id: str) -> None:
+        """Give the users of a dead process a grace period, within which they may return."""
+        presence, seconds = self._context.presence, self._context.settings.leave_grace
+        await self._context.delayed.run_with_retry(partial(presence.expire_node, node_id, seconds))
+
+    async def hand_over(self) -> None:
+        """Leave the grace periods of this process to the others. Waits for background work."""
+        await self._expire_this_node()
+        # The server may kill the process during the wait; and a heartbeat under way renews the lease.
+        await self._context.tasks.drain()
+        await self._expire_this_node()
+
+    async def _expire_this_node(self) -> None:
+        presence = self._context.presence
+        try:
+            await presence.expire_node(presence.node, self._context.settings.leave_grace)
+        except RoomsError as error:
+            logger.warning("The users of this process leave when its lease ends: %s", error.message)
+
+    async def _announce(self, found: Departure | Arrival) -> None:
+        """Announce what the presence backend found out about a user."""
+        context, user = self._context, found.user
+        room = context.registry.room_by_key(found.group)
+        if room is None:
+            names = await context.pool.run(config.names_of_room, found.group)
+            application = await context.registry.application(names[0]) if names else None
+            room = await context.registry.find_room(application, names[1]) if application and names else None
+        if room is None:
+            return
+        async with room.user_locks.of(user.id):
+            # The user may have returned or left since: the last announcement has to be right.
+            here = (await context.presence.find(room.key, [user.name])).get(user.name)
+            present = here is not None and here.id == user.id
+            if isinstance(found, Arrival) and present:
+                self._events.user_returned(room, user)
+            elif isinstance(found, Departure) and not present and not await self._keep(room, user):
+                self.user_left(room, user, "dropped")
+
+    async def _keep(self, room: Room, user: User) -> bool:
+        """Keep a user for the rest of the room's grace period, where that is longer than the site's."""
+        seconds = room.config.leave_grace - self._context.settings.leave_grace
+        if seconds <= 0:
+            return False
+        connection = Connection(uuid.uuid4().hex, Native(), application=room.application.config.name)
+        membership = Membership(room=room, subscriber=False)
+        # First, so that it is cleaned up however the rest ends.
+        self._schedule_departure(seconds, PendingLeave(connection, membership, user))
+        presence = self._context.presence
+        try:
+            await presence.add(room.key, connection.id, user)
+        except GroupClosed:
+            return False
+        self._context.spawn_with_retry(partial(presence.start_grace, room.key, connection.id, user))
+        return True
 
 
-def _tell_removed(connection: Connection, event: Removed) -> None:
+def _send_removed(connection: Connection, event: Removed) -> None:
     connection.notify(event)
     if connection.protocol.disconnect_on_removal:
         connection.close(
             CloseCode.NORMAL,
-            event.message if event.message is not UNSET else "You are not in the room any more.",
+            event.message if event.message is not UNSET else "You were removed from the room.",
         )
 
 
-def _is_waited_for(room: Room | None, user: User) -> bool:
-    """A room that closes with its owner waits for them, whether or not they can come back."""
-    return room is not None and room.record.closes_with_owner and room.record.is_owner(user)
+def _waits_for_owner(room: Room, user: User) -> bool:
+    """Whether the room closes with this user, and so waits for the user in any case."""
+    return room.config.closes_with_owner and room.config.is_owner(user)
 
 
-def _came_back(connection: Connection, place: Place) -> bool:
-    """It came in again before its departure could be carried out."""
-    now = connection.memberships.get(place.room)
-    return now is not None and now is not place and now.group == place.group and not now.listens_only
+def _has_returned(connection: Connection, membership: Membership[Room]) -> bool:
+    """Whether the connection joined again before its departure was carried out."""
+    now = connection.memberships.get(membership.room.name)
+    return (
+        now is not None
+        and now is not membership
+        and now.room.key == membership.room.key
+        and not now.subscriber
+    )

@@ -1,110 +1,155 @@
-"""Telling a room who came and who went, as presence says it.
+"""Join and leave events: announced at once, and in large rooms as one diff per second.
 
-In this process one user's comings and goings have one order: what presence answers and what is told of it
-is one step (``Parts.places``). Two processes' words may still cross, so that what was told last is not so;
-therefore whoever was told to have left is looked for once more, a moment later.
+In this process the joins and leaves of one user have one order: a change of presence and its
+announcement are one step under the user's lock. Announcements of two processes may still cross, so
+that the last one is wrong; therefore a user whose leave was announced is looked up once more a
+moment later.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 
 from rooms.hub.connection import Connection
+from rooms.hub.room import Room
 from rooms.node.context import NodeContext
-from rooms.node.registry import Room
 from rooms.protocol.events import Joined, Left, Rejoined
 from rooms.protocol.types import LeftReason, User
 
-# Whatever another process had told before has come by then.
-CROSSING_SECONDS = 1.0
+logger = logging.getLogger("rooms.node")
+
+# An earlier announcement of another process has arrived by then.
+VERIFY_AFTER_SECONDS = 1.0
+DIFF_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Doubt:
-    """What was told last of a user may not be so: that they are ``inside``, or are not."""
+class _Unverified:
+    """The last announcement about a user: ``present``, or not."""
 
     room: Room
     user: User
-    inside: bool
+    present: bool
     since: float = field(default_factory=time.monotonic)
 
 
 class PresenceEvents:
-    """All but ``look`` are called by whoever holds the user's place, and wait for nothing."""
+    """The methods, except ``verify``, are called under the user's lock, and return at once."""
 
-    def __init__(self, parts: NodeContext) -> None:
-        self._parts = parts
-        # Groups and ids of users who came, of whom the others have yet to be told.
-        self._unheard: set[tuple[str, str]] = set()
-        # By the same.
-        self._doubts: dict[tuple[str, str], _Doubt] = {}
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        # By the room's key and the user's id.
+        self._unverified: dict[tuple[str, str], _Unverified] = {}
 
-    def came(self, room: Room, user: User) -> None:
-        """Presence has a user who was not in the room before. The others hear of them as soon as one of
-        their connections hears the room."""
-        self._unheard.add((room.group, user.id))
+    def user_added(self, room: Room, user: User) -> None:
+        """Presence has a new user, who is announced once a connection of the user receives the room."""
+        room.unannounced.add(user.id)
 
-    def settled(self, room: Room, user: User, connection: Connection) -> None:
-        """This connection of the user hears the room."""
-        if (room.group, user.id) in self._unheard:
-            self._tell_joined(room, user, exclude=connection)
+    def member_active(self, room: Room, user: User, connection: Connection) -> None:
+        """Announce a new user, one of whose connections receives the room now."""
+        if user.id in room.unannounced:
+            self._announce_joined(room, user, exclude=connection)
 
-    def failed(self, room: Room, user: User) -> None:
-        """A connection of the user could not stay, and was not their last one: another may be there, and
-        nobody have been told."""
-        who = (room.group, user.id)
-        if who in self._unheard:
-            self._unheard.discard(who)
-            self._doubts[who] = _Doubt(room, user, inside=False)
+    def join_failed(self, room: Room, user: User) -> None:
+        """Have an unannounced user looked up: another connection of the user may be a member."""
+        if user.id in room.unannounced:
+            room.unannounced.discard(user.id)
+            self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
 
-    def returned(self, room: Room, user: User) -> None:
-        """A user is there after all who was told to have left."""
-        self._tell_joined(room, user)
-        self._doubts[room.group, user.id] = _Doubt(room, user, inside=True)
+    def user_returned(self, room: Room, user: User) -> None:
+        """Announce a user who is present after all, though the leave was announced."""
+        self._announce_joined(room, user)
+        self._unverified[room.key, user.id] = _Unverified(room, user, present=True)
 
-    def left(self, room: Room, user: User, reason: LeftReason) -> None:
-        """With their last connection a user is out; nobody hears that of one whose coming nobody heard of."""
-        who = (room.group, user.id)
-        if who in self._unheard:
-            self._unheard.discard(who)
+    def user_removed(self, room: Room, user: User, reason: LeftReason) -> None:
+        """Announce the leave of a user, unless the join was not announced."""
+        if user.id in room.unannounced:
+            room.unannounced.discard(user.id)
             return
-        self.tell(room, Left(room=room.name, user=user, reason=reason))
-        self._doubts[who] = _Doubt(room, user, inside=False)
+        self.announce(room, Left(room=room.name, user=user, reason=reason))
+        self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
 
-    async def look(self) -> None:
-        """Where it is not so what was told a moment ago, tell what is; and look at that again. Raises
-        Unavailable, and goes on with the next look."""
-        before = time.monotonic() - CROSSING_SECONDS
-        by_group: dict[str, list[_Doubt]] = {}
-        for (group, _), doubt in self._doubts.items():
-            if doubt.since <= before:
-                by_group.setdefault(group, []).append(doubt)
-        for group, doubts in by_group.items():
-            inside = await self._parts.presence.find(group, [doubt.user.name for doubt in doubts])
-            ids = {user.id for user in inside.values()}
-            for doubt in doubts:
-                self._resolve(group, doubt, inside=doubt.user.id in ids)
+    def announce(
+        self, room: Room, event: Joined | Rejoined | Left, exclude: Connection | None = None
+    ) -> None:
+        """Send an event to the room's members in all processes."""
+        room.broadcast(event, exclude=exclude)
+        self._context.broker.publish(room.key, event)
 
-    def _resolve(self, group: str, doubt: _Doubt, *, inside: bool) -> None:
-        who = (group, doubt.user.id)
-        # What was told since presence was asked is newer.
-        if self._doubts.get(who) is not doubt:
+    def _announce_joined(self, room: Room, user: User, exclude: Connection | None = None) -> None:
+        room.unannounced.discard(user.id)
+        self._unverified.pop((room.key, user.id), None)
+        self.announce(room, Joined(room=room.name, user=user), exclude=exclude)
+
+    async def verify(self) -> None:
+        """Correct announcements that turned out wrong. Raises Unavailable; the next call goes on."""
+        before = time.monotonic() - VERIFY_AFTER_SECONDS
+        by_key: dict[str, list[_Unverified]] = {}
+        for (key, _), each in self._unverified.items():
+            if each.since <= before:
+                by_key.setdefault(key, []).append(each)
+        for key, unverified in by_key.items():
+            found = await self._context.presence.find(key, [each.user.name for each in unverified])
+            present = {user.id for user in found.values()}
+            for each in unverified:
+                self._correct(key, each, present=each.user.id in present)
+
+    def _correct(self, key: str, last: _Unverified, *, present: bool) -> None:
+        room, user = last.room, last.user
+        # An announcement since presence was asked is newer.
+        if self._unverified.get((key, user.id)) is not last:
             return
-        del self._doubts[who]
-        if inside is doubt.inside or doubt.room.gone or who in self._unheard:
+        del self._unverified[key, user.id]
+        if present is last.present or room.removed or user.id in room.unannounced:
             return
-        if inside:
-            self.returned(doubt.room, doubt.user)
+        if present:
+            self.user_returned(room, user)
         else:
-            self.left(doubt.room, doubt.user, "dropped")
+            self.user_removed(room, user, "dropped")
 
-    def _tell_joined(self, room: Room, user: User, exclude: Connection | None = None) -> None:
-        self._unheard.discard((room.group, user.id))
-        self._doubts.pop((room.group, user.id), None)
-        self.tell(room, Joined(room=room.name, user=user), exclude=exclude)
 
-    def tell(self, room: Room, event: Joined | Rejoined | Left, exclude: Connection | None = None) -> None:
-        """Tell the room's members, in all processes."""
-        self._parts.hub.group_send(room.group, event, exclude=exclude)
-        self._parts.bus.publish(room.group, event)
+class PresenceDiffs:
+    """Sends the collected joins and leaves of large rooms to the members in this process."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._rooms: set[Room] = set()
+        self._running: asyncio.Task[None] | None = None
+
+    def add(self, room: Room) -> None:
+        """Send the room's diff within a second."""
+        self._rooms.add(room)
+        if self._running is None:
+            self._running = self._context.tasks.spawn(self._run())
+
+    def stop(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._rooms:
+                await asyncio.sleep(DIFF_SECONDS)
+                await self.flush()
+        finally:
+            self._running = None
+
+    async def flush(self) -> None:
+        """Send all pending diffs now."""
+        # A change during the count is part of the next diff, whose count includes it.
+        pending = {room: until for room in self._rooms if (until := room.pending_diff) is not None}
+        counts = await self._counts(list(pending))
+        for (room, until), count in zip(pending.items(), counts, strict=True):
+            room.flush_diff(until, count, self._context.hub.scheduler.flush)
+        self._rooms = {room for room in self._rooms if room.pending_diff is not None}
+
+    async def _counts(self, rooms: list[Room]) -> list[int]:
+        """The number of users of each room; as far as this process knows, where presence is down."""
+        try:
+            return await self._context.presence.counts([room.key for room in rooms])
+        except Exception:
+            logger.warning("Large rooms send their size as this process knows it.", exc_info=True)
+            return [room.size for room in rooms]

@@ -1,4 +1,4 @@
-"""Making rooms, listing them and taking them away."""
+"""Creates rooms, lists them, and removes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from django.contrib.auth.hashers import make_password
 from django.utils import timezone
 
 from rooms.concurrency.rate_limits import list_limit
-from rooms.hub.config import RoomConfig, group_of
+from rooms.hub.application import Application
+from rooms.hub.config import RoomConfig, room_group
 from rooms.hub.connection import Connection
+from rooms.hub.room import Room
 from rooms.node import config, permissions
-from rooms.node.context import NodeContext, user_of
-from rooms.node.registry import Application, Room
+from rooms.node.context import NodeContext, require_user
 from rooms.protocol.commands import CloseRoom, CreateRoom, Join, ListRooms, Subscribe
 from rooms.protocol.compat_commands import Enter, Listen
 from rooms.protocol.errors import RoomExists, RoomNotFound
@@ -22,135 +23,144 @@ from rooms.protocol.types import Make, User
 
 
 class RoomLifecycle:
-    def __init__(self, parts: NodeContext) -> None:
-        self._parts = parts
-        # Ids of the rooms that users made here and that are still there.
-        self._made: set[int] = set()
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        # Ids of the rooms that clients of this process created and that still exist.
+        self._created: set[int] = set()
 
-    async def list(self, connection: Connection, request: ListRooms) -> None:
-        """Answer with the listed rooms; from now on the connection hears of new and removed ones."""
-        user_of(connection)
-        application = await self._parts.application_of(connection)
-        limit = list_limit(request.limit)
-        connection.hold()
+    # Commands ----------------------------------------------------------------------------------------
+
+    async def list(self, connection: Connection, command: ListRooms) -> None:
+        """Reply with the listed rooms; from now on the connection receives changes of the list."""
+        require_user(connection)
+        context = self._context
+        application = await context.application_of(connection)
+        limit = list_limit(command.limit)
+        connection.cork()
         try:
-            # First the group, then the list: a room that is made in between is told twice, not never.
-            self._parts.hub.group_add(application.watchers, connection)
-            rooms = await self._parts.pool.run(
-                config.list_rooms, application.record, request.prefix or "", limit + 1
+            # Before the list is read: a room that is created in between is sent twice rather than never.
+            application.room_list.add(connection)
+            rooms = await context.pool.run(
+                config.list_rooms, application.config, command.prefix or "", limit + 1
             )
-            counts = await self._parts.presence.counts([group_of(pk) for pk in rooms])
+            counts = await context.presence.counts([room_group(pk) for pk in rooms])
             listed = [
                 msgspec.structs.replace(info, members=count)
                 for info, count in zip(rooms.values(), counts, strict=True)
             ]
-            connection.send(Reply(id=request.id, data={"rooms": listed[:limit], "more": len(listed) > limit}))
+            connection.send(Reply(id=command.id, data={"rooms": listed[:limit], "more": len(listed) > limit}))
         finally:
-            connection.release()
+            connection.uncork()
 
-    async def create(self, connection: Connection, request: CreateRoom) -> None:
-        """Make a room that the user owns, and still has to join."""
-        user = user_of(connection)
-        application = await self._parts.application_of(connection)
-        permissions.check_create(application.record)
-        connection.hold()
+    async def create(self, connection: Connection, command: CreateRoom) -> None:
+        """Create a room that the user owns, and still has to join."""
+        user = require_user(connection)
+        context = self._context
+        application = await context.application_of(connection)
+        permissions.check_create(application.config)
+        connection.cork()
         try:
-            password = await self._hash(request.password)
-            await self._parts.pool.run(config.create_room, application.record, request, user, password)
-            room = await self._parts.directory.room(application, request.room)
-            self._made.add(room.record.id)
-            details = permissions.details(room.record, user, moderator=connection.moderator)
-            connection.send(Reply(id=request.id, data={"room": details}))
+            password = ""
+            if command.password:
+                password = await context.password_pool.run(make_password, command.password)
+            await context.pool.run(config.create_room, application.config, command, user, password)
+            room = await context.registry.room(application, command.room)
+            self._created.add(room.config.id)
+            details = permissions.details(room.config, user, moderator=connection.moderator)
+            connection.send(Reply(id=command.id, data={"room": details}))
         finally:
-            connection.release()
+            connection.uncork()
 
-    async def close(self, connection: Connection, request: CloseRoom) -> None:
-        """Remove a room; its members hear of it as of any removed room (``node/control_messages.py``)."""
-        user = user_of(connection)
-        application = await self._parts.application_of(connection)
-        room = await self._parts.directory.room(application, request.room)
-        permissions.check_moderate(room.record, user, moderator=connection.moderator)
-        connection.hold()
+    async def close(self, connection: Connection, command: CloseRoom) -> None:
+        """Delete a room. Its members are notified as for every deleted row (``invalidation.py``)."""
+        user = require_user(connection)
+        context = self._context
+        application = await context.application_of(connection)
+        room = await context.registry.room(application, command.room)
+        permissions.check_moderate(room.config, user, moderator=connection.moderator)
+        connection.cork()
         try:
-            await self._parts.pool.run(config.delete_room, room.record.id)
-            connection.send(Reply(id=request.id, data={}))
+            await context.pool.run(config.delete_room, room.config.id)
+            connection.send(Reply(id=command.id, data={}))
         finally:
-            connection.release()
+            connection.uncork()
 
-    async def _hash(self, password: str | None) -> str:
-        """Slow on purpose, and so not in the threads that everybody needs."""
-        return await self._parts.passwords.run(make_password, password) if password else ""
+    # Rooms on demand ---------------------------------------------------------------------------------
 
-    async def room_to_enter(self, connection: Connection, request: Join | Subscribe, user: User) -> Room:
-        """The room that a request names, made where that may be."""
-        application = await self._parts.application_of(connection)
-        make = request.make if isinstance(request, Enter | Listen) else "on_demand"
-        # One that is there whatever anybody wants is nobody's.
+    async def room_to_join(self, connection: Connection, command: Join | Subscribe, user: User) -> Room:
+        """Return the room that a command names; it is created where that is allowed."""
+        application = await self._context.application_of(connection)
+        make = command.make if isinstance(command, Enter | Listen) else "on_demand"
+        # A room that is created in any case has no owner.
         owner = None if make == "always" else user
-        return await self.room_on_demand(application, request.room, owner, make=make)
+        return await self.room_on_demand(application, command.room, owner, make=make)
 
     async def room_on_demand(
         self, application: Application, name: str, user: User | None, *, make: Make = "on_demand"
     ) -> Room:
-        """The room of that name, made on demand where the application allows it.
+        """Return the room of that name, created on demand where the application allows it.
 
-        ``user`` will own a room that is made, None makes it the server's. Raises RoomNotFound.
+        ``user`` becomes the owner of a created room; None: the server. Raises RoomNotFound.
         """
-        may_make = make == "always" or (make == "on_demand" and application.record.rooms_on_demand)
-        made = False
-        while (room := await self._parts.directory.find_room(application, name)) is None:
-            if not may_make:
+        allowed = make == "always" or (make == "on_demand" and application.config.rooms_on_demand)
+        created = False
+        while (room := await self._context.registry.find_room(application, name)) is None:
+            if not allowed:
                 raise RoomNotFound(f"There is no room {name}.")
             try:
-                await self._parts.pool.run(
-                    config.create_room, application.record, CreateRoom(room=name), user
+                await self._context.pool.run(
+                    config.create_room, application.config, CreateRoom(room=name), user
                 )
             except RoomExists:
-                # Somebody else made it just now; look again.
+                # Another client created it just now; look again.
                 continue
-            made = True
-        if made:
-            self._made.add(room.record.id)
+            created = True
+        if created:
+            self._created.add(room.config.id)
         return room
 
-    def forget(self, room: int) -> None:
-        """The room with this id is not there any more."""
-        self._made.discard(room)
+    # Removal -----------------------------------------------------------------------------------------
+
+    def forget(self, pk: int) -> None:
+        """Note that the room with this id is gone."""
+        self._created.discard(pk)
 
     async def remove(self, room: Room) -> None:
-        """The room goes now, whoever is in it; they hear of it as of any removed room."""
-        if not room.gone:
-            await self._parts.pool.run(config.delete_room, room.record.id)
+        """Delete a room with its members in it; they are notified as for every deleted row."""
+        if not room.removed:
+            await self._context.pool.run(config.delete_room, room.config.id)
 
     async def remove_if_empty(self, room: Room) -> None:
-        """The last one is out of a room that goes with its last member."""
-        async with room.admission:
-            if room.gone or not await self._parts.presence.close_group(room.group):
+        """Delete a room that goes with its last member, if it has no members in any process."""
+        async with room.lock:
+            if room.removed or not await self._context.presence.close_group(room.key):
                 return
-            await self._parts.pool.run(config.delete_room, room.record.id)
-            # Only now: whoever comes while the row still stands finds this room, waits, and looks again.
-            self._parts.directory.remove_room(room)
+            await self._context.pool.run(config.delete_room, room.config.id)
+            # Only now: a join while the row exists finds this room, waits for the lock, and looks again.
+            self._context.registry.remove_room(room)
 
     async def sweep(self) -> None:
-        """Remove passing rooms that stayed empty, which nobody entered or a crash left behind.
+        """Delete rooms that go with their last member and stayed empty.
 
-        Where presence is not shared, another process may have people in rooms that look empty here: then
-        only those that were made or are in use here, and what a crash left stays until it is used again.
+        No client joined them, or a crash left them behind. Where presence is not shared, another process
+        may have members in rooms that look empty here: then only rooms that were created or are loaded
+        here are deleted.
         """
-        before = timezone.now() - timedelta(seconds=self._parts.settings.empty_room_ttl)
-        rooms = await self._parts.pool.run(config.passing_rooms, before)
-        if not self._parts.presence.shared:
-            rooms = [pk for pk in rooms if pk in self._made or self._parts.directory.room_by_id(pk)]
-        counts = await self._parts.presence.counts([group_of(pk) for pk in rooms])
+        context = self._context
+        before = timezone.now() - timedelta(seconds=context.settings.empty_room_ttl)
+        rooms = await context.pool.run(config.temporary_rooms, before)
+        if not context.presence.shared:
+            rooms = [pk for pk in rooms if pk in self._created or context.registry.room_by_id(pk)]
+        counts = await context.presence.counts([room_group(pk) for pk in rooms])
         for pk, count in zip(rooms, counts, strict=True):
             if count:
                 continue
-            live = self._parts.directory.room_by_id(pk)
-            if live is not None:
-                await self.remove_if_empty(live)
-            elif await self._parts.presence.close_group(group_of(pk)):
-                await self._parts.pool.run(config.delete_room, pk)
+            room = context.registry.room_by_id(pk)
+            if room is not None:
+                await self.remove_if_empty(room)
+            elif await context.presence.close_group(room_group(pk)):
+                await context.pool.run(config.delete_room, pk)
 
-    async def info(self, room: int, record: RoomConfig) -> RoomInfo:
-        """The room as a list shows it, with its members counted."""
-        return record.info((await self._parts.presence.counts([group_of(room)]))[0])
+    async def info(self, pk: int, found: RoomConfig) -> RoomInfo:
+        """Return the room as a list shows it, with its members counted."""
+        return found.info((await self._context.presence.counts([room_group(pk)]))[0])

@@ -1,4 +1,4 @@
-"""What one who comes in is told of the past, and from which number on the hub tells the rest."""
+"""The snapshot that a joining client gets, and the position from which it receives messages live."""
 
 from __future__ import annotations
 
@@ -6,63 +6,66 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rooms.histories import Snapshot
+from rooms.hub.room import Room
 from rooms.node.context import NodeContext
-from rooms.node.registry import Room
 from rooms.protocol.base import Protocol
 from rooms.protocol.commands import Join, Subscribe
 from rooms.protocol.events import Message
 from rooms.protocol.types import Position
 
-# Of a room whose messages have no numbers.
-NOWHERE = Position(epoch="", seq=0)
+# The position of a room whose messages have no numbers.
+NO_POSITION = Position(epoch="", seq=0)
 
 
-async def newest(parts: NodeContext, room: Room, protocol: Protocol) -> Position | None:
-    """The position from which on somebody who is told nothing of the past hears everything; None where that
-    is settled, because the hub tells the room's events already, or will be by the answer."""
-    if protocol.join_history != "nothing" or parts.hub.position(room.group) is not None:
+async def live_position(context: NodeContext, room: Room, protocol: Protocol) -> Position | None:
+    """Return the position from which a client without a snapshot receives messages.
+
+    None where the room has a position in this process already, or the snapshot will give it one.
+    """
+    if protocol.join_history != "nothing" or room.position is not None:
         return None
-    history = parts.histories[room.record.history]
-    position = (await history.positions([room.record.id])).get(room.record.id)
+    history = context.histories[room.config.history]
+    position = (await history.positions([room.config.id])).get(room.config.id)
     if position is None:
-        # Nothing was ever said here. Asked so it begins, and that it began anew can be told later.
-        position = (await history.snapshot(room.record, None, 0)).position
-    return position or NOWHERE
+        # The room has no messages yet. This read creates its epoch, so that a loss can be detected later.
+        position = (await history.snapshot(room.config, None, 0)).position
+    return position or NO_POSITION
 
 
 async def join_snapshot(
-    parts: NodeContext, room: Room, protocol: Protocol, request: Join | Subscribe
+    context: NodeContext, room: Room, protocol: Protocol, command: Join | Subscribe
 ) -> Snapshot | None:
-    """What the answer tells; from there on the hub tells everything. None: it tells nothing."""
+    """Return what the join reply contains; later messages are sent live. None: it has no messages."""
     if protocol.join_history == "nothing":
         return None
-    settings, hub = parts.settings, parts.hub
-    history = parts.histories[room.record.history]
-    limit = settings.join_history_limit if request.limit is None else request.limit
+    settings = context.settings
+    history = context.histories[room.config.history]
+    limit = settings.join_history_limit if command.limit is None else command.limit
     limit = min(limit, settings.recovery_max_messages) if protocol.join_history == "all" else 0
-    runs = hub.position(room.group) is not None
-    past = await history.snapshot(room.record, request.since, limit)
-    hub.start(room.group, past.position or NOWHERE)
-    if not runs and (hub.position(room.group) or 0) > number_of(past):
-        # Somebody else's later answer has started the hub meanwhile, which then told nobody what lies
-        # between. Now that it runs, whoever is in the group hears all that comes after.
-        past = await history.snapshot(room.record, request.since, limit)
-    messages = fitting(past.messages, settings.send_queue_max_bytes)
-    if len(messages) < len(past.messages):
-        return replace(past, messages=messages, recovered=False)
-    return past
+    started = room.position is not None
+    snapshot = await history.snapshot(room.config, command.since, limit)
+    room.start(snapshot.position or NO_POSITION)
+    if not started and (room.position or 0) > last_seq(snapshot):
+        # A later snapshot of another client started the room meanwhile; no member received the messages in
+        # between. From now on every member receives what follows.
+        snapshot = await history.snapshot(room.config, command.since, limit)
+    messages = newest_that_fit(snapshot.messages, settings.send_queue_max_bytes)
+    if len(messages) < len(snapshot.messages):
+        return replace(snapshot, messages=messages, recovered=False)
+    return snapshot
 
 
-def number_of(past: Snapshot) -> int:
-    return past.position.seq if past.position else 0
+def last_seq(snapshot: Snapshot) -> int:
+    """Return the number of the last message that a snapshot covers."""
+    return snapshot.position.seq if snapshot.position else 0
 
 
-def fitting(messages: Sequence[Message], most: int) -> list[Message]:
-    """The newest of these whose data has at most so many bytes together."""
+def newest_that_fit(messages: Sequence[Message], max_bytes: int) -> list[Message]:
+    """Return the newest messages whose data has at most ``max_bytes`` together, oldest first."""
     chosen: list[Message] = []
     for message in reversed(messages):
-        most -= len(bytes(message.data))
-        if most < 0:
+        max_bytes -= len(bytes(message.data))
+        if max_bytes < 0:
             break
         chosen.append(message)
     return chosen[::-1]
