@@ -32,7 +32,7 @@ from rooms.node.node import Node
 from rooms.node.session import Operation, Session, make_connection
 from rooms.protocol import commands, compat_commands
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import HandshakeRejected, Rejected, RoomsError
 from rooms.protocol.native import Native
 
@@ -45,34 +45,34 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @lru_cache(maxsize=1)
-def operations(node: Node) -> dict[type[Request], Operation]:
+def operations(node: Node) -> dict[type[Command], Operation]:
     """What is done about each thing that a client may ask."""
     return {
         commands.Login: node.logins.login,
         commands.Logout: node.logout,
         commands.ListRooms: node.management.list,
         commands.CreateRoom: node.management.create,
-        compat_commands.OpenRoom: node.management.create,
+        compat_commands.CreateOwnedRoom: node.management.create,
         commands.CloseRoom: node.management.close,
         commands.Join: node.membership.join,
-        compat_commands.Enter: node.membership.join,
+        compat_commands.CompatJoin: node.membership.join,
         commands.Leave: node.membership.leave,
         compat_commands.LeaveAll: node.membership.leave_every,
         commands.Subscribe: node.membership.subscribe,
-        compat_commands.Listen: node.membership.subscribe,
+        compat_commands.CompatSubscribe: node.membership.subscribe,
         commands.Unsubscribe: node.membership.unsubscribe,
         commands.Send: node.messages.send,
-        compat_commands.Say: node.messages.send,
-        compat_commands.Offer: node.speaking.offer,
-        compat_commands.Publish: node.speaking.publish,
+        compat_commands.SendOriginal: node.messages.send,
+        compat_commands.SendToRoomOrApplication: node.speaking.offer,
+        compat_commands.SendWithoutJoining: node.speaking.publish,
         compat_commands.SendDirect: node.speaking.direct,
         compat_commands.SendToApplication: node.speaking.to_application,
         commands.ReadHistory: node.reading.history,
         commands.ListMembers: node.reading.members,
-        compat_commands.Receive: node.speaking.receive,
+        compat_commands.SendRawFrame: node.speaking.receive,
         commands.Ping: node.ping,
         commands.Pong: node.pong,
-        compat_commands.Quit: node.quit,
+        compat_commands.Disconnect: node.quit,
     }
 
 

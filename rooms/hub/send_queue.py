@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from rooms.hub.shared_frames import FlushWindow, SharedFrames, Wire, framed, joined
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import CloseCode
 from rooms.protocol.events import Closing, Event
 
@@ -111,9 +111,9 @@ class SendQueue:
         self.protocol = protocol
         self._be_free()
 
-    def send(self, event: Event | Request) -> None:
+    def send(self, event: Event | Command) -> None:
         """Tell this client alone. Not held back: answers go before what they caused."""
-        for frame in self.protocol.frames(event):
+        for frame in self.protocol.encode_all(event):
             self._put(frame)
 
     def push(
@@ -153,7 +153,7 @@ class SendQueue:
 
     def notify(self, event: Event) -> None:
         """Tell this client alone of something that is no answer: held back like any push."""
-        frame = self.protocol.send(event)
+        frame = self.protocol.encode(event)
         if frame is not None:
             self.push(frame)
 
@@ -245,7 +245,7 @@ class SendQueue:
         if self._is_closing():
             # What was held was too much, and said so itself.
             return
-        frame = self.protocol.send(
+        frame = self.protocol.encode(
             Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
         )
         if frame is not None:

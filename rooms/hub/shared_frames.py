@@ -52,7 +52,7 @@ class EncodingCache(dict[type[Protocol], bytes | None]):
         # Digests are for those who have the word for them.
         if kind.presence_events == "digests" or not isinstance(self._event, Members):
             try:
-                frame = kind.broadcast(self._event, self._application)
+                frame = kind.encode_broadcast(self._event, self._application)
             except Exception:
                 # Neither those who speak another protocol nor what follows are to miss anything by it.
                 logger.exception("%s cannot be told in %s", type(self._event).__name__, kind.__name__)

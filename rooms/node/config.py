@@ -23,7 +23,7 @@ from rooms.models import Application, HistoryPolicy, Room, Sequence
 from rooms.models.database import database
 from rooms.node.moderation import in_force, restricted
 from rooms.protocol.commands import CreateRoom
-from rooms.protocol.compat_commands import OpenRoom
+from rooms.protocol.compat_commands import CreateOwnedRoom
 from rooms.protocol.errors import PermissionDenied, RoomExists
 from rooms.protocol.events import RoomInfo
 from rooms.protocol.types import Mode, User
@@ -83,7 +83,7 @@ def create_room(
 
     Raises RoomExists, or PermissionDenied where the application has as many rooms as it may.
     """
-    owned = isinstance(request, OpenRoom)
+    owned = isinstance(request, CreateOwnedRoom)
     try:
         with transaction.atomic(using=database()):
             _check_room_count(application)
@@ -100,7 +100,7 @@ def create_room(
                 persistent=application.rooms_stay and not owned,
                 listed=not owned,
                 closes_with_owner=owned,
-                leave_grace=request.leave_grace if isinstance(request, OpenRoom) else None,
+                leave_grace=request.leave_grace if isinstance(request, CreateOwnedRoom) else None,
             )
             Sequence.objects.create(room=row)
             check_wanted()

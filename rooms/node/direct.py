@@ -14,7 +14,13 @@ from rooms.node.broker import BrokerMessage
 from rooms.node.context import NodeContext, event_of, membership_in, user_of
 from rooms.node.publish import MessageHandler, name_of
 from rooms.node.replies import message_event, tell_user
-from rooms.protocol.compat_commands import Offer, Publish, Receive, SendDirect, SendToApplication
+from rooms.protocol.compat_commands import (
+    SendDirect,
+    SendRawFrame,
+    SendToApplication,
+    SendToRoomOrApplication,
+    SendWithoutJoining,
+)
 from rooms.protocol.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Reply
 from rooms.protocol.types import User
@@ -25,7 +31,7 @@ class DirectMessages:
         self._parts = parts
         self._messages = messages
 
-    async def publish(self, connection: Connection, request: Publish) -> None:
+    async def publish(self, connection: Connection, request: SendWithoutJoining) -> None:
         """To a room from outside, where anybody may come in: no password, no handler that lets people in."""
         await connection.answered()
         user = user_of(connection)
@@ -88,13 +94,13 @@ class DirectMessages:
         for user in users:
             self._parts.users.tell(application, user, event)
 
-    async def receive(self, connection: Connection, request: Receive) -> None:
+    async def receive(self, connection: Connection, request: SendRawFrame) -> None:
         """A frame as it came, for the application's extension."""
         application = await self._parts.application_of(connection)
         event = ReceiveEvent(event_of(connection, connection.user), request.data)
         await application.hooks.notify("on_receive", event)
 
-    async def offer(self, connection: Connection, request: Offer) -> None:
+    async def offer(self, connection: Connection, request: SendToRoomOrApplication) -> None:
         """To a room; if one is not in it, for the application's handler, whose event then has
         no ``room``."""
         try:
@@ -108,7 +114,9 @@ class DirectMessages:
         if not await self._taken(connection, request):
             connection.send(Reply(id=request.id, data={}))
 
-    async def _taken(self, connection: Connection, request: Offer | SendToApplication) -> bool:
+    async def _taken(
+        self, connection: Connection, request: SendToRoomOrApplication | SendToApplication
+    ) -> bool:
         user = user_of(connection)
         application = await self._parts.application_of(connection)
         name = name_of(request)
@@ -126,7 +134,7 @@ class DirectMessages:
             None,
             name,
             request.data,
-            room_name=request.room if isinstance(request, Offer) else "",
+            room_name=request.room if isinstance(request, SendToRoomOrApplication) else "",
         )
         connection.hold()
         try:

@@ -19,7 +19,7 @@ from rooms.node.registry import Room
 from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.presence.base import GroupClosed, GroupFull
 from rooms.protocol.commands import Join, Leave, Subscribe, Unsubscribe
-from rooms.protocol.compat_commands import Enter, LeaveAll, Listen
+from rooms.protocol.compat_commands import CompatJoin, CompatSubscribe, LeaveAll
 from rooms.protocol.errors import AlreadyMember, NotMember, RoomClosed, RoomsError, TooManyRooms, Unavailable
 from rooms.protocol.events import Rejoined, Reply
 from rooms.protocol.results import JoinData
@@ -87,11 +87,15 @@ class Membership:
         connection.hold()
         try:
             room, place, before = await self._admit(connection, request, user, listens_only=listens_only)
-            if place is before and isinstance(request, Enter | Listen) and request.again == "refuse":
+            if (
+                place is before
+                and isinstance(request, CompatJoin | CompatSubscribe)
+                and request.if_member == "refuse"
+            ):
                 raise AlreadyMember(f"You are in {room.name} already.")
             try:
                 await self._answer(connection, request, room, place, user)
-                if place is before and isinstance(request, Enter) and request.again == "announce":
+                if place is before and isinstance(request, CompatJoin) and request.if_member == "announce":
                     self._comings.tell(room, Rejoined(room=room.name, user=user), exclude=connection)
             except BaseException:
                 if place is not before:

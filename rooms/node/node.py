@@ -39,7 +39,7 @@ from rooms.node.services import NodeServices
 from rooms.node.throttle import Throttle
 from rooms.presence.base import BEAT_SECONDS, Presence
 from rooms.protocol.commands import Logout, Ping, Pong
-from rooms.protocol.compat_commands import Quit
+from rooms.protocol.compat_commands import Disconnect
 from rooms.protocol.errors import CloseCode, RoomsError
 from rooms.protocol.events import Connected
 from rooms.protocol.native import VERSION
@@ -204,7 +204,7 @@ class Node:
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
         if application.hooks.handles("on_receive"):
-            connection.speak(connection.protocol.bare())
+            connection.speak(connection.protocol.raw())
         if connection.protocol.anonymous:
             try:
                 await self.logins.anonymous(connection, application, user)
@@ -248,7 +248,7 @@ class Node:
     async def pong(self, connection: Connection, request: Pong) -> None:
         """A sign of life, as any frame is."""
 
-    async def quit(self, connection: Connection, request: Quit) -> None:
+    async def quit(self, connection: Connection, request: Disconnect) -> None:
         connection.close(CloseCode.NORMAL, "Good bye.")
 
     def disconnect(self, connection: Connection) -> None:

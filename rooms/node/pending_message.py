@@ -12,8 +12,8 @@ from rooms.histories import Appended, Completion, FutureCompletion
 from rooms.hub.connection import Connection
 from rooms.node.context import NodeContext
 from rooms.node.registry import Room
-from rooms.protocol.base import error_answer
-from rooms.protocol.commands import Request, Send
+from rooms.protocol.base import error_event
+from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import InternalError, RoomsError
 from rooms.protocol.events import Message, Reply
 from rooms.protocol.results import SentData
@@ -102,10 +102,10 @@ class ServerMessage(PendingMessage):
         return kept.message
 
 
-def refuse(connection: Connection, request: Request, error: Exception) -> None:
+def refuse(connection: Connection, request: Command, error: Exception) -> None:
     """Answer a request that failed."""
     if not isinstance(error, RoomsError):
         name = type(request).__name__
         logger.error("%s failed (connection %s)", name, connection.id, exc_info=error)
         error = InternalError("Something went wrong on the server.")
-    connection.send(error_answer(request.id, error))
+    connection.send(error_event(request.id, error))

@@ -24,7 +24,7 @@ from rooms.node.registry import Room
 from rooms.node.replies import check_event, message_event
 from rooms.protocol import timestamps, validators
 from rooms.protocol.commands import Send
-from rooms.protocol.compat_commands import Say, SendToApplication
+from rooms.protocol.compat_commands import SendOriginal, SendToApplication
 from rooms.protocol.errors import BadRequest, MessageTooLarge, NotMember, UserNotFound
 from rooms.protocol.events import Message, Reply
 from rooms.protocol.results import SentData
@@ -119,8 +119,8 @@ class MessageHandler:
 
     def _check(self, request: Send, most: int | None) -> None:
         size = self.check_size(request.data, most)
-        if isinstance(request, Say) and request.words is not None:
-            size = max(size, self.check_size(request.words, most))
+        if isinstance(request, SendOriginal) and request.original is not None:
+            size = max(size, self.check_size(request.original, most))
         if request.state:
             if request.to is not None or request.volatile:
                 raise BadRequest("State is for everybody and is kept: it goes with neither to nor volatile.")
@@ -269,7 +269,7 @@ class MessageHandler:
             time=timestamps.now(),
             to=UNSET if recipients is None else [each.name for each in recipients],
             state=True if request.state else UNSET,
-            words=_words(request, data),
+            original=_original(request, data),
         )
         if recipients is not None or request.volatile:
             complete_alone(saying, Appended(message))
@@ -282,10 +282,10 @@ def name_of(request: Send | SendToApplication) -> str:
     return validators.DEFAULT_EVENT if request.event is None else request.event
 
 
-def _words(request: Send, data: msgspec.Raw) -> msgspec.Raw | UnsetType:
+def _original(request: Send, data: msgspec.Raw) -> msgspec.Raw | UnsetType:
     # An extension that changed the data spoke last.
-    if isinstance(request, Say) and request.words is not None and data is request.data:
-        return request.words
+    if isinstance(request, SendOriginal) and request.original is not None and data is request.data:
+        return request.original
     return UNSET
 
 

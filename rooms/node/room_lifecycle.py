@@ -15,10 +15,10 @@ from rooms.node import config, permissions
 from rooms.node.context import NodeContext, user_of
 from rooms.node.registry import Application, Room
 from rooms.protocol.commands import CloseRoom, CreateRoom, Join, ListRooms, Subscribe
-from rooms.protocol.compat_commands import Enter, Listen
+from rooms.protocol.compat_commands import CompatJoin, CompatSubscribe
 from rooms.protocol.errors import RoomExists, RoomNotFound
 from rooms.protocol.events import Reply, RoomInfo
-from rooms.protocol.types import Make, User
+from rooms.protocol.types import CreatePolicy, User
 
 
 class RoomLifecycle:
@@ -84,19 +84,19 @@ class RoomLifecycle:
     async def room_to_enter(self, connection: Connection, request: Join | Subscribe, user: User) -> Room:
         """The room that a request names, made where that may be."""
         application = await self._parts.application_of(connection)
-        make = request.make if isinstance(request, Enter | Listen) else "on_demand"
+        create = request.create if isinstance(request, CompatJoin | CompatSubscribe) else "on_demand"
         # One that is there whatever anybody wants is nobody's.
-        owner = None if make == "always" else user
-        return await self.room_on_demand(application, request.room, owner, make=make)
+        owner = None if create == "always" else user
+        return await self.room_on_demand(application, request.room, owner, create=create)
 
     async def room_on_demand(
-        self, application: Application, name: str, user: User | None, *, make: Make = "on_demand"
+        self, application: Application, name: str, user: User | None, *, create: CreatePolicy = "on_demand"
     ) -> Room:
         """The room of that name, made on demand where the application allows it.
 
         ``user`` will own a room that is made, None makes it the server's. Raises RoomNotFound.
         """
-        may_make = make == "always" or (make == "on_demand" and application.record.rooms_on_demand)
+        may_make = create == "always" or (create == "on_demand" and application.record.rooms_on_demand)
         made = False
         while (room := await self._parts.directory.find_room(application, name)) is None:
             if not may_make:

@@ -13,10 +13,10 @@ from typing import ClassVar, Literal, TypeAlias
 
 from msgspec import UNSET
 
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import RoomsError
 from rooms.protocol.events import Error, Event
-from rooms.protocol.types import RequestId
+from rooms.protocol.types import CommandId
 
 Past: TypeAlias = Literal["nothing", "state", "all"]
 PresenceEvents: TypeAlias = Literal["nothing", "each", "digests"]
@@ -65,42 +65,42 @@ class Protocol(ABC):
     # Its requests are ``Addressed``: a client may be logged in to several applications on one socket.
     multiplexes_applications: ClassVar[bool] = False
 
-    def connected(self, connection: str) -> Iterable[Request]:
+    def on_connected(self, connection: str) -> Iterable[Command]:
         """What is to be carried out for a client at once when it is connected (and, if anonymous, logged
         in); ``connection`` is its id."""
         return ()
 
-    def bare(self) -> Protocol:
+    def raw(self) -> Protocol:
         """What is spoken instead where the application's extension takes frames as they come."""
         return self
 
-    def within(self, application: str) -> Protocol:
+    def for_application(self, application: str) -> Protocol:
         """What is spoken by a client's place in one of the applications that its requests address."""
         return self
 
     @abstractmethod
-    def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterable[Command | Error]:
         """What a frame asks, in order. A request that cannot be read is yielded as the Error that
         answers it. Raises ProtocolError, after the good part of the frame, where the connection
         has to end."""
 
     @abstractmethod
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         """The frame that tells this client of ``event``, or None: it is silent about that."""
 
-    def frames(self, event: Event | Request) -> list[bytes]:
-        """All that tells this client of ``event``: the frame of ``send``, if there is one, and whatever goes
+    def encode_all(self, event: Event | Command) -> list[bytes]:
+        """All that tells this client of ``event``: the frame of ``encode``, if there is one, and whatever goes
         after it in frames of its own, because together they would be too long for many clients."""
-        frame = self.send(event)
+        frame = self.encode(event)
         return [] if frame is None else [frame]
 
     @classmethod
     @abstractmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         """The frame that tells every client of a room of ``application``. Stateless, so that it is
         encoded once."""
 
 
-def error_answer(id: RequestId | None, error: RoomsError) -> Error:
+def error_event(id: CommandId | None, error: RoomsError) -> Error:
     """The answer to a request that failed."""
     return Error(id=UNSET if id is None else id, code=error.code, message=error.message, retry=error.retry)

@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from rooms.hub.connection import Connection
 from rooms.protocol.base import PresenceEvents, Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.events import Closing, Error, Event, Members, Message
 from rooms.protocol.types import User
 
@@ -24,19 +24,19 @@ class Plain(Protocol):
 
     encoded: ClassVar[int] = 0
 
-    def receive(self, frame: str | bytes) -> list[Request | Error]:
+    def decode(self, frame: str | bytes) -> list[Command | Error]:
         return []
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         return self._text(event)
 
     @classmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         cls.encoded += 1
         return cls._text(event)
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         if isinstance(event, Closing):
             return f"closing {event.code}".encode()
         return (event.event if isinstance(event, Message) else str(event.__struct_config__.tag)).encode()
@@ -48,7 +48,7 @@ class Shouting(Plain):
     encoded: ClassVar[int] = 0
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         return super()._text(event).upper()
 
 
@@ -57,11 +57,11 @@ class Silent(Plain):
 
     encoded: ClassVar[int] = 0
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         return None
 
     @classmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         cls.encoded += 1
         return None
 
@@ -86,7 +86,7 @@ class Digesting(Plain):
     presence_events: ClassVar[PresenceEvents] = "digests"
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         if not isinstance(event, Members):
             return super()._text(event)
         words = [str(event.count), *(f"+{name}" for name in names_of(event.joined))]
