@@ -122,7 +122,7 @@ class RoomConsumer(AsyncConsumer):
             )
             await _answer(scope, send, status, error.message)
             return None
-        offered = self._protocol.subprotocol
+        offered = self._protocol.options.subprotocol
         accept = {"type": "websocket.accept"}
         await send({**accept, "subprotocol": offered} if offered in scope["subprotocols"] else accept)
         connection = make_connection(
@@ -156,7 +156,7 @@ class RoomConsumer(AsyncConsumer):
         if self._application is not None:
             return self._application
         said: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
-        if "application" not in said and not self._protocol.multiplexes_applications:
+        if "application" not in said and not self._protocol.options.multiplexes_applications:
             logger.error(
                 'The address %.200r leads into no application: name it in endpoint("%s", …), or as <application> '
                 "in the route.",

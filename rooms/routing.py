@@ -33,7 +33,7 @@ def endpoint(name: str, application: str | None = None) -> Any:
     if name not in PROTOCOL_NAMES:
         raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOL_NAMES)}.")
     protocol = load_protocol(name)
-    session = MultiplexSession if protocol.multiplexes_applications else Session
+    session = MultiplexSession if protocol.options.multiplexes_applications else Session
     return RoomConsumer.as_asgi(protocol=protocol, application=application, session=session)
 
 

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from rooms.compat.goroomserver_codec import ClientMessage, read
 from rooms.protocol import validators
-from rooms.protocol.base import Protocol, error_event
+from rooms.protocol.base import Protocol, ProtocolOptions, error_event
 from rooms.protocol.commands import Command, Leave, Login, Logout, Unsubscribe
 from rooms.protocol.compat_commands import (
     ApplicationCommand,
@@ -99,9 +99,9 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 
 class Goroomserver(Protocol):
     name: ClassVar[str] = "goroomserver"
-    auto_subscribe_room_list: ClassVar[bool] = True
-    tells_unknown_rooms: ClassVar[bool] = True
-    multiplexes_applications: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        auto_subscribe_room_list=True, reports_missing_rooms=True, multiplexes_applications=True
+    )
 
     def __init__(self, application: str = "", trunk: Goroomserver | None = None) -> None:
         self._application = application

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from rooms.protocol import payload, validators
-from rooms.protocol.base import Protocol
+from rooms.protocol.base import Protocol, ProtocolOptions
 from rooms.protocol.commands import Command, Leave
 from rooms.protocol.compat_commands import CompatJoin, LeaveAll, SendRawFrame, SendWithoutJoining
 from rooms.protocol.errors import BadRequest, NotMember, RoomNotFound
@@ -32,8 +32,8 @@ _WAS_OUT = frozenset({NotMember.code, RoomNotFound.code})
 
 class Gowsev(Protocol):
     name: ClassVar[str] = "gowsev"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(anonymous=True)
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
 
     def raw(self) -> Protocol:
         return Frames()
@@ -62,8 +62,8 @@ class Frames(Protocol):
     """Every frame goes to the application's extension, and what that writes goes out as it is."""
 
     name: ClassVar[str] = "gowsev"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(anonymous=True)
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
 
     def decode(self, frame: str | bytes) -> Iterator[Command]:
         yield SendRawFrame(data=frame.encode() if isinstance(frame, str) else frame)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from rooms.protocol import validators
-from rooms.protocol.base import PresenceEvents, Protocol
+from rooms.protocol.base import Protocol, ProtocolOptions
 from rooms.protocol.commands import Command, Leave
 from rooms.protocol.compat_commands import CompatJoin, SendDirect, SendToRoomOrApplication
 from rooms.protocol.errors import NotMember, ProtocolError
@@ -41,10 +41,10 @@ _length = _LENGTH.pack
 
 class Roomer(Protocol):
     name: ClassVar[str] = "roomer"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        anonymous=True, full_member_list=True, presence_events="each"
+    )
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
-    full_member_list: ClassVar[bool] = True
-    presence_events: ClassVar[PresenceEvents] = "each"
 
     def __init__(self) -> None:
         self._self = ""

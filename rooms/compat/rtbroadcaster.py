@@ -31,7 +31,7 @@ from rooms.compat.rtbroadcaster_codec import (
     uuid_in,
 )
 from rooms.protocol import validators
-from rooms.protocol.base import Past, Protocol
+from rooms.protocol.base import Protocol, ProtocolOptions
 from rooms.protocol.commands import CloseRoom, Command, Leave
 from rooms.protocol.compat_commands import CompatJoin, CreateOwnedRoom, Disconnect, SendOriginal
 from rooms.protocol.errors import BadRequest, MessageTooLarge, NotSender, RoomNotFound
@@ -56,11 +56,10 @@ _encode = msgspec.json.encode
 
 class Rtbroadcaster(Protocol):
     name: ClassVar[str] = "rtbroadcaster"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        anonymous=True, join_history="state", serial_requests=True, disconnect_on_removal=True
+    )
     separator: ClassVar[bytes | None] = b"\n"
-    anonymous: ClassVar[bool] = True
-    disconnect_on_removal: ClassVar[bool] = True
-    join_history: ClassVar[Past] = "state"
-    serial_requests: ClassVar[bool] = True
 
     def __init__(self) -> None:
         # Where the client is, and the room that it made and owns.

@@ -61,7 +61,7 @@ class Hub:
     def group_add(self, group: str, connection: Connection) -> None:
         found = self._groups.setdefault(group, Group())
         found.add(connection)
-        if connection.protocol.presence_events != "nothing":
+        if connection.protocol.options.presence_events != "none":
             found.singly[connection] = None
 
     def group_discard(self, group: str, connection: Connection) -> bool:
@@ -174,7 +174,7 @@ class Hub:
         if found is None or connection not in found.members:
             return
         found.crowd.size = count
-        if connection in found.singly and connection.protocol.presence_events == "digests":
+        if connection in found.singly and connection.protocol.options.presence_events == "diffs":
             del found.singly[connection]
             found.crowd.listed(connection)
 
@@ -199,7 +199,7 @@ class Hub:
         digests, known = found.crowd.take(until, count)
         if (digest := digests.after(0)) is not None:
             # Those who know all of it or some of it, or have heard each.
-            without_list = {each for each in found.singly if each.protocol.presence_events == "digests"}
+            without_list = {each for each in found.singly if each.protocol.options.presence_events == "diffs"}
             self._tell_together(group, found, Delivery(digest), without_list | known.keys())
         for number, (each, heard) in enumerate(known.items(), start=1):
             if (own := digests.after(heard)) is not None:

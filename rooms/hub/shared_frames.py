@@ -50,7 +50,7 @@ class EncodingCache(dict[type[Protocol], bytes | None]):
     def __missing__(self, kind: type[Protocol]) -> bytes | None:
         frame = None
         # Digests are for those who have the word for them.
-        if kind.presence_events == "digests" or not isinstance(self._event, Members):
+        if kind.options.presence_events == "diffs" or not isinstance(self._event, Members):
             try:
                 frame = kind.encode_broadcast(self._event, self._application)
             except Exception:

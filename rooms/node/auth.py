@@ -145,7 +145,7 @@ class Authenticator:
         parts, group = self._parts, application.group
         parts.users.discard(group, user.id, connection)
         remove = partial(self._remove, group, connection, user)
-        if not connection.protocol.resumable:
+        if not connection.protocol.options.resumable:
             parts.tasks.spawn(parts.departures.attempt(remove))
             return
         start_grace = partial(parts.presence.start_grace, group, connection.id, user)
@@ -217,7 +217,7 @@ class Authenticator:
         connection.moderator = identity.moderator
         connection.waiting_for_login = None
         self._parts.users.add(application.group, user.id, connection)
-        if connection.protocol.auto_subscribe_room_list:
+        if connection.protocol.options.auto_subscribe_room_list:
             self._parts.hub.group_add(application.watchers, connection)
 
     def _check_rate(self, connection: Connection, application: Application) -> None:

@@ -135,7 +135,7 @@ class NodeContext:
 
     async def check_room_exists(self, connection: Connection, name: str) -> None:
         """Raises RoomNotFound for protocols to which that is another error than not being in a room."""
-        if connection.protocol.tells_unknown_rooms:
+        if connection.protocol.options.reports_missing_rooms:
             await self.directory.room(await self.application_of(connection), name)
 
     async def application_of(self, connection: Connection) -> Application:

@@ -204,7 +204,7 @@ class Membership:
     ) -> None:
         parts, record = self._parts, room.record
         past = await snapshot.join_snapshot(parts, room, connection.protocol, request)
-        most = None if connection.protocol.full_member_list else parts.settings.join_members_limit
+        most = None if connection.protocol.options.full_member_list else parts.settings.join_members_limit
         page = await parts.presence.members(room.group, limit=most)
         if membership_in(connection, room) is not place:
             raise RoomClosed(f"Room {room.name} was closed.")

@@ -120,7 +120,7 @@ class LeaveHandler:
         presence = self._parts.presence
         room = self._parts.directory.known_room(connection.application, place.room)
         seconds = room.record.leave_grace if room else self._parts.settings.leave_grace
-        if not (seconds and (connection.protocol.resumable or _is_waited_for(room, user))):
+        if not (seconds and (connection.protocol.options.resumable or _is_waited_for(room, user))):
             leaves = partial(self.depart, connection, place, user, "dropped")
             self._parts.tasks.spawn(self._parts.departures.attempt(leaves))
             return
@@ -265,7 +265,7 @@ class LeaveHandler:
 
 def _tell_removed(connection: Connection, event: Removed) -> None:
     connection.notify(event)
-    if connection.protocol.disconnect_on_removal:
+    if connection.protocol.options.disconnect_on_removal:
         connection.close(
             CloseCode.NORMAL,
             event.message if event.message is not UNSET else "You are not in the room any more.",

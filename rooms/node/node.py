@@ -205,7 +205,7 @@ class Node:
         application.add(connection)
         if application.hooks.handles("on_receive"):
             connection.speak(connection.protocol.raw())
-        if connection.protocol.anonymous:
+        if connection.protocol.options.anonymous:
             try:
                 await self.logins.anonymous(connection, application, user)
             except RoomsError as error:

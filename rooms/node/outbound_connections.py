@@ -113,7 +113,7 @@ class OutboundConnections:
 
 def _check(url: object, protocol: str) -> None:
     # One connection is in one application here.
-    spoken = [name for name in PROTOCOL_NAMES if not load_protocol(name).multiplexes_applications]
+    spoken = [name for name in PROTOCOL_NAMES if not load_protocol(name).options.multiplexes_applications]
     if protocol not in spoken:
         raise ValueError(f"There is no protocol {protocol!r} to dial with. Lawful: {', '.join(spoken)}.")
     if not isinstance(url, str) or not _is_address(url):

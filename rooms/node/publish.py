@@ -106,7 +106,7 @@ class MessageHandler:
         """The most bytes of a message: the application's word, or what suits the protocol, where the largest
         frame is limit enough."""
         most = room.application.record.max_message_bytes
-        if most is None and (connection is None or connection.protocol.limits_messages):
+        if most is None and (connection is None or connection.protocol.options.limits_message_size):
             most = self._parts.settings.max_message_bytes
         return most
 

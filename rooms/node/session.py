@@ -155,7 +155,7 @@ class Session:
 
     async def _read(self, frame: str | bytes) -> None:
         connection, throttle = self._connection, self._node.throttle
-        if connection.unanswered and connection.protocol.serial_requests:
+        if connection.unanswered and connection.protocol.options.serial_requests:
             await connection.answered()
         # A large frame is as much work as many small ones.
         request, cost = None, 1 + len(frame) // BYTES_A_REQUEST
@@ -170,7 +170,7 @@ class Session:
                     await self._carry_out(request)
                 else:
                     await self._refuse(asking, request)
-                cost = 0 if connection.protocol.one_request_per_frame else 1
+                cost = 0 if connection.protocol.options.one_request_per_frame else 1
                 connection.requests += 1
                 if not connection.requests % REQUESTS_A_TURN:
                     await asyncio.sleep(0)

@@ -20,7 +20,7 @@ NOWHERE = Position(epoch="", seq=0)
 async def newest(parts: NodeContext, room: Room, protocol: Protocol) -> Position | None:
     """The position from which on somebody who is told nothing of the past hears everything; None where that
     is settled, because the hub tells the room's events already, or will be by the answer."""
-    if protocol.join_history != "nothing" or parts.hub.position(room.group) is not None:
+    if protocol.options.join_history != "none" or parts.hub.position(room.group) is not None:
         return None
     history = parts.histories[room.record.history]
     position = (await history.positions([room.record.id])).get(room.record.id)
@@ -34,12 +34,12 @@ async def join_snapshot(
     parts: NodeContext, room: Room, protocol: Protocol, request: Join | Subscribe
 ) -> Snapshot | None:
     """What the answer tells; from there on the hub tells everything. None: it tells nothing."""
-    if protocol.join_history == "nothing":
+    if protocol.options.join_history == "none":
         return None
     settings, hub = parts.settings, parts.hub
     history = parts.histories[room.record.history]
     limit = settings.join_history_limit if request.limit is None else request.limit
-    limit = min(limit, settings.recovery_max_messages) if protocol.join_history == "all" else 0
+    limit = min(limit, settings.recovery_max_messages) if protocol.options.join_history == "all" else 0
     runs = hub.position(room.group) is not None
     past = await history.snapshot(room.record, request.since, limit)
     hub.start(room.group, past.position or NOWHERE)

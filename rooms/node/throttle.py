@@ -69,7 +69,7 @@ class Throttle:
 
     def _close(self, connection: Connection) -> None:
         # Whom the protocol makes anonymous is somebody else every time.
-        user = None if connection.protocol.anonymous else connection.user
+        user = None if connection.protocol.options.anonymous else connection.user
         who = f"{connection.protocol.name} {connection.address}" if user is None else user.id
         if self._closed.add(f"{connection.application} {who}") > 1:
             connection.close(CloseCode.FLOODING, "Too many requests, again.")

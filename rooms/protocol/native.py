@@ -13,12 +13,13 @@ import msgspec
 from msgspec import UNSET
 
 from rooms.protocol import commands, strict_json, timestamps, validators
-from rooms.protocol.base import Past, PresenceEvents, Protocol, error_event
-from rooms.protocol.commands import Command
+from rooms.protocol.base import Protocol, ProtocolOptions, error_event
+from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import BadRequest, ProtocolError, ReservedEvent, RoomsError, UnknownType
 from rooms.protocol.events import Direct, Error, Event, Message, Rejoined, Reply
 from rooms.protocol.json_validation import is_lawful
 from rooms.protocol.results import HistoryData, JoinData
+from rooms.protocol.strict_json import is_plain
 from rooms.protocol.types import CommandId
 
 VERSION = 1
@@ -58,19 +59,22 @@ _TEXTS: dict[type[Command], tuple[str, ...]] = {
 
 _CommandId: Any = CommandId | None
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Union[_COMMANDS])  # noqa: UP007
-_encoder = msgspec.json.Encoder()
+_decode = _decoder.decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Native(Protocol):
     name: ClassVar[str] = "native"
-    resumable: ClassVar[bool] = True
-    limits_messages: ClassVar[bool] = True
-    join_history: ClassVar[Past] = "all"
-    presence_events: ClassVar[PresenceEvents] = "digests"
-    one_request_per_frame: ClassVar[bool] = False
-    heartbeat: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        subprotocol="rooms.v1",
+        resumable=True,
+        limits_message_size=True,
+        heartbeat=True,
+        join_history="all",
+        presence_events="diffs",
+        one_request_per_frame=False,
+    )
     separator: ClassVar[bytes | None] = b"\n"
-    subprotocol: ClassVar[str | None] = "rooms.v1"
 
     def decode(self, frame: str | bytes) -> Iterable[Command | Error]:
         if isinstance(frame, bytes):
@@ -84,10 +88,10 @@ class Native(Protocol):
 
     @classmethod
     def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
-        if (translate := _TRANSLATED.get(type(event))) is None:
-            return _encoder.encode(event)
+        if (translate := _TRANSLATED.get(event.__class__)) is None:
+            return _encode(event)
         translated = translate(event)
-        return None if translated is None else _encoder.encode(translated)
+        return None if translated is None else _encode(translated)
 
 
 def plain(message: Message) -> Message:
@@ -136,11 +140,11 @@ _TRANSLATED: dict[type[Event | Command], Callable[[Any], Event | None]] = {
 
 def _read(line: str) -> Command | Error:
     try:
-        if not strict_json.is_plain(line) and not is_lawful(line.encode()):
+        if not is_plain(line) and not is_lawful(line.encode()):
             _, fault = strict_json.read(line)
             if fault:
                 return _explain(line)
-        command = _decoder.decode(line)
+        command = _decode(line)
         _check(command)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
         return _explain(line)
@@ -152,14 +156,15 @@ def _read(line: str) -> Command | Error:
 
 
 def _check(command: Command) -> None:
-    """The rules that types cannot say."""
-    if type(command) in _WITH_ROOM:
+    """Check the rules that types cannot express. Raises RoomsError."""
+    kind = type(command)
+    if kind in _WITH_ROOM:
         validators.room_name(command.room)  # type: ignore[attr-defined]
-    for field in _TEXTS.get(type(command), ()):
+    for field in _TEXTS.get(kind, ()):
         text: str | None = getattr(command, field)
         if text is not None and "\0" in text:
             raise BadRequest("Names, keys and titles hold no NUL.")
-    if isinstance(command, commands.Send) and command.event is not None and command.event in RESERVED:
+    if isinstance(command, Send) and command.event is not None and command.event in RESERVED:
         raise ReservedEvent(f"The event name {command.event} belongs to the protocol; choose another.")
 
 

@@ -267,5 +267,5 @@ def test_nothing_is_answered_to_bare_frames() -> None:
 def test_bare_frames_are_the_same_door() -> None:
     bare = Gowsev().raw()
     assert load_protocol(bare.name) is Gowsev
-    assert (bare.binary, bare.anonymous) == (Gowsev.binary, Gowsev.anonymous) == (True, True)
+    assert (bare.binary, bare.options.anonymous) == (Gowsev.binary, Gowsev.options.anonymous) == (True, True)
     assert bare.raw() is bare

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from rooms.hub.connection import Connection
-from rooms.protocol.base import PresenceEvents, Protocol
+from rooms.protocol.base import Protocol, ProtocolOptions
 from rooms.protocol.commands import Command
 from rooms.protocol.events import Closing, Error, Event, Members, Message
 from rooms.protocol.types import User
@@ -76,14 +76,14 @@ class Each(Plain):
     """Hears of each who comes and goes."""
 
     encoded: ClassVar[int] = 0
-    presence_events: ClassVar[PresenceEvents] = "each"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="each")
 
 
 class Digesting(Plain):
     """Hears of many at once; writes how many there are, who came and who went."""
 
     encoded: ClassVar[int] = 0
-    presence_events: ClassVar[PresenceEvents] = "digests"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="diffs")
 
     @classmethod
     def _text(cls, event: Event | Command) -> bytes:

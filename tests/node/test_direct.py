@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -13,6 +14,7 @@ from msgspec import Raw
 from rooms.extensions import Extension, JoinEvent, LeaveEvent, MessageEvent, message
 from rooms.models import Application, Ban, Mute, Room
 from rooms.node.node import Node
+from rooms.protocol.base import ProtocolOptions
 from rooms.protocol.commands import CloseRoom, Command, Join, Leave, Subscribe
 from rooms.protocol.compat_commands import (
     CompatJoin,
@@ -35,10 +37,9 @@ class Foreign(Native):
     """A protocol of clients without names that knows all there is; written as the native one is."""
 
     name: ClassVar[str] = "foreign"
-    anonymous: ClassVar[bool] = True
-    resumable: ClassVar[bool] = False
-    heartbeat: ClassVar[bool] = False
-    tells_unknown_rooms: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = replace(
+        Native.options, anonymous=True, resumable=False, heartbeat=False, reports_missing_rooms=True
+    )
 
     def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Direct | Rejoined):
@@ -53,7 +54,7 @@ class Foreign(Native):
 class Ending(Foreign):
     """One whose clients are done when their room is."""
 
-    disconnect_on_removal: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = replace(Foreign.options, disconnect_on_removal=True)
 
 
 async def foreigner(node: Node, *rooms: str, protocol: type[Foreign] = Foreign, user: Any = None) -> Client:

@@ -25,4 +25,4 @@ def test_a_protocol_has_to_read_and_to_write() -> None:
 
 
 def test_text_frames_each_by_itself_are_the_default() -> None:
-    assert (Protocol.binary, Protocol.separator, Protocol.subprotocol) == (False, None, None)
+    assert (Protocol.binary, Protocol.separator, Protocol.options.subprotocol) == (False, None, None)
