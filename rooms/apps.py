@@ -15,10 +15,12 @@ class RoomsConfig(AppConfig):
         from django.core.checks import Tags, register
 
         from rooms import signals
-        from rooms.checks import rows, settings
+        from rooms.checks import asgi, channel_layers, rows, settings
         from rooms.extensions import registry
 
         registry.autodiscover()
         signals.connect()
-        register(settings.check_rooms, "rooms")
+        register(asgi.check_asgi_application, "rooms")
+        register(settings.check_settings, "rooms")
+        register(channel_layers.check_channel_layer, "rooms")
         register(rows.check_histories, Tags.database)

@@ -75,8 +75,8 @@ class Node:
         presence: Presence = load_backend(settings.presence)
         self.node = presence.node
         self.connections: dict[Connection, _Socket] = {}
-        self._handlers = ThreadPool(settings.threads, settings.thread_pool_queue, "rooms-handlers")
-        pool = ThreadPool(settings.threads, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
+        self._handlers = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, "rooms-handlers")
+        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
         self.services = NodeServices(self.loop)
         self._serve_outbound = serve_outbound
         self.parts = NodeContext(
