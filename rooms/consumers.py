@@ -25,10 +25,11 @@ from typing import Any, TypeAlias
 from channels.consumer import AsyncConsumer
 
 from rooms import middleware
-from rooms.conf import get_settings
+from rooms.conf import get_settings, load_protocol
 from rooms.node import drain
 from rooms.node.connect import Handshake, authenticate_handshake
 from rooms.node.node import Node
+from rooms.node.outbound import ClientSocket, OutboundConnection
 from rooms.node.session import Operation, Session, make_connection
 from rooms.protocol import commands, compat_commands
 from rooms.protocol.base import Protocol
@@ -173,10 +174,24 @@ def _wire(scope: Any) -> Any:
 async def _serving() -> Node:
     """The engine. One that begins only now is of a server that does not know of it."""
     begins = Node.running() is None
-    node = await Node.serving()
+    node = await Node.serving(serve_outbound)
     if begins:
         drain.arrange(node)
     return node
+
+
+async def serve_outbound(node: Node, outbound: OutboundConnection, socket: ClientSocket) -> None:
+    """Serve the socket that an extension opened to another service like one that a client opened."""
+    connection = make_connection(
+        node,
+        str(uuid.uuid4()),
+        load_protocol(outbound.protocol)(),
+        application=outbound.owner.application,
+        address="",
+    )
+    connection.dialled = True
+    outbound.connection = connection
+    await Session(node, operations(node), connection, socket).run(None)
 
 
 def _handshake(scope: Any, protocol: type[Protocol], num_proxies: int) -> Handshake:
