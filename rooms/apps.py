@@ -1,4 +1,4 @@
-"""The Django app: loads the site's extensions, listens to its own tables, registers the checks."""
+"""The Django app: registers the site's extensions, the signal receivers and the system checks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ class RoomsConfig(AppConfig):
         from django.core.checks import Tags, register
 
         from rooms import signals
-        from rooms.checks import rows, settings
+        from rooms.checks import asgi, channel_layers, rows, settings
         from rooms.extensions import registry
-        from rooms.node import outbound
-        from rooms.node.outbound_connections import OutboundConnections
 
         registry.autodiscover()
         signals.connect()
-        OutboundConnections.keep = outbound.keep
-        register(settings.check_rooms, "rooms")
+        register(asgi.check_asgi_application, "rooms")
+        register(settings.check_settings, "rooms")
+        register(channel_layers.check_channel_layer, "rooms")
         register(rows.check_histories, Tags.database)

@@ -25,14 +25,15 @@ from typing import Any, TypeAlias
 from channels.consumer import AsyncConsumer
 
 from rooms import middleware
-from rooms.conf import get_settings
+from rooms.conf import get_settings, load_protocol
 from rooms.node import drain
 from rooms.node.connect import Handshake, authenticate_handshake
 from rooms.node.node import Node
+from rooms.node.outbound import ClientSocket, OutboundConnection
 from rooms.node.session import Operation, Session, make_connection
 from rooms.protocol import commands, compat_commands
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import HandshakeRejected, Rejected, RoomsError
 from rooms.protocol.native import Native
 
@@ -45,34 +46,34 @@ Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @lru_cache(maxsize=1)
-def operations(node: Node) -> dict[type[Request], Operation]:
+def operations(node: Node) -> dict[type[Command], Operation]:
     """What is done about each thing that a client may ask."""
     return {
         commands.Login: node.logins.login,
         commands.Logout: node.logout,
         commands.ListRooms: node.management.list,
         commands.CreateRoom: node.management.create,
-        compat_commands.OpenRoom: node.management.create,
+        compat_commands.CreateOwnedRoom: node.management.create,
         commands.CloseRoom: node.management.close,
         commands.Join: node.membership.join,
-        compat_commands.Enter: node.membership.join,
+        compat_commands.CompatJoin: node.membership.join,
         commands.Leave: node.membership.leave,
         compat_commands.LeaveAll: node.membership.leave_every,
         commands.Subscribe: node.membership.subscribe,
-        compat_commands.Listen: node.membership.subscribe,
+        compat_commands.CompatSubscribe: node.membership.subscribe,
         commands.Unsubscribe: node.membership.unsubscribe,
         commands.Send: node.messages.send,
-        compat_commands.Say: node.messages.send,
-        compat_commands.Offer: node.speaking.offer,
-        compat_commands.Publish: node.speaking.publish,
+        compat_commands.SendOriginal: node.messages.send,
+        compat_commands.SendToRoomOrApplication: node.speaking.offer,
+        compat_commands.SendWithoutJoining: node.speaking.publish,
         compat_commands.SendDirect: node.speaking.direct,
         compat_commands.SendToApplication: node.speaking.to_application,
         commands.ReadHistory: node.reading.history,
         commands.ListMembers: node.reading.members,
-        compat_commands.Receive: node.speaking.receive,
+        compat_commands.SendRawFrame: node.speaking.receive,
         commands.Ping: node.ping,
         commands.Pong: node.pong,
-        compat_commands.Quit: node.quit,
+        compat_commands.Disconnect: node.quit,
     }
 
 
@@ -122,7 +123,7 @@ class RoomConsumer(AsyncConsumer):
             )
             await _answer(scope, send, status, error.message)
             return None
-        offered = self._protocol.subprotocol
+        offered = self._protocol.options.subprotocol
         accept = {"type": "websocket.accept"}
         await send({**accept, "subprotocol": offered} if offered in scope["subprotocols"] else accept)
         connection = make_connection(
@@ -156,7 +157,7 @@ class RoomConsumer(AsyncConsumer):
         if self._application is not None:
             return self._application
         said: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
-        if "application" not in said and not self._protocol.multiplexes_applications:
+        if "application" not in said and not self._protocol.options.multiplexes_applications:
             logger.error(
                 'The address %.200r leads into no application: name it in endpoint("%s", …), or as <application> '
                 "in the route.",
@@ -173,10 +174,24 @@ def _wire(scope: Any) -> Any:
 async def _serving() -> Node:
     """The engine. One that begins only now is of a server that does not know of it."""
     begins = Node.running() is None
-    node = await Node.serving()
+    node = await Node.serving(serve_outbound)
     if begins:
         drain.arrange(node)
     return node
+
+
+async def serve_outbound(node: Node, outbound: OutboundConnection, socket: ClientSocket) -> None:
+    """Serve the socket that an extension opened to another service like one that a client opened."""
+    connection = make_connection(
+        node,
+        str(uuid.uuid4()),
+        load_protocol(outbound.protocol)(),
+        application=outbound.owner.application,
+        address="",
+    )
+    connection.dialled = True
+    outbound.connection = connection
+    await Session(node, operations(node), connection, socket).run(None)
 
 
 def _handshake(scope: Any, protocol: type[Protocol], num_proxies: int) -> Handshake:

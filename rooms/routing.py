@@ -17,7 +17,7 @@ from channels.routing import URLRouter
 from django.urls import re_path
 
 from rooms.compat.multiplex import MultiplexSession
-from rooms.conf import PROTOCOL_NAMES, load_protocol
+from rooms.conf import PROTOCOL_NAMES, get_settings, load_protocol
 from rooms.consumers import RoomConsumer, refuse
 from rooms.middleware import with_user
 from rooms.node.session import Session
@@ -33,7 +33,7 @@ def endpoint(name: str, application: str | None = None) -> Any:
     if name not in PROTOCOL_NAMES:
         raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOL_NAMES)}.")
     protocol = load_protocol(name)
-    session = MultiplexSession if protocol.multiplexes_applications else Session
+    session = MultiplexSession if protocol.options.multiplexes_applications else Session
     return RoomConsumer.as_asgi(protocol=protocol, application=application, session=session)
 
 
@@ -54,4 +54,6 @@ _refused: Any = refuse
 def websocket_application(more: Sequence[Any] = ()) -> Any:
     """The ASGI application for sockets: Django's session and user, then the addresses of rooms, and
     ``more`` routes of the site's own."""
+    # A mistake in ``ROOMS`` stops the server at its start.
+    get_settings()
     return with_user(URLRouter([*websocket_urlpatterns, *more, re_path("", _refused)]))

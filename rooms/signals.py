@@ -1,7 +1,8 @@
-"""Tells the engine of every process when a row changes, wherever it was changed: after the commit.
+"""Sends a control message to every node when a row is saved or deleted, after the commit.
 
-Queryset updates and bulk operations send no signals; after those, save one of the rows, or wait
-until the row is read again.
+Queryset updates and bulk operations send no signals: save one of the rows afterwards, or wait until
+the nodes refresh it. What sends is imported with the first change, so that ``manage.py migrate``
+and a worker that serves only HTTP load no node.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from typing import Any
 
 from django.db.models.signals import post_delete, post_save, pre_save
 
-from rooms.api import notify
 from rooms.models import Application, Ban, Mute, Restriction, Room
-from rooms.node.control_messages import ApplicationChanged, RoomChanged
+from rooms.node.control_messages import AnyControlMessage, ApplicationChanged, RoomChanged
 
 
 def connect() -> None:
-    """Listen to the app's own tables."""
+    """Connect the receivers to the signals of the app's own models."""
     for model in (Application, Room):
         pre_save.connect(_remember, model, dispatch_uid="rooms.before")
     for signal in (post_save, post_delete):
@@ -29,8 +29,15 @@ def connect() -> None:
             signal.connect(_restriction_changed, restriction, dispatch_uid="rooms")
 
 
+def notify(message: AnyControlMessage) -> None:
+    """Send the message after the commit."""
+    from rooms import api
+
+    api.notify(message)
+
+
 def _remember(sender: type[Application | Room], instance: Any, raw: bool = False, **_: Any) -> None:
-    """What clients know of the row so far: it is under its old name that they know it."""
+    """Keep the stored row: clients know the room by its old name."""
     instance._rooms_before = (
         None if raw or instance._state.adding else sender.objects.filter(pk=instance.pk).first()
     )
@@ -72,7 +79,7 @@ def _room_deleted(instance: Room, **_: Any) -> None:
 def _restriction_changed(instance: Restriction, **_: Any) -> None:
     if instance.room_id is None:
         notify(ApplicationChanged(application=instance.application.name))
-    # When the room goes too, its row may be gone by now; that is said of the room itself.
+    # A room that is deleted with its restrictions sends its own message.
     elif room := Room.objects.filter(pk=instance.room_id).first():
         notify(
             RoomChanged(

@@ -1,11 +1,13 @@
-"""`settings.ROOMS`: defaults, overrides, and a fresh reading when it changes."""
+"""`settings.ROOMS`: defaults, overrides, unknown keys, and the cache that a change resets."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from rooms.conf import KEYS, Settings, get_settings, load_backend
@@ -14,7 +16,7 @@ from rooms.presence.memory import MemoryPresence
 
 
 @override_settings(ROOMS={})
-def test_the_defaults_are_those_of_the_protocol() -> None:
+def test_the_defaults_are_those_of_the_protocol_documentation() -> None:
     found = get_settings()
     assert (found.ping_interval, found.pong_timeout, found.login_timeout) == (25, 10, 10)
     assert (found.max_frame_bytes, found.max_rooms_per_connection) == (65536, 128)
@@ -34,20 +36,33 @@ def test_a_site_without_the_setting_has_the_defaults(settings: Any) -> None:
     assert get_settings() == Settings()
 
 
-def test_what_is_given_is_in_force_at_once_and_no_longer_than_given() -> None:
+def test_a_changed_setting_is_in_force_at_once_and_until_it_is_reset() -> None:
     before = get_settings()
     with override_settings(ROOMS={"PING_INTERVAL": 3, "LEAVE_GRACE": 0}):
         assert (get_settings().ping_interval, get_settings().leave_grace) == (3, 0)
     assert get_settings() == before
 
 
-def test_it_is_read_once() -> None:
+def test_the_settings_are_cached() -> None:
     assert get_settings() is get_settings()
 
 
-@override_settings(ROOMS={"PNG_SECONDS": 3, "ping_interval": 4})
-def test_unknown_keys_are_left_to_the_system_check() -> None:
-    assert get_settings().ping_interval == 25
+@pytest.mark.parametrize(
+    ("rooms", "error"),
+    [
+        ({"PNG_INTERVAL": 3}, 'Unknown setting ROOMS["PNG_INTERVAL"]; did you mean PING_INTERVAL?'),
+        ({"PING_INTERVAL": 3, "ping_timeout": 4}, "; did you mean PONG_TIMEOUT?"),
+        ({"COLOUR": "red"}, 'Unknown setting ROOMS["COLOUR"]; expected one of PROTOCOLS, PING_INTERVAL, '),
+        ({7: 5}, "Unknown setting ROOMS[7]; expected one of PROTOCOLS, "),
+        (["PING_INTERVAL"], "Expected a dict as the setting ROOMS, got ['PING_INTERVAL']."),
+        (None, "Expected a dict as the setting ROOMS, got None."),
+    ],
+)
+def test_an_unknown_key_raises_an_error_that_names_the_nearest(rooms: Any, error: str) -> None:
+    # Every time, not only when it is read first.
+    for _ in range(2):
+        with override_settings(ROOMS=rooms), pytest.raises(ImproperlyConfigured, match=re.escape(error)):
+            get_settings()
 
 
 @override_settings(ROOMS={"HISTORIES": {"none": {"BACKEND": "rooms.histories.memory.MemoryHistory"}}})
@@ -66,7 +81,7 @@ def test_the_keys_are_the_fields_in_capitals() -> None:
     assert set(KEYS) == {each.name.upper() for each in dataclasses.fields(Settings)}
 
 
-def test_a_backend_is_made_with_its_options() -> None:
+def test_a_backend_is_instantiated_with_its_options() -> None:
     assert isinstance(load_backend(Settings().presence), MemoryPresence)
     made = load_backend({"BACKEND": "decimal.Context", "OPTIONS": {"prec": 7}})
     assert made.prec == 7

@@ -203,7 +203,7 @@ def test_the_session_of_the_protocol_page_is_one() -> None:
     answered: list[object] = []
     for line in session.splitlines():
         if line.startswith("→ "):
-            (request,) = Native().receive(line[2:])
+            (request,) = Native().decode(line[2:])
             assert not isinstance(request, Error)
             asked.append(request.id)
         else:

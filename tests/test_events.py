@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rooms import protocol as package
-from rooms.protocol.commands import Ping, Request
+from rooms.protocol.commands import Command, Ping
 from rooms.protocol.events import Event, Joined, Message, RoomEdited
 from rooms.protocol.types import Position, User, Value
 
@@ -19,7 +19,7 @@ def descendants(kind: type) -> list[type]:
     return [each for child in kind.__subclasses__() for each in (child, *descendants(child))]
 
 
-CLASSES: list[Any] = [each for base in (Value, Request, Event) for each in descendants(base)]
+CLASSES: list[Any] = [each for base in (Value, Command, Event) for each in descendants(base)]
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -41,7 +41,7 @@ def test_an_event_cannot_be_changed() -> None:
 
 
 def test_tags_are_unique_among_what_travels_one_way() -> None:
-    for base in (Request, Event):
+    for base in (Command, Event):
         # To native clients an edited room is one that was added.
         events = [each for each in descendants(base) if each is not RoomEdited]
         tags = [

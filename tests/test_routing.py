@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import path
 
 from rooms.conf import PROTOCOL_CLASSES, PROTOCOL_NAMES
@@ -106,6 +107,12 @@ async def test_a_site_may_put_a_door_anywhere() -> None:
 def test_a_door_that_is_not_there_is_named_with_those_that_are() -> None:
     with pytest.raises(ValueError, match=r"no door 'matrix'\. Lawful: native, roomer"):
         endpoint("matrix")
+
+
+def test_a_mistake_in_the_settings_stops_the_server_at_its_start(settings: Any) -> None:
+    settings.ROOMS = {"PNG_INTERVAL": 3}
+    with pytest.raises(ImproperlyConfigured, match="did you mean PING_INTERVAL"):
+        websocket_application()
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,1 +1,1 @@
-"""System checks of settings, channel layers and rows."""
+"""The system checks: of the settings, of the channel layer, and of the rows of the database."""

@@ -1,4 +1,4 @@
-"""A check of rows against the settings, for ``manage.py check --database default`` and ``migrate``."""
+"""Checks rows against the settings, for ``manage.py check --database default`` and ``migrate``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError
 
 from rooms.conf import get_settings
@@ -16,24 +17,27 @@ from rooms.models.database import database
 def check_histories(
     app_configs: object = None, databases: Sequence[str] | None = None, **_: Any
 ) -> list[CheckMessage]:
-    """Every history that an application or a room has chosen must have a backend."""
+    """Report applications and rooms whose history has no backend."""
     if database() not in (databases or ()):
         return []
     try:
         return list(_without_backend())
     except DatabaseError:
-        # The tables are not there yet.
+        # The tables do not exist before the first migration.
+        return []
+    except ImproperlyConfigured:
+        # Reported by the checks of the settings.
         return []
 
 
 def _without_backend() -> Iterator[CheckMessage]:
-    lawful = get_settings().histories
+    backends = get_settings().histories
     for model in (Application, Room):
-        for row in model._default_manager.exclude(history__in=["", *lawful]).order_by("pk")[:10]:
+        for row in model._default_manager.exclude(history__in=["", *backends]).order_by("pk")[:10]:
             yield Error(
-                f"{row._meta.verbose_name} {row.name!r} keeps its history in {row.history!r}, for which "
-                'ROOMS["HISTORIES"] has no backend: nobody can enter.',
-                hint=f"Configure it, or choose another. Lawful: {', '.join(lawful)}.",
+                f"The {row._meta.verbose_name} {row.name!r} has the history {row.history!r}, but "
+                'ROOMS["HISTORIES"] has no such backend: users cannot join.',
+                hint=f"Add the backend, or choose another history: {', '.join(backends)}.",
                 obj=row,
                 id="rooms.E007",
             )

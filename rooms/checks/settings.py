@@ -1,7 +1,7 @@
-"""The system checks: what is wrong with a site's settings, said before the first visitor finds out.
+"""Checks the keys, values and backends of ``settings.ROOMS``.
 
-``CHECKS`` at the end is the table of them. They read the settings as they are written, not by way of
-``conf.py``, because that needs them to be right.
+``CHECKS`` at the end lists the checks. They read the raw settings and not those of ``conf.py``, which
+raises an error for a mistake that a check is to report.
 """
 
 from __future__ import annotations
@@ -9,39 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Any
 
-from channels.routing import ProtocolTypeRouter
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.core.handlers.asgi import ASGIHandler
-from django.utils.module_loading import import_string
 
-from rooms.checks import channel_layers as layers
-from rooms.checks.channel_layers import IN_MEMORY_LAYER as IN_MEMORY_LAYER
-from rooms.conf import KEYS, PROTOCOL_NAMES, Settings
+from rooms.checks.channel_layers import IN_MEMORY_LAYER, configured_layer, import_or_none
+from rooms.conf import KEYS, PROTOCOL_NAMES, Settings, unknown_key
 from rooms.histories.memory import MemoryHistory
 from rooms.models import HistoryPolicy
 from rooms.presence.memory import MemoryPresence
 
 
-def check_rooms(app_configs: object = None, **_: Any) -> list[CheckMessage]:
-    """Carry out every check of the table."""
+def check_settings(app_configs: object = None, **_: Any) -> list[CheckMessage]:
+    """Run the checks."""
     return [message for check in CHECKS for message in check()]
 
 
-# What the settings say ---------------------------------------------------------------------------------
+# The raw settings --------------------------------------------------------------------------------------
 
 
 def _rooms() -> Mapping[str, Any]:
-    """``settings.ROOMS``; nothing where it is not what it should be, which E004 reports."""
+    """Return ``settings.ROOMS``; empty where it is no dict, which E004 reports."""
     given = getattr(settings, "ROOMS", {})
     return given if isinstance(given, Mapping) else {}
 
 
 def _backends() -> Iterator[tuple[str, Any]]:
-    """The dotted path of every backend that ``ROOMS`` names, and where it stands."""
+    """Yield the setting and the dotted path of every backend in ``ROOMS``."""
     histories: Any = _rooms().get("HISTORIES")
     presence: Any = _rooms().get("PRESENCE")
     if _is_backends(histories):
@@ -50,24 +45,24 @@ def _backends() -> Iterator[tuple[str, Any]]:
         yield 'ROOMS["PRESENCE"]', presence["BACKEND"]
 
 
-# What values must be -----------------------------------------------------------------------------------
+# Types of values ---------------------------------------------------------------------------------------
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value) and value >= 0)
+    return _is_integer(value) or (isinstance(value, float) and math.isfinite(value) and value >= 0)
 
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_doors(value: Any) -> bool:
-    listed = isinstance(value, list | tuple | set | frozenset)
-    return listed and bool(value) and all(protocol in PROTOCOL_NAMES for protocol in value)
+def _are_protocols(value: Any) -> bool:
+    is_list = isinstance(value, list | tuple | set | frozenset)
+    return is_list and bool(value) and all(protocol in PROTOCOL_NAMES for protocol in value)
 
 
 def _is_backend(value: Any) -> bool:
@@ -83,69 +78,31 @@ def _is_backends(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_is_backend(each) for each in value.values())
 
 
-_BACKEND = '{"BACKEND": "dotted.path", "OPTIONS": {…}}, where OPTIONS may be left out'
-# By the annotations of the fields of ``Settings``.
-KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "int": (_is_whole, "a whole number, zero or more"),
-    "float": (_is_number, "a number, zero or more"),
-    "str": (_is_text, "a text"),
-    "Sequence[str]": (_is_doors, f"a list of one or more of {', '.join(PROTOCOL_NAMES)}"),
+_BACKEND = '{"BACKEND": "dotted.path", "OPTIONS": {…}}, where OPTIONS is optional'
+# By the annotation of a field of ``Settings``.
+TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_is_integer, "an integer of at least 0"),
+    "float": (_is_number, "a number of at least 0"),
+    "str": (_is_text, "a string"),
+    "Sequence[str]": (_are_protocols, f"a list of at least one of {', '.join(PROTOCOL_NAMES)}"),
     "Backend": (_is_backend, _BACKEND),
-    "Mapping[str, Backend]": (_is_backends, f"a dict by history policy, of {_BACKEND}"),
+    "Mapping[str, Backend]": (_is_backends, f"a dict from history policies to {_BACKEND}"),
 }
 
 
 # The checks --------------------------------------------------------------------------------------------
 
 
-_WEBSOCKET = '"websocket": rooms.routing.websocket_application()'
-
-
-def asgi_application() -> Iterator[CheckMessage]:
-    path = getattr(settings, "ASGI_APPLICATION", None)
-    if not path:
-        yield Error(
-            "ASGI_APPLICATION is not set, so nothing serves the rooms' sockets.",
-            hint='Set ASGI_APPLICATION = "yoursite.asgi.application", and give its ProtocolTypeRouter '
-            f"{_WEBSOCKET}.",
-            id="rooms.E001",
-        )
-        return
-    try:
-        application = import_string(path)
-    except Exception as error:  # whatever a site's module does wrong
-        yield Error(
-            f"ASGI_APPLICATION cannot be imported from {path!r}.",
-            hint=f"{type(error).__name__}: {error}",
-            id="rooms.E001",
-        )
-        return
-    # What a site may have wrapped around either cannot be looked into, and passes.
-    if isinstance(application, ProtocolTypeRouter):
-        has_sockets = "websocket" in application.application_mapping
-    else:
-        has_sockets = not isinstance(application, ASGIHandler)
-    if not has_sockets:
-        yield Warning(
-            f"{path} has no route for WebSockets, so nothing serves the rooms' sockets.",
-            hint=f'In that module: application = ProtocolTypeRouter({{"http": …, {_WEBSOCKET}}}).',
-            id="rooms.W005",
-        )
-
-
 def unknown_keys() -> Iterator[CheckMessage]:
-    for where, given, lawful in (
+    for setting, given, expected in (
         ("ROOMS", _rooms(), KEYS),
         ('ROOMS["HISTORIES"]', _rooms().get("HISTORIES"), HistoryPolicy.values),
     ):
         for key in given if isinstance(given, Mapping) else ():
-            if key not in lawful:
-                near = get_close_matches(str(key), lawful, 1) or get_close_matches(
-                    str(key).upper(), lawful, 1
-                )
+            if key not in expected:
                 yield Error(
-                    f"{where} has no key {key!r}.",
-                    hint=f"Did you mean {near[0]!r}?" if near else f"Lawful: {', '.join(lawful)}.",
+                    unknown_key(setting, key, expected),
+                    hint=f"Expected keys: {', '.join(expected)}.",
                     id="rooms.E003",
                 )
 
@@ -153,37 +110,45 @@ def unknown_keys() -> Iterator[CheckMessage]:
 def wrong_types() -> Iterator[CheckMessage]:
     given = getattr(settings, "ROOMS", {})
     if not isinstance(given, Mapping):
-        yield Error(f"ROOMS is {given!r}.", hint='A dict: ROOMS = {"PING_INTERVAL": 30}.', id="rooms.E004")
+        yield Error(
+            f"Expected a dict as the setting ROOMS, got {given!r}.",
+            hint='For example: ROOMS = {"PING_INTERVAL": 30}.',
+            id="rooms.E004",
+        )
     for field in fields(Settings):
         key = field.name.upper()
-        is_lawful, lawful = KINDS[str(field.type)]
-        if key in _rooms() and not is_lawful(_rooms()[key]):
-            yield Error(f'ROOMS["{key}"] is {_rooms()[key]!r}.', hint=f"Lawful: {lawful}.", id="rooms.E004")
+        is_valid, expected = TYPES[str(field.type)]
+        if key in _rooms() and not is_valid(_rooms()[key]):
+            yield Error(
+                f'Expected {expected} as ROOMS["{key}"], got {_rooms()[key]!r}.',
+                hint="Correct the value, or remove the key to use the default.",
+                id="rooms.E004",
+            )
 
 
 def missing_backends() -> Iterator[CheckMessage]:
-    for where, path in _backends():
-        if layers.found(path) is None:
+    for setting, path in _backends():
+        if import_or_none(path) is None:
             yield Error(
-                f"The backend of {where} cannot be imported from {path!r}.",
-                hint="Look for a misspelling, or for a package that is not installed.",
+                f"The backend of {setting} cannot be imported from {path!r}.",
+                hint="Correct the dotted path, or install the package.",
                 id="rooms.E005",
             )
 
 
 def memory_beside_shared_layer() -> Iterator[CheckMessage]:
-    layer, _config = layers.configured()
+    layer, _config = configured_layer()
     if layer in {"", IN_MEMORY_LAYER}:
         return
     backends = dict(_backends())
-    # Not named is in memory.
+    # The default of presence is in memory.
     backends.setdefault('ROOMS["PRESENCE"]', f"{MemoryPresence.__module__}.{MemoryPresence.__name__}")
-    for where, path in backends.items():
-        backend = layers.found(path)
+    for setting, path in backends.items():
+        backend = import_or_none(path)
         if isinstance(backend, type) and issubclass(backend, MemoryPresence | MemoryHistory):
             yield Warning(
-                f"Processes share the channel layer, but not {where}: {path} is one process's memory.",
-                hint="Use a backend that processes share: rooms.presence.redis.RedisPresence or "
+                f"The channel layer is shared by processes, but {setting} is in memory: {path}.",
+                hint="Use a shared backend: rooms.presence.redis.RedisPresence or "
                 "rooms.presence.database.DatabasePresence for presence, "
                 "rooms.histories.database.DatabaseHistory for history.",
                 id="rooms.W003",
@@ -191,10 +156,8 @@ def memory_beside_shared_layer() -> Iterator[CheckMessage]:
 
 
 CHECKS: Sequence[Callable[[], Iterator[CheckMessage]]] = (
-    asgi_application,  # E001, W005
     unknown_keys,  # E003
     wrong_types,  # E004
     missing_backends,  # E005
     memory_beside_shared_layer,  # W003
-    *layers.CHECKS,  # E002, E006, W001, W002, W004
 )

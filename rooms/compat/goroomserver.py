@@ -16,9 +16,15 @@ from msgspec import Raw
 
 from rooms.compat.goroomserver_codec import ClientMessage, read
 from rooms.protocol import validators
-from rooms.protocol.base import Protocol, error_answer
-from rooms.protocol.commands import Leave, Login, Logout, Request, Unsubscribe
-from rooms.protocol.compat_commands import Addressed, Enter, Listen, Offer, SendToApplication
+from rooms.protocol.base import Protocol, ProtocolOptions, error_event
+from rooms.protocol.commands import Command, Leave, Login, Logout, Unsubscribe
+from rooms.protocol.compat_commands import (
+    ApplicationCommand,
+    CompatJoin,
+    CompatSubscribe,
+    SendToApplication,
+    SendToRoomOrApplication,
+)
 from rooms.protocol.errors import BadRequest, RoomsError, UnknownType
 from rooms.protocol.events import Direct, Error, Event, Message, Reply, RoomAdded, RoomEdited, RoomRemoved
 
@@ -93,9 +99,9 @@ _members = msgspec.json.Decoder(dict[str, Raw])
 
 class Goroomserver(Protocol):
     name: ClassVar[str] = "goroomserver"
-    auto_subscribe_room_list: ClassVar[bool] = True
-    tells_unknown_rooms: ClassVar[bool] = True
-    multiplexes_applications: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        auto_subscribe_room_list=True, reports_missing_rooms=True, multiplexes_applications=True
+    )
 
     def __init__(self, application: str = "", trunk: Goroomserver | None = None) -> None:
         self._application = application
@@ -105,30 +111,30 @@ class Goroomserver(Protocol):
         # A logout is answered with the name.
         self._user = ""
 
-    def within(self, application: str) -> Goroomserver:
+    def for_application(self, application: str) -> Goroomserver:
         return Goroomserver(application, self)
 
-    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
         asked = self._asked = read(frame, self._asked.id + 1)
         if not asked.sound:
-            yield error_answer(asked.id, UnknownType("A frame holds one request, a JSON object."))
+            yield error_event(asked.id, UnknownType("A frame holds one request, a JSON object."))
             return
-        request: Request | Error | None
+        command: Command | Error | None
         try:
-            request = _request(asked)
+            command = _command(asked)
         except RoomsError as error:
-            request = error_answer(asked.id, error)
-        yield Addressed(id=asked.id, application=asked.application, request=request)
+            command = error_event(asked.id, error)
+        yield ApplicationCommand(id=asked.id, application=asked.application, command=command)
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
             return self._answer(event)
         if isinstance(event, Error):
             return self._refusal(event)
-        return self.broadcast(event, self._application)
+        return self.encode_broadcast(event, self._application)
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         if isinstance(event, Direct) and event.outside:
             # It would seem to be said in a room.
             return None
@@ -175,7 +181,7 @@ class Goroomserver(Protocol):
             return json.dumps(answer, separators=(",", ":")).encode()
 
 
-def _request(asked: ClientMessage) -> Request | None:
+def _command(asked: ClientMessage) -> Command | None:
     """What a sound frame asks; None: whether there is such an application. Raises RoomsError."""
     id = asked.id
     if asked.event == EventType.JOIN_APP:
@@ -188,16 +194,16 @@ def _request(asked: ClientMessage) -> Request | None:
         data, name = _raw(asked.data), _event_name(asked)
         if not asked.room:
             return SendToApplication(id=id, data=data, event=name)
-        return Offer(id=id, room=_room(asked.room), data=data, event=name)
+        return SendToRoomOrApplication(id=id, room=_room(asked.room), data=data, event=name)
     if asked.event not in _OF_A_NAMED_ROOM:
         raise UnknownType("There is no such event for clients.")
     room = _room(asked.text("roomName"))
     if asked.event == EventType.JOIN_ROOM:
-        return Enter(id=id, room=room, make="never", again="refuse")
+        return CompatJoin(id=id, room=room, create="never", if_member="refuse")
     if asked.event == EventType.LEAVE_ROOM:
         return Leave(id=id, room=room)
     if asked.event == EventType.SUBSCRIBE:
-        return Listen(id=id, room=room, make="never", again="refuse")
+        return CompatSubscribe(id=id, room=room, create="never", if_member="refuse")
     return Unsubscribe(id=id, room=room)
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from rooms.protocol import payload, validators
-from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Leave, Request
-from rooms.protocol.compat_commands import Enter, LeaveAll, Publish, Receive
+from rooms.protocol.base import Protocol, ProtocolOptions
+from rooms.protocol.commands import Command, Leave
+from rooms.protocol.compat_commands import CompatJoin, LeaveAll, SendRawFrame, SendWithoutJoining
 from rooms.protocol.errors import BadRequest, NotMember, RoomNotFound
 from rooms.protocol.events import Direct, Error, Event, Message, Reply
 
@@ -32,26 +32,26 @@ _WAS_OUT = frozenset({NotMember.code, RoomNotFound.code})
 
 class Gowsev(Protocol):
     name: ClassVar[str] = "gowsev"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(anonymous=True)
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
 
-    def bare(self) -> Protocol:
+    def raw(self) -> Protocol:
         return Frames()
 
-    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
         # Bytes that are no UTF-8 become lone surrogates: no part of a lawful name, and themselves in a body.
         text = frame if isinstance(frame, str) else frame.decode(errors="surrogateescape")
         yield _read(text) or Error(code=BadRequest.code, message=INVALID.decode())
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
             return OK
         if isinstance(event, Error):
             return OK if event.id == _UNSUBSCRIBE and event.code in _WAS_OUT else INVALID
-        return self.broadcast(event, "")
+        return self.encode_broadcast(event, "")
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         # What other clients say outside of rooms would seem to be published.
         if isinstance(event, Message) or (isinstance(event, Direct) and not event.outside):
             return payload.to_bytes(event.data)
@@ -62,21 +62,21 @@ class Frames(Protocol):
     """Every frame goes to the application's extension, and what that writes goes out as it is."""
 
     name: ClassVar[str] = "gowsev"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(anonymous=True)
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
 
-    def receive(self, frame: str | bytes) -> Iterator[Request]:
-        yield Receive(data=frame.encode() if isinstance(frame, str) else frame)
+    def decode(self, frame: str | bytes) -> Iterator[Command]:
+        yield SendRawFrame(data=frame.encode() if isinstance(frame, str) else frame)
 
-    def send(self, event: Event | Request) -> bytes | None:
-        return self.broadcast(event, "")
+    def encode(self, event: Event | Command) -> bytes | None:
+        return self.encode_broadcast(event, "")
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         return payload.to_bytes(event.data) if isinstance(event, Direct) and not event.outside else None
 
 
-def _read(text: str) -> Request | None:
+def _read(text: str) -> Command | None:
     """What a command asks; None where it is none, or names no lawful channel."""
     if text == "unsubscribe-all":
         return LeaveAll(id=_COMMAND)
@@ -85,11 +85,11 @@ def _read(text: str) -> Request | None:
         channel, colon, body = rest.partition(":")
         if colon and validators.is_room_name(channel):
             data = payload.from_bytes(body.encode(errors="surrogateescape"))
-            return Publish(id=_COMMAND, room=channel, data=data)
+            return SendWithoutJoining(id=_COMMAND, room=channel, data=data)
     elif command in ("subscribe", "unsubscribe") and (found := _CHANNEL.match(rest)):
         channel = found[1]
         if validators.is_room_name(channel):
             if command == "subscribe":
-                return Enter(id=_COMMAND, room=channel)
+                return CompatJoin(id=_COMMAND, room=channel)
             return Leave(id=_UNSUBSCRIBE, room=channel)
     return None

@@ -18,8 +18,8 @@ from rooms.hub.connection import Connection
 from rooms.node.connect import Handshake, authenticate_handshake
 from rooms.node.node import Node
 from rooms.node.session import Session
-from rooms.protocol.commands import Login, Request
-from rooms.protocol.compat_commands import Addressed
+from rooms.protocol.commands import Command, Login
+from rooms.protocol.compat_commands import ApplicationCommand
 from rooms.protocol.errors import LoginRefused, NameTaken, NotLoggedIn, RoomsError
 from rooms.protocol.events import Error, Reply
 
@@ -54,23 +54,23 @@ class MultiplexSession(Session):
         for application in list(self._branches):
             self._let_go(application)
 
-    def _asking(self, request: Request | Error) -> Connection:
+    def _asking(self, command: Command | Error) -> Connection:
         """The branch that a request concerns. What names no application is charged to any of them."""
-        if isinstance(request, Addressed):
-            return self._branches.get(request.application, self._connection)
+        if isinstance(command, ApplicationCommand):
+            return self._branches.get(command.application, self._connection)
         return next(iter(self._branches.values()), self._connection)
 
-    async def _operate(self, request: Request) -> None:
-        if not isinstance(request, Addressed):
-            await super()._operate(request)
+    async def _operate(self, command: Command) -> None:
+        if not isinstance(command, ApplicationCommand):
+            await super()._operate(command)
             return
-        await self._check_application(request.application)
-        if request.request is None:
-            self._connection.send(Reply(id=request.id, data={}))
-        elif isinstance(request.request, Login):
-            await self._log_in(request.application, request.request)
+        await self._check_application(command.application)
+        if command.command is None:
+            self._connection.send(Reply(id=command.id, data={}))
+        elif isinstance(command.command, Login):
+            await self._log_in(command.application, command.command)
         else:
-            await self._ask(request.application, request.request)
+            await self._ask(command.application, command.command)
 
     async def _check_application(self, name: str) -> None:
         """Raises NoSuchApplication where it is not there or does not speak this protocol."""
@@ -78,7 +78,7 @@ class MultiplexSession(Session):
         if application is None or not application.record.allows_protocol(self._connection.protocol.name):
             raise NoSuchApplication(f"There is no application {name[:64]}.")
 
-    async def _log_in(self, application: str, request: Login) -> None:
+    async def _log_in(self, application: str, command: Login) -> None:
         """Grow a branch; without a user it is let go of again."""
         if application in self._branches:
             raise NameTaken("You are logged in there already; log out first.", retry=False)
@@ -94,10 +94,10 @@ class MultiplexSession(Session):
             if branch.close_code is not None:
                 raise LoginRefused(branch.close_reason)
             branch.grown = True
-            if self._is_the_session_of(request.name):
-                await self._node.logins.login_by_session(branch, request, self._user)
+            if self._is_the_session_of(command.name):
+                await self._node.logins.login_by_session(branch, command, self._user)
             else:
-                await self._operations[Login](branch, request)
+                await self._operations[Login](branch, command)
         finally:
             if branch.user is None:
                 self._let_go(application)
@@ -108,15 +108,15 @@ class MultiplexSession(Session):
         user = self._user
         return user is not None and user.is_authenticated and bool(user.get_username() == name)
 
-    async def _ask(self, application: str, request: Request | Error) -> None:
+    async def _ask(self, application: str, command: Command | Error) -> None:
         branch = self._branches.get(application)
         if branch is None:
             raise NotLoggedIn("Log in first.")
-        if isinstance(request, Error):
-            branch.send(request)
+        if isinstance(command, Error):
+            branch.send(command)
             return
         try:
-            await self._operations[type(request)](branch, request)
+            await self._operations[type(command)](branch, command)
             # The socket goes on to what may concern another branch.
             await branch.answered()
         finally:

@@ -17,14 +17,14 @@ import msgspec
 from msgspec import UNSET
 
 from rooms.protocol import validators
-from rooms.protocol.base import PresenceEvents, Protocol
-from rooms.protocol.commands import Leave, Request
-from rooms.protocol.compat_commands import Enter, Offer, SendDirect
+from rooms.protocol.base import Protocol, ProtocolOptions
+from rooms.protocol.commands import Command, Leave
+from rooms.protocol.compat_commands import CompatJoin, SendDirect, SendToRoomOrApplication
 from rooms.protocol.errors import NotMember, ProtocolError
 from rooms.protocol.events import Direct, Error, Event, Joined, Left, Message, Rejoined, Removed, Reply
 from rooms.protocol.payload import from_bytes, to_bytes
 from rooms.protocol.results import JoinData
-from rooms.protocol.types import RequestId, User
+from rooms.protocol.types import CommandId, User
 
 FIELDS = 5
 # What is said to one client is kept in no table, whose columns set the other limit.
@@ -41,47 +41,51 @@ _length = _LENGTH.pack
 
 class Roomer(Protocol):
     name: ClassVar[str] = "roomer"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        anonymous=True, full_member_list=True, presence_events="each"
+    )
     binary: ClassVar[bool] = True
-    anonymous: ClassVar[bool] = True
-    full_member_list: ClassVar[bool] = True
-    presence_events: ClassVar[PresenceEvents] = "each"
 
     def __init__(self) -> None:
         self._self = ""
         self._rooms: set[str] = set()
         self._ids = count(1)
         # What waits for its answer, by id.
-        self._asked: dict[RequestId, Enter | Leave] = {}
+        self._asked: dict[CommandId, CompatJoin | Leave] = {}
 
-    def connected(self, connection: str) -> Iterator[Request]:
+    def on_connected(self, connection: str) -> Iterator[Command]:
         self._self = connection
-        yield self._ask(Enter(id=next(self._ids), room=validators.ROOT, make="always", again="announce"))
+        yield self._ask(
+            CompatJoin(id=next(self._ids), room=validators.ROOT, create="always", if_member="announce")
+        )
 
-    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
         room, event, to, payload = _read(frame)
         if event in RESERVED or not _is_lawful(room, event, to):
             return
         # First, because clients of the original send their own id along with these two.
         if event == "join":
-            yield self._ask(Enter(id=next(self._ids), room=room, make="on_demand", again="announce"))
+            yield self._ask(
+                CompatJoin(id=next(self._ids), room=room, create="on_demand", if_member="announce")
+            )
         elif event == "leave":
             yield self._ask(Leave(id=next(self._ids), room=room))
         elif to:
             yield SendDirect(room=room, event=event, data=from_bytes(payload), to=to)
         else:
-            yield Offer(room=room, event=event, data=from_bytes(payload), echo=False)
+            yield SendToRoomOrApplication(room=room, event=event, data=from_bytes(payload), echo=False)
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
             return self._answer(event)
         if isinstance(event, Error):
             return self._refusal(event)
         if isinstance(event, Removed):
             return self._out(event.room)
-        return self.broadcast(event, "")
+        return self.encode_broadcast(event, "")
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         if isinstance(event, Message | Direct) and event.event in RESERVED:
             # Lawful at other doors, but here it would be taken for the server's own word.
             return None
@@ -98,10 +102,10 @@ class Roomer(Protocol):
 
     # Coming in and going out -------------------------------------------------------------------------
 
-    def _ask(self, request: Enter | Leave) -> Request:
-        assert request.id is not None
-        self._asked[request.id] = request
-        return request
+    def _ask(self, command: CompatJoin | Leave) -> Command:
+        assert command.id is not None
+        self._asked[command.id] = command
+        return command
 
     def _answer(self, reply: Reply) -> bytes | None:
         asked = None if reply.id is None else self._asked.pop(reply.id, None)

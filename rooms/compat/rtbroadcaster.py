@@ -2,7 +2,7 @@
 
 Every message, in both directions, has the same five fields; ``status.value`` says what it is about.
 A room is called by a UUID. What an owner said in its own way (more members, another status text) is
-kept as the ``words`` of the message, for listeners of this protocol; everybody else hears the event
+kept as the ``original`` of the message, for listeners of this protocol; everybody else hears the event
 ``funcKey`` with the list ``funcParams`` as its data.
 """
 
@@ -31,9 +31,9 @@ from rooms.compat.rtbroadcaster_codec import (
     uuid_in,
 )
 from rooms.protocol import validators
-from rooms.protocol.base import Past, Protocol
-from rooms.protocol.commands import CloseRoom, Leave, Request
-from rooms.protocol.compat_commands import Enter, OpenRoom, Quit, Say
+from rooms.protocol.base import Protocol, ProtocolOptions
+from rooms.protocol.commands import CloseRoom, Command, Leave
+from rooms.protocol.compat_commands import CompatJoin, CreateOwnedRoom, Disconnect, SendOriginal
 from rooms.protocol.errors import BadRequest, MessageTooLarge, NotSender, RoomNotFound
 from rooms.protocol.events import Closing, Direct, Error, Event, Message, Removed, Reply
 from rooms.protocol.results import JoinData
@@ -56,11 +56,10 @@ _encode = msgspec.json.encode
 
 class Rtbroadcaster(Protocol):
     name: ClassVar[str] = "rtbroadcaster"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        anonymous=True, join_history="state", serial_requests=True, disconnect_on_removal=True
+    )
     separator: ClassVar[bytes | None] = b"\n"
-    anonymous: ClassVar[bool] = True
-    disconnect_on_removal: ClassVar[bool] = True
-    join_history: ClassVar[Past] = "state"
-    serial_requests: ClassVar[bool] = True
 
     def __init__(self) -> None:
         # Where the client is, and the room that it made and owns.
@@ -76,7 +75,7 @@ class Rtbroadcaster(Protocol):
 
     # Reading -----------------------------------------------------------------------------------------
 
-    def receive(self, frame: str | bytes) -> Iterator[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
         try:
             sent = read(frame)
         except BadRequest as error:
@@ -102,28 +101,28 @@ class Rtbroadcaster(Protocol):
         else:
             yield from self._close(self._room)
 
-    def _open(self) -> Iterator[Request]:
+    def _open(self) -> Iterator[Command]:
         room = str(uuid4())
         self._granted = False
-        yield OpenRoom(id=_OPEN, room=room, mode="broadcast")
+        yield CreateOwnedRoom(id=_OPEN, room=room, mode="broadcast")
         if not self._granted:
             return
         self._made = room
-        yield Enter(id=_ENTER, room=room, make="never")
+        yield CompatJoin(id=_ENTER, room=room, create="never")
         if self._room is None:
             yield CloseRoom(id=_CLOSE, room=room)
 
-    def _enter(self, uuid: str) -> Request | Error:
+    def _enter(self, uuid: str) -> Command | Error:
         spelled = _UUID.fullmatch(uuid)
         # Rooms that other clients made have names of other kinds.
         room = str(UUID(next(filter(None, spelled.groups())))) if spelled else uuid
         if not validators.is_room_name(room):
             return _fault("not connected")
-        return Enter(id=_ENTER, room=room, make="never")
+        return CompatJoin(id=_ENTER, room=room, create="never")
 
-    def _say(self, room: str, sent: Sent) -> Iterator[Request]:
+    def _say(self, room: str, sent: Sent) -> Iterator[Command]:
         words = sent.words
-        said = Say(
+        said = SendOriginal(
             id=_KEEP if words.state_message else _SAY,
             room=room,
             event=words.func_key,
@@ -131,24 +130,24 @@ class Rtbroadcaster(Protocol):
             data=Raw(_encode(words.func_params or [])),
             state=words.state_message or None,
             echo=False,
-            words=None if sent.is_usual(room) else sent.whole(),
+            original=None if sent.is_usual(room) else sent.whole(),
         )
         yield said
         if self._unkept is not None:
             # What cannot be kept is heard all the same, as the state message that it is.
-            yield msgspec.structs.replace(said, id=_SAY_UNKEPT, state=None, words=sent.whole())
+            yield msgspec.structs.replace(said, id=_SAY_UNKEPT, state=None, original=sent.whole())
 
-    def _close(self, room: str) -> Iterator[Request]:
+    def _close(self, room: str) -> Iterator[Command]:
         if room == self._made:
             yield CloseRoom(id=_CLOSE, room=room)
             return
         yield Leave(id=_LEAVE, room=room)
         if self._told_end:
-            yield Quit()
+            yield Disconnect()
 
     # Writing -----------------------------------------------------------------------------------------
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
             return self._tell_granted(event)
         if isinstance(event, Error):
@@ -163,16 +162,16 @@ class Rtbroadcaster(Protocol):
                 return None
             room = self._room if event.room in NO_ROOM else event.room
             event = msgspec.structs.replace(event, room=room)
-        return self.broadcast(event, "")
+        return self.encode_broadcast(event, "")
 
-    def frames(self, event: Event | Request) -> list[bytes]:
-        told = super().frames(event)
+    def encode_all(self, event: Event | Command) -> list[bytes]:
+        told = super().encode_all(event)
         if isinstance(event, Reply) and isinstance(event.data, JoinData):
             told += map(replayed, event.data.state)
         return told
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         if isinstance(event, Message):
             return spoken(event)
         # What other clients say outside of rooms has no place here: it would call a listener's functions.

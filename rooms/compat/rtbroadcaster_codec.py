@@ -69,7 +69,7 @@ class Sent:
             return False
 
     def whole(self) -> Raw:
-        """All of it, as the ``words`` of an event; in a string where not every reader of JSON takes it."""
+        """All of it, as the ``original`` of an event; in a string where not every reader of JSON takes it."""
         return Raw(self.text if is_lawful(self.text) else _encode(self.text.decode()))
 
 
@@ -164,7 +164,7 @@ def _refuse(name: str) -> float:
 
 def _own_text(event: Message | Direct) -> bytes | None:
     """What was said in this protocol's own words, if it was."""
-    words = event.words if isinstance(event, Message) else UNSET
+    words = event.original if isinstance(event, Message) else UNSET
     if not isinstance(words, Raw):
         return None
     text = bytes(words)

@@ -15,7 +15,7 @@ class SubConnection(Connection):
     def __init__(self, id: str, trunk: Connection, *, application: str) -> None:
         super().__init__(
             id,
-            trunk.protocol.within(application),
+            trunk.protocol.for_application(application),
             application=application,
             address=trunk.address,
             limits=trunk._limits,

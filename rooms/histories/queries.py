@@ -36,7 +36,7 @@ def said(message: Message) -> dict[str, Any]:
         "sender_name": sender.name if sender else "",
         "sender_guest": sender.guest if sender else False,
         "time": timestamps.from_wire(message.time),
-        "words": bytes(message.words).decode() if isinstance(message.words, msgspec.Raw) else "",
+        "original": bytes(message.original).decode() if isinstance(message.original, msgspec.Raw) else "",
     }
 
 
@@ -95,7 +95,7 @@ def message_of(
         seq=row.seq,
         time=timestamps.to_wire(row.time),
         state=True if state else msgspec.UNSET,
-        words=msgspec.Raw(row.words.encode()) if row.words else msgspec.UNSET,
+        original=msgspec.Raw(row.original.encode()) if row.original else msgspec.UNSET,
     )
 
 

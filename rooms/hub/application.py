@@ -99,6 +99,6 @@ class Application:
     def send_to_user(self, user: str, event: Event) -> None:
         """Send an event to all connections of a user in this process, by the user's id."""
         for connection in self._by_user.get(user, ()):
-            frame = connection.protocol.broadcast(event, connection.application)
+            frame = connection.protocol.encode_broadcast(event, connection.application)
             if frame is not None:
                 connection.push(frame)

@@ -124,7 +124,7 @@ class Room(Group):
 
     def add(self, connection: Connection) -> None:
         super().add(connection)
-        if connection.protocol.presence_events != "nothing":
+        if connection.protocol.options.presence_events != "none":
             self._individually[connection] = None
 
     def discard(self, connection: Connection) -> bool:
@@ -245,7 +245,7 @@ class Room(Group):
         if connection not in self.members:
             return
         self._diff.size = count
-        if connection in self._individually and connection.protocol.presence_events == "digests":
+        if connection in self._individually and connection.protocol.options.presence_events == "diffs":
             del self._individually[connection]
             self._diff.mark_listed(connection)
 
@@ -261,7 +261,7 @@ class Room(Group):
         if (diff := diffs.after(0)) is not None:
             # Not to members that know a part of it, nor to those that received each change.
             without_list = {
-                each for each in self._individually if each.protocol.presence_events == "digests"
+                each for each in self._individually if each.protocol.options.presence_events == "diffs"
             }
             self._send_to_all(Delivery(diff), without_list | known.keys())
         for number, (member, seen) in enumerate(known.items(), start=1):

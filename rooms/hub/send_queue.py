@@ -16,7 +16,7 @@ from msgspec import UNSET
 
 from rooms.hub.shared_frames import FlushWindow, FrameWriter, SharedFrames, framed, joined
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import CloseCode
 from rooms.protocol.events import Closing, Event
 
@@ -113,14 +113,14 @@ class SendQueue:
 
     # Putting frames in -------------------------------------------------------------------------------
 
-    def send(self, event: Event | Request) -> None:
+    def send(self, event: Event | Command) -> None:
         """Send an event to this client alone. It is not corked: replies go before what they caused."""
-        for frame in self.protocol.frames(event):
+        for frame in self.protocol.encode_all(event):
             self._put(frame)
 
     def notify(self, event: Event) -> None:
         """Send an event that is no reply to this client alone; it is corked as any push."""
-        frame = self.protocol.send(event)
+        frame = self.protocol.encode(event)
         if frame is not None:
             self.push(frame)
 
@@ -200,7 +200,9 @@ class SendQueue:
         """
         corked = self._corked or []
         # Of several changes of one user the last one counts.
-        last = {each.presence[0]: each for each in corked if each.presence is not None and each.group == group}
+        last = {
+            each.presence[0]: each for each in corked if each.presence is not None and each.group == group
+        }
         kept = []
         for each in corked:
             if each.presence is not None and each.group == group:
@@ -263,7 +265,7 @@ class SendQueue:
         if self._is_closing():
             # The corked frames were too much, and closed it.
             return
-        frame = self.protocol.send(
+        frame = self.protocol.encode(
             Closing(code=code, message=message, retry_in=UNSET if retry_in is None else retry_in)
         )
         if frame is not None:
@@ -281,7 +283,7 @@ class SendQueue:
     # Inside ------------------------------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """Make the shared frames its own."""
+        """CreatePolicy the shared frames its own."""
         shared, self.shared = self.shared, None
         if isinstance(shared, SharedFrames):
             for each in shared.chain():

@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import Self
 from typing import Protocol as Structural
+from typing import Self
 
 from rooms.protocol import frame_protocol
 from rooms.protocol.base import Protocol
@@ -64,9 +64,9 @@ class EncodingCache(dict[type[Protocol], bytes | None]):
     def __missing__(self, kind: type[Protocol]) -> bytes | None:
         frame = None
         # Only some protocols have a diff.
-        if kind.presence_events == "digests" or not isinstance(self._event, Members):
+        if kind.options.presence_events == "diffs" or not isinstance(self._event, Members):
             try:
-                frame = kind.broadcast(self._event, self._application)
+                frame = kind.encode_broadcast(self._event, self._application)
             except Exception:
                 # Members with another protocol, and later events, must not be affected.
                 logger.exception("%s cannot be encoded for %s", type(self._event).__name__, kind.__name__)

@@ -597,7 +597,7 @@ class Migration(migrations.Migration):
                 ("sender_name", models.CharField(blank=True, max_length=255, verbose_name="sender")),
                 ("sender_guest", models.BooleanField(default=False, verbose_name="guest")),
                 ("time", models.DateTimeField(verbose_name="time")),
-                ("words", models.TextField(blank=True, editable=False)),
+                ("original", models.TextField(blank=True, editable=False)),
                 ("seq", models.BigIntegerField(verbose_name="number")),
                 ("key", models.CharField(blank=True, max_length=64, null=True, verbose_name="key")),
                 ("state", models.BooleanField(default=False, verbose_name="state")),
@@ -710,7 +710,7 @@ class Migration(migrations.Migration):
                 ("sender_name", models.CharField(blank=True, max_length=255, verbose_name="sender")),
                 ("sender_guest", models.BooleanField(default=False, verbose_name="guest")),
                 ("time", models.DateTimeField(verbose_name="time")),
-                ("words", models.TextField(blank=True, editable=False)),
+                ("original", models.TextField(blank=True, editable=False)),
                 ("seq", models.BigIntegerField(blank=True, null=True, verbose_name="number")),
                 (
                     "room",

@@ -23,12 +23,12 @@ class HistoryPolicy(models.TextChoices):
 
 
 def check_history(policy: str) -> None:
-    """Raises ValidationError for a policy that this site has no backend for."""
-    lawful = get_settings().histories
-    if policy not in lawful:
+    """Validate that this site has a backend for the policy. Raises ValidationError."""
+    backends = get_settings().histories
+    if policy not in backends:
         raise ValidationError(
-            _('ROOMS["HISTORIES"] has no backend %(policy)s. Lawful: %(lawful)s.'),
-            params={"policy": policy, "lawful": ", ".join(lawful)},
+            _('ROOMS["HISTORIES"] has no backend %(policy)s. Choose one of %(backends)s.'),
+            params={"policy": policy, "backends": ", ".join(backends)},
         )
 
 

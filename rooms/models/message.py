@@ -48,7 +48,7 @@ class Said(models.Model):
     sender_guest = models.BooleanField(_("guest"), default=False)
     time = models.DateTimeField(_("time"))
     # What the sender's own protocol said beyond event and data, as JSON.
-    words = models.TextField(blank=True, editable=False)
+    original = models.TextField(blank=True, editable=False)
 
     class Meta:
         abstract = True

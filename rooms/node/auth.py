@@ -147,7 +147,7 @@ class Authenticator:
         context, key = self._context, application.key
         application.discard_user(user.id, connection)
         remove = partial(self._remove, key, connection, user)
-        if not connection.protocol.resumable:
+        if not connection.protocol.options.resumable:
             context.spawn_with_retry(remove)
             return
         context.spawn_with_retry(partial(context.presence.start_grace, key, connection.id, user))
@@ -218,7 +218,7 @@ class Authenticator:
         connection.moderator = identity.moderator
         connection.waiting_for_login = None
         application.add_user(user.id, connection)
-        if connection.protocol.auto_subscribe_room_list:
+        if connection.protocol.options.auto_subscribe_room_list:
             application.room_list.add(connection)
 
     def _check_rate(self, connection: Connection, application: Application) -> None:

@@ -150,7 +150,7 @@ class Broker:
         return True
 
     async def _sync(self, key: str, renew: bool = False) -> bool:
-        """Make the layer's membership what is wanted. Returns whether the layer answered.
+        """CreatePolicy the layer's membership what is wanted. Returns whether the layer answered.
 
         Changes of one group are made one after the other.
         """
@@ -271,7 +271,9 @@ class Broker:
                 answer = await work
         except Exception as error:
             if self._reachable:
-                logger.warning("The channel layer does not answer; other processes receive nothing: %r", error)
+                logger.warning(
+                    "The channel layer does not answer; other processes receive nothing: %r", error
+                )
             self._reachable = False
             raise Unavailable("The channel layer does not answer; try again in a moment.") from error
         if not self._reachable:

@@ -21,11 +21,11 @@ from rooms.conf import get_settings
 from rooms.hub.config import ApplicationConfig, RestrictedUser, RoomConfig
 from rooms.models import Application, Ban, HistoryPolicy, Mute, Restriction, Room, Sequence
 from rooms.models.database import database
+from rooms.protocol import validators
 from rooms.protocol.commands import CreateRoom
-from rooms.protocol.compat_commands import OpenRoom
+from rooms.protocol.compat_commands import CreateOwnedRoom
 from rooms.protocol.errors import PermissionDenied, RoomExists
 from rooms.protocol.events import RoomInfo
-from rooms.protocol import validators
 from rooms.protocol.types import Mode, User
 
 
@@ -86,7 +86,7 @@ def create_room(
 
     Raises RoomExists, and PermissionDenied where the application has the most rooms that it may have.
     """
-    owned = isinstance(command, OpenRoom)
+    owned = isinstance(command, CreateOwnedRoom)
     try:
         with transaction.atomic(using=database()):
             _check_room_count(application)
@@ -103,7 +103,7 @@ def create_room(
                 persistent=application.rooms_stay and not owned,
                 listed=not owned,
                 closes_with_owner=owned,
-                leave_grace=command.leave_grace if isinstance(command, OpenRoom) else None,
+                leave_grace=command.leave_grace if isinstance(command, CreateOwnedRoom) else None,
             )
             Sequence.objects.create(room=row)
             check_wanted()
@@ -119,7 +119,9 @@ def _check_room_count(application: ApplicationConfig) -> None:
     # The lock makes counting and creating one step.
     Application.objects.select_for_update().filter(pk=application.id).first()
     if Room.objects.filter(application_id=application.id).count() >= application.max_rooms:
-        raise PermissionDenied(f"This application has the most rooms that it may have ({application.max_rooms}).")
+        raise PermissionDenied(
+            f"This application has the most rooms that it may have ({application.max_rooms})."
+        )
 
 
 def delete_room(pk: int) -> None:

@@ -138,7 +138,7 @@ class NodeContext:
 
     async def check_room_exists(self, connection: Connection, name: str) -> None:
         """Raise RoomNotFound for protocols where that differs from not being a member."""
-        if connection.protocol.tells_unknown_rooms:
+        if connection.protocol.options.reports_missing_rooms:
             await self.registry.room(await self.application_of(connection), name)
 
     async def require_membership(self, connection: Connection, name: str) -> Membership[Room]:

@@ -12,7 +12,13 @@ from rooms.node.context import NodeContext, connection_event, membership_in, req
 from rooms.node.publish import MessageHandler
 from rooms.node.publisher import Publisher, check_size, event_name
 from rooms.node.replies import message_event, send_to_user
-from rooms.protocol.compat_commands import Offer, Publish, Receive, SendDirect, SendToApplication
+from rooms.protocol.compat_commands import (
+    SendDirect,
+    SendRawFrame,
+    SendToApplication,
+    SendToRoomOrApplication,
+    SendWithoutJoining,
+)
 from rooms.protocol.errors import NotMember, PermissionDenied, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Reply
 from rooms.protocol.types import User
@@ -24,7 +30,7 @@ class DirectMessages:
         self._messages = messages
         self._publisher = publisher
 
-    async def publish(self, connection: Connection, command: Publish) -> None:
+    async def publish(self, connection: Connection, command: SendWithoutJoining) -> None:
         """Publish to a room from outside, where any client could join without password or extension."""
         await connection.wait_idle()
         user = require_user(connection)
@@ -75,13 +81,13 @@ class DirectMessages:
             return False
         return command.to in await self._context.presence.find(room.key, [command.to])
 
-    async def receive(self, connection: Connection, command: Receive) -> None:
+    async def receive(self, connection: Connection, command: SendRawFrame) -> None:
         """Pass a raw frame to the application's extension."""
         application = await self._context.application_of(connection)
         event = ReceiveEvent(connection_event(connection, connection.user), command.data)
         await application.runner.notify("on_receive", event)
 
-    async def offer(self, connection: Connection, command: Offer) -> None:
+    async def offer(self, connection: Connection, command: SendToRoomOrApplication) -> None:
         """Publish to a room; from a client that is no member, call the application's handler.
 
         The handler's event then has no ``room``.
@@ -97,7 +103,9 @@ class DirectMessages:
         if not await self._run_handler(connection, command):
             connection.send(Reply(id=command.id, data={}))
 
-    async def _run_handler(self, connection: Connection, command: Offer | SendToApplication) -> bool:
+    async def _run_handler(
+        self, connection: Connection, command: SendToRoomOrApplication | SendToApplication
+    ) -> bool:
         user = require_user(connection)
         application = await self._context.application_of(connection)
         name = event_name(command)
@@ -115,7 +123,7 @@ class DirectMessages:
             None,
             name,
             command.data,
-            room_name=command.room if isinstance(command, Offer) else "",
+            room_name=command.room if isinstance(command, SendToRoomOrApplication) else "",
         )
         connection.cork()
         try:

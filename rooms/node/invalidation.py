@@ -99,9 +99,7 @@ class Invalidation:
     async def _remove_banned(self, connection: Connection, room: Room, text: str) -> None:
         membership, user = membership_in(connection, room), connection.user
         if membership is not None and user is not None:
-            await self._leave.remove(
-                connection, membership, user, "kicked", removed="banned", message=text
-            )
+            await self._leave.remove(connection, membership, user, "kicked", removed="banned", message=text)
 
     # Control messages --------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.node.snapshot import join_snapshot, last_seq, live_position
 from rooms.presence.base import GroupClosed, GroupFull
 from rooms.protocol.commands import Join, Subscribe
-from rooms.protocol.compat_commands import Enter, Listen
+from rooms.protocol.compat_commands import CompatJoin, CompatSubscribe
 from rooms.protocol.errors import AlreadyMember, RoomClosed, RoomFull, TooManyRooms, Unavailable
 from rooms.protocol.events import Rejoined, Reply
 from rooms.protocol.results import JoinData
@@ -62,11 +62,15 @@ class JoinHandler:
         try:
             membership, before = await self._admit(connection, command, user, subscriber=subscriber)
             repeated = membership is before
-            if repeated and isinstance(command, Enter | Listen) and command.again == "refuse":
+            if (
+                repeated
+                and isinstance(command, CompatJoin | CompatSubscribe)
+                and command.if_member == "refuse"
+            ):
                 raise AlreadyMember(f"You are a member of {command.room} already.")
             try:
                 await self._reply(connection, command, membership, user)
-                if repeated and isinstance(command, Enter) and command.again == "announce":
+                if repeated and isinstance(command, CompatJoin) and command.if_member == "announce":
                     event = Rejoined(room=membership.room.name, user=user)
                     self._events.announce(membership.room, event, exclude=connection)
             except BaseException:
@@ -81,7 +85,7 @@ class JoinHandler:
     async def _admit(
         self, connection: Connection, command: Join | Subscribe, user: User, *, subscriber: bool
     ) -> tuple[Membership[Room], Membership[Room] | None]:
-        """Make the connection a member. Returns its membership and the one it had before.
+        """CreatePolicy the connection a member. Returns its membership and the one it had before.
 
         They are the same one where it was a member already.
         """
@@ -247,7 +251,7 @@ class JoinHandler:
         """Send the snapshot and the members, then the corked pushes that these do not cover."""
         context, room = self._context, membership.room
         snapshot = await join_snapshot(context, room, connection.protocol, command)
-        limit = None if connection.protocol.full_member_list else context.settings.join_members_limit
+        limit = None if connection.protocol.options.full_member_list else context.settings.join_members_limit
         page = await context.presence.members(room.key, limit=limit)
         if membership_in(connection, room) is not membership:
             raise RoomClosed(f"Room {room.name} was closed.")
@@ -257,9 +261,7 @@ class JoinHandler:
             members = [*members[:-1], user]
         data = self._join_data(connection, membership, user, members, page.count, snapshot)
         connection.send(Reply(id=command.id, data=data))
-        room.mark_members_sent(
-            connection, {each.id for each in members}, page.count, complete=not page.more
-        )
+        room.mark_members_sent(connection, {each.id for each in members}, page.count, complete=not page.more)
         if snapshot is None:
             # It receives every message since it was added to the room.
             connection.uncork()
@@ -308,9 +310,7 @@ class JoinHandler:
                 # The client has no position in the room.
                 connection.drop_corked(room.key)
         if not membership.subscriber:
-            self._context.spawn_with_retry(
-                partial(self._leave.undo_join, connection, membership, user)
-            )
+            self._context.spawn_with_retry(partial(self._leave.undo_join, connection, membership, user))
 
 
 @asynccontextmanager

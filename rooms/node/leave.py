@@ -83,9 +83,7 @@ class LeaveHandler:
         for membership in list(connection.memberships.values()):
             await self.remove(connection, membership, user, "left", removed="logged_out")
 
-    async def _leave(
-        self, connection: Connection, command: Leave | Unsubscribe, *, subscriber: bool
-    ) -> None:
+    async def _leave(self, connection: Connection, command: Leave | Unsubscribe, *, subscriber: bool) -> None:
         user = require_user(connection)
         membership: Membership[Room] | None = connection.memberships.get(command.room)
         if membership is None or membership.subscriber is not subscriber:
@@ -104,9 +102,7 @@ class LeaveHandler:
         finally:
             connection.uncork()
 
-    async def _ask_extensions(
-        self, connection: Connection, membership: Membership[Room], user: User
-    ) -> None:
+    async def _ask_extensions(self, connection: Connection, membership: Membership[Room], user: User) -> None:
         """Call ``on_before_leave``, which may refuse that a member leaves. Raises what it raises."""
         room = membership.room
         if membership.subscriber or room.removed:
@@ -290,7 +286,7 @@ class LeaveHandler:
         """Count the connection as a member for the room's grace period."""
         room = membership.room
         seconds = room.config.leave_grace
-        if not (seconds and (connection.protocol.resumable or _waits_for_owner(room, user))):
+        if not (seconds and (connection.protocol.options.resumable or _waits_for_owner(room, user))):
             self._context.spawn_with_retry(partial(self.depart, connection, membership, user, "dropped"))
             return
         self._schedule_departure(seconds, PendingLeave(connection, membership, user))
@@ -375,7 +371,7 @@ class LeaveHandler:
 
 def _send_removed(connection: Connection, event: Removed) -> None:
     connection.notify(event)
-    if connection.protocol.disconnect_on_removal:
+    if connection.protocol.options.disconnect_on_removal:
         connection.close(
             CloseCode.NORMAL,
             event.message if event.message is not UNSET else "You were removed from the room.",

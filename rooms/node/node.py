@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from rooms.concurrency.rate_limits import ConnectionCounter
 from rooms.concurrency.thread_pool import QUERY_TIMEOUT, ThreadPool
@@ -28,6 +28,7 @@ from rooms.node.direct import DirectMessages
 from rooms.node.invalidation import Invalidation
 from rooms.node.join import Membership
 from rooms.node.leave import LeaveHandler
+from rooms.node.outbound import ClientSocket, OutboundConnection
 from rooms.node.periodic import PeriodicTasks
 from rooms.node.presence_diffs import PresenceDiffs
 from rooms.node.publish import MessageHandler
@@ -39,7 +40,7 @@ from rooms.node.services import NodeServices
 from rooms.node.throttle import Throttle
 from rooms.presence.base import BEAT_SECONDS, Presence
 from rooms.protocol.commands import Logout, Ping, Pong
-from rooms.protocol.compat_commands import Quit
+from rooms.protocol.compat_commands import Disconnect
 from rooms.protocol.errors import CloseCode, RoomsError
 from rooms.protocol.events import Connected
 from rooms.protocol.native import VERSION
@@ -47,6 +48,9 @@ from rooms.protocol.native import VERSION
 SWEEP_SECONDS, REFRESH_SECONDS, REPAIR_SECONDS = 60, 30, 2
 
 _running: Node | None = None
+
+# Serves the socket of a connection that an extension opened; ``consumers.py`` has the one that there is.
+ServeOutbound: TypeAlias = "Callable[[Node, OutboundConnection, ClientSocket], Coroutine[Any, Any, None]]"
 
 
 @dataclass(slots=True)
@@ -63,15 +67,18 @@ class Node:
     """Made in a running event loop. ``start`` takes a seat on the channel layer and begins to listen;
     an engine that was not started can still publish, which is what other processes do."""
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, serve_outbound: ServeOutbound | None = None
+    ) -> None:
         settings = settings or get_settings()
         self.loop = asyncio.get_running_loop()
         presence: Presence = load_backend(settings.presence)
         self.node = presence.node
         self.connections: dict[Connection, _Socket] = {}
-        self._handlers = ThreadPool(settings.threads, settings.thread_pool_queue, "rooms-handlers")
-        pool = ThreadPool(settings.threads, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
+        self._handlers = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, "rooms-handlers")
+        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
         self.services = NodeServices(self.loop)
+        self._serve_outbound = serve_outbound
         self.parts = NodeContext(
             settings=settings,
             hub=Hub(
@@ -112,11 +119,12 @@ class Node:
         return _running
 
     @classmethod
-    async def serving(cls) -> Node:
-        """The running engine of this event loop, started with the first connection."""
+    async def serving(cls, serve_outbound: ServeOutbound | None = None) -> Node:
+        """The running engine of this event loop, started with the first connection; without
+        ``serve_outbound`` its extensions open no connections."""
         global _running
         if _running is None or _running.loop is not asyncio.get_running_loop():
-            _running = cls()
+            _running = cls(serve_outbound=serve_outbound)
             _running._started = asyncio.ensure_future(_running.start())
         node = _running
         try:
@@ -142,7 +150,8 @@ class Node:
         heartbeat.every(CHECK_SECONDS, self.gaps.check)
         heartbeat.every(PRUNE_SECONDS, self.parts.histories.prune)
         self._ticking = asyncio.create_task(heartbeat.run())
-        self.services.open(self)
+        if self._serve_outbound is not None:
+            self.services.start_outbound(partial(self._serve_outbound, self))
 
     async def stop(self) -> None:
         """Close what is open and let go of threads, tasks and connections to backends."""
@@ -154,7 +163,7 @@ class Node:
         for connection in list(self.connections):
             connection.close(CloseCode.SERVER_RESTART, "The server restarts.")
         self.crowds.stop()
-        await self.services.hang_up()
+        await self.services.close_outbound()
         if self._ticking is not None:
             await self.departing.hand_over()
         await self.parts.tasks.settle()
@@ -204,8 +213,8 @@ class Node:
         await self.parts.bus.subscribe(application.group)
         application.add(connection)
         if application.hooks.handles("on_receive"):
-            connection.speak(connection.protocol.bare())
-        if connection.protocol.anonymous:
+            connection.speak(connection.protocol.raw())
+        if connection.protocol.options.anonymous:
             try:
                 await self.logins.anonymous(connection, application, user)
             except RoomsError as error:
@@ -248,7 +257,7 @@ class Node:
     async def pong(self, connection: Connection, request: Pong) -> None:
         """A sign of life, as any frame is."""
 
-    async def quit(self, connection: Connection, request: Quit) -> None:
+    async def quit(self, connection: Connection, request: Disconnect) -> None:
         connection.close(CloseCode.NORMAL, "Good bye.")
 
     def disconnect(self, connection: Connection) -> None:

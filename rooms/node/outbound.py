@@ -1,7 +1,7 @@
-"""Dialling another service and serving it as if it had come in: a socket from the other side.
+"""Connections that extensions open to other services: opened, served, and reopened when lost.
 
-The bytes come from the library ``websockets`` here and from an ASGI server in ``consumers.py``; from there
-on all is the same (``node/session.py``). Which services are dialled is kept in ``node/outbound_connections.py``.
+This module knows the client side of a WebSocket (library ``websockets``); ``serve`` is given by ``consumers.py``
+and serves the open socket like one that a client opened. A process that serves no sockets opens none.
 """
 
 from __future__ import annotations
@@ -10,84 +10,79 @@ import asyncio
 import logging
 import random
 import time
-import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
-from rooms.conf import load_protocol
-from rooms.consumers import operations
-from rooms.node.node import Node
-from rooms.node.outbound_connections import OutboundConnection
-from rooms.node.session import Session, make_connection
-from rooms.protocol.errors import FOR_GOOD
+from rooms.conf import PROTOCOL_NAMES, Settings, load_protocol
+from rooms.extensions import Extension
+from rooms.hub.connection import Connection
+from rooms.protocol.errors import FOR_GOOD, CloseCode
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
 
 logger = logging.getLogger("rooms.node.outbound")
 
-CONNECT_SECONDS = 10.0
-CLOSE_SECONDS = 10.0
-# Between one dialling and the next lies a random time, at most the first of these; it doubles with each
-# that fails, up to the second. One that stayed connected for as long as that begins anew.
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 20.0
+# Per application and process.
+MAX_OUTBOUND_CONNECTIONS = 16
+
+OPEN_TIMEOUT = 10.0
+# For the close handshake of ``websockets``.
+CLOSE_TIMEOUT = 10.0
+# A closed connection whose peer does not answer the close is cut after this time.
+ABORT_TIMEOUT = 5.0
+# Between two attempts lies a random time of at most MIN_BACKOFF; the limit doubles with each attempt up to
+# MAX_BACKOFF. A connection that stayed open for MAX_BACKOFF starts again at MIN_BACKOFF.
+MIN_BACKOFF = 0.2
+MAX_BACKOFF = 20.0
 
 
-async def keep(node: Node, dial: OutboundConnection) -> None:
-    """Stay connected until somebody hangs up, or we close the connection and would close the next as well."""
-    pause = FIRST_PAUSE
-    while not dial.closed:
-        began = time.monotonic()
-        try:
-            await _serve(node, dial)
-        except Exception as error:
-            # A service that is not there is no fault of ours, and nothing else may end the dialling. Said
-            # once, as long as nothing changes.
-            level = logging.WARNING if pause == FIRST_PAUSE else logging.DEBUG
-            logger.log(level, "%r cannot be reached: %s: %s", dial, type(error).__name__, error)
-        if time.monotonic() - began >= LONGEST_PAUSE:
-            pause = FIRST_PAUSE
-        if not dial.closed:
-            await asyncio.sleep(random.uniform(0, pause))
-        pause = min(2 * pause, LONGEST_PAUSE)
+class OutboundConnection:
+    """One service that is connected, and reconnected until this is closed.
+
+    ``connection`` is the hub's connection while the socket is open.
+    """
+
+    def __init__(self, owner: Extension, url: str, protocol: str, headers: Mapping[str, str]) -> None:
+        self.owner = owner
+        self.url = url
+        self.protocol = protocol
+        self.headers = dict(headers)
+        self.connection: Connection | None = None
+        self.closed = False
+        self.task: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self.url)
+        # The user before the host and the query may be secrets.
+        return f"<OutboundConnection {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}>"
+
+    @property
+    def number(self) -> int | None:
+        """The number of the open connection; each reconnect has a new one. None while there is none."""
+        return self.connection.number or None if self.connection is not None else None
+
+    def close(self) -> None:
+        """Close the connection and stop reconnecting. Thread-safe."""
+        self._loop.call_soon_threadsafe(self.stop)
+
+    def stop(self) -> None:
+        """As ``close``, in the node's event loop."""
+        self.closed = True
+        if self.task is None or self.task.done():
+            return
+        if self.connection is None:
+            self.task.cancel()
+        else:
+            self.connection.close(CloseCode.NORMAL, "Good bye.")
+            self._loop.call_later(ABORT_TIMEOUT, self.task.cancel)
 
 
-async def _serve(node: Node, dial: OutboundConnection) -> None:
-    """One connection, from dialling to its end."""
-    from websockets.asyncio.client import connect
-
-    websocket = await connect(
-        dial.url,
-        additional_headers=dial.headers,
-        compression=None,
-        max_size=node.parts.settings.frame_bytes(dial.protocol),
-        open_timeout=CONNECT_SECONDS,
-        close_timeout=CLOSE_SECONDS,
-    )
-    try:
-        connection = make_connection(
-            node,
-            str(uuid.uuid4()),
-            load_protocol(dial.protocol)(),
-            application=dial.owner.application,
-            address="",
-        )
-        connection.dialled = True
-        dial.connection = connection
-        service = Session(node, operations(node), connection, _DialledSocket(websocket))
-        # A task of its own: the heartbeat ends that, and not the dialling.
-        await asyncio.create_task(service.run(None))
-        if connection.close_code is not None and not dial.closed:
-            dial.closed = connection.close_code >= FOR_GOOD
-            what = "is not dialled again" if dial.closed else "was closed from here"
-            logger.warning("%r %s: %s", dial, what, connection.close_reason)
-    finally:
-        dial.connection = None
-        websocket.transport.abort()
-
-
-class _DialledSocket:
-    """The socket behind a connection of ``websockets``."""
+class ClientSocket:
+    """The socket that a session reads and writes, over a connection of ``websockets``."""
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
@@ -106,8 +101,130 @@ class _DialledSocket:
         try:
             await self._websocket.send(frame, text=not binary)
         except ConnectionClosed as error:
-            # As ASGI servers say it.
-            raise ConnectionError("the service is gone") from error
+            # ASGI servers raise an OSError, too.
+            raise ConnectionError("The connection to the service is closed.") from error
 
     async def close(self, code: int, reason: str) -> None:
         await self._websocket.close(code, reason)
+
+
+Serve: TypeAlias = Callable[[OutboundConnection, ClientSocket], Coroutine[Any, Any, None]]
+
+
+class OutboundConnections:
+    """The outbound connections of all extensions of this process."""
+
+    _settings: Settings
+
+    def __init__(self) -> None:
+        self._opened: list[OutboundConnection] = []
+        self._serve: Serve | None = None
+
+    def start(self, serve: Serve, settings: Settings) -> None:
+        """From now on ``open`` connects; before, and in a process without sockets, it only validates."""
+        self._serve, self._settings = serve, settings
+
+    def open(
+        self, owner: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+    ) -> OutboundConnection:
+        """Start connecting. Raises ValueError, RuntimeError: see ``Extension.open_connection``."""
+        _check(url, protocol)
+        self._opened = [each for each in self._opened if not each.closed]
+        count = sum(each.owner.application == owner.application for each in self._opened)
+        if count >= MAX_OUTBOUND_CONNECTIONS:
+            raise RuntimeError(
+                f"{owner.application} has {count} outbound connections; at most "
+                f"{MAX_OUTBOUND_CONNECTIONS} are allowed."
+            )
+        outbound = OutboundConnection(owner, url, protocol, headers)
+        self._opened.append(outbound)
+        if self._serve is not None:
+            outbound.task = asyncio.ensure_future(self._keep_connected(outbound, self._serve))
+        return outbound
+
+    def stop_connection(self, connection: Connection) -> None:
+        """If this connection is an outbound one, it is not reconnected."""
+        for outbound in self._opened:
+            if outbound.connection is connection:
+                outbound.stop()
+
+    def stop_owner(self, owner: Extension) -> None:
+        """The extension has stopped, and its outbound connections stop with it."""
+        for outbound in self._opened:
+            if outbound.owner is owner:
+                outbound.stop()
+
+    async def close(self) -> None:
+        """Close all connections and wait until their tasks have ended."""
+        self._serve = None
+        for outbound in self._opened:
+            outbound.stop()
+        if tasks := [outbound.task for outbound in self._opened if outbound.task is not None]:
+            await asyncio.wait(tasks)
+
+    async def _keep_connected(self, outbound: OutboundConnection, serve: Serve) -> None:
+        """Reconnect until the connection is closed here with a code that is final."""
+        backoff = MIN_BACKOFF
+        while not outbound.closed:
+            began = time.monotonic()
+            try:
+                await self._connect(outbound, serve)
+            except Exception as error:
+                # A service may be down, and no other error may end the reconnecting. Repeated failures are
+                # logged at DEBUG.
+                level = logging.WARNING if backoff == MIN_BACKOFF else logging.DEBUG
+                logger.log(level, "%r cannot connect: %s: %s", outbound, type(error).__name__, error)
+            if time.monotonic() - began >= MAX_BACKOFF:
+                backoff = MIN_BACKOFF
+            if not outbound.closed:
+                await asyncio.sleep(random.uniform(0, backoff))
+            backoff = min(2 * backoff, MAX_BACKOFF)
+
+    async def _connect(self, outbound: OutboundConnection, serve: Serve) -> None:
+        """Open one connection and serve it until it ends."""
+        from websockets.asyncio.client import connect
+
+        websocket = await connect(
+            outbound.url,
+            additional_headers=outbound.headers,
+            compression=None,
+            max_size=self._settings.frame_bytes(outbound.protocol),
+            open_timeout=OPEN_TIMEOUT,
+            close_timeout=CLOSE_TIMEOUT,
+        )
+        try:
+            # A task of its own, because the heartbeat cancels the session and not the reconnecting.
+            await asyncio.create_task(serve(outbound, ClientSocket(websocket)))
+            connection = outbound.connection
+            if connection is not None and connection.close_code is not None and not outbound.closed:
+                outbound.closed = connection.close_code >= FOR_GOOD
+                event = "does not reconnect" if outbound.closed else "was closed by this server"
+                logger.warning("%r %s: %s", outbound, event, connection.close_reason)
+        finally:
+            outbound.connection = None
+            websocket.transport.abort()
+
+
+def _check(url: object, protocol: str) -> None:
+    # A protocol with several applications per socket cannot belong to one application.
+    allowed = [name for name in PROTOCOL_NAMES if not load_protocol(name).options.multiplexes_applications]
+    if protocol not in allowed:
+        raise ValueError(f"Expected a protocol of {', '.join(allowed)}, got {protocol!r}.")
+    if not isinstance(url, str) or not _is_websocket_url(url):
+        raise ValueError(f"Expected ws://host:port/path or wss://host:port/path, got {url!r}.")
+    if find_spec("websockets") is None:
+        raise RuntimeError(
+            'Outbound connections need the package websockets: pip install "django-rooms[server]".'
+        )
+
+
+def _is_websocket_url(url: str) -> bool:
+    if any(character <= " " or character == "\x7f" for character in url):
+        return False
+    try:
+        parts = urlsplit(url)
+        return bool(
+            parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0 and not parts.fragment
+        )
+    except ValueError:
+        return False

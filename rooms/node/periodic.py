@@ -77,7 +77,7 @@ class PeriodicTasks:
             and now - connection.waiting_for_login > self._login_seconds(connection)
         ):
             connection.close(CloseCode.LOGIN_TIMEOUT, "Nobody logged in.")
-        elif connection.is_busy() or not connection.protocol.heartbeat:
+        elif connection.is_busy() or not connection.protocol.options.heartbeat:
             # Its own request keeps it from being heard.
             connection.heard = now
         elif now - connection.heard > settings.ping_interval + settings.pong_timeout:

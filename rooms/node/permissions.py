@@ -89,9 +89,7 @@ def banned_from(room: RoomConfig) -> str:
     return f"You are banned from {room.name}"
 
 
-def restriction(
-    restrictions: Iterable[RestrictedUser], identities: Iterable[User], what: str
-) -> str | None:
+def restriction(restrictions: Iterable[RestrictedUser], identities: Iterable[User], what: str) -> str | None:
     """Return the text of the ban or mute that applies to one of these users, if one does."""
     for each in restrictions:
         if any(each.concerns(user) for user in identities):

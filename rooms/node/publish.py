@@ -22,8 +22,8 @@ from rooms.node.context import NodeContext, require_user
 from rooms.node.publisher import PendingMessage, Publisher, event_name
 from rooms.node.replies import message_event
 from rooms.protocol import timestamps
-from rooms.protocol.base import error_answer
-from rooms.protocol.commands import Request, Send
+from rooms.protocol.base import error_event
+from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import InternalError, NotMember, RoomsError
 from rooms.protocol.events import Reply
 from rooms.protocol.results import SentData
@@ -65,13 +65,13 @@ class ClientMessage(PendingMessage):
             self.connection.mark_acknowledged()
 
 
-def reply_error(connection: Connection, command: Request, error: Exception) -> None:
+def reply_error(connection: Connection, command: Command, error: Exception) -> None:
     """Reply to a command that failed."""
     if not isinstance(error, RoomsError):
         name = type(command).__name__
         logger.error("%s failed (connection %s)", name, connection.id, exc_info=error)
         error = InternalError("Something went wrong on the server.")
-    connection.send(error_answer(command.id, error))
+    connection.send(error_event(command.id, error))
 
 
 class MessageHandler:

@@ -22,7 +22,7 @@ from rooms.node.broker import Broker
 from rooms.presence import Presence
 from rooms.protocol import timestamps, validators
 from rooms.protocol.commands import Send
-from rooms.protocol.compat_commands import Say
+from rooms.protocol.compat_commands import SendOriginal
 from rooms.protocol.errors import BadRequest, MessageTooLarge, ReservedEvent, UserNotFound
 from rooms.protocol.events import Message
 from rooms.protocol.native import RESERVED
@@ -143,15 +143,15 @@ class Publisher:
         The application's limit, or the default for protocols that limit messages.
         """
         limit = room.application.config.max_message_bytes
-        if limit is None and (connection is None or connection.protocol.limits_messages):
+        if limit is None and (connection is None or connection.protocol.options.limits_message_size):
             limit = self._settings.max_message_bytes
         return limit
 
     def check(self, command: Send, max_bytes: int | None) -> None:
         """Raise MessageTooLarge, or BadRequest for options that exclude each other."""
         size = check_size(command.data, max_bytes)
-        if isinstance(command, Say) and command.words is not None:
-            size = max(size, check_size(command.words, max_bytes))
+        if isinstance(command, SendOriginal) and command.original is not None:
+            size = max(size, check_size(command.original, max_bytes))
         if command.state:
             if command.to is not None or command.volatile:
                 raise BadRequest("A state message is stored for all members; it takes no to and no volatile.")
@@ -181,7 +181,7 @@ class Publisher:
             time=timestamps.now(),
             to=UNSET if recipients is None else [each.name for each in recipients],
             state=True if command.state else UNSET,
-            words=_original(command, data),
+            original=_original(command, data),
         )
         if recipients is not None or command.volatile:
             complete_alone(pending, Appended(message))
@@ -217,6 +217,6 @@ def event_name(command: Any) -> str:
 
 def _original(command: Send, data: msgspec.Raw) -> msgspec.Raw | UnsetType:
     # Data that an extension changed replaces the original.
-    if isinstance(command, Say) and command.words is not None and data is command.data:
-        return command.words
+    if isinstance(command, SendOriginal) and command.original is not None and data is command.data:
+        return command.original
     return UNSET

@@ -79,7 +79,7 @@ class SenderReplies:
         event = self._direct(name, data, current if room is None else room, self._user.name)
         connection = self._connection
         gone = connection.user is None or connection.close_code is not None
-        if gone or connection.is_slow() or (frame := connection.protocol.send(event)) is None:
+        if gone or connection.is_slow() or (frame := connection.protocol.encode(event)) is None:
             return False
         connection.push(frame)
         return True

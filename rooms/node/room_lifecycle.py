@@ -16,10 +16,10 @@ from rooms.hub.room import Room
 from rooms.node import config, permissions
 from rooms.node.context import NodeContext, require_user
 from rooms.protocol.commands import CloseRoom, CreateRoom, Join, ListRooms, Subscribe
-from rooms.protocol.compat_commands import Enter, Listen
+from rooms.protocol.compat_commands import CompatJoin, CompatSubscribe
 from rooms.protocol.errors import RoomExists, RoomNotFound
 from rooms.protocol.events import Reply, RoomInfo
-from rooms.protocol.types import Make, User
+from rooms.protocol.types import CreatePolicy, User
 
 
 class RoomLifecycle:
@@ -90,13 +90,13 @@ class RoomLifecycle:
     async def room_to_join(self, connection: Connection, command: Join | Subscribe, user: User) -> Room:
         """Return the room that a command names; it is created where that is allowed."""
         application = await self._context.application_of(connection)
-        make = command.make if isinstance(command, Enter | Listen) else "on_demand"
+        make = command.create if isinstance(command, CompatJoin | CompatSubscribe) else "on_demand"
         # A room that is created in any case has no owner.
         owner = None if make == "always" else user
         return await self.room_on_demand(application, command.room, owner, make=make)
 
     async def room_on_demand(
-        self, application: Application, name: str, user: User | None, *, make: Make = "on_demand"
+        self, application: Application, name: str, user: User | None, *, make: CreatePolicy = "on_demand"
     ) -> Room:
         """Return the room of that name, created on demand where the application allows it.
 

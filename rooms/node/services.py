@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rooms.concurrency.loops import in_loop
 from rooms.extensions import Extension
 from rooms.hub.connection import Connection
 from rooms.node.context import NodeContext
-from rooms.node.outbound_connections import OutboundConnection, OutboundConnections
+from rooms.node.outbound import OutboundConnection, OutboundConnections, Serve
 from rooms.node.publish import MessageHandler
 from rooms.node.registry import Application
 from rooms.node.replies import data_of
@@ -22,9 +22,6 @@ from rooms.protocol import validators
 from rooms.protocol.errors import CloseCode, RoomNotFound, UnknownConnection
 from rooms.protocol.events import Direct, Message
 from rooms.protocol.types import User
-
-if TYPE_CHECKING:
-    from rooms.node.node import Node
 
 
 class NodeServices:
@@ -36,7 +33,7 @@ class NodeServices:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._dials = OutboundConnections()
+        self._outbound = OutboundConnections()
 
     def serve(self, parts: NodeContext, management: RoomLifecycle, messages: MessageHandler) -> None:
         self._parts, self._management, self._messages = parts, management, messages
@@ -45,13 +42,13 @@ class NodeServices:
         """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
         return in_loop(self._loop, work)
 
-    def open(self, node: Node) -> None:
-        """The engine has started, so extensions may dial."""
-        self._dials.open(node)
+    def start_outbound(self, serve: Serve) -> None:
+        """From now on the connections that extensions open are connected and served."""
+        self._outbound.start(serve, self._parts.settings)
 
-    async def hang_up(self) -> None:
-        """Close every connection that an extension dialled."""
-        await self._dials.close()
+    async def close_outbound(self) -> None:
+        """Close every connection that an extension opened."""
+        await self._outbound.close()
 
     async def publish(
         self,
@@ -96,11 +93,11 @@ class NodeServices:
     async def open_connection(
         self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
-        return await in_loop(self._loop, self._dial(extension, url, protocol, headers))
+        return await in_loop(self._loop, self._open_connection(extension, url, protocol, headers))
 
     def extension_stopped(self, extension: Extension) -> None:
-        """An extension has come to its end, and so has what it dialled."""
-        self._dials.hang_up_all(extension)
+        """Close the connections that a stopped extension opened."""
+        self._outbound.stop_owner(extension)
 
     async def _write(self, application: str, number: int, data: Any) -> None:
         connection = self._connection(application, number)
@@ -116,13 +113,13 @@ class NodeServices:
 
     async def _close(self, application: str, number: int) -> None:
         connection = self._connection(application, number)
-        self._dials.hang_up(connection)
+        self._outbound.stop_connection(connection)
         connection.close(CloseCode.NORMAL, "Good bye.")
 
-    async def _dial(
+    async def _open_connection(
         self, extension: Extension, url: str, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
-        return self._dials.dial(extension, url, protocol=protocol, headers=headers)
+        return self._outbound.open(extension, url, protocol=protocol, headers=headers)
 
     def _connection(self, application: str, number: int) -> Connection:
         live = self._parts.directory.known_application(application)

@@ -26,14 +26,14 @@ from rooms.node.connect import Handshake
 from rooms.node.node import Node
 from rooms.node.pending_message import refuse
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Request, Send
+from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import CloseCode, ProtocolError, RoomsError
 from rooms.protocol.events import Error
 
 logger = logging.getLogger("rooms.node.session")
 
 Operation: TypeAlias = Callable[[Connection, Any], Awaitable[None]]
-Operations: TypeAlias = Mapping[type[Request], Operation]
+Operations: TypeAlias = Mapping[type[Command], Operation]
 
 # So many requests are carried out in a row before others get their turn.
 REQUESTS_A_TURN = 32
@@ -133,7 +133,7 @@ class Session:
             await self._node.connect(connection, user, self.abort)
         except RoomsError as error:
             connection.close(CloseCode.OVERLOADED, error.message, retry_in=random.uniform(1, 5))
-        for request in connection.protocol.connected(connection.id):
+        for request in connection.protocol.on_connected(connection.id):
             if connection.close_code is None:
                 await self._carry_out(request)
 
@@ -155,12 +155,12 @@ class Session:
 
     async def _read(self, frame: str | bytes) -> None:
         connection, throttle = self._connection, self._node.throttle
-        if connection.unanswered and connection.protocol.serial_requests:
+        if connection.unanswered and connection.protocol.options.serial_requests:
             await connection.answered()
         # A large frame is as much work as many small ones.
         request, cost = None, 1 + len(frame) // BYTES_A_REQUEST
         try:
-            for request in connection.protocol.receive(frame):
+            for request in connection.protocol.decode(frame):
                 if connection.unanswered and not isinstance(request, Send):
                     await connection.answered()
                 if connection.close_code is not None:
@@ -170,7 +170,7 @@ class Session:
                     await self._carry_out(request)
                 else:
                     await self._refuse(asking, request)
-                cost = 0 if connection.protocol.one_request_per_frame else 1
+                cost = 0 if connection.protocol.options.one_request_per_frame else 1
                 connection.requests += 1
                 if not connection.requests % REQUESTS_A_TURN:
                     await asyncio.sleep(0)
@@ -183,12 +183,12 @@ class Session:
             # Many such frames are work as well.
             await asyncio.sleep(0)
 
-    async def _refuse(self, asking: Connection, request: Request | Error | None) -> None:
+    async def _refuse(self, asking: Connection, request: Command | Error | None) -> None:
         """Too many requests: said in its turn, behind the answers to what was said before."""
         await self._connection.answered()
         self._node.throttle.refuse(asking, request)
 
-    async def _carry_out(self, request: Request | Error) -> None:
+    async def _carry_out(self, request: Command | Error) -> None:
         connection = self._connection
         if isinstance(request, Error):
             connection.send(request)
@@ -202,11 +202,11 @@ class Session:
         finally:
             connection.busy = False
 
-    def _asking(self, request: Request | Error) -> Connection:
+    def _asking(self, request: Command | Error) -> Connection:
         """Whose request it is."""
         return self._connection
 
-    def _operate(self, request: Request) -> Awaitable[None]:
+    def _operate(self, request: Command) -> Awaitable[None]:
         return self._operations[type(request)](self._connection, request)
 
     # Writing -----------------------------------------------------------------------------------------

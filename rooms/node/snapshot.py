@@ -22,7 +22,7 @@ async def live_position(context: NodeContext, room: Room, protocol: Protocol) ->
 
     None where the room has a position in this process already, or the snapshot will give it one.
     """
-    if protocol.join_history != "nothing" or room.position is not None:
+    if protocol.options.join_history != "none" or room.position is not None:
         return None
     history = context.histories[room.config.history]
     position = (await history.positions([room.config.id])).get(room.config.id)
@@ -36,12 +36,12 @@ async def join_snapshot(
     context: NodeContext, room: Room, protocol: Protocol, command: Join | Subscribe
 ) -> Snapshot | None:
     """Return what the join reply contains; later messages are sent live. None: it has no messages."""
-    if protocol.join_history == "nothing":
+    if protocol.options.join_history == "none":
         return None
     settings = context.settings
     history = context.histories[room.config.history]
     limit = settings.join_history_limit if command.limit is None else command.limit
-    limit = min(limit, settings.recovery_max_messages) if protocol.join_history == "all" else 0
+    limit = min(limit, settings.recovery_max_messages) if protocol.options.join_history == "all" else 0
     started = room.position is not None
     snapshot = await history.snapshot(room.config, command.since, limit)
     room.start(snapshot.position or NO_POSITION)

@@ -30,6 +30,6 @@ class UserConnections:
     def tell(self, application: str, user: str, event: Event) -> None:
         """Tell all connections of a user."""
         for connection in self._connections.get(application, {}).get(user, ()):
-            frame = connection.protocol.broadcast(event, connection.application)
+            frame = connection.protocol.encode_broadcast(event, connection.application)
             if frame is not None:
                 connection.push(frame)

@@ -1,106 +1,122 @@
-"""The seam between the engine and a wire format.
+"""The interface between the node and a wire format.
 
-A protocol is a pure codec: it reads frames into the requests of ``events.py`` and writes events
-into frames. It does no IO, knows no Django and keeps at most what it must remember of one
-connection. To speak another format, write one of these; nothing else changes.
+A protocol is a codec without IO: it decodes frames into the commands of ``commands.py`` and encodes the
+events of ``events.py`` into frames. It knows no Django and keeps only the state of one connection that
+its format needs. A new wire format is a new subclass of ``Protocol``; nothing else changes.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from msgspec import UNSET
 
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import RoomsError
 from rooms.protocol.events import Error, Event
-from rooms.protocol.types import RequestId
+from rooms.protocol.types import CommandId
 
-Past: TypeAlias = Literal["nothing", "state", "all"]
-PresenceEvents: TypeAlias = Literal["nothing", "each", "digests"]
+JoinHistory: TypeAlias = Literal["none", "state", "all"]
+PresenceUpdates: TypeAlias = Literal["none", "each", "diffs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolOptions:
+    """What the node does differently for clients of one protocol.
+
+    Each default suits a protocol with few features.
+    """
+
+    # The WebSocket subprotocol that the handshake accepts if the client offers it.
+    subprotocol: str | None = None
+    # Clients send no name: each is logged in as a guest with the connection's id as its name.
+    anonymous: bool = False
+    # A client can reconnect as the same user, so a dropped connection leaves after the grace period only.
+    resumable: bool = False
+    # Messages have a size limit of their own, beside that of frames, even if the application sets none.
+    limits_message_size: bool = False
+    # Clients answer pings of the protocol. For others the server detects dead connections.
+    heartbeat: bool = False
+    # The reply to a join lists all members, whatever their number.
+    full_member_list: bool = False
+    # Which earlier messages the reply to a join holds.
+    join_history: JoinHistory = "none"
+    # Which joins and leaves clients receive: none, each, or each in small rooms and diffs in large ones. A
+    # protocol without a frame for diffs needs each, so that the member lists of its clients stay right.
+    presence_events: PresenceUpdates = "none"
+    # A frame counts as one command for the rate limits, whatever it holds.
+    one_request_per_frame: bool = True
+    # The codec knows only the last frame it read, so the node answers it in full before it reads the next.
+    serial_requests: bool = False
+    # Each login subscribes the client to the list of rooms.
+    auto_subscribe_room_list: bool = False
+    # A client that is removed from a room is disconnected.
+    disconnect_on_removal: bool = False
+    # A missing room is another error than a room that the client is not in.
+    reports_missing_rooms: bool = False
+    # Commands are ``ApplicationCommand``: a client can log in to several applications on one socket.
+    multiplexes_applications: bool = False
 
 
 class Protocol(ABC):
-    """One per connection.
+    """The codec of one connection."""
 
-    The flags say what the engine does differently for clients of this protocol; each defaults to what
-    suits a protocol that knows little.
-    """
-
-    # What settings and applications call it.
+    # The name in settings and in applications.
     name: ClassVar[str]
-    # Frames leave as binary rather than as text.
+    options: ClassVar[ProtocolOptions] = ProtocolOptions()
+    # Read at every write, and so no options: whether frames are binary, and what separates frames that
+    # are sent as one (None: each frame is sent by itself).
     binary: ClassVar[bool] = False
-    # What may stand between frames that leave together as one; None: each leaves by itself.
     separator: ClassVar[bytes | None] = None
-    # The WebSocket subprotocol that is echoed when the client offers it.
-    subprotocol: ClassVar[str | None] = None
-    # Its clients have no names: each becomes a guest who is called as its connection is.
-    anonymous: ClassVar[bool] = False
-    # Its clients can come back as the same user, so that who drops is waited for.
-    resumable: ClassVar[bool] = False
-    # A message has its own limit beside the one for frames, where the application names none.
-    limits_messages: ClassVar[bool] = False
-    # Its clients answer pings of the protocol. Of others the server in front finds out whether they live.
-    heartbeat: ClassVar[bool] = False
-    # The answer to a join lists every member, however many.
-    full_member_list: ClassVar[bool] = False
-    # How much of what was said before the answer to a join tells.
-    join_history: ClassVar[Past] = "nothing"
-    # What its clients hear of who comes and goes: nothing, each, or each in small rooms and digests in large
-    # ones. Where a protocol has no word for many at once, ``each`` is what keeps its clients' lists right.
-    presence_events: ClassVar[PresenceEvents] = "nothing"
-    # To the rates a frame is one request, whatever it asks.
-    one_request_per_frame: ClassVar[bool] = True
-    # It knows what it answers by the frame that it read last: the next is read when all is answered.
-    serial_requests: ClassVar[bool] = False
-    # Whoever is logged in hears of rooms that are made and removed, without asking.
-    auto_subscribe_room_list: ClassVar[bool] = False
-    # A client that is put out of a room is disconnected.
-    disconnect_on_removal: ClassVar[bool] = False
-    # A room that is not there is another error than one that the client is not in.
-    tells_unknown_rooms: ClassVar[bool] = False
-    # Its requests are ``Addressed``: a client may be logged in to several applications on one socket.
-    multiplexes_applications: ClassVar[bool] = False
 
-    def connected(self, connection: str) -> Iterable[Request]:
-        """What is to be carried out for a client at once when it is connected (and, if anonymous, logged
-        in); ``connection`` is its id."""
+    def on_connected(self, connection: str) -> Iterable[Command]:
+        """Return the commands to execute once a client is connected.
+
+        An anonymous client is logged in by then; ``connection`` is the connection's id.
+        """
         return ()
 
-    def bare(self) -> Protocol:
-        """What is spoken instead where the application's extension takes frames as they come."""
+    def raw(self) -> Protocol:
+        """Return the protocol to use if the application's extension handles undecoded frames."""
         return self
 
-    def within(self, application: str) -> Protocol:
-        """What is spoken by a client's place in one of the applications that its requests address."""
+    def for_application(self, application: str) -> Protocol:
+        """Return the protocol of the client's sub-connection to one of its applications."""
         return self
 
     @abstractmethod
-    def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
-        """What a frame asks, in order. A request that cannot be read is yielded as the Error that
-        answers it. Raises ProtocolError, after the good part of the frame, where the connection
-        has to end."""
+    def decode(self, frame: str | bytes) -> Iterable[Command | Error]:
+        """Yield the commands of a frame, in order.
+
+        A command that cannot be decoded is yielded as the Error that answers it. Raises ProtocolError,
+        after the valid part of the frame, if the connection must be closed.
+        """
 
     @abstractmethod
-    def send(self, event: Event | Request) -> bytes | None:
-        """The frame that tells this client of ``event``, or None: it is silent about that."""
+    def encode(self, event: Event | Command) -> bytes | None:
+        """Return the frame of an event for this client; None if the protocol has no frame for it."""
 
-    def frames(self, event: Event | Request) -> list[bytes]:
-        """All that tells this client of ``event``: the frame of ``send``, if there is one, and whatever goes
-        after it in frames of its own, because together they would be too long for many clients."""
-        frame = self.send(event)
+    def encode_all(self, event: Event | Command) -> list[bytes]:
+        """Return all frames of an event for this client.
+
+        That is the frame of ``encode``, if there is one, followed by frames that are sent by themselves
+        because one large frame would be too long for many clients.
+        """
+        frame = self.encode(event)
         return [] if frame is None else [frame]
 
     @classmethod
     @abstractmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
-        """The frame that tells every client of a room of ``application``. Stateless, so that it is
-        encoded once."""
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
+        """Return the frame of an event for all members of a room of ``application``.
+
+        It depends on no connection, so each event is encoded once per protocol.
+        """
 
 
-def error_answer(id: RequestId | None, error: RoomsError) -> Error:
-    """The answer to a request that failed."""
+def error_event(id: CommandId | None, error: RoomsError) -> Error:
+    """Return the Error that answers a failed command."""
     return Error(id=UNSET if id is None else id, code=error.code, message=error.message, retry=error.retry)

@@ -8,6 +8,7 @@ from msgspec import Meta, Raw, Struct
 
 from rooms.protocol.types import (
     Capacity,
+    CommandId,
     Count,
     EventName,
     Integer,
@@ -15,32 +16,31 @@ from rooms.protocol.types import (
     Mode,
     Password,
     Position,
-    RequestId,
     UserName,
 )
 
 
-class Request(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
     """Anything a client asks. Its answer repeats ``id``; without one, success is silent."""
 
-    id: RequestId | None = None
+    id: CommandId | None = None
 
 
-class Login(Request, frozen=True, kw_only=True, tag="login"):
+class Login(Command, frozen=True, kw_only=True, tag="login"):
     name: UserName | None = None
     token: str | None = None
 
 
-class Logout(Request, frozen=True, kw_only=True, tag="logout"):
+class Logout(Command, frozen=True, kw_only=True, tag="logout"):
     pass
 
 
-class ListRooms(Request, frozen=True, kw_only=True, tag="rooms"):
+class ListRooms(Command, frozen=True, kw_only=True, tag="rooms"):
     prefix: Annotated[str, Meta(max_length=128)] | None = None
     limit: Count | None = None
 
 
-class CreateRoom(Request, frozen=True, kw_only=True, tag="create"):
+class CreateRoom(Command, frozen=True, kw_only=True, tag="create"):
     room: str
     title: Annotated[str, Meta(max_length=200)] | None = None
     mode: Mode | None = None
@@ -48,22 +48,22 @@ class CreateRoom(Request, frozen=True, kw_only=True, tag="create"):
     password: Password | None = None
 
 
-class CloseRoom(Request, frozen=True, kw_only=True, tag="close"):
+class CloseRoom(Command, frozen=True, kw_only=True, tag="close"):
     room: str
 
 
-class Join(Request, frozen=True, kw_only=True, tag="join"):
+class Join(Command, frozen=True, kw_only=True, tag="join"):
     room: str
     password: Password | None = None
     since: Position | None = None
     limit: Count | None = None
 
 
-class Leave(Request, frozen=True, kw_only=True, tag="leave"):
+class Leave(Command, frozen=True, kw_only=True, tag="leave"):
     room: str
 
 
-class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
+class Subscribe(Command, frozen=True, kw_only=True, tag="subscribe"):
     """As ``Join``, but the connection only listens: no member, and it may not send."""
 
     room: str
@@ -72,11 +72,11 @@ class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
     limit: Count | None = None
 
 
-class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
+class Unsubscribe(Command, frozen=True, kw_only=True, tag="unsubscribe"):
     room: str
 
 
-class Send(Request, frozen=True, kw_only=True, tag="message"):
+class Send(Command, frozen=True, kw_only=True, tag="message"):
     """Say something in a room; what the room hears is a ``Message``."""
 
     room: str
@@ -89,22 +89,22 @@ class Send(Request, frozen=True, kw_only=True, tag="message"):
     echo: bool | None = None
 
 
-class ReadHistory(Request, frozen=True, kw_only=True, tag="history"):
+class ReadHistory(Command, frozen=True, kw_only=True, tag="history"):
     room: str
     before: Integer | None = None
     after: Integer | None = None
     limit: Count | None = None
 
 
-class ListMembers(Request, frozen=True, kw_only=True, tag="members"):
+class ListMembers(Command, frozen=True, kw_only=True, tag="members"):
     room: str
     after: UserName | None = None
     limit: Count | None = None
 
 
-class Ping(Request, frozen=True, kw_only=True, tag="ping"):
+class Ping(Command, frozen=True, kw_only=True, tag="ping"):
     """Asked by either side; the other answers ``Pong``."""
 
 
-class Pong(Request, frozen=True, kw_only=True, tag="pong"):
+class Pong(Command, frozen=True, kw_only=True, tag="pong"):
     pass

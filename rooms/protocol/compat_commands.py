@@ -1,6 +1,6 @@
-"""What clients of other protocols ask beyond what native ones do.
+"""Commands that only the compatibility protocols have, beyond those of native clients.
 
-The native protocol does not read these, so its clients cannot ask them.
+The native codec does not decode these, so native clients cannot send them.
 """
 
 from __future__ import annotations
@@ -9,55 +9,59 @@ from typing import Literal
 
 from msgspec import Raw
 
-from rooms.protocol.commands import CreateRoom, Join, Request, Send, Subscribe
+from rooms.protocol.commands import Command, CreateRoom, Join, Send, Subscribe
 from rooms.protocol.events import Error
-from rooms.protocol.types import Count, Make
+from rooms.protocol.types import Count, CreatePolicy
 
 
-class Enter(Join, frozen=True, kw_only=True, tag="enter"):
-    """A join as other protocols mean it. ``make`` says whether a room that is not there is made: never,
-    where the application has rooms on demand, or always. ``again`` is what becomes of somebody who is in
-    already: answered again, announced to the others once more as well, or refused."""
+class CompatJoin(Join, frozen=True, kw_only=True, tag="compat_join"):
+    """A join with the options that compatibility protocols need.
 
-    make: Make = "on_demand"
-    again: Literal["answer", "announce", "refuse"] = "answer"
+    ``create`` is when a missing room is created: never, if the application has rooms on demand, or always.
+    ``if_member`` is what happens to a client that is in the room already: a second reply, a second
+    announcement to the other members as well, or an error.
+    """
 
-
-class Listen(Subscribe, frozen=True, kw_only=True, tag="listen"):
-    """A subscription as other protocols mean it, with ``make`` and ``again`` as for ``Enter``."""
-
-    make: Make = "on_demand"
-    again: Literal["answer", "refuse"] = "answer"
+    create: CreatePolicy = "on_demand"
+    if_member: Literal["reply", "announce", "refuse"] = "reply"
 
 
-class OpenRoom(CreateRoom, frozen=True, kw_only=True, tag="open_room"):
-    """Make an unlisted room that is closed ``leave_grace`` after its owner is gone."""
+class CompatSubscribe(Subscribe, frozen=True, kw_only=True, tag="compat_subscribe"):
+    """A subscription with ``create`` and ``if_member`` as for ``CompatJoin``."""
+
+    create: CreatePolicy = "on_demand"
+    if_member: Literal["reply", "refuse"] = "reply"
+
+
+class CreateOwnedRoom(CreateRoom, frozen=True, kw_only=True, tag="create_owned_room"):
+    """Create an unlisted room that closes ``leave_grace`` seconds after its owner has left."""
 
     leave_grace: Count = 0
 
 
-class LeaveAll(Request, frozen=True, kw_only=True, tag="leave_all"):
-    """Out of every room."""
+class LeaveAll(Command, frozen=True, kw_only=True, tag="leave_all"):
+    """Leave every room."""
 
 
-class Say(Send, frozen=True, kw_only=True, tag="say"):
-    """A message together with the ``words`` of the sender's own protocol (see ``Message``)."""
+class SendOriginal(Send, frozen=True, kw_only=True, tag="send_original"):
+    """A message together with its ``original``: the form it has in the sender's protocol (see ``Message``)."""
 
-    words: Raw | None = None
-
-
-class Offer(Send, frozen=True, kw_only=True, tag="offer"):
-    """A message to a room; from one who is not in it, for the application's handler of that name alone."""
+    original: Raw | None = None
 
 
-class Publish(Send, frozen=True, kw_only=True, tag="publish"):
-    """Say something in a room where anybody may come in, without being a member. Where there is no
-    such room nobody hears it."""
+class SendToRoomOrApplication(Send, frozen=True, kw_only=True, tag="send_to_room_or_application"):
+    """A message to a room. From a client that is not a member it goes to the application's handler of that
+    event name instead."""
 
 
-class SendDirect(Request, frozen=True, kw_only=True, tag="send_direct"):
-    """Say something to one user of the application, by name, whatever rooms they are in. ``room`` is
-    only told. Where there is no such user nothing happens."""
+class SendWithoutJoining(Send, frozen=True, kw_only=True, tag="send_without_joining"):
+    """A message to a room that anyone may join, from a client that need not be a member. A message to a
+    missing room is dropped."""
+
+
+class SendDirect(Command, frozen=True, kw_only=True, tag="send_direct"):
+    """A message to one user of the application, by name, whatever rooms the user is in. ``room`` is only
+    passed on. A message to a missing user is dropped."""
 
     room: str
     event: str
@@ -65,27 +69,29 @@ class SendDirect(Request, frozen=True, kw_only=True, tag="send_direct"):
     to: str
 
 
-class SendToApplication(Request, frozen=True, kw_only=True, tag="send_to_application"):
-    """A message to no room: for the application's extension, or for nobody."""
+class SendToApplication(Command, frozen=True, kw_only=True, tag="send_to_application"):
+    """A message to no room. Without a handler in the application's extension it is dropped."""
 
     data: Raw
     event: str | None = None
 
 
-class Receive(Request, frozen=True, kw_only=True, tag="receive"):
-    """A frame as it came, for the application's extension."""
+class SendRawFrame(Command, frozen=True, kw_only=True, tag="send_raw_frame"):
+    """An undecoded frame for the application's extension."""
 
     data: bytes
 
 
-class Quit(Request, frozen=True, kw_only=True, tag="quit"):
-    """The client wants its connection to be ended."""
+class Disconnect(Command, frozen=True, kw_only=True, tag="disconnect"):
+    """A request to close the connection."""
 
 
-class Addressed(Request, frozen=True, kw_only=True, tag="addressed"):
-    """What a client who is in several applications at once asks of one of them: a request, or the Error
-    that answers one which this application's users have no way to ask. None: whether there is such an
-    application."""
+class ApplicationCommand(Command, frozen=True, kw_only=True, tag="application_command"):
+    """A command for one of the applications that the client is logged in to on one socket.
+
+    ``command`` is an Error where the frame holds a command that users of this application do not have,
+    and None where the client only asks whether there is such an application.
+    """
 
     application: str
-    request: Request | Error | None
+    command: Command | Error | None

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from msgspec import UNSET, Raw, Struct, UnsetType, json
 
-from rooms.protocol.types import LeftReason, Mode, RemovedReason, RequestId, User, Value
+from rooms.protocol.types import CommandId, LeftReason, Mode, RemovedReason, User, Value
 
 
 class Event(Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -24,14 +24,14 @@ class Connected(Event, frozen=True, kw_only=True, tag="connected"):
 class Reply(Event, frozen=True, kw_only=True, tag="reply"):
     """Yes. ``data`` is anything that encodes to a JSON object."""
 
-    id: RequestId | None
+    id: CommandId | None
     data: object
 
 
 class Error(Event, frozen=True, kw_only=True, tag="error"):
     """No. Also what a codec yields for a request that it could not read."""
 
-    id: RequestId | UnsetType = UNSET
+    id: CommandId | UnsetType = UNSET
     code: str
     message: str
     retry: bool = False
@@ -50,7 +50,7 @@ class Message(Event, frozen=True, kw_only=True, tag="message", rename={"sender":
     to: list[str] | UnsetType = UNSET
     state: bool | UnsetType = UNSET
     # What the sender's own protocol said beyond that, for those who speak it too; others never see it.
-    words: Raw | UnsetType = UNSET
+    original: Raw | UnsetType = UNSET
 
     @property
     def value(self) -> Any:

@@ -13,17 +13,18 @@ import msgspec
 from msgspec import UNSET
 
 from rooms.protocol import commands, strict_json, timestamps, validators
-from rooms.protocol.base import Past, PresenceEvents, Protocol, error_answer
-from rooms.protocol.commands import Request
+from rooms.protocol.base import Protocol, ProtocolOptions, error_event
+from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import BadRequest, ProtocolError, ReservedEvent, RoomsError, UnknownType
 from rooms.protocol.events import Direct, Error, Event, Message, Rejoined, Reply
 from rooms.protocol.json_validation import is_lawful
 from rooms.protocol.results import HistoryData, JoinData
-from rooms.protocol.types import RequestId
+from rooms.protocol.strict_json import is_plain
+from rooms.protocol.types import CommandId
 
 VERSION = 1
 
-_REQUESTS: tuple[type[Request], ...] = (
+_COMMANDS: tuple[type[Command], ...] = (
     commands.Login,
     commands.Logout,
     commands.ListRooms,
@@ -39,7 +40,7 @@ _REQUESTS: tuple[type[Request], ...] = (
     commands.Ping,
     commands.Pong,
 )
-_TYPES = {str(each.__struct_config__.tag): each for each in _REQUESTS}
+_TYPES = {str(each.__struct_config__.tag): each for each in _COMMANDS}
 
 # No event may be called as one of the protocol's own types is; ``message`` is the one exception.
 RESERVED = frozenset(_TYPES) | {
@@ -48,62 +49,65 @@ RESERVED = frozenset(_TYPES) | {
 }
 RESERVED -= {"message"}
 
-_WITH_ROOM = frozenset(each for each in _REQUESTS if "room" in each.__struct_fields__)
+_WITH_ROOM = frozenset(each for each in _COMMANDS if "room" in each.__struct_fields__)
 # The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them.
-_TEXTS: dict[type[Request], tuple[str, ...]] = {
+_TEXTS: dict[type[Command], tuple[str, ...]] = {
     commands.Send: ("event", "key"),
     commands.CreateRoom: ("title",),
     commands.ListRooms: ("prefix",),
 }
 
-_RequestId: Any = RequestId | None
-_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Union[_REQUESTS])  # noqa: UP007
-_encoder = msgspec.json.Encoder()
+_CommandId: Any = CommandId | None
+_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Union[_COMMANDS])  # noqa: UP007
+_decode = _decoder.decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Native(Protocol):
     name: ClassVar[str] = "native"
-    resumable: ClassVar[bool] = True
-    limits_messages: ClassVar[bool] = True
-    join_history: ClassVar[Past] = "all"
-    presence_events: ClassVar[PresenceEvents] = "digests"
-    one_request_per_frame: ClassVar[bool] = False
-    heartbeat: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(
+        subprotocol="rooms.v1",
+        resumable=True,
+        limits_message_size=True,
+        heartbeat=True,
+        join_history="all",
+        presence_events="diffs",
+        one_request_per_frame=False,
+    )
     separator: ClassVar[bytes | None] = b"\n"
-    subprotocol: ClassVar[str | None] = "rooms.v1"
 
-    def receive(self, frame: str | bytes) -> Iterable[Request | Error]:
+    def decode(self, frame: str | bytes) -> Iterable[Command | Error]:
         if isinstance(frame, bytes):
             raise ProtocolError("This protocol speaks text frames, got a binary one.")
         if "\n" not in frame:
             return (_read(frame),) if frame and not frame.isspace() else ()
         return (_read(line) for line in frame.split("\n") if line and not line.isspace())
 
-    def send(self, event: Event | Request) -> bytes | None:
-        return self.broadcast(event, "")
+    def encode(self, event: Event | Command) -> bytes | None:
+        return self.encode_broadcast(event, "")
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
-        if (translate := _TRANSLATED.get(type(event))) is None:
-            return _encoder.encode(event)
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
+        if (translate := _TRANSLATED.get(event.__class__)) is None:
+            return _encode(event)
         translated = translate(event)
-        return None if translated is None else _encoder.encode(translated)
+        return None if translated is None else _encode(translated)
 
 
 def plain(message: Message) -> Message:
     """The message as native clients know it."""
-    return message if message.words is UNSET else msgspec.structs.replace(message, words=UNSET)
+    return message if message.original is UNSET else msgspec.structs.replace(message, original=UNSET)
 
 
 def _reply(reply: Reply) -> Reply | None:
     if reply.id is None:
         return None
     if isinstance(reply.data, (JoinData, HistoryData)):
-        return msgspec.structs.replace(reply, data=_without_words(reply.data))
+        return msgspec.structs.replace(reply, data=_without_originals(reply.data))
     return reply
 
 
-def _without_words(data: JoinData | HistoryData) -> JoinData | HistoryData:
+def _without_originals(data: JoinData | HistoryData) -> JoinData | HistoryData:
     messages = [plain(each) for each in data.messages]
     if isinstance(data, HistoryData):
         return msgspec.structs.replace(data, messages=messages)
@@ -126,7 +130,7 @@ def _direct(event: Direct) -> Message | None:
 
 
 # What native clients know otherwise, or not at all. Everything else they are told as it is.
-_TRANSLATED: dict[type[Event | Request], Callable[[Any], Event | None]] = {
+_TRANSLATED: dict[type[Event | Command], Callable[[Any], Event | None]] = {
     Reply: _reply,
     Message: plain,
     Direct: _direct,
@@ -134,33 +138,34 @@ _TRANSLATED: dict[type[Event | Request], Callable[[Any], Event | None]] = {
 }
 
 
-def _read(line: str) -> Request | Error:
+def _read(line: str) -> Command | Error:
     try:
-        if not strict_json.is_plain(line) and not is_lawful(line.encode()):
+        if not is_plain(line) and not is_lawful(line.encode()):
             _, fault = strict_json.read(line)
             if fault:
                 return _explain(line)
-        request = _decoder.decode(line)
-        _check(request)
+        command = _decode(line)
+        _check(command)
     except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError):
         return _explain(line)
     except RoomsError as error:
         if isinstance(error, ProtocolError):
             raise
-        return error_answer(request.id, error)
-    return request
+        return error_event(command.id, error)
+    return command
 
 
-def _check(request: Request) -> None:
-    """The rules that types cannot say."""
-    if type(request) in _WITH_ROOM:
-        validators.room_name(request.room)  # type: ignore[attr-defined]
-    for field in _TEXTS.get(type(request), ()):
-        text: str | None = getattr(request, field)
+def _check(command: Command) -> None:
+    """Check the rules that types cannot express. Raises RoomsError."""
+    kind = type(command)
+    if kind in _WITH_ROOM:
+        validators.room_name(command.room)  # type: ignore[attr-defined]
+    for field in _TEXTS.get(kind, ()):
+        text: str | None = getattr(command, field)
         if text is not None and "\0" in text:
             raise BadRequest("Names, keys and titles hold no NUL.")
-    if isinstance(request, commands.Send) and request.event is not None and request.event in RESERVED:
-        raise ReservedEvent(f"The event name {request.event} belongs to the protocol; choose another.")
+    if isinstance(command, Send) and command.event is not None and command.event in RESERVED:
+        raise ReservedEvent(f"The event name {command.event} belongs to the protocol; choose another.")
 
 
 def _explain(line: str) -> Error:
@@ -168,25 +173,25 @@ def _explain(line: str) -> Error:
     value, fault = strict_json.read(line)
     id = _id(value)
     if fault is not None:
-        return error_answer(id, fault)
+        return error_event(id, fault)
     kind = value.get("type")
     if isinstance(kind, str) and kind not in _TYPES:
         lawful = ", ".join(sorted(_TYPES))
-        return error_answer(id, UnknownType(f"There is no type {kind[:64]}. Lawful: {lawful}."))
+        return error_event(id, UnknownType(f"There is no type {kind[:64]}. Lawful: {lawful}."))
     try:
-        msgspec.convert(value, _TYPES.get(kind, Request) if isinstance(kind, str) else _Typed)
+        msgspec.convert(value, _TYPES.get(kind, Command) if isinstance(kind, str) else _Typed)
     except msgspec.ValidationError as error:
-        return error_answer(id, BadRequest(_in_plain_words(error)))
-    return error_answer(id, BadRequest("This request could not be read."))
+        return error_event(id, BadRequest(_in_plain_words(error)))
+    return error_event(id, BadRequest("This request could not be read."))
 
 
 class _Typed(msgspec.Struct):
     type: str
 
 
-def _id(value: dict[str, Any]) -> RequestId | None:
+def _id(value: dict[str, Any]) -> CommandId | None:
     try:
-        id: RequestId | None = msgspec.convert(value.get("id"), _RequestId)
+        id: CommandId | None = msgspec.convert(value.get("id"), _CommandId)
         # One that holds a lone surrogate could not be written again.
         msgspec.json.encode(id)
     except (msgspec.ValidationError, UnicodeEncodeError):

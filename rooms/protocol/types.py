@@ -8,11 +8,11 @@ from msgspec import Meta, Struct
 
 Mode: TypeAlias = Literal["open", "broadcast"]
 LeftReason: TypeAlias = Literal["left", "dropped", "kicked", "closed"]
-Make: TypeAlias = Literal["never", "on_demand", "always"]
+CreatePolicy: TypeAlias = Literal["never", "on_demand", "always"]
 RemovedReason: TypeAlias = Literal["kicked", "banned", "closed", "logged_out"]
 
 Integer: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-RequestId: TypeAlias = Integer | Annotated[str, Meta(max_length=64)]
+CommandId: TypeAlias = Integer | Annotated[str, Meta(max_length=64)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Capacity: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 EventName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]

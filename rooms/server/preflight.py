@@ -11,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.executor import MigrationExecutor
 from django.utils.module_loading import import_string
 
-from rooms.checks.settings import IN_MEMORY_LAYER
+from rooms.checks.channel_layers import IN_MEMORY_LAYER
 from rooms.conf import get_settings
 from rooms.models import Application
 from rooms.models.database import database

@@ -22,6 +22,7 @@ from typing import Any
 import uvicorn
 
 from rooms.conf import PROTOCOL_NAMES, get_settings
+from rooms.consumers import serve_outbound
 from rooms.node.closing import LOOK_SECONDS, close_connections
 from rooms.node.node import Node
 from rooms.node.preload import open_applications
@@ -131,7 +132,7 @@ async def _serve(
     servers: Sequence[_Server], listening: Callable[[], None], lifeline: ControlPipe | None
 ) -> None:
     ending = _Ending()
-    node = await Node.serving()
+    node = await Node.serving(serve_outbound)
     await open_applications(node.parts)
     alive = [await server.begin() for server in servers]
     if lifeline is not None:

@@ -2,7 +2,7 @@
 
 uvicorn's HTTP protocol reads the request and hands it over with the socket. Here it is judged
 (``handshake.py``), and the application is spoken with in ASGI. Beside ASGI's ``send`` stands the scope
-extension ``rooms.protocol.frame_protocol``: an application that has framed what it says writes the bytes at once
+extension ``rooms.frames``: an application that has framed what it says writes the bytes at once
 (``wire.py``). Compression is never agreed upon.
 """
 
@@ -44,7 +44,7 @@ logger = logging.getLogger("uvicorn.error")
 Message: TypeAlias = dict[str, Any]
 
 #: Where the scope names the object with ``write``, ``on_drained``, ``close``, ``abort`` and ``go_on``.
-EXTENSION = "rooms.protocol.frame_protocol"
+EXTENSION = "rooms.frames"
 
 
 class WebSocket(Wire):

@@ -1,4 +1,4 @@
-"""Rows that the settings do not fit."""
+"""The check of rows whose history has no backend."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REDIS: dict[str, Any] = {
 }
 
 
-def test_a_history_without_a_backend_is_found() -> None:
+def test_a_history_without_a_backend_is_reported() -> None:
     chat = Application.objects.create(name="chat", history="redis")
     Room.objects.create(application=chat, name="lobby", history="redis")
     Room.objects.create(application=chat, name="hall")
@@ -28,7 +28,7 @@ def test_a_history_without_a_backend_is_found() -> None:
         assert "'chat'" in found[0].msg
         assert "'lobby'" in found[1].msg
         assert "database, memory, none" in (found[0].hint or "")
-        # Without databases, checks read none.
+        # Without databases, no row is read.
         assert check_histories(databases=None) == []
     with override_settings(ROOMS=REDIS):
         assert check_histories(databases=["default"]) == []
@@ -41,6 +41,6 @@ def test_a_history_without_a_backend_cannot_be_chosen() -> None:
         with override_settings(ROOMS={}), pytest.raises(ValidationError) as raised:
             row.full_clean()
         assert list(raised.value.message_dict) == ["history"]
-        assert "Lawful: database, memory, none." in str(raised.value)
+        assert "Choose one of database, memory, none." in str(raised.value)
         with override_settings(ROOMS=REDIS):
             row.full_clean()

@@ -11,9 +11,15 @@ from hypothesis import strategies as some
 from msgspec import Raw, structs
 
 from rooms.compat.goroomserver import Goroomserver
-from rooms.protocol.base import error_answer
+from rooms.protocol.base import error_event
 from rooms.protocol.commands import Leave, Login, Logout, Unsubscribe
-from rooms.protocol.compat_commands import Addressed, Enter, Listen, Offer, SendToApplication
+from rooms.protocol.compat_commands import (
+    ApplicationCommand,
+    CompatJoin,
+    CompatSubscribe,
+    SendToApplication,
+    SendToRoomOrApplication,
+)
 from rooms.protocol.errors import BadRequest, Muted, NotMember, Rejected, RoomFull, RoomNotFound, RoomsError
 from rooms.protocol.events import (
     Closing,
@@ -69,32 +75,32 @@ def frame(event: object = 11, data: object = None, *, room: str = "", app: str =
 
 def asked(codec: Goroomserver, text: str | bytes) -> Any:
     """The one request of a frame, out of its envelope."""
-    (addressed,) = codec.receive(text)
-    assert isinstance(addressed, Addressed)
+    (addressed,) = codec.decode(text)
+    assert isinstance(addressed, ApplicationCommand)
     assert addressed.application == "test"
-    return addressed.request
+    return addressed.command
 
 
 def told(codec: Goroomserver, event: Event) -> Any:
-    written = codec.send(event)
+    written = codec.encode(event)
     return None if written is None else json.loads(written)
 
 
 def answered(event: int, data: object = None, *, answer: object, room: str = "") -> Any:
     """What a client is told who asked this, and was answered so."""
     codec = Goroomserver()
-    (request,) = codec.receive(frame(event, data, room=room))
-    return told(codec, Reply(id=request.id, data=answer))  # type: ignore[arg-type]
+    (command,) = codec.decode(frame(event, data, room=room))
+    return told(codec, Reply(id=command.id, data=answer))  # type: ignore[arg-type]
 
 
 def refused(event: int, error: RoomsError, data: object = None, *, room: str = "") -> Any:
     codec = Goroomserver()
-    (request,) = codec.receive(frame(event, data, room=room))
-    return told(codec, error_answer(request.id, error))  # type: ignore[arg-type]
+    (command,) = codec.decode(frame(event, data, room=room))
+    return told(codec, error_event(command.id, error))  # type: ignore[arg-type]
 
 
 def spoken(event: Event) -> Any:
-    written = Goroomserver.broadcast(event, "test")
+    written = Goroomserver.encode_broadcast(event, "test")
     return None if written is None else json.loads(written)
 
 
@@ -111,9 +117,9 @@ def said(data: object, *, event: str = "message", sender: User | None = ANN) -> 
     [
         (6, {"username": "ann", "password": "x"}, Login(id=1, name="ann")),
         (7, {}, Logout(id=1)),
-        (4, {"roomName": "lobby"}, Enter(id=1, room="lobby", make="never", again="refuse")),
+        (4, {"roomName": "lobby"}, CompatJoin(id=1, room="lobby", create="never", if_member="refuse")),
         (5, {"roomName": "lobby"}, Leave(id=1, room="lobby")),
-        (9, {"roomName": "lobby"}, Listen(id=1, room="lobby", make="never", again="refuse")),
+        (9, {"roomName": "lobby"}, CompatSubscribe(id=1, room="lobby", create="never", if_member="refuse")),
         (10, {"roomName": "lobby"}, Unsubscribe(id=1, room="lobby")),
         (11, {"text": "hi"}, SendToApplication(id=1, data=Raw(b'{"text":"hi"}'))),
         (3, {}, None),
@@ -124,13 +130,17 @@ def test_each_event_asks_for_something(event: int, data: object, request_: objec
 
 
 def test_a_message_with_a_room_name_is_for_that_room() -> None:
-    request = asked(Goroomserver(), frame(11, {"text": "hi", "roomName": "other"}, room="lobby"))
-    assert request == Offer(id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}'))
+    command = asked(Goroomserver(), frame(11, {"text": "hi", "roomName": "other"}, room="lobby"))
+    assert command == SendToRoomOrApplication(
+        id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}')
+    )
 
 
 def test_a_name_in_the_data_is_the_name_of_the_event() -> None:
-    request = asked(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
-    assert request == Offer(id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}'))
+    command = asked(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
+    assert command == SendToRoomOrApplication(
+        id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}')
+    )
     assert asked(Goroomserver(), frame(11, {"eventName": "start"})).event == "start"
 
 
@@ -157,10 +167,10 @@ def test_unknown_members_and_another_order_do_not_matter() -> None:
 
 
 def test_member_names_are_matched_exactly() -> None:
-    (request,) = Goroomserver().receive('{"AppName":"test","EventType":6,"eventtype":6}')
-    assert isinstance(request, Addressed)
-    assert request.application == ""
-    assert isinstance(request.request, Error)
+    (command,) = Goroomserver().decode('{"AppName":"test","EventType":6,"eventtype":6}')
+    assert isinstance(command, ApplicationCommand)
+    assert command.application == ""
+    assert isinstance(command.command, Error)
 
 
 @pytest.mark.parametrize("name", [None, 7, {"a": 1}, ["ann"], True])
@@ -240,7 +250,7 @@ def test_what_is_missing_or_null_reads_as_empty(text: str) -> None:
 )
 def test_what_is_malformed_is_error_10_with_the_event_as_sent(text: str | bytes, event: int) -> None:
     codec = Goroomserver()
-    (error,) = codec.receive(text)
+    (error,) = codec.decode(text)
     assert isinstance(error, Error)
     answer = told(codec, error)
     assert (answer["eventType"], answer["code"], answer["error"]["code"]) == (event, 500, 10)
@@ -249,7 +259,7 @@ def test_what_is_malformed_is_error_10_with_the_event_as_sent(text: str | bytes,
 
 def test_a_malformed_request_repeats_what_could_be_read() -> None:
     codec = Goroomserver()
-    (error,) = codec.receive('{"appName":"test","roomName":"r","eventType":4,"data":5}')
+    (error,) = codec.decode('{"appName":"test","roomName":"r","eventType":4,"data":5}')
     assert told(codec, error)["data"] == {"roomName": "r", "appName": "test"}  # type: ignore[arg-type]
 
 
@@ -270,8 +280,8 @@ def test_a_lone_surrogate_is_repeated_but_not_said() -> None:
 @given(some.one_of(frames, texts, some.binary()))
 def test_no_frame_raises_and_each_can_be_answered(sent: str | bytes) -> None:
     codec = Goroomserver()
-    (request,) = codec.receive(sent)
-    error = request if isinstance(request, Error) else error_answer(request.id, NotMember("No."))
+    (command,) = codec.decode(sent)
+    error = command if isinstance(command, Error) else error_event(command.id, NotMember("No."))
     answer = told(codec, error)
     assert set(answer) == {"eventType", "data", "code", "error"}
     assert type(answer["eventType"]) is int
@@ -292,12 +302,12 @@ def test_a_login_is_answered_with_name_and_application() -> None:
 
 def test_a_logout_is_answered_with_the_name_of_its_application() -> None:
     trunk = Goroomserver()
-    branches = {"test": trunk.within("test"), "other": trunk.within("other")}
+    branches = {"test": trunk.for_application("test"), "other": trunk.for_application("other")}
     for user, (application, branch) in zip((ANN, BOB), branches.items(), strict=True):
-        (request,) = trunk.receive(frame(6, app=application))
-        told(branch, Reply(id=request.id, data={"user": user, "token": "t"}))  # type: ignore[arg-type]
-    (request,) = trunk.receive(frame(7))
-    answer = told(branches["test"], Reply(id=request.id, data={}))  # type: ignore[arg-type]
+        (command,) = trunk.decode(frame(6, app=application))
+        told(branch, Reply(id=command.id, data={"user": user, "token": "t"}))  # type: ignore[arg-type]
+    (command,) = trunk.decode(frame(7))
+    answer = told(branches["test"], Reply(id=command.id, data={}))  # type: ignore[arg-type]
     assert answer["eventType"] == 7
     assert answer["data"] == {"userName": "ann", "appName": "test"}
 
@@ -374,7 +384,7 @@ def errors(code: str) -> Error:
 )
 def test_each_error_has_a_code_here(event: int, code: str, number: int) -> None:
     codec = Goroomserver()
-    list(codec.receive(frame(event, {"roomName": "lobby"})))
+    list(codec.decode(frame(event, {"roomName": "lobby"})))
     answer = told(codec, errors(code))
     assert (answer["eventType"], answer["code"], answer["error"]["code"]) == (event, 500, number)
     assert answer["error"]["message"] != "What went wrong."
@@ -437,7 +447,7 @@ def test_another_event_is_named_unless_the_data_names_one() -> None:
 def test_data_are_told_as_they_are_written() -> None:
     deep = "[" * 100 + "]" * 100
     raw = Raw(f' {{"a":{deep},"b":1e999,"c":1.10}}'.encode())
-    written = Goroomserver.broadcast(structs.replace(said({}), data=raw), "test")
+    written = Goroomserver.encode_broadcast(structs.replace(said({}), data=raw), "test")
     assert written is not None
     assert f'"data":{{"a":{deep},"b":1e999,"c":1.10,"roomName":"lobby"'.encode() in written
 
@@ -459,9 +469,9 @@ def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -
     event = Direct(room="r", event="message", data=Raw(b'{"a":1}'), sender=sender, to="ann")
     data = {"a": 1, "roomName": "r", "appName": "test", "userName": name}
     assert spoken(event)["data"] == data
-    assert told(Goroomserver().within("test"), event)["data"] == data
+    assert told(Goroomserver().for_application("test"), event)["data"] == data
     outside = structs.replace(event, outside=True)
-    assert Goroomserver.broadcast(outside, "test") is None
+    assert Goroomserver.encode_broadcast(outside, "test") is None
 
 
 @pytest.mark.parametrize(
@@ -477,5 +487,5 @@ def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -
     ],
 )
 def test_about_the_rest_it_is_silent(event: Event) -> None:
-    assert Goroomserver().send(event) is None
+    assert Goroomserver().encode(event) is None
     assert spoken(event) is None

@@ -11,8 +11,8 @@ from msgspec import UNSET, Raw
 
 from rooms.compat.gowsev import Frames, Gowsev
 from rooms.conf import load_protocol
-from rooms.protocol.commands import Leave, Request
-from rooms.protocol.compat_commands import Enter, LeaveAll, Publish, Receive
+from rooms.protocol.commands import Command, Leave
+from rooms.protocol.compat_commands import CompatJoin, LeaveAll, SendRawFrame, SendWithoutJoining
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import (
     Closing,
@@ -32,8 +32,8 @@ from rooms.protocol.types import User
 ANN = User(name="ann", id="1", guest=False)
 
 
-def one(frame: str | bytes) -> Request | Error:
-    (found,) = Gowsev().receive(frame)
+def one(frame: str | bytes) -> Command | Error:
+    (found,) = Gowsev().decode(frame)
     return found
 
 
@@ -46,13 +46,13 @@ def asked(frame: str | bytes) -> tuple[type, str]:
 
 def is_invalid(frame: str | bytes) -> bool:
     found = one(frame)
-    return isinstance(found, Error) and Gowsev().send(found) == b"Invalid message"
+    return isinstance(found, Error) and Gowsev().encode(found) == b"Invalid message"
 
 
 def published(frame: str | bytes) -> tuple[str, bytes]:
     """The room and the data of a ``publish``."""
     found = one(frame)
-    assert isinstance(found, Publish), frame
+    assert isinstance(found, SendWithoutJoining), frame
     assert (found.event, found.echo) == (None, None)
     return found.room, bytes(found.data)
 
@@ -67,7 +67,7 @@ def said(data: bytes) -> Message:
 
 
 def test_the_four_commands() -> None:
-    assert asked("subscribe:news") == (Enter, "news")
+    assert asked("subscribe:news") == (CompatJoin, "news")
     assert asked("unsubscribe:news") == (Leave, "news")
     assert isinstance(one("unsubscribe-all"), LeaveAll)
     assert published("publish:news:hello") == ("news", b'"hello"')
@@ -75,8 +75,8 @@ def test_the_four_commands() -> None:
 
 def test_a_subscriber_is_a_member_who_may_come_again_and_make_the_room() -> None:
     found = one("subscribe:news")
-    assert isinstance(found, Enter)
-    assert (found.make, found.again) == ("on_demand", "answer")
+    assert isinstance(found, CompatJoin)
+    assert (found.create, found.if_member) == ("on_demand", "reply")
 
 
 def test_text_and_binary_are_read_alike() -> None:
@@ -107,7 +107,7 @@ def test_text_and_binary_are_read_alike() -> None:
 )
 @pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
 def test_a_channel_runs_to_the_first_white_space(command: str, rest: str, channel: str) -> None:
-    assert asked(f"{command}:{rest}") == ({"subscribe": Enter, "unsubscribe": Leave}[command], channel)
+    assert asked(f"{command}:{rest}") == ({"subscribe": CompatJoin, "unsubscribe": Leave}[command], channel)
 
 
 @pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
@@ -171,7 +171,7 @@ def test_bytes_that_are_no_text_are_no_channel_but_a_body() -> None:
         b"\xffsubscribe:a",
     ):
         assert is_invalid(frame), frame
-    assert asked(b"subscribe:news \xff") == (Enter, "news")
+    assert asked(b"subscribe:news \xff") == (CompatJoin, "news")
     assert published(b"publish:news:\xff\x00") == ("news", b'{"base64":"/wA="}')
 
 
@@ -180,14 +180,14 @@ def test_bytes_that_are_no_text_are_no_channel_but_a_body() -> None:
 @example("subscribe:" + "\t" * 20_000)
 def test_whatever_comes_is_read(frame: str | bytes) -> None:
     for protocol in (Gowsev(), Frames()):
-        (found,) = protocol.receive(frame)
-        assert isinstance(found, Request | Error)
+        (found,) = protocol.decode(frame)
+        assert isinstance(found, Command | Error)
 
 
 @given(st.binary())
 def test_a_body_arrives_as_it_was_sent(body: bytes) -> None:
     _, data = published(b"publish:news:" + body)
-    assert Gowsev.broadcast(said(data), "") == body
+    assert Gowsev.encode_broadcast(said(data), "") == body
 
 
 # Writing -----------------------------------------------------------------------------------------
@@ -197,21 +197,21 @@ def test_a_reply_is_ok_and_an_error_is_not() -> None:
     codec = Gowsev()
     for frame in ("subscribe:a", "unsubscribe:a", "unsubscribe-all", "publish:a:b"):
         found = one(frame)
-        assert isinstance(found, Request)
-        assert codec.send(Reply(id=found.id, data={})) == b"OK"
-        assert codec.send(Error(id=found.id or UNSET, code="banned", message="No.")) == b"Invalid message"
+        assert isinstance(found, Command)
+        assert codec.encode(Reply(id=found.id, data={})) == b"OK"
+        assert codec.encode(Error(id=found.id or UNSET, code="banned", message="No.")) == b"Invalid message"
 
 
 def test_who_was_no_subscriber_is_out_all_the_same() -> None:
     codec, leave, enter = Gowsev(), one("unsubscribe:a"), one("subscribe:a")
     assert isinstance(leave, Leave)
-    assert isinstance(enter, Enter)
+    assert isinstance(enter, CompatJoin)
     assert leave.id is not None
     assert enter.id is not None
     for code in ("not_member", "room_not_found"):
-        assert codec.send(Error(id=leave.id, code=code, message="No.")) == b"OK"
-        assert codec.send(Error(id=enter.id, code=code, message="No.")) == b"Invalid message"
-        assert codec.send(Error(code=code, message="No.")) == b"Invalid message"
+        assert codec.encode(Error(id=leave.id, code=code, message="No.")) == b"OK"
+        assert codec.encode(Error(id=enter.id, code=code, message="No.")) == b"Invalid message"
+        assert codec.encode(Error(code=code, message="No.")) == b"Invalid message"
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,10 @@ def test_who_was_no_subscriber_is_out_all_the_same() -> None:
     ],
 )
 def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> None:
-    assert Gowsev.broadcast(said(data), "") == body
+    assert Gowsev.encode_broadcast(said(data), "") == body
     direct = Direct(room="", event="message", data=Raw(data), sender=None, to="x")
-    assert Gowsev.broadcast(direct, "") == body
-    assert Frames().send(direct) == body
+    assert Gowsev.encode_broadcast(direct, "") == body
+    assert Frames().encode(direct) == body
 
 
 @pytest.mark.parametrize(
@@ -243,29 +243,29 @@ def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> Non
     ],
 )
 def test_it_is_silent_about_all_else(event: Event) -> None:
-    assert Gowsev().send(event) is None
-    assert Gowsev.broadcast(event, "") is None
-    assert Frames().send(event) is None
+    assert Gowsev().encode(event) is None
+    assert Gowsev.encode_broadcast(event, "") is None
+    assert Frames().encode(event) is None
 
 
 # Bare frames -----------------------------------------------------------------------------------------
 
 
 def test_bare_frames_go_to_the_extension_as_they_came() -> None:
-    bare = Gowsev().bare()
-    assert list(bare.receive("subscribe:ä")) == [Receive(data="subscribe:ä".encode())]
-    assert list(bare.receive(b"\xff")) == [Receive(data=b"\xff")]
+    bare = Gowsev().raw()
+    assert list(bare.decode("subscribe:ä")) == [SendRawFrame(data="subscribe:ä".encode())]
+    assert list(bare.decode(b"\xff")) == [SendRawFrame(data=b"\xff")]
 
 
 def test_nothing_is_answered_to_bare_frames() -> None:
-    bare = Gowsev().bare()
-    assert bare.send(Reply(id=None, data={})) is None
-    assert bare.send(Error(code=BadRequest.code, message="No.")) is None
-    assert type(bare).broadcast(said(b'"in a room"'), "") is None
+    bare = Gowsev().raw()
+    assert bare.encode(Reply(id=None, data={})) is None
+    assert bare.encode(Error(code=BadRequest.code, message="No.")) is None
+    assert type(bare).encode_broadcast(said(b'"in a room"'), "") is None
 
 
 def test_bare_frames_are_the_same_door() -> None:
-    bare = Gowsev().bare()
+    bare = Gowsev().raw()
     assert load_protocol(bare.name) is Gowsev
-    assert (bare.binary, bare.anonymous) == (Gowsev.binary, Gowsev.anonymous) == (True, True)
-    assert bare.bare() is bare
+    assert (bare.binary, bare.options.anonymous) == (Gowsev.binary, Gowsev.options.anonymous) == (True, True)
+    assert bare.raw() is bare

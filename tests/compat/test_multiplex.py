@@ -17,15 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from tests.compat.test_goroomserver import frames, texts
-from tests.node import conftest
 
 if TYPE_CHECKING:
     from rooms.hub.connection import Connection
     from rooms.models import Application, Room
     from rooms.node.node import Node
 
-wire, chat, node, make_node = conftest.wire, conftest.chat, conftest.node, conftest.make_node
-installed = conftest.installed
 
 # Nothing takes so long but a test that waits for what never comes.
 PATIENCE = 20

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from rooms.compat.roomer import LONGEST_ID, RESERVED, Roomer
-from rooms.protocol.commands import Leave, Ping, Pong, Request
-from rooms.protocol.compat_commands import Enter, Offer, SendDirect
+from rooms.protocol.commands import Command, Leave, Ping, Pong
+from rooms.protocol.compat_commands import CompatJoin, SendDirect, SendToRoomOrApplication
 from rooms.protocol.errors import CloseCode, ProtocolError
 from rooms.protocol.events import (
     Closing,
@@ -49,24 +49,24 @@ def frame(*fields: Field) -> bytes:
     return b"".join(struct.pack(">I", len(text)) + text for text in texts)
 
 
-def read(frame: str | bytes) -> list[Request | Error]:
-    return list(Roomer().receive(frame))
+def read(frame: str | bytes) -> list[Command | Error]:
+    return list(Roomer().decode(frame))
 
 
-def connected() -> tuple[Roomer, Enter]:
+def connected() -> tuple[Roomer, CompatJoin]:
     """A codec, and what it asks for its client to begin with."""
     roomer = Roomer()
-    (request,) = roomer.connected(ID)
-    assert isinstance(request, Enter)
-    return roomer, request
+    (command,) = roomer.on_connected(ID)
+    assert isinstance(command, CompatJoin)
+    return roomer, command
 
 
 def asked(roomer: Roomer, event: str, room: str) -> Any:
     """What a client's own frame for coming in or going out asks; its id is what is answered."""
-    (request,) = roomer.receive(frame(room, event, ID, ID, ID))
-    assert isinstance(request, Enter | Leave)
-    assert request.id is not None
-    return request
+    (command,) = roomer.decode(frame(room, event, ID, ID, ID))
+    assert isinstance(command, CompatJoin | Leave)
+    assert command.id is not None
+    return command
 
 
 def join_data(room: str, *members: User, past: Message | None = None) -> JoinData:
@@ -86,14 +86,14 @@ def join_data(room: str, *members: User, past: Message | None = None) -> JoinDat
 def entered(room: str) -> Roomer:
     """The codec of a client that is in a room."""
     roomer, _ = connected()
-    request = asked(roomer, "join", room)
-    assert roomer.send(Reply(id=request.id, data=join_data(room, SELF))) is not None
+    command = asked(roomer, "join", room)
+    assert roomer.encode(Reply(id=command.id, data=join_data(room, SELF))) is not None
     return roomer
 
 
-def refusal(request: Request, code: str, *, retry: bool = False) -> Error:
-    assert request.id is not None
-    return Error(id=request.id, code=code, message="No.", retry=retry)
+def refusal(command: Command, code: str, *, retry: bool = False) -> Error:
+    assert command.id is not None
+    return Error(id=command.id, code=code, message="No.", retry=retry)
 
 
 def message(**fields: Any) -> Message:
@@ -107,20 +107,22 @@ def message(**fields: Any) -> Message:
 def test_the_example_of_the_contract() -> None:
     data = bytes.fromhex("000000056c6f6262790000000463686174" + "00000000" + "00000024") + ID.encode()
     data += bytes.fromhex("0000000b") + b"Hello room!"
-    assert read(data) == [Offer(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)]
+    assert read(data) == [
+        SendToRoomOrApplication(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)
+    ]
 
 
 def test_whoever_connects_comes_into_root() -> None:
-    _, request = connected()
-    assert (request.room, request.make, request.again) == ("root", "always", "announce")
-    assert request.id is not None
+    _, command = connected()
+    assert (command.room, command.create, command.if_member) == ("root", "always", "announce")
+    assert command.id is not None
 
 
 @pytest.mark.parametrize("rest", [("", "", ""), (ID, ID, ID), ("ann", "", "{}")])
 def test_join_and_leave_whatever_goes_along(rest: tuple[str, str, str]) -> None:
     (join,) = read(frame("lobby", "join", *rest))
-    assert isinstance(join, Enter)
-    assert (join.room, join.make, join.again) == ("lobby", "on_demand", "announce")
+    assert isinstance(join, CompatJoin)
+    assert (join.room, join.create, join.if_member) == ("lobby", "on_demand", "announce")
     (leave,) = read(frame("lobby", "leave", *rest))
     assert isinstance(leave, Leave)
     assert leave.room == "lobby"
@@ -144,13 +146,15 @@ def test_a_recipient_makes_a_message_direct() -> None:
 
 
 def test_the_sender_is_not_told_its_own_message() -> None:
-    (request,) = read(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
-    assert request == Offer(room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False)
+    (command,) = read(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
+    assert command == SendToRoomOrApplication(
+        room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False
+    )
 
 
 def test_an_event_may_have_an_empty_name() -> None:
     assert read(frame("lobby", "", "", "", "")) == [
-        Offer(room="lobby", event="", data=Raw(b'""'), echo=False)
+        SendToRoomOrApplication(room="lobby", event="", data=Raw(b'""'), echo=False)
     ]
 
 
@@ -176,9 +180,9 @@ def test_a_frame_for_a_room_of_no_lawful_name_is_dropped(room: str, event: str, 
     "room", [" ", " v-Case", "x" * 128, "🦊" * 70, "Zürich – 東京", "cafe\u0301", "\u200b"]
 )
 def test_room_names_are_taken_as_they_are(room: str) -> None:
-    (request,) = read(frame(room, "join", "", "", ""))
-    assert isinstance(request, Enter)
-    assert request.room == room
+    (command,) = read(frame(room, "join", "", "", ""))
+    assert isinstance(command, CompatJoin)
+    assert command.room == room
 
 
 @pytest.mark.parametrize("event", ["e" * 65, "a\0b"])
@@ -188,8 +192,8 @@ def test_a_frame_with_no_lawful_event_is_dropped(event: str) -> None:
 
 @pytest.mark.parametrize("event", ["e" * 1024, "a\0b"])
 def test_what_is_said_to_one_may_be_called_almost_anything(event: str) -> None:
-    (request,) = read(frame("lobby", event, "ann", "", "x"))
-    assert request == SendDirect(room="lobby", event=event, data=Raw(b'"x"'), to="ann")
+    (command,) = read(frame("lobby", event, "ann", "", "x"))
+    assert command == SendDirect(room="lobby", event=event, data=Raw(b'"x"'), to="ann")
     assert read(frame("lobby", event + "e" * 1023, "ann", "", "")) == []
 
 
@@ -230,7 +234,9 @@ def test_a_malformed_frame_ends_the_connection(data: str | bytes) -> None:
 def test_a_text_frame_is_read_by_its_bytes() -> None:
     binary = frame("Zürich", "note", "", "", "ü")
     assert read(binary.decode()) == read(binary)
-    assert read(binary) == [Offer(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)]
+    assert read(binary) == [
+        SendToRoomOrApplication(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)
+    ]
 
 
 def test_the_shortest_frame_is_lawful_but_names_no_room() -> None:
@@ -242,33 +248,33 @@ def test_the_shortest_frame_is_lawful_but_names_no_room() -> None:
 
 def test_the_answer_to_coming_in() -> None:
     roomer, root = connected()
-    answer = roomer.send(Reply(id=root.id, data=join_data("root", ANN, SELF)))
+    answer = roomer.encode(Reply(id=root.id, data=join_data("root", ANN, SELF)))
     assert answer == frame("root", "join_ack", "", ID, f'["ann","{ID}"]')
 
 
 def test_what_was_said_before_is_not_told() -> None:
     roomer, _ = connected()
-    request = asked(roomer, "join", "lobby")
-    answer = roomer.send(Reply(id=request.id, data=join_data("lobby", SELF, past=message(state=True))))
+    command = asked(roomer, "join", "lobby")
+    answer = roomer.encode(Reply(id=command.id, data=join_data("lobby", SELF, past=message(state=True))))
     assert answer == frame("lobby", "join_ack", "", ID, f'["{ID}"]')
 
 
 def test_the_answer_to_going_out() -> None:
     roomer = entered("lobby")
-    request = asked(roomer, "leave", "lobby")
-    assert roomer.send(Reply(id=request.id, data={})) == frame("lobby", "leave_ack", "", ID, ID)
+    command = asked(roomer, "leave", "lobby")
+    assert roomer.encode(Reply(id=command.id, data={})) == frame("lobby", "leave_ack", "", ID, ID)
 
 
 def test_who_never_was_in_is_told_to_be_out_as_well() -> None:
     roomer, _ = connected()
-    request = asked(roomer, "leave", "lobby")
-    assert roomer.send(refusal(request, "not_member")) == frame("lobby", "leave_ack", "", ID, ID)
+    command = asked(roomer, "leave", "lobby")
+    assert roomer.encode(refusal(command, "not_member")) == frame("lobby", "leave_ack", "", ID, ID)
 
 
 @pytest.mark.parametrize("code", ["rejected", "rate_limited", "unavailable", "internal_error"])
 def test_who_may_not_go_out_stays_in(code: str) -> None:
     roomer = entered("lobby")
-    assert roomer.send(refusal(asked(roomer, "leave", "lobby"), code)) is None
+    assert roomer.encode(refusal(asked(roomer, "leave", "lobby"), code)) is None
 
 
 @pytest.mark.parametrize(
@@ -277,46 +283,46 @@ def test_who_may_not_go_out_stays_in(code: str) -> None:
 )
 def test_who_may_not_come_in_is_told_to_be_out(code: str) -> None:
     roomer, root = connected()
-    assert roomer.send(refusal(root, code)) == frame("root", "leave_ack", "", ID, ID)
-    request = asked(roomer, "join", "lobby")
-    assert roomer.send(refusal(request, code)) == frame("lobby", "leave_ack", "", ID, ID)
+    assert roomer.encode(refusal(root, code)) == frame("root", "leave_ack", "", ID, ID)
+    command = asked(roomer, "join", "lobby")
+    assert roomer.encode(refusal(command, code)) == frame("lobby", "leave_ack", "", ID, ID)
 
 
 def test_who_is_in_and_may_not_come_in_again_stays_in() -> None:
     roomer = entered("lobby")
-    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "rate_limited")) is None
-    assert roomer.send(Removed(room="lobby", reason="kicked")) is not None
-    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "rate_limited")) is None
+    assert roomer.encode(Removed(room="lobby", reason="kicked")) is not None
+    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
 
 
 def test_who_has_left_and_may_not_come_in_again_is_told_to_be_out() -> None:
     roomer = entered("lobby")
-    roomer.send(Reply(id=asked(roomer, "leave", "lobby").id, data={}))
-    assert roomer.send(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+    roomer.encode(Reply(id=asked(roomer, "leave", "lobby").id, data={}))
+    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
 
 
 def test_each_request_is_answered_once() -> None:
     roomer, _ = connected()
-    request = asked(roomer, "join", "lobby")
-    answer = Reply(id=request.id, data=join_data("lobby", SELF))
-    assert roomer.send(answer) is not None
-    assert roomer.send(answer) is None
-    assert roomer.send(refusal(request, "unavailable")) is None
+    command = asked(roomer, "join", "lobby")
+    answer = Reply(id=command.id, data=join_data("lobby", SELF))
+    assert roomer.encode(answer) is not None
+    assert roomer.encode(answer) is None
+    assert roomer.encode(refusal(command, "unavailable")) is None
 
 
 def test_who_is_put_out_is_told_to_be_out() -> None:
     roomer = entered("lobby")
     for reason in ("kicked", "banned", "closed", "logged_out"):
         removed = Removed(room="lobby", reason=reason, message="Out.")
-        assert roomer.send(removed) == frame("lobby", "leave_ack", "", ID, ID)
+        assert roomer.encode(removed) == frame("lobby", "leave_ack", "", ID, ID)
 
 
 def test_who_comes_and_goes() -> None:
     for event in (Joined(room="lobby", user=ANN), Rejoined(room="lobby", user=ANN)):
-        assert Roomer.broadcast(event, "chat") == frame("lobby", "new_member", "", "", "ann")
+        assert Roomer.encode_broadcast(event, "chat") == frame("lobby", "new_member", "", "", "ann")
     left = Left(room="lobby", user=ANN, reason="kicked")
-    assert Roomer.broadcast(left, "chat") == frame("lobby", "member_left", "", "", "ann")
-    assert Roomer.broadcast(Members(room="lobby", count=201, joined=[], left=[]), "chat") is None
+    assert Roomer.encode_broadcast(left, "chat") == frame("lobby", "member_left", "", "", "ann")
+    assert Roomer.encode_broadcast(Members(room="lobby", count=201, joined=[], left=[]), "chat") is None
 
 
 @pytest.mark.parametrize(
@@ -332,21 +338,21 @@ def test_who_comes_and_goes() -> None:
         (message(data=Raw(b'{"x": 1}')), frame("lobby", "chat", "", "ann", '{"x": 1}')),
         (message(data=Raw(b'{"base64":"AP8="}')), frame("lobby", "chat", "", "ann", b"\x00\xff")),
         (message(data=Raw(b'""')), frame("lobby", "chat", "", "ann", "")),
-        (message(words=Raw(b"{}"), state=True), frame("lobby", "chat", "", "ann", "Hello")),
+        (message(original=Raw(b"{}"), state=True), frame("lobby", "chat", "", "ann", "Hello")),
     ],
 )
 def test_what_members_are_told(said: Message, told: bytes) -> None:
-    assert Roomer.broadcast(said, "chat") == told
-    assert entered("lobby").send(said) == told
+    assert Roomer.encode_broadcast(said, "chat") == told
+    assert entered("lobby").encode(said) == told
 
 
 def test_what_is_said_to_one_alone() -> None:
     direct = Direct(room="lobby", event="whisper", data=Raw(b'"only you"'), sender=ANN, to=ID)
     told = frame("lobby", "whisper", ID, "ann", "only you")
-    assert Roomer.broadcast(direct, "chat") == told
-    assert entered("lobby").send(direct) == told
+    assert Roomer.encode_broadcast(direct, "chat") == told
+    assert entered("lobby").encode(direct) == told
     server = Direct(room="root", event="answer", data=Raw(b"1"), sender=None, to=ID)
-    assert Roomer.broadcast(server, "chat") == frame("root", "answer", ID, "", "1")
+    assert Roomer.encode_broadcast(server, "chat") == frame("root", "answer", ID, "", "1")
 
 
 INFO = RoomInfo(name="lobby", title="", members=1, max_members=None, mode="open")
@@ -367,8 +373,8 @@ INFO = RoomInfo(name="lobby", title="", members=1, max_members=None, mode="open"
         Closing(code=4000, message="Bye."),
     ],
 )
-def test_of_anything_else_it_is_silent(event: Event | Request) -> None:
-    assert entered("lobby").send(event) is None
+def test_of_anything_else_it_is_silent(event: Event | Command) -> None:
+    assert entered("lobby").encode(event) is None
 
 
 # Anything ----------------------------------------------------------------------------------------
@@ -398,18 +404,18 @@ def test_no_frame_with_a_wrong_byte_does_more_than_end_the_connection(
 def test_what_one_says_the_others_hear(room: str, event: str, payload: bytes) -> None:
     if event in RESERVED | {"join", "leave"}:
         return
-    (request,) = read(frame(room, event, "", "forged", payload))
-    assert isinstance(request, Offer)
-    said = message(room=request.room, event=request.event, data=request.data, sender=SELF)
-    assert Roomer.broadcast(said, "chat") == frame(room, event, "", ID, payload)
-    assert to_bytes(request.data) == payload
+    (command,) = read(frame(room, event, "", "forged", payload))
+    assert isinstance(command, SendToRoomOrApplication)
+    said = message(room=command.room, event=command.event, data=command.data, sender=SELF)
+    assert Roomer.encode_broadcast(said, "chat") == frame(room, event, "", ID, payload)
+    assert to_bytes(command.data) == payload
 
 
 @given(room_names, event_names, st.binary(max_size=60))
 def test_what_is_said_to_one_is_heard_as_it_is(room: str, event: str, payload: bytes) -> None:
     if event in RESERVED | {"join", "leave"}:
         return
-    (request,) = read(frame(room, event, "ann", "", payload))
-    assert isinstance(request, SendDirect)
-    direct = Direct(room=request.room, event=request.event, data=request.data, sender=SELF, to=request.to)
-    assert Roomer.broadcast(direct, "chat") == frame(room, event, "ann", ID, payload)
+    (command,) = read(frame(room, event, "ann", "", payload))
+    assert isinstance(command, SendDirect)
+    direct = Direct(room=command.room, event=command.event, data=command.data, sender=SELF, to=command.to)
+    assert Roomer.encode_broadcast(direct, "chat") == frame(room, event, "ann", ID, payload)

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from rooms.hub.connection import Connection
-from rooms.protocol.base import PresenceEvents, Protocol
-from rooms.protocol.commands import Request
+from rooms.protocol.base import Protocol, ProtocolOptions
+from rooms.protocol.commands import Command
 from rooms.protocol.events import Closing, Error, Event, Members, Message
 from rooms.protocol.types import User
 
@@ -24,19 +24,19 @@ class Plain(Protocol):
 
     encoded: ClassVar[int] = 0
 
-    def receive(self, frame: str | bytes) -> list[Request | Error]:
+    def decode(self, frame: str | bytes) -> list[Command | Error]:
         return []
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         return self._text(event)
 
     @classmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         cls.encoded += 1
         return cls._text(event)
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         if isinstance(event, Closing):
             return f"closing {event.code}".encode()
         return (event.event if isinstance(event, Message) else str(event.__struct_config__.tag)).encode()
@@ -48,7 +48,7 @@ class Shouting(Plain):
     encoded: ClassVar[int] = 0
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         return super()._text(event).upper()
 
 
@@ -57,11 +57,11 @@ class Silent(Plain):
 
     encoded: ClassVar[int] = 0
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         return None
 
     @classmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         cls.encoded += 1
         return None
 
@@ -76,17 +76,17 @@ class Each(Plain):
     """Hears of each who comes and goes."""
 
     encoded: ClassVar[int] = 0
-    presence_events: ClassVar[PresenceEvents] = "each"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="each")
 
 
 class Digesting(Plain):
     """Hears of many at once; writes how many there are, who came and who went."""
 
     encoded: ClassVar[int] = 0
-    presence_events: ClassVar[PresenceEvents] = "digests"
+    options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="diffs")
 
     @classmethod
-    def _text(cls, event: Event | Request) -> bytes:
+    def _text(cls, event: Event | Command) -> bytes:
         if not isinstance(event, Members):
             return super()._text(event)
         words = [str(event.count), *(f"+{name}" for name in names_of(event.joined))]

@@ -132,7 +132,7 @@ class EncodesForEach(Hub):
 
     def _deliver(self, group: str, found: Group, delivery: Delivery) -> None:
         for member in found.members:
-            frame = type(member.protocol).broadcast(delivery.event, "")
+            frame = type(member.protocol).encode_broadcast(delivery.event, "")
             if frame is not None:
                 member.push(frame, group, delivery.seq)
 

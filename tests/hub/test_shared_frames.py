@@ -358,9 +358,9 @@ class Stammering(Plain):
     """Cannot say everything."""
 
     @classmethod
-    def broadcast(cls, event: Event, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event, application: str) -> bytes | None:
         assert not isinstance(event, Message) or event.event != "two"
-        return super().broadcast(event, application)
+        return super().encode_broadcast(event, application)
 
 
 def test_what_cannot_be_encoded_for_some_keeps_nobody_from_hearing_it_or_what_follows(

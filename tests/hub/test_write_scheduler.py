@@ -237,7 +237,7 @@ def test_one_that_cannot_even_be_closed_keeps_nobody_else_from_being_told(
     broken, wire = house.client()
     _, other = house.client()
     wire.error = RuntimeError("no such handle")
-    monkeypatch.setattr(broken.protocol, "send", lambda event: 1 / 0)
+    monkeypatch.setattr(broken.protocol, "encode", lambda event: 1 / 0)
     house.hub.group_send("g", message("one"))
     house.loop.turns()
     assert other.written == [text("one")]

@@ -308,7 +308,7 @@ async def test_the_history_holds_what_every_door_said(guests: Guests) -> None:
         content.decode() if isinstance(content, bytes) else content for content in said.values()
     ]
     assert [each["seq"] for each in history] == [1, 2, 3, 4, 5]
-    assert all("words" not in each for each in history)
+    assert all("original" not in each for each in history)
 
 
 async def test_state_of_native_clients_is_replayed_at_rtbroadcaster(guests: Guests) -> None:
@@ -350,7 +350,7 @@ async def test_state_of_rtbroadcaster_is_state_for_native_clients(guests: Guests
         ("stop", []),
         ("own", ["x"]),
     ]
-    assert all("words" not in each and each["state"] is True for each in joined["state"])
+    assert all("original" not in each and each["state"] is True for each in joined["state"])
     assert joined["room"]["mode"] == "broadcast"
 
 

@@ -175,7 +175,7 @@ async def test_an_owner_is_heard_at_other_doors_and_alone_may_speak_there_too(gu
     await owner.say(room, ["1", "2"], "move", state=True)
     heard = await native.told()
     assert (heard["event"], heard["data"], heard["state"]) == ("move", ["1", "2"], True)
-    assert "words" not in heard
+    assert "original" not in heard
     assert (await native.ask("message", room=room, data=1))["code"] == "not_sender"
     assert (await listener.hear())["funcKey"] == "move"
     assert await listener.answers() == []

@@ -20,7 +20,7 @@ from rooms.hub.connection import Connection
 from rooms.hub.send_queue import SendQueueLimits
 from rooms.node.node import Node
 from rooms.protocol import errors
-from rooms.protocol.commands import Join, ListMembers, Login, Request, Send
+from rooms.protocol.commands import Command, Join, ListMembers, Login, Send
 from rooms.protocol.errors import RoomsError
 from rooms.protocol.native import Native
 
@@ -74,7 +74,7 @@ class Client:
         """The socket is gone."""
         self.node.disconnect(self.connection)
 
-    async def ask(self, request: Request) -> Any:
+    async def ask(self, request: Command) -> Any:
         """Have a request carried out; the data of its reply. Raises what the operation raises."""
         id = next(self._ids)
         await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))

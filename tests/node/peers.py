@@ -33,13 +33,13 @@ class Peer:
 
     async def connect(self) -> None:
         await self.node.connect(self.connection, None, lambda: None)
-        for request in self.connection.protocol.connected(self.connection.id):
+        for request in self.connection.protocol.on_connected(self.connection.id):
             await self._operations[type(request)](self.connection, request)
         self.heard()
 
     async def say(self, frame: bytes | str) -> None:
         """Have a frame carried out."""
-        for request in self.connection.protocol.receive(frame):
+        for request in self.connection.protocol.decode(frame):
             assert not isinstance(request, Error), request
             await self._operations[type(request)](self.connection, request)
 

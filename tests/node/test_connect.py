@@ -145,7 +145,7 @@ class Door:
         speaks_http: bool = True,
         **scope: Any,
     ) -> None:
-        session = MultiplexSession if protocol.multiplexes_applications else Session
+        session = MultiplexSession if protocol.options.multiplexes_applications else Session
         self._consumer = RoomConsumer(protocol=protocol, application=application, session=session)
         self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -13,17 +14,18 @@ from msgspec import Raw
 from rooms.extensions import Extension, JoinEvent, LeaveEvent, MessageEvent, message
 from rooms.models import Application, Ban, Mute, Room
 from rooms.node.node import Node
-from rooms.protocol.commands import CloseRoom, Join, Leave, Request, Subscribe
+from rooms.protocol.base import ProtocolOptions
+from rooms.protocol.commands import CloseRoom, Command, Join, Leave, Subscribe
 from rooms.protocol.compat_commands import (
-    Enter,
+    CompatJoin,
+    CreateOwnedRoom,
+    Disconnect,
     LeaveAll,
-    Offer,
-    OpenRoom,
-    Publish,
-    Quit,
-    Say,
     SendDirect,
+    SendOriginal,
     SendToApplication,
+    SendToRoomOrApplication,
+    SendWithoutJoining,
 )
 from rooms.protocol.errors import AlreadyMember, CloseCode, NotMember, Rejected, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Event, Rejoined
@@ -35,25 +37,24 @@ class Foreign(Native):
     """A protocol of clients without names that knows all there is; written as the native one is."""
 
     name: ClassVar[str] = "foreign"
-    anonymous: ClassVar[bool] = True
-    resumable: ClassVar[bool] = False
-    heartbeat: ClassVar[bool] = False
-    tells_unknown_rooms: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = replace(
+        Native.options, anonymous=True, resumable=False, heartbeat=False, reports_missing_rooms=True
+    )
 
-    def send(self, event: Event | Request) -> bytes | None:
+    def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Direct | Rejoined):
             return msgspec.json.encode(event)
-        return super().send(event)
+        return super().encode(event)
 
     @classmethod
-    def broadcast(cls, event: Event | Request, application: str) -> bytes | None:
+    def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         return msgspec.json.encode(event)
 
 
 class Ending(Foreign):
     """One whose clients are done when their room is."""
 
-    disconnect_on_removal: ClassVar[bool] = True
+    options: ClassVar[ProtocolOptions] = replace(Foreign.options, disconnect_on_removal=True)
 
 
 async def foreigner(node: Node, *rooms: str, protocol: type[Foreign] = Foreign, user: Any = None) -> Client:
@@ -62,7 +63,7 @@ async def foreigner(node: Node, *rooms: str, protocol: type[Foreign] = Foreign, 
     client.connection.protocol = protocol()
     await client.connect(user)
     for room in rooms:
-        await client.ask(Enter(room=room))
+        await client.ask(CompatJoin(room=room))
     return client
 
 
@@ -124,7 +125,7 @@ async def test_what_is_forbidden_to_the_account_is_forbidden_to_its_guest(
     await Ban.objects.acreate(application=chat, room=lobby, user=account)
     await node.parts.tasks.settle()
     assert [removed["room"] for removed in eve.told("removed")] == ["lobby"]
-    assert (await refused(RoomsError, eve.ask(Say(room="other", data=data(1))))).code == "muted"
+    assert (await refused(RoomsError, eve.ask(SendOriginal(room="other", data=data(1))))).code == "muted"
     await Ban.objects.acreate(application=chat, user=account)
     await node.parts.tasks.settle()
     assert eve.closed == CloseCode.BANNED
@@ -157,13 +158,13 @@ async def test_a_door_that_is_shut_is_shut_to_those_who_are_inside_as_well(
 
 async def test_a_room_is_made_never_or_on_demand_or_always(node: Node, chat: Application) -> None:
     other = await foreigner(node)
-    await refused(RoomNotFound, other.ask(Enter(room="a", make="never")))
-    await other.ask(Enter(room="b", make="on_demand"))
+    await refused(RoomNotFound, other.ask(CompatJoin(room="a", create="never")))
+    await other.ask(CompatJoin(room="b", create="on_demand"))
     chat.rooms_on_demand = False
     await chat.asave()
     await node.parts.tasks.settle()
-    await refused(RoomNotFound, other.ask(Enter(room="c", make="on_demand")))
-    await other.ask(Enter(room="d", make="always"))
+    await refused(RoomNotFound, other.ask(CompatJoin(room="c", create="on_demand")))
+    await other.ask(CompatJoin(room="d", create="always"))
     assert {room.name async for room in Room.objects.all()} == {"b", "d"}
 
 
@@ -171,12 +172,12 @@ async def test_who_comes_in_again_is_answered_or_announced_or_refused(node: Node
     witness, ann = await foreigner(node, "lobby"), await Client.named(node, "ann", "lobby")
     other = await foreigner(node, "lobby")
     witness.listen()
-    assert (await other.ask(Enter(room="lobby")))["count"] == 3
+    assert (await other.ask(CompatJoin(room="lobby")))["count"] == 3
     assert witness.told("rejoined") == []
-    assert (await other.ask(Enter(room="lobby", again="announce")))["count"] == 3
+    assert (await other.ask(CompatJoin(room="lobby", if_member="announce")))["count"] == 3
     assert [event["user"]["name"] for event in witness.told("rejoined")] == [name_of(other)]
     assert ann.told("rejoined") == []
-    await refused(AlreadyMember, other.ask(Enter(room="lobby", again="refuse")))
+    await refused(AlreadyMember, other.ask(CompatJoin(room="lobby", if_member="refuse")))
     assert await present(ann, "lobby") == sorted(["ann", name_of(other), name_of(witness)])
 
 
@@ -184,7 +185,7 @@ async def test_to_leave_a_room_that_is_not_there_is_another_error(node: Node) ->
     ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
     await refused(NotMember, other.ask(Leave(room="lobby")))
     await refused(RoomNotFound, other.ask(Leave(room="nowhere")))
-    await refused(RoomNotFound, other.ask(Say(room="nowhere", data=data(1))))
+    await refused(RoomNotFound, other.ask(SendOriginal(room="nowhere", data=data(1))))
     await refused(NotMember, ann.ask(Leave(room="nowhere")))
 
 
@@ -221,7 +222,7 @@ async def test_an_extension_may_refuse_to_let_go(node: Node, chat: Application, 
 
 async def test_a_client_may_ask_for_the_end(node: Node) -> None:
     other = await foreigner(node)
-    await other.ask(Quit())
+    await other.ask(Disconnect())
     assert other.closed == CloseCode.NORMAL
 
 
@@ -229,8 +230,8 @@ async def test_a_client_may_ask_for_the_end(node: Node) -> None:
 
 
 async def opened(node: Node, client: Client, room: str = "stage", **fields: Any) -> None:
-    await client.ask(OpenRoom(room=room, mode="broadcast", **fields))
-    await client.ask(Enter(room=room, make="never"))
+    await client.ask(CreateOwnedRoom(room=room, mode="broadcast", **fields))
+    await client.ask(CompatJoin(room=room, create="never"))
 
 
 @pytest.mark.parametrize("how", ["leaves", "drops", "closes it"])
@@ -257,7 +258,7 @@ async def test_a_room_goes_with_its_owner(node: Node, how: str) -> None:
 async def test_a_room_outlives_its_listeners_and_is_not_listed(node: Node) -> None:
     owner, listener = await foreigner(node), await foreigner(node)
     await opened(node, owner)
-    await listener.ask(Enter(room="stage"))
+    await listener.ask(CompatJoin(room="stage"))
     listener.disconnect()
     await node.parts.tasks.settle()
     room = await Room.objects.aget(name="stage")
@@ -304,7 +305,7 @@ async def test_native_clients_are_not_told_what_is_said_outside_of_rooms(node: N
     ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
     await other.ask(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
     assert ann.told("message", "direct") == []
-    await other.ask(Enter(room="elsewhere"))
+    await other.ask(CompatJoin(room="elsewhere"))
     await other.ask(SendDirect(room="elsewhere", event="message", data=data("as if"), to="ann"))
     assert ann.told("message", "direct") == []
 
@@ -343,10 +344,10 @@ async def test_an_id_is_compared_exactly(node: Node) -> None:
 
 async def test_speaking_in_a_room_from_outside(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
-    await other.ask(Publish(room="lobby", data=data("hello")))
+    await other.ask(SendWithoutJoining(room="lobby", data=data("hello")))
     assert ann.messages() == ["hello"]
     assert await present(ann, "lobby") == ["ann"]
-    await other.ask(Publish(room="nowhere", data=data("hello")))
+    await other.ask(SendWithoutJoining(room="nowhere", data=data("hello")))
     assert not await Room.objects.filter(name="nowhere").aexists()
 
 
@@ -367,7 +368,9 @@ async def test_from_outside_nobody_gets_round_what_stands_at_the_entrance(
         ("stage", "not_sender"),
         ("club", "permission_denied"),
     ):
-        assert (await refused(RoomsError, other.ask(Publish(room=room, data=data(1))))).code == code
+        assert (
+            await refused(RoomsError, other.ask(SendWithoutJoining(room=room, data=data(1))))
+        ).code == code
 
 
 class Desk(Extension):
@@ -394,13 +397,13 @@ async def test_from_outside_a_room_the_applications_handler_is_asked(
 ) -> None:
     other = await foreigner(node)
     await Room.objects.acreate(application=chat, name="lobby")
-    await refused(NotMember, other.ask(Offer(room="lobby", data=data(1))))
+    await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1))))
     chat.extension = installed(Desk)
     await chat.asave()
     await node.parts.tasks.settle()
-    assert await other.ask(Offer(room="lobby", data=data(1))) == {"heard": 1}
-    assert await other.ask(Offer(room="nowhere", data=data(2))) == {"heard": 2}
-    await refused(NotMember, other.ask(Offer(room="lobby", data=data(1), event="other")))
+    assert await other.ask(SendToRoomOrApplication(room="lobby", data=data(1))) == {"heard": 1}
+    assert await other.ask(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"heard": 2}
+    await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1), event="other")))
 
 
 # Words -------------------------------------------------------------------------------------------------
@@ -419,17 +422,21 @@ async def test_words_are_for_those_who_speak_the_same_protocol(
         await foreigner(node, "lobby"),
     )
     await speaker.ask(
-        Say(room="lobby", event="move", data=data([1]), state=True, words=data({"x": [1], "y": 2}))
+        SendOriginal(
+            room="lobby", event="move", data=data([1]), state=True, original=data({"x": [1], "y": 2})
+        )
     )
-    assert "words" not in ann.told("message")[0]
-    assert other.told("message")[0]["words"] == {"x": [1], "y": 2}
+    assert "original" not in ann.told("message")[0]
+    assert other.told("message")[0]["original"] == {"x": [1], "y": 2}
     late = await Client.named(node, "late")
     joined = await late.ask(Join(room="lobby"))
     assert [said["data"] for said in joined["state"]] == [[1]]
-    assert all("words" not in said for said in (*joined["state"], *joined["messages"]))
+    assert all("original" not in said for said in (*joined["state"], *joined["messages"]))
     room = await node.parts.directory.room(next(iter(node.parts.directory.applications())), "lobby")
     past = await node.parts.histories[history].snapshot(room.record, None, 50)
-    assert [bytes(said.words) for said in past.state if isinstance(said.words, Raw)] == [b'{"x":[1],"y":2}']
+    assert [bytes(said.original) for said in past.state if isinstance(said.original, Raw)] == [
+        b'{"x":[1],"y":2}'
+    ]
 
 
 class Refusing(Extension):

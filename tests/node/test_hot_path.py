@@ -83,7 +83,7 @@ async def cost(
         counting(patched, counts, "hops", SyncToAsync, "__call__")
         counting(patched, counts, "jobs", ThreadPool, "run")
         counting(patched, counts, "queries", database, "cursor")
-        patched.setattr(Native, "broadcast", _counted_broadcast(counts))
+        patched.setattr(Native, "encode_broadcast", _counted_broadcast(counts))
         counting(patched, counts, "frames", frame_protocol, "frame")
         async with asyncio.timeout(PATIENCE):
             for number in range(MESSAGES):
@@ -93,7 +93,7 @@ async def cost(
 
 
 def _counted_broadcast(counts: Counter[str]) -> Any:
-    original = Native.broadcast.__func__  # type: ignore[attr-defined]
+    original = Native.encode_broadcast.__func__  # type: ignore[attr-defined]
 
     def counted(cls: type[Native], event: Any, application: str) -> bytes | None:
         counts["encodings"] += 1

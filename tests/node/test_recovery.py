@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import msgspec
@@ -250,7 +251,7 @@ async def test_that_a_history_lost_what_it_had_shows_to_those_who_are_told_nothi
     node: Node, chat: Application, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also in a room where nothing was said before they came."""
-    monkeypatch.setattr(Native, "join_history", "nothing")
+    monkeypatch.setattr(Native, "options", replace(Native.options, join_history="none"))
     room = await Missed.room(node, chat, "redis")
     ann = await Client.named(node, "ann", "kept")
     await ann.say("kept", "before")

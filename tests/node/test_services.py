@@ -17,7 +17,7 @@ from rooms.extensions import Extension, MessageEvent, message
 from rooms.hub.connection import Connection
 from rooms.node.node import Node
 from rooms.protocol.commands import Send
-from rooms.protocol.compat_commands import Enter, SendToApplication
+from rooms.protocol.compat_commands import CompatJoin, SendToApplication
 from rooms.protocol.errors import BadRequest, ReservedEvent, RoomNotFound, UnknownConnection
 from rooms.protocol.native import Native
 from tests.node.clients import Client, Install, refused
@@ -473,7 +473,7 @@ async def test_every_event_of_a_connection_has_its_claims(node: Node, extended: 
     peer = Peer(node, Roomer())
     peer.connection.claims = {"key": "17"}
     await peer.connect()
-    await node.membership.join(peer.connection, Enter(room="lobby"))
+    await node.membership.join(peer.connection, CompatJoin(room="lobby"))
     for event in ("do", "other"):
         await node.messages.send(peer.connection, Send(room="lobby", event=event, data=msgspec.Raw(b"1")))
     await peer.say(roomer("lobby", "leave"))

@@ -12,7 +12,7 @@ from rooms.models import Room
 from rooms.node.connect import authenticate_handshake
 from rooms.node.node import Node
 from rooms.protocol.commands import Join, Login, Subscribe
-from rooms.protocol.compat_commands import Publish
+from rooms.protocol.compat_commands import SendWithoutJoining
 from rooms.protocol.errors import RoomsError, Unavailable
 from rooms.protocol.events import Error
 from tests.node.clients import Client, Install, refused
@@ -120,8 +120,8 @@ async def test_nobody_speaks_into_a_shut_room_from_outside(node: Node, chat: App
 
 async def outcome(node: Node, peer: Peer) -> type[RoomsError] | None:
     """What becomes of something that is published from outside."""
-    (request,) = peer.connection.protocol.receive("publish:quiz:hello")
-    assert isinstance(request, Publish), isinstance(request, Error)
+    (request,) = peer.connection.protocol.decode("publish:quiz:hello")
+    assert isinstance(request, SendWithoutJoining), isinstance(request, Error)
     try:
         await node.speaking.publish(peer.connection, request)
     except RoomsError as error:

@@ -16,7 +16,7 @@ from rooms.hub.connection import Connection, Membership
 from rooms.node import throttle
 from rooms.node.throttle import Throttle
 from rooms.protocol.commands import Ping, Send
-from rooms.protocol.compat_commands import Quit
+from rooms.protocol.compat_commands import Disconnect
 from rooms.protocol.errors import CloseCode
 from rooms.protocol.events import Error
 from rooms.protocol.native import Native
@@ -194,5 +194,5 @@ def test_a_service_that_this_server_dialled_is_without_limit(guard: Throttle) ->
 def test_whoever_wants_to_go_is_not_in_the_way(guard: Throttle) -> None:
     client = connection()
     assert asked(guard, client, 3) == 2
-    assert asked(guard, client, 9, Quit()) == 9
+    assert asked(guard, client, 9, Disconnect()) == 9
     assert client.close_code is None

@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 from msgspec import UNSET
 
-from rooms.protocol.base import Protocol, error_answer
+from rooms.protocol.base import Protocol, error_event
 from rooms.protocol.errors import NameTaken, RoomFull
 from rooms.protocol.events import Error
 
 
 def test_an_error_answers_the_request_that_failed() -> None:
-    assert error_answer(7, RoomFull("Full.")) == Error(id=7, code="room_full", message="Full.", retry=False)
-    assert error_answer("a", NameTaken("Taken.")).retry is True
+    assert error_event(7, RoomFull("Full.")) == Error(id=7, code="room_full", message="Full.", retry=False)
+    assert error_event("a", NameTaken("Taken.")).retry is True
 
 
 def test_an_answer_to_a_request_without_id_has_none() -> None:
-    assert error_answer(None, RoomFull("Full.")).id is UNSET
+    assert error_event(None, RoomFull("Full.")).id is UNSET
 
 
 def test_a_protocol_has_to_read_and_to_write() -> None:
@@ -25,4 +25,4 @@ def test_a_protocol_has_to_read_and_to_write() -> None:
 
 
 def test_text_frames_each_by_itself_are_the_default() -> None:
-    assert (Protocol.binary, Protocol.separator, Protocol.subprotocol) == (False, None, None)
+    assert (Protocol.binary, Protocol.separator, Protocol.options.subprotocol) == (False, None, None)

@@ -10,7 +10,7 @@ import json
 import pytest
 
 from rooms.protocol import strict_json
-from rooms.protocol.commands import Request
+from rooms.protocol.commands import Command
 from rooms.protocol.errors import ProtocolError
 from rooms.protocol.events import Error
 from rooms.protocol.native import Native
@@ -45,10 +45,10 @@ def made(pattern: str, size: int, end: str = "") -> str:
     return beginning + repeated * (size // len(repeated)) + end
 
 
-def answers(line: str) -> list[Request | Error]:
+def answers(line: str) -> list[Command | Error]:
     """What comes of a line; nothing where it ends the connection."""
     try:
-        return list(Native().receive(line))
+        return list(Native().decode(line))
     except ProtocolError:
         return []
 
@@ -101,10 +101,10 @@ def test_no_name_holds_nul(line: str, field: str, place: str) -> None:
     assert isinstance(answer, Error)
     assert (answer.id, answer.code) == (1, "bad_request")
     (lawful,) = answers(line % "lawful")
-    assert isinstance(lawful, Request)
+    assert isinstance(lawful, Command)
     assert getattr(lawful, field) == "lawful"
 
 
 def test_data_may_hold_nul() -> None:
-    (request,) = answers(r'{"type":"message","room":"a","data":"\u0000"}')
-    assert isinstance(request, Request)
+    (command,) = answers(r'{"type":"message","room":"a","data":"\u0000"}')
+    assert isinstance(command, Command)

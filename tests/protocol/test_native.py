@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
 from rooms.protocol import commands, events, types, validators
-from rooms.protocol.commands import Ping, Request, Send
+from rooms.protocol.commands import Command, Ping, Send
 from rooms.protocol.errors import BadRequest, CloseCode, ProtocolError
 from rooms.protocol.events import Error, Event, Message, Reply
 from rooms.protocol.native import RESERVED, Native
@@ -21,11 +21,11 @@ from rooms.protocol.types import User
 ANN = User(name="ann", id="1", guest=False)
 
 
-def read(frame: str) -> list[Request | Error]:
-    return list(Native().receive(frame))
+def read(frame: str) -> list[Command | Error]:
+    return list(Native().decode(frame))
 
 
-def one(**fields: Any) -> Request | Error:
+def one(**fields: Any) -> Command | Error:
     (found,) = read(json.dumps(fields))
     return found
 
@@ -45,7 +45,7 @@ def test_one_request_to_a_line() -> None:
 
 
 def test_the_good_part_of_a_frame_is_carried_out_before_it_breaks() -> None:
-    reading = iter(Native().receive('{"type":"ping"}\nnonsense\n{"type":"ping"}'))
+    reading = iter(Native().decode('{"type":"ping"}\nnonsense\n{"type":"ping"}'))
     assert next(reading) == Ping()
     with pytest.raises(ProtocolError) as raised:
         next(reading)
@@ -62,7 +62,7 @@ def test_what_is_no_json_object_ends_the_connection(frame: str) -> None:
 
 def test_a_binary_frame_ends_the_connection() -> None:
     with pytest.raises(ProtocolError):
-        list(Native().receive(b'{"type":"ping"}'))
+        list(Native().decode(b'{"type":"ping"}'))
 
 
 def test_unknown_fields_are_ignored_and_null_counts_as_absent() -> None:
@@ -199,7 +199,7 @@ def test_a_refused_request_can_always_be_answered() -> None:
     ):
         (found,) = read(line)
         assert isinstance(found, Error)
-        frame = Native().send(found)
+        frame = Native().encode(found)
         assert frame is not None
         assert json.loads(frame)["code"] == "bad_request"
 
@@ -241,9 +241,9 @@ REQUESTS = st.builds(
 def check_reading(frame: str | bytes) -> None:
     """Nothing but ProtocolError is raised, every answer can be written, and data is JSON."""
     try:
-        for found in Native().receive(frame):
+        for found in Native().decode(frame):
             if isinstance(found, Error):
-                assert Native().send(found)
+                assert Native().encode(found)
             elif isinstance(found, Send):
                 json.loads(bytes(found.data))
                 validators.room_name(found.room)
@@ -353,26 +353,26 @@ MESSAGES = st.builds(
 
 
 @given(EVERY_REQUEST)
-def test_what_a_client_of_ours_writes_is_read_as_it_was_meant(request: Request) -> None:
-    frame = Native().send(request)
+def test_what_a_client_of_ours_writes_is_read_as_it_was_meant(command: Command) -> None:
+    frame = Native().encode(command)
     assert frame is not None
-    assert read(frame.decode()) == [request]
+    assert read(frame.decode()) == [command]
 
 
 @given(MESSAGES)
 def test_what_is_told_to_a_room_is_read_as_it_was_meant(message: Message) -> None:
-    frame = Native.broadcast(message, "chat")
+    frame = Native.encode_broadcast(message, "chat")
     assert frame is not None
     assert b"\n" not in frame
     assert msgspec.json.decode(frame, type=Message) == message
-    assert Native().send(message) == frame
+    assert Native().encode(message) == frame
 
 
 # Writing -----------------------------------------------------------------------------------------
 
 
-def written(event: Event | Request) -> Any:
-    frame = Native().send(event)
+def written(event: Event | Command) -> Any:
+    frame = Native().encode(event)
     assert frame is not None
     return json.loads(frame)
 
@@ -382,7 +382,7 @@ def test_a_reply() -> None:
 
 
 def test_without_an_id_success_is_silent_and_failure_is_not() -> None:
-    assert Native().send(Reply(id=None, data={})) is None
+    assert Native().encode(Reply(id=None, data={})) is None
     assert written(Error(code="room_full", message="Full.")) == {
         "type": "error",
         "code": "room_full",
@@ -435,7 +435,7 @@ def test_ping_and_pong() -> None:
 )
 def test_pushes_as_the_protocol_writes_them(event: Event, wire: dict[str, Any]) -> None:
     assert written(event) == wire
-    frame = Native.broadcast(event, "chat")
+    frame = Native.encode_broadcast(event, "chat")
     assert frame is not None
     assert json.loads(frame) == wire
 
