@@ -157,8 +157,8 @@ async def opened() -> AsyncIterator[list[Path]]:
         for room, size in (("large", MANY), ("middle", SOME), ("small", FEW))
     ]
     alone = await _inside(connect(), "alone")
-    node = await Node.serving()
-    await node.crowds.tell()
+    node = await Node.get_or_start()
+    await node.presence_diffs.flush()
     await turns(20)
     gc.collect()
     gc.freeze()

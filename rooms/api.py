@@ -1,33 +1,33 @@
-"""Rooms from anywhere: views, signals, tasks, the shell, management commands.
+"""Rooms from server code: views, signals, tasks, the shell, management commands.
 
-In the process that serves the sockets these go straight to its engine; in any other they write the
-history themselves and reach the sockets over the channel layer. Each has a synchronous and an
-asynchronous form; the synchronous ones may be called inside ``transaction.atomic()``.
+In the process that serves the sockets a call goes to its node. Any other process stores the message
+itself and reaches the sockets over the channel layer (``node/standalone.py``). Each function has a
+synchronous and an asynchronous form; the synchronous ones may be called inside
+``transaction.atomic()``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-from asgiref.sync import async_to_sync
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import transaction
 
 from rooms.models.database import database
+from rooms.node import current, standalone
 from rooms.node.control_messages import AnyControlMessage, UserDisconnected
-from rooms.node.node import Node
+from rooms.node.current import ServerApi
 from rooms.protocol.errors import CloseCode, RoomsError
 from rooms.protocol.events import Message
 from rooms.protocol.types import User
 
 T = TypeVar("T")
 
-# A synchronous call waits no longer for the engine.
-CALL_SECONDS = 30
+# A synchronous call waits this many seconds at most.
+CALL_TIMEOUT = 30
 
 
 def publish(
@@ -40,22 +40,22 @@ def publish(
     state: bool = False,
     volatile: bool = False,
 ) -> Message | None:
-    """Say something in a room, as the server (``from`` is null).
+    """Publish a message to a room, as the server (``from`` is null).
 
     ``data`` is anything JSON can hold, as it is now; the options are those of the native protocol's
-    ``message``.
-    Returns the message with its number, or None inside ``transaction.atomic()``: then it is sent
-    after the commit, and never if the transaction is rolled back. Raises RoomNotFound (a room is
-    made where the application has rooms on demand), UserNotFound for ``to``, ReservedEvent,
-    MessageTooLarge, Unavailable; TypeError for what JSON cannot hold.
+    ``message``. Returns the message with its sequence number; inside ``transaction.atomic()`` None: the
+    message is published after the commit, and never if the transaction is rolled back.
+
+    Raises RoomNotFound (a room is created where the application has rooms on demand), UserNotFound for
+    ``to``, ReservedEvent, MessageTooLarge, Unavailable; TypeError for what JSON cannot hold.
     """
-    said = _json(data)
+    encoded = _json(data)
 
     # A function and no partial: when it fails, Django logs it by its name.
     def send() -> Message:
-        return _wait_for(
-            lambda node: node.services.publish(
-                application, room, said, event=event, to=to, state=state, volatile=volatile
+        return _call(
+            lambda target: target.publish(
+                application, room, encoded, event=event, to=to, state=state, volatile=volatile
             )
         )
 
@@ -75,34 +75,39 @@ async def apublish(
     state: bool = False,
     volatile: bool = False,
 ) -> Message:
-    """As ``publish``, from asynchronous code, where Django has no transactions: it is sent at once."""
-    async with _node() as node:
-        return await node.services.publish(
-            application, room, _json(data), event=event, to=to, state=state, volatile=volatile
+    """As ``publish``, from asynchronous code, where Django has no transactions: publishes at once."""
+    encoded = _json(data)
+    return await _acall(
+        lambda target: target.publish(
+            application, room, encoded, event=event, to=to, state=state, volatile=volatile
         )
+    )
 
 
 def members(application: str, room: str) -> list[User]:
-    """Who is in a room, by name. Raises RoomNotFound. With the presence backend in memory only the
-    process that serves the sockets knows."""
-    return _wait_for(lambda node: node.services.members(application, room))
+    """Return the members of a room, by name. Raises RoomNotFound.
+
+    With presence in memory only the process that serves the sockets knows them.
+    """
+    return _call(lambda target: target.members(application, room))
 
 
 async def amembers(application: str, room: str) -> list[User]:
     """As ``members``, from asynchronous code."""
-    async with _node() as node:
-        return await node.services.members(application, room)
+    return await _acall(lambda target: target.members(application, room))
 
 
 def history(application: str, room: str, limit: int = 50) -> list[Message]:
-    """The newest messages of a room, oldest first; ``value`` is what was said. Raises RoomNotFound."""
-    return _wait_for(lambda node: node.services.history(application, room, limit))
+    """Return the newest messages of a room, oldest first. Raises RoomNotFound.
+
+    ``value`` of a message is its data.
+    """
+    return _call(lambda target: target.history(application, room, limit))
 
 
 async def ahistory(application: str, room: str, limit: int = 50) -> list[Message]:
     """As ``history``, from asynchronous code."""
-    async with _node() as node:
-        return await node.services.history(application, room, limit)
+    return await _acall(lambda target: target.history(application, room, limit))
 
 
 def disconnect(
@@ -114,9 +119,10 @@ def disconnect(
 ) -> None:
     """Close every socket of a user, in one application or in all.
 
-    ``user`` is a Django user, a ``User`` as ``members`` gives it, or **an id and never a name**: a text
-    is taken as a user's id, so ``disconnect("ann")`` disconnects nobody. Clients do not come back by
-    themselves after codes from 4500 on. Inside ``transaction.atomic()`` it happens after the commit.
+    ``user`` is a Django user, a ``User`` as ``members`` returns it, or **an id and never a name**: a string
+    is taken as a user's id, so ``disconnect("ann")`` disconnects no user of that name. Clients do not
+    reconnect by themselves after codes from 4500 on. Inside ``transaction.atomic()`` it happens after the
+    commit.
     """
     notify(_disconnection(user, application, code, message))
 
@@ -129,28 +135,27 @@ async def adisconnect(
     message: str = "You were disconnected.",
 ) -> None:
     """As ``disconnect``, from asynchronous code."""
-    notice = _disconnection(user, application, code, message)
-    async with _node() as node:
-        await node.services.call(node.tell(notice))
+    control = _disconnection(user, application, code, message)
+    await _acall(lambda target: target.send_control(control))
 
 
-def notify(notice: AnyControlMessage) -> None:
-    """Tell every process that something changed, once the surrounding transaction is committed."""
+def notify(control: AnyControlMessage) -> None:
+    """Send a control message to every node, once the surrounding transaction is committed."""
 
     # A function and no partial: when it fails, Django logs it by its name.
-    def tell() -> None:
-        _wait_for(lambda node: node.services.call(node.tell(notice)))
+    def send() -> None:
+        _call(lambda target: target.send_control(control))
 
-    transaction.on_commit(tell, using=database(), robust=True)
+    transaction.on_commit(send, using=database(), robust=True)
 
 
 def _json(data: Any) -> msgspec.Raw:
-    """The data as JSON: what cannot be said fails in the call, even if it is sent after a commit."""
+    """Encode at the call, so that data that cannot be encoded fails there, and not after a commit."""
     try:
         return msgspec.Raw(msgspec.json.encode(data))
     except TypeError as error:
-        lawful = "texts, numbers, true, false, null, and lists and dicts of them"
-        raise TypeError(f"A message holds what JSON can hold: {lawful}. {error}") from error
+        expected = "strings, numbers, true, false, null, and lists and dicts of them"
+        raise TypeError(f"Expected data that JSON can hold ({expected}). {error}") from error
 
 
 def _disconnection(
@@ -162,34 +167,24 @@ def _disconnection(
     return UserDisconnected(application=application, user=id, code=code, message=message)
 
 
-@asynccontextmanager
-async def _node() -> AsyncIterator[Node]:
-    """The engine that serves this process's sockets, or one just for this call."""
-    running = Node.running()
-    if running is not None:
-        yield running
-        return
-    async with Node() as node:
-        yield node
-
-
-def _wait_for(ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-    running = Node.running()
-    if running is None:
-        return async_to_sync(_alone)(ask)
+def _call(ask: Callable[[ServerApi], Coroutine[Any, Any, T]]) -> T:
+    """Wait for the result of a call. Raises RoomsError where waiting would block the event loop."""
+    node = current.node
     try:
-        in_its_loop = asyncio.get_running_loop() is running.loop
+        running = asyncio.get_running_loop()
     except RuntimeError:
-        in_its_loop = False
-    if in_its_loop:
+        running = None
+    if running is not None and (node is None or running is node.loop):
         raise RoomsError("In asynchronous code, await the function whose name begins with a: apublish, …")
-    return asyncio.run_coroutine_threadsafe(_with(running, ask), running.loop).result(CALL_SECONDS)
+    if node is not None:
+        return asyncio.run_coroutine_threadsafe(ask(node.services), node.loop).result(CALL_TIMEOUT)
+    publisher = standalone.current()
+    return publisher.call(ask(publisher), CALL_TIMEOUT)
 
 
-async def _alone(ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-    async with Node() as node:
-        return await ask(node)
-
-
-async def _with(node: Node, ask: Callable[[Node], Coroutine[Any, Any, T]]) -> T:
-    return await ask(node)
+async def _acall(ask: Callable[[ServerApi], Coroutine[Any, Any, T]]) -> T:
+    node = current.node
+    if node is not None:
+        return await ask(node.services)
+    publisher = standalone.current()
+    return await publisher.acall(ask(publisher))

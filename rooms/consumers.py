@@ -1,17 +1,15 @@
-"""The WebSocket consumer: the only code that knows ASGI messages, and the map of the house.
+"""The WebSocket consumer: the only code that knows ASGI messages. The command table is below.
 
-Each event of a connection is mapped to the group operation that carries it out::
+Each event of a connection is mapped to the group operation that executes it::
 
-    handshake   authenticate_handshake             → the application's extension, before the socket is accepted
-    connect     engine.connect        → the application's group
-    login       logins.login          → presence in the application
-    join        membership.join       → hub.group_add
-    message     messages.send         → history, hub.group_send, bus.publish
-    leave       membership.leave      → hub.group_discard, departing
-    logout      engine.logout         → out of every room
-    disconnect  engine.disconnect     → out of every group, however the socket ended
-
-Next in the flow: ``node/session.py`` reads and writes the frames.
+    handshake   authenticate_handshake    the application's extension, before the socket is accepted
+    connect     node.connect              added to the application's group
+    login       auth.login                added to presence in the application
+    join        join.join                 added to the room
+    message     messages.send             history, room.broadcast, broker.publish
+    leave       leave.leave               removed from the room and its presence
+    logout      node.logout               removed from every room
+    disconnect  node.disconnect           removed from every group, however the socket ended
 """
 
 from __future__ import annotations
@@ -30,58 +28,59 @@ from rooms.node import drain
 from rooms.node.connect import Handshake, authenticate_handshake
 from rooms.node.node import Node
 from rooms.node.outbound import ClientSocket, OutboundConnection
-from rooms.node.session import Operation, Session, make_connection
+from rooms.node.session import CommandTable, Session, make_connection
 from rooms.protocol import commands, compat_commands
 from rooms.protocol.base import Protocol
-from rooms.protocol.commands import Command
 from rooms.protocol.errors import HandshakeRejected, Rejected, RoomsError
 from rooms.protocol.native import Native
 
 logger = logging.getLogger("rooms.consumers")
 
-# Where our own server (``server/websocket.py``) lets frames be written at once, and the application return.
-WIRE = "rooms.frames"
+# The scope extension of our own server (``server/websocket.py``), which writes frames at once.
+TRANSPORT = "rooms.frames"
 
 Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 @lru_cache(maxsize=1)
-def operations(node: Node) -> dict[type[Command], Operation]:
-    """What is done about each thing that a client may ask."""
+def commands_of(node: Node) -> CommandTable:
+    """Return the operation of each command."""
     return {
-        commands.Login: node.logins.login,
+        commands.Login: node.auth.login,
         commands.Logout: node.logout,
-        commands.ListRooms: node.management.list,
-        commands.CreateRoom: node.management.create,
-        compat_commands.CreateOwnedRoom: node.management.create,
-        commands.CloseRoom: node.management.close,
-        commands.Join: node.membership.join,
-        compat_commands.CompatJoin: node.membership.join,
-        commands.Leave: node.membership.leave,
-        compat_commands.LeaveAll: node.membership.leave_every,
-        commands.Subscribe: node.membership.subscribe,
-        compat_commands.CompatSubscribe: node.membership.subscribe,
-        commands.Unsubscribe: node.membership.unsubscribe,
+        commands.ListRooms: node.lifecycle.list,
+        commands.CreateRoom: node.lifecycle.create,
+        commands.CloseRoom: node.lifecycle.close,
+        commands.Join: node.join.join,
+        commands.Leave: node.leave.leave,
+        commands.Subscribe: node.join.subscribe,
+        commands.Unsubscribe: node.leave.unsubscribe,
         commands.Send: node.messages.send,
-        compat_commands.SendOriginal: node.messages.send,
-        compat_commands.SendToRoomOrApplication: node.speaking.offer,
-        compat_commands.SendWithoutJoining: node.speaking.publish,
-        compat_commands.SendDirect: node.speaking.direct,
-        compat_commands.SendToApplication: node.speaking.to_application,
-        commands.ReadHistory: node.reading.history,
-        commands.ListMembers: node.reading.members,
-        compat_commands.SendRawFrame: node.speaking.receive,
+        commands.ReadHistory: node.queries.history,
+        commands.ListMembers: node.queries.members,
         commands.Ping: node.ping,
         commands.Pong: node.pong,
+        # Of other protocols' clients
+        compat_commands.CompatJoin: node.join.join,
+        compat_commands.CompatSubscribe: node.join.subscribe,
+        compat_commands.CreateOwnedRoom: node.lifecycle.create,
+        compat_commands.LeaveAll: node.leave.leave_all,
+        compat_commands.SendOriginal: node.messages.send,
+        compat_commands.SendToRoomOrApplication: node.direct.offer,
+        compat_commands.SendWithoutJoining: node.direct.publish,
+        compat_commands.SendDirect: node.direct.direct,
+        compat_commands.SendToApplication: node.direct.to_application,
+        compat_commands.SendRawFrame: node.direct.receive,
         compat_commands.Disconnect: node.quit,
     }
 
 
 class RoomConsumer(AsyncConsumer):
-    """One socket, which speaks one protocol. ``application`` is None where the address names it.
+    """One socket with one protocol. ``application`` is None where the address names it.
 
-    Has its own receive loop: Channels' dispatch costs a thread hop per message, and its channel layer
-    membership is not needed, because the process is the member (``node/broker.py``)."""
+    It has a receive loop of its own: Channels' dispatch costs a thread hop per message, and its group
+    membership is not needed, because the process is the member (``node/broker.py``).
+    """
 
     channel_layer_alias = None
 
@@ -98,30 +97,30 @@ class RoomConsumer(AsyncConsumer):
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         await receive()
-        # By itself, so that what it needs is not kept for as long as the socket is open.
-        if (accepted := await self._let_in(scope, receive, send)) is not None:
-            service, user = accepted
-            if (wire := _wire(scope)) is None:
-                await service.run(user)
+        # A function of its own, so that its variables are not kept while the socket is open.
+        if (accepted := await self._accept(scope, receive, send)) is not None:
+            session, user = accepted
+            if (transport := _transport(scope)) is None:
+                await session.run(user)
             else:
-                wire.go_on(partial(service.run, user))
+                transport.go_on(partial(session.run, user))
 
-    async def _let_in(self, scope: Any, receive: Any, send: Send) -> tuple[Session, Any] | None:
-        """Accept the socket: what serves it, and Django's user. None where it was refused."""
-        if (sentence := self._objection(scope)) is not None:
-            await _answer(scope, send, 403, sentence)
+    async def _accept(self, scope: Any, receive: Any, send: Send) -> tuple[Session, Any] | None:
+        """Accept the socket. Returns its session and Django's user; None where it was refused."""
+        if (refusal := self._refusal(scope)) is not None:
+            await _respond(scope, send, 403, refusal)
             return None
-        node = await _serving()
-        handshake = _handshake(scope, self._protocol, node.parts.settings.num_proxies)
+        node = await _start_node()
+        handshake = _handshake(scope, self._protocol, node.context.settings.num_proxies)
         application = self._application_of(scope)
         try:
-            claims = await authenticate_handshake(node.parts, application, handshake)
+            claims = await authenticate_handshake(node.context, application, handshake)
         except RoomsError as error:
             status = _status_of(error)
             logger.info(
                 "A handshake for %.64r from %s is refused: %d", application, handshake.address, status
             )
-            await _answer(scope, send, status, error.message)
+            await _respond(scope, send, status, error.message)
             return None
         offered = self._protocol.options.subprotocol
         accept = {"type": "websocket.accept"}
@@ -134,17 +133,17 @@ class RoomConsumer(AsyncConsumer):
             address=handshake.address,
         )
         connection.claims = claims
-        wire = _wire(scope)
-        socket = wire or _AsgiSocket(receive, send)
-        served = (node, operations(node), connection, socket, wire)
-        return self._session(*served, handshake=handshake), handshake.user
+        transport = _transport(scope)
+        socket = transport or _AsgiSocket(receive, send)
+        session = self._session(node, commands_of(node), connection, socket, transport, handshake=handshake)
+        return session, handshake.user
 
-    def _objection(self, scope: Any) -> str | None:
-        """What is told, and logged with the cause, where the site lets in no such socket."""
+    def _refusal(self, scope: Any) -> str | None:
+        """The response where the site accepts no such socket; the log has the cause."""
         protocol = self._protocol.name
         if protocol not in get_settings().protocols:
-            _tell_once(f'Refused a socket at {scope["path"][:200]!r}: ROOMS["PROTOCOLS"] has no {protocol}.')
-            return f"This site does not let in {protocol} clients."
+            _log_once(f'Refused a socket at {scope["path"][:200]!r}: ROOMS["PROTOCOLS"] has no {protocol}.')
+            return f"This site does not accept {protocol} clients."
         if not middleware.origin_is_allowed(scope["headers"]):
             logger.warning(
                 "Refused a socket from a page of %.200r: not this site's own, nor in CSRF_TRUSTED_ORIGINS.",
@@ -156,32 +155,32 @@ class RoomConsumer(AsyncConsumer):
     def _application_of(self, scope: Any) -> str:
         if self._application is not None:
             return self._application
-        said: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
-        if "application" not in said and not self._protocol.options.multiplexes_applications:
+        arguments: dict[str, str] = scope.get("url_route", {}).get("kwargs", {})
+        if "application" not in arguments and not self._protocol.options.multiplexes_applications:
             logger.error(
-                'The address %.200r leads into no application: name it in endpoint("%s", …), or as <application> '
+                'The address %.200r names no application: name it in endpoint("%s", …), or as <application> '
                 "in the route.",
                 scope["path"],
                 self._protocol.name,
             )
-        return said.get("application", "")
+        return arguments.get("application", "")
 
 
-def _wire(scope: Any) -> Any:
-    return (scope.get("extensions") or {}).get(WIRE)
+def _transport(scope: Any) -> Any:
+    return (scope.get("extensions") or {}).get(TRANSPORT)
 
 
-async def _serving() -> Node:
-    """The engine. One that begins only now is of a server that does not know of it."""
-    begins = Node.running() is None
-    node = await Node.serving(serve_outbound)
-    if begins:
-        drain.arrange(node)
+async def _start_node() -> Node:
+    """Return the node. A server that is not ours does not know it, and is made to drain it."""
+    starts = Node.current() is None
+    node = await Node.get_or_start(serve_outbound)
+    if starts:
+        drain.handle_signals(node)
     return node
 
 
 async def serve_outbound(node: Node, outbound: OutboundConnection, socket: ClientSocket) -> None:
-    """Serve the socket that an extension opened to another service like one that a client opened."""
+    """Serve a socket that an extension opened to another service, like one that a client opened."""
     connection = make_connection(
         node,
         str(uuid.uuid4()),
@@ -189,9 +188,9 @@ async def serve_outbound(node: Node, outbound: OutboundConnection, socket: Clien
         application=outbound.owner.application,
         address="",
     )
-    connection.dialled = True
+    connection.outbound = True
     outbound.connection = connection
-    await Session(node, operations(node), connection, socket).run(None)
+    await Session(node, commands_of(node), connection, socket).run(None)
 
 
 def _handshake(scope: Any, protocol: type[Protocol], num_proxies: int) -> Handshake:
@@ -201,7 +200,7 @@ def _handshake(scope: Any, protocol: type[Protocol], num_proxies: int) -> Handsh
         query_string=scope.get("query_string", b""),
         lines=scope["headers"],
         address=middleware.client_address(scope["headers"], (scope.get("client") or ("",))[0], num_proxies),
-        # Without an Origin it is no browser, and cookies say nothing.
+        # A client without an Origin is no browser; its cookies are ignored.
         user=None if middleware.header(scope["headers"], b"origin") is None else scope.get("user"),
     )
 
@@ -233,8 +232,11 @@ class _AsgiSocket:
 
 
 class _Empty(dict[str, Any]):
-    """A message with a frame that holds nothing. Daphne asks ``get`` whether there are bytes, by their truth,
-    and would drop it; what it then sends it takes from the key, and that has to be plain ``bytes``."""
+    """A message with an empty frame.
+
+    Daphne drops it if ``get`` returns false bytes; it then sends the value of the key, which has to be plain
+    ``bytes``.
+    """
 
     def get(self, key: str, default: Any = None) -> Any:
         return _NOTHING if key == "bytes" else super().get(key, default)
@@ -249,17 +251,17 @@ _NOTHING = _Nothing()
 
 
 async def refuse(scope: Any, receive: Any, send: Send) -> None:
-    """The ASGI application for any other address, at which there is no door."""
+    """The ASGI application for all other addresses."""
     await receive()
     path = scope["path"][:200]
-    _tell_once(f"Refused a socket: there is no door at {path!r}.")
-    await _answer(scope, send, 404, f"There is no door at {path}.")
+    _log_once(f"Refused a socket: no WebSocket is served at {path!r}.")
+    await _respond(scope, send, 404, f"No WebSocket is served at {path}.")
 
 
-# Whoever looks for a door is not to fill the log: the same is told again only after so much else.
+# A scanner must not fill the log: a line is repeated only after this many others.
 @lru_cache(maxsize=256)
-def _tell_once(sentence: str) -> None:
-    logger.info(sentence)
+def _log_once(text: str) -> None:
+    logger.info(text)
 
 
 def _status_of(error: RoomsError) -> int:
@@ -269,12 +271,14 @@ def _status_of(error: RoomsError) -> int:
     return 503 if error.retry else 500
 
 
-async def _answer(scope: Any, send: Send, status: int, sentence: str) -> None:
-    """Answer a handshake: with a status and a sentence where the server knows how to, else by closing it
-    before it was accepted, which servers make 403 of."""
+async def _respond(scope: Any, send: Send, status: int, text: str) -> None:
+    """Refuse a handshake: with a status and a text where the server can, else by a close.
+
+    Servers turn a close before the accept into 403.
+    """
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": sentence.encode()})
+    await send({"type": "websocket.http.response.body", "body": text.encode()})

@@ -44,25 +44,25 @@ class MultiplexSession(Session):
         self._buckets: defaultdict[str, dict[Limit, TokenBucket]] = defaultdict(dict)
         self._user: Any = None
 
-    async def _begin(self, user: Any) -> None:
+    async def _connect(self, user: Any) -> None:
         self._user = user
-        self._connection.heard = self._connection.waiting_for_login = time.monotonic()
+        self._connection.last_seen = self._connection.waiting_for_login = time.monotonic()
         self._node.attach(self._connection, self.abort)
 
-    def _end(self) -> None:
-        super()._end()
+    def _disconnect(self) -> None:
+        super()._disconnect()
         for application in list(self._branches):
             self._let_go(application)
 
-    def _asking(self, command: Command | Error) -> Connection:
+    def _charged(self, command: Command | Error) -> Connection:
         """The branch that a request concerns. What names no application is charged to any of them."""
         if isinstance(command, ApplicationCommand):
             return self._branches.get(command.application, self._connection)
         return next(iter(self._branches.values()), self._connection)
 
-    async def _operate(self, command: Command) -> None:
+    async def _run_operation(self, command: Command) -> None:
         if not isinstance(command, ApplicationCommand):
-            await super()._operate(command)
+            await super()._run_operation(command)
             return
         await self._check_application(command.application)
         if command.command is None:
@@ -74,8 +74,8 @@ class MultiplexSession(Session):
 
     async def _check_application(self, name: str) -> None:
         """Raises NoSuchApplication where it is not there or does not speak this protocol."""
-        application = await self._node.parts.directory.application(name)
-        if application is None or not application.record.allows_protocol(self._connection.protocol.name):
+        application = await self._node.context.registry.application(name)
+        if application is None or not application.config.allows_protocol(self._connection.protocol.name):
             raise NoSuchApplication(f"There is no application {name[:64]}.")
 
     async def _log_in(self, application: str, command: Login) -> None:
@@ -89,15 +89,15 @@ class MultiplexSession(Session):
         self._branches[application] = branch
         try:
             if self._handshake is not None:
-                branch.claims = await authenticate_handshake(self._node.parts, application, self._handshake)
+                branch.claims = await authenticate_handshake(self._node.context, application, self._handshake)
             await self._node.connect(branch, None, self.abort)
             if branch.close_code is not None:
                 raise LoginRefused(branch.close_reason)
             branch.grown = True
             if self._is_the_session_of(command.name):
-                await self._node.logins.login_by_session(branch, command, self._user)
+                await self._node.auth.login_by_session(branch, command, self._user)
             else:
-                await self._operations[Login](branch, command)
+                await self._commands[Login](branch, command)
         finally:
             if branch.user is None:
                 self._let_go(application)
@@ -116,9 +116,9 @@ class MultiplexSession(Session):
             branch.send(command)
             return
         try:
-            await self._operations[type(command)](branch, command)
+            await self._commands[type(command)](branch, command)
             # The socket goes on to what may concern another branch.
-            await branch.answered()
+            await branch.wait_idle()
         finally:
             if branch.user is None:
                 self._let_go(application)

@@ -21,7 +21,7 @@ class SubConnection(Connection):
             limits=trunk._limits,
         )
         self.claims = trunk.claims
-        self.hears = None
+        self.shared = None
         self.grown = False
         self._trunk = trunk
 
@@ -45,13 +45,13 @@ class SubConnection(Connection):
             super().close(code, message, retry_in=retry_in, discard=discard)
             return
         if discard:
-            self._held, self._bytes = None, 0
+            self._corked, self._bytes = None, 0
         else:
-            self.release()
+            self.uncork()
         self._trunk.close(code, message, retry_in=retry_in, discard=discard)
 
     def _put(self, frame: bytes) -> None:
         self._trunk._put(frame)
 
-    def _be_free(self) -> None:
+    def _rejoin(self) -> None:
         """What it is told goes between what other branches are told."""

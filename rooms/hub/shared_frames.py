@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator
+from typing import Any, Self
 from typing import Protocol as Structural
-from typing import Self
 
 from rooms.protocol import frame_protocol
 from rooms.protocol.base import Protocol
@@ -75,7 +75,10 @@ class EncodingCache(dict[type[Protocol], bytes | None]):
 
 
 class FlushWindow:
-    """Of one group. ``attached`` counts the members of its frames; those in ``apart`` are sent each event alone."""
+    """Of one group.
+
+    ``attached`` counts the members of its frames; those in ``apart`` are sent each event alone.
+    """
 
     __slots__ = ("accepting", "apart", "attached", "frames")
 
@@ -84,7 +87,7 @@ class FlushWindow:
         self.attached = 0
         # What is not written yet, by protocol.
         self.frames: dict[type[Protocol], SharedFrames] = {}
-        self.apart: dict[Member, None] = {}
+        self.apart: dict[Any, None] = {}
 
     @classmethod
     def after(cls, before: FlushWindow, members: Collection[Member]) -> Self:

@@ -1,7 +1,7 @@
-"""Handshakes: what the site and an application's extension say about somebody who wants to connect.
+"""The connect hook: the site's user and an application's extension decide about a handshake.
 
-A door asks before it accepts the socket; goroomserver's asks when a client logs in to an application, since
-its address names none.
+It runs before the socket is accepted; for goroomserver clients at the login to an application, since
+their address names none.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from rooms.extensions import HandshakeEvent
+from rooms.hub.application import Application
 from rooms.node.context import NodeContext
-from rooms.node.registry import Application
 from rooms.protocol.errors import InternalError
 from rooms.protocol.types import User
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("rooms.extensions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """What was sent with it. ``user`` is the Django user, or None where cookies are not believed."""
+    """A handshake. ``user`` is the Django user, or None where cookies are not trusted."""
 
     protocol: str
     path: str
@@ -38,7 +38,7 @@ class Handshake:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """By names in lower case."""
+        """Values by lower-case names."""
         headers: dict[str, str] = {}
         for name, value in self.lines:
             key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -47,24 +47,23 @@ class Handshake:
 
 
 async def authenticate_handshake(
-    parts: NodeContext, application: str, handshake: Handshake
+    context: NodeContext, application: str, handshake: Handshake
 ) -> dict[str, str]:
-    """The claims of a connection to ``application``: the signed-in user and what the extension adds.
+    """Return the claims of a connection to ``application``: its user and what the extension adds.
 
-    Raises Rejected or Refused where the extension does not let the client in, InternalError where it broke,
-    Unavailable where it has not begun, where too many wait for it, and where it or the database did not
-    answer in time.
+    Raises Rejected or HandshakeRejected where the extension refuses, InternalError where it failed,
+    Unavailable where it has not started, where too many handshakes wait for it, and on a timeout.
     """
     user = _signed_in(handshake.user)
     claims = {} if user is None else {"user": user.name, "user_id": user.id}
-    live = await parts.directory.application(application)
-    if live is None or not live.record.allows_protocol(handshake.protocol):
+    found = await context.registry.application(application)
+    if found is None or not found.config.allows_protocol(handshake.protocol):
         return claims
-    live.hooks.ensure_ready()
-    if not live.hooks.handles("on_handshake"):
+    found.runner.ensure_ready()
+    if not found.runner.handles("on_handshake"):
         return claims
     event = HandshakeEvent(
-        live.record.name,
+        found.config.name,
         handshake.protocol,
         handshake.path,
         handshake.query,
@@ -73,9 +72,9 @@ async def authenticate_handshake(
         user,
         claims,
     )
-    async with live.handshakes.turn():
-        await live.hooks.call("on_handshake", event)
-    _check(live, event.claims)
+    async with found.handshakes.turn():
+        await found.runner.call("on_handshake", event)
+    _check(found, event.claims)
     return dict(event.claims)
 
 
@@ -89,8 +88,8 @@ def _check(application: Application, claims: Mapping[Any, Any]) -> None:
     for name, value in claims.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             logger.error(
-                "on_handshake of %s left the claim %r: %r. Lawful: texts by name.",
-                application.record.extension,
+                "on_handshake of %s set the claim %r to %r; expected strings by name.",
+                application.config.extension,
                 name,
                 value,
             )

@@ -1,4 +1,4 @@
-"""Applications whose extensions begin with the server rather than with the first client."""
+"""Loads applications whose extensions start with the server, before the first client connects."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from rooms.protocol.errors import RoomsError
 logger = logging.getLogger("rooms.node")
 
 
-async def open_applications(parts: NodeContext) -> None:
-    """Load every enabled application that has an extension; later, where the database does not answer."""
-    await parts.run_to_completion(partial(_open, parts))
+async def load_applications(context: NodeContext) -> None:
+    """Load every enabled application with an extension; retried while the database is down."""
+    await context.run_to_completion(partial(_load, context))
 
 
-async def _open(parts: NodeContext) -> None:
-    for name in await parts.pool.run(_extended):
+async def _load(context: NodeContext) -> None:
+    for name in await context.pool.run(_names_with_extension):
         try:
-            await parts.directory.application(name)
+            await context.registry.application(name)
         except RoomsError:
             raise
         except Exception:
-            # The others are not to suffer for it; its first client has it tried again.
-            logger.exception("The application %s could not be opened.", name)
+            # The others are loaded all the same; the application's first client has it tried again.
+            logger.exception("The application %s could not be loaded.", name)
 
 
-def _extended() -> list[str]:
-    """The names of enabled applications with an extension."""
+def _names_with_extension() -> list[str]:
     rows = Application.objects.filter(enabled=True).exclude(extension="")
     return list(rows.order_by("name").values_list("name", flat=True))

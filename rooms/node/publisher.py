@@ -7,26 +7,48 @@ first of them is broadcast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from rooms.conf import Settings
 from rooms.histories import Appended, Completion, FutureCompletion, HistoryHandler, complete_alone
+from rooms.hub.config import RoomConfig
 from rooms.hub.connection import Connection
-from rooms.hub.room import Room
 from rooms.node.broker import Broker
 from rooms.presence import Presence
 from rooms.protocol import timestamps, validators
 from rooms.protocol.commands import Send
 from rooms.protocol.compat_commands import SendOriginal
 from rooms.protocol.errors import BadRequest, MessageTooLarge, ReservedEvent, UserNotFound
-from rooms.protocol.events import Message
+from rooms.protocol.events import Event, Message
 from rooms.protocol.native import RESERVED
 from rooms.protocol.types import User
+
+
+class Target(Protocol):
+    """A room that messages are published to: one of the hub, or one without members in this process."""
+
+    @property
+    def config(self) -> RoomConfig: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def broadcast(
+        self,
+        event: Event,
+        *,
+        exclude: Connection | None = None,
+        only: Collection[str] | None = None,
+        volatile: bool = False,
+    ) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,7 +59,7 @@ class PendingMessage(Completion):
     """
 
     broker: Broker
-    room: Room
+    room: Target
     recipients: list[User] | None
     exclude: Connection | None
     volatile: bool
@@ -104,7 +126,7 @@ class Publisher:
 
     async def publish(
         self,
-        room: Room,
+        room: Target,
         data: Any,
         *,
         event: str = validators.DEFAULT_EVENT,
@@ -137,12 +159,12 @@ class Publisher:
         self.store(command, command.data, sender, pending)
         return await pending.message()
 
-    def max_bytes(self, room: Room, connection: Connection | None) -> int | None:
+    def max_bytes(self, room: Target, connection: Connection | None) -> int | None:
         """Return the largest size of a message in bytes; None: only frames are limited.
 
         The application's limit, or the default for protocols that limit messages.
         """
-        limit = room.application.config.max_message_bytes
+        limit = room.config.application.max_message_bytes
         if limit is None and (connection is None or connection.protocol.options.limits_message_size):
             limit = self._settings.max_message_bytes
         return limit
@@ -160,7 +182,7 @@ class Publisher:
                     f"Expected at most {self._settings.max_state_bytes} bytes of state, got {size}."
                 )
 
-    async def find_recipients(self, room: Room, to: str | list[str]) -> list[User]:
+    async def find_recipients(self, room: Target, to: str | list[str]) -> list[User]:
         """Return the members with these names. Raises UserNotFound if one is missing."""
         names = [to] if isinstance(to, str) else to
         found = await self._presence.find(room.key, names)

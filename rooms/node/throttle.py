@@ -1,4 +1,4 @@
-"""Too many requests: first an error, then a close, then a close for good."""
+"""Rate limits: too many commands get an error, then a close, then a close for good."""
 
 from __future__ import annotations
 
@@ -11,67 +11,68 @@ from rooms.protocol.compat_commands import ApplicationCommand, Disconnect, SendW
 from rooms.protocol.errors import CloseCode, RateLimited
 from rooms.protocol.events import Error
 
-# So many refused requests within so many seconds end the connection; whoever comes back and does it
-# again within that time is told not to come back (native protocol, section 10).
-MOST_STRIKES = 3
-STRIKE_SECONDS = 30
+# This many refused commands within the window close the connection; a client that reconnects and does it
+# again within that time is closed for good (native protocol, section 10).
+MAX_OFFENCES = 3
+OFFENCE_WINDOW = 30
 
-
-# What a room's own rate counts.
-_SAID = (Send, SendWithoutJoining)
+# The commands that a room's own rate limits.
+_MESSAGES = (Send, SendWithoutJoining)
 
 
 class Throttle:
     """``rate`` and ``burst`` are those of connections that are in no application."""
 
-    def __init__(self, directory: Registry, rate: int = 0, burst: int = 0) -> None:
-        self._directory = directory
+    def __init__(self, registry: Registry, rate: int = 0, burst: int = 0) -> None:
+        self._registry = registry
         self._outside: Limit = None, rate, burst
-        self._strikes = OffenceCounter(STRIKE_SECONDS)
-        self._closed = OffenceCounter(STRIKE_SECONDS)
+        self._refused = OffenceCounter(OFFENCE_WINDOW)
+        self._closed = OffenceCounter(OFFENCE_WINDOW)
 
-    def allows(self, connection: Connection, request: Command | Error | None, cost: float = 1) -> bool:
-        """Whether the request may be carried out. None is a frame that asks nothing; ``cost`` is how many
-        usual requests it is worth."""
-        limit = self._limit(connection, request)
+    def allows(self, connection: Connection, command: Command | Error | None, cost: float = 1) -> bool:
+        """Whether a command may be executed.
+
+        None is a frame without a command; ``cost`` is the number of usual commands that it is worth.
+        """
+        limit = self._limit(connection, command)
         if (bucket := connection.buckets.get(limit)) is None:
             _, rate, burst = limit
             bucket = connection.buckets[limit] = TokenBucket(rate, burst)
-        # Whoever wants to go is never in the way, and whom this server called itself may speak.
-        return bucket.take(cost) or isinstance(request, Disconnect) or connection.dialled
+        # A client may always disconnect, and a service that this server connected to may always send.
+        return bucket.take(cost) or isinstance(command, Disconnect) or connection.outbound
 
-    def refuse(self, connection: Connection, request: Command | Error | None) -> None:
-        """Answer one that may not be carried out."""
-        error = RateLimited("Too many requests at once; try again in a moment.")
-        id = request.id if isinstance(request, Command) else None
+    def refuse(self, connection: Connection, command: Command | Error | None) -> None:
+        """Answer a command that may not be executed."""
+        error = RateLimited("Too many commands at once; try again in a moment.")
+        id = command.id if isinstance(command, Command) else None
         connection.send(error_event(id, error))
-        if self._strikes.add(connection.socket) >= MOST_STRIKES:
+        if self._refused.add(connection.socket) >= MAX_OFFENCES:
             self._close(connection)
 
     def sweep(self) -> None:
-        """Forget what lies too far back."""
-        self._strikes.sweep()
+        """Forget what lies outside the window."""
+        self._refused.sweep()
         self._closed.sweep()
 
-    def _limit(self, connection: Connection, request: Command | Error | None) -> Limit:
-        """The connection's own, or that of a room which has its own rate, for messages to it."""
-        asked = request.command if isinstance(request, ApplicationCommand) else request
-        if isinstance(asked, _SAID):
-            room = self._directory.known_room(connection.application, asked.room)
+    def _limit(self, connection: Connection, command: Command | Error | None) -> Limit:
+        """The connection's own limit, or that of a room with its own rate, for messages to it."""
+        inner = command.command if isinstance(command, ApplicationCommand) else command
+        if isinstance(inner, _MESSAGES):
+            room = self._registry.cached_room(connection.application, inner.room)
             if (
                 room is not None
-                and room.record.request_rate is not None
-                and (isinstance(asked, SendWithoutJoining) or asked.room in connection.memberships)
+                and room.config.request_rate is not None
+                and (isinstance(inner, SendWithoutJoining) or inner.room in connection.memberships)
             ):
-                return room.record.id, room.record.request_rate, room.record.request_burst
-        live = self._directory.known_application(connection.application)
-        return (None, live.record.request_rate, live.record.request_burst) if live else self._outside
+                return room.config.id, room.config.request_rate, room.config.request_burst
+        found = self._registry.cached_application(connection.application)
+        return (None, found.config.request_rate, found.config.request_burst) if found else self._outside
 
     def _close(self, connection: Connection) -> None:
-        # Whom the protocol makes anonymous is somebody else every time.
+        # An anonymous client is another user with each connection.
         user = None if connection.protocol.options.anonymous else connection.user
-        who = f"{connection.protocol.name} {connection.address}" if user is None else user.id
-        if self._closed.add(f"{connection.application} {who}") > 1:
-            connection.close(CloseCode.FLOODING, "Too many requests, again.")
+        client = f"{connection.protocol.name} {connection.address}" if user is None else user.id
+        if self._closed.add(f"{connection.application} {client}") > 1:
+            connection.close(CloseCode.FLOODING, "Too many commands, again.")
         else:
-            connection.close(CloseCode.RATE_LIMITED, "Too many requests.", retry_in=STRIKE_SECONDS / 3)
+            connection.close(CloseCode.RATE_LIMITED, "Too many commands.", retry_in=OFFENCE_WINDOW / 3)

@@ -1,6 +1,6 @@
 """uvicorn on every listening address, in one event loop, until a signal comes.
 
-``manage.py runrooms`` hands in what listens; the clients are taken leave of in ``node/closing.py``.
+``manage.py runrooms`` hands in what listens; the clients are taken leave of in ``node/drain.py``.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ import uvicorn
 
 from rooms.conf import PROTOCOL_NAMES, get_settings
 from rooms.consumers import serve_outbound
-from rooms.node.closing import LOOK_SECONDS, close_connections
+from rooms.node.drain import CHECK_SECONDS, close_connections
 from rooms.node.node import Node
-from rooms.node.preload import open_applications
+from rooms.node.preload import load_applications
 from rooms.server.control_pipe import ControlPipe
 from rooms.server.http_upgrade import Http
 from rooms.server.websocket import WebSocket
 
 logger = logging.getLogger("rooms.server")
 
-# The end, step by step: the connections (``node/closing.py``, at most 13 seconds), answers to the last
+# The end, step by step: the connections (``node/drain.py``, at most 13 seconds), answers to the last
 # close frames, what Django still answers, the engine. Whatever hangs then is left behind.
 STATEMENT_TIMEOUT = 2.0
 GRACEFUL_SECONDS = 5
@@ -132,12 +132,12 @@ async def _serve(
     servers: Sequence[_Server], listening: Callable[[], None], lifeline: ControlPipe | None
 ) -> None:
     ending = _Ending()
-    node = await Node.serving(serve_outbound)
-    await open_applications(node.parts)
+    node = await Node.get_or_start(serve_outbound)
+    await load_applications(node.context)
     alive = [await server.begin() for server in servers]
     if lifeline is not None:
         lifeline.listen(partial(_tell_died, node), ending.begin)
-        lifeline.accepting(node.node)
+        lifeline.accepting(node.id)
     _spare_the_collector()
     listening()
     await ending.begun.wait()
@@ -153,14 +153,14 @@ async def _serve(
 def _tell_died(node: Node, node_id: str) -> None:
     """From the lifeline's thread: another engine's process is gone."""
     with contextlib.suppress(RuntimeError):
-        node.loop.call_soon_threadsafe(lambda: node.parts.tasks.spawn(node.node_died(node_id)))
+        node.loop.call_soon_threadsafe(lambda: node.context.tasks.spawn(node.node_died(node_id)))
 
 
 async def _hear_answers(servers: Sequence[_Server]) -> None:
-    for _ in range(round(STATEMENT_TIMEOUT / LOOK_SECONDS)):
+    for _ in range(round(STATEMENT_TIMEOUT / CHECK_SECONDS)):
         if not any(server.waits_for_answers() for server in servers):
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
 
 
 class _Ending:
