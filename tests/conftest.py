@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import django
 import hypothesis
@@ -72,6 +72,15 @@ async def close_connections_of_the_thread() -> AsyncIterator[None]:
     """Left open, they would keep the test database from being removed."""
     yield
     await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture(autouse=True)
+def no_publisher_left() -> Iterator[None]:
+    """After each test, close the publisher of a process without sockets: it has database connections."""
+    yield
+    from rooms.node import standalone
+
+    standalone.close()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ async def node(chat: Application) -> AsyncIterator[Node]:
     """The engine that serves this process."""
     from rooms.node.node import Node
 
-    node = await Node.serving()
+    node = await Node.get_or_start()
     yield node
     await node.stop()
 

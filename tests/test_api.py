@@ -41,7 +41,7 @@ class Serving:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        self.node = self.run(Node.serving())
+        self.node = self.run(Node.get_or_start())
         self.ann = self.run(Client.named(self.node, "ann", "lobby"))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -51,7 +51,7 @@ class Serving:
         """The messages that she was told, when everything that was begun is done."""
 
         async def messages() -> list[Any]:
-            await self.node.parts.tasks.settle()
+            await self.node.context.tasks.drain()
             return self.ann.messages()
 
         return self.run(messages())
@@ -143,8 +143,8 @@ def test_what_fails_after_the_commit_does_not_undo_it(caplog: pytest.LogCaptureF
 
 def careless(*arguments: Any) -> None:
     """Broken: publishes at once, whatever transaction is open."""
-    api._wait_for(
-        lambda node: node.services.publish(*arguments, event="message", to=None, state=False, volatile=False)
+    api._call(
+        lambda target: target.publish(*arguments, event="message", to=None, state=False, volatile=False)
     )
 
 
@@ -229,7 +229,7 @@ async def test_asynchronous_forms_without_an_engine() -> None:
 
 
 async def test_asynchronous_forms_beside_an_engine() -> None:
-    async with await Node.serving() as node:
+    async with await Node.get_or_start() as node:
         ann = await Client.named(node, "ann", "lobby")
         await rooms.apublish("chat", "lobby", 1, to=["ann"])
         await rooms.apublish("chat", "lobby", 2)
@@ -238,7 +238,7 @@ async def test_asynchronous_forms_beside_an_engine() -> None:
         assert [user.name for user in await rooms.amembers("chat", "lobby")] == ["ann"]
         assert ann.connection.user is not None
         await rooms.adisconnect(ann.connection.user)
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
         assert ann.closed == 4503
 
 
@@ -254,7 +254,7 @@ async def test_an_engine_in_another_loop_is_asked_there(serving: Serving) -> Non
 
 
 async def test_waiting_in_the_engines_own_loop_is_refused_rather_than_for_ever() -> None:
-    async with await Node.serving():
+    async with await Node.get_or_start():
         for ask in (rooms.members, rooms.history):
             with pytest.raises(RoomsError, match="begins with a"):
                 ask("chat", "lobby")

@@ -131,7 +131,7 @@ class Tree:
     @staticmethod
     def _modules(root: Path, package: str) -> Iterator[Module]:
         for path in sorted((root / package).rglob("*.py")):
-            parts = path.relative_to(root).with_suffix("").parts
+            parts = path.relative_to(root).with_suffix("").context
             is_package = parts[-1] == "__init__"
             yield Module(".".join(parts[:-1] if is_package else parts), path, is_package)
 

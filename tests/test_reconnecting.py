@@ -292,7 +292,7 @@ async def test_rule_5_says_nothing_after_closing(stage: Stage, actors: Actors) -
     await call.push({"type": "ping"}, message(2))
     await until(client, lambda: seqs(client) == [1, 2])
     await call.socket.close(4000)
-    await call.gone()
+    await call.removed()
     call = await stage.call()
     await call.connected()
     await call.joins(seq=2, recovered=True)

@@ -27,7 +27,7 @@ ADDRESSES = {
 @pytest.fixture(autouse=True)
 async def node(transactional_db: None) -> AsyncIterator[None]:
     yield
-    if (running := Node.running()) is not None:
+    if (running := Node.current()) is not None:
         await running.stop()
 
 

@@ -100,10 +100,15 @@ class StandalonePublisher:
 
     def close(self) -> None:
         """Hand over what is pending, and end the threads and connections to backends."""
-        if not self._thread.is_alive():
-            return
+        self._end(self._close())
+
+    def close_at_exit(self) -> None:
+        """Leave the channel layer. The interpreter has ended all thread pools by then."""
+        self._end(self._broker.stop())
+
+    def _end(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(CLOSE_TIMEOUT)
+            asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_TIMEOUT)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(CLOSE_TIMEOUT)
@@ -197,6 +202,11 @@ def close() -> None:
         publisher.close()
 
 
+def _close_at_exit() -> None:
+    if _current is not None:
+        _current.close_at_exit()
+
+
 def _forget() -> None:
     """After a fork: the parent's thread and connections do not exist in the child."""
     global _current, _lock
@@ -204,4 +214,4 @@ def _forget() -> None:
 
 
 os.register_at_fork(after_in_child=_forget)
-atexit.register(close)
+atexit.register(_close_at_exit)

@@ -34,7 +34,7 @@ class Visitor:
     def __init__(self, node: Node, *, address: str = "") -> None:
         from rooms.compat.multiplex import MultiplexSession
         from rooms.conf import load_protocol
-        from rooms.consumers import operations
+        from rooms.consumers import commands_of
         from rooms.node.session import make_connection
 
         self.connection = make_connection(
@@ -44,7 +44,7 @@ class Visitor:
         self.told: deque[dict[str, Any]] = deque()
         self._sent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._woken = asyncio.Event()
-        self._service = MultiplexSession(node, operations(node), self.connection, self)
+        self._service = MultiplexSession(node, commands_of(node), self.connection, self)
 
     def run(self, user: Any) -> None:
         self._running = asyncio.create_task(self._service.run(user))
@@ -138,7 +138,7 @@ async def protocols(node: Node) -> AsyncIterator[Open]:
 
     yield open_
     for visitor in visitors:
-        await visitor.gone()
+        await visitor.removed()
 
 
 @pytest.fixture
@@ -169,11 +169,11 @@ async def make_room(application: Application, name: str = "lobby", **fields: Any
 
 async def present(node: Node, application: str, room: str | None = None) -> list[str]:
     """The names of those who are in an application, or in one of its rooms."""
-    await node.parts.tasks.settle()
-    live = await node.parts.directory.application(application)
+    await node.context.tasks.drain()
+    live = await node.context.registry.application(application)
     assert live is not None
-    group = live.group if room is None else (await node.parts.directory.room(live, room)).group
-    return [user.name for user in (await node.parts.presence.members(group)).users]
+    group = live.key if room is None else (await node.context.registry.room(live, room)).group
+    return [user.name for user in (await node.context.presence.members(group)).users]
 
 
 def extension(**hooks: Any) -> Any:
@@ -244,18 +244,18 @@ async def test_the_end_of_the_socket_leaves_everything(
     await ann.login("ann", "lobby")
     await ann.login("ann", app="quiz")
     bob = await visit()
-    await ann.gone()
+    await ann.removed()
     await bob.settle()
     assert await present(node, "chat") == await present(node, "quiz") == []
     assert await present(node, "chat", "lobby") == []
     assert list(node.connections) == [bob.connection]
-    assert all(group not in node.parts.hub for group in node.parts.hub.groups())
+    assert all(group not in node.context.hub for group in active_groups(node))
 
 
 async def test_who_goes_can_return_with_the_same_name(visit: Open, lobby: Room) -> None:
     ann = await visit()
     await ann.login("ann", "lobby")
-    await ann.gone()
+    await ann.removed()
     again = await visit()
     await again.login("ann", "lobby")
 
@@ -569,7 +569,7 @@ async def test_who_is_in_a_room_that_goes_can_go_on(visit: Open, chat: Applicati
 
 
 async def test_a_native_client_hears_it_and_is_heard(visit: Open, node: Node, lobby: Room) -> None:
-    from tests.node.clients import Client
+    from tests.node.clients import Client, active_groups
 
     native = await Client.named(node, "nat", "lobby")
     ann = await visit()
@@ -598,9 +598,9 @@ def heartbeat(node: Node, connection: Connection, later: float) -> None:
 
     from rooms.node.periodic import PeriodicTasks
 
-    parts = node.parts
+    parts = node.context
     PeriodicTasks(
-        parts.settings, node.connections, parts.departures, parts.tasks, lambda connection: None
+        context.settings, node.connections, context.departures, context.tasks, lambda connection: None
     )._look_at(connection, time.monotonic() + later)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 
-from rooms.consumers import operations
+from rooms.consumers import commands_of
 from rooms.extensions import Extension
 from rooms.hub.connection import Connection
 from rooms.hub.send_queue import SendQueueLimits
@@ -47,7 +47,7 @@ class Client:
         self.heard: list[dict[str, Any]] = []
         self._woken = asyncio.Event()
         self._ids = itertools.count(1)
-        self._operations = operations(node)
+        self._operations = commands_of(node)
         self.connection = Connection(
             uuid.uuid4().hex,
             Native(),
@@ -78,7 +78,7 @@ class Client:
         """Have a request carried out; the data of its reply. Raises what the operation raises."""
         id = next(self._ids)
         await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))
-        await self.connection.answered()
+        await self.connection.wait_idle()
         self.listen()
         answer = next((frame for frame in self.heard if frame.get("id") == id), {})
         if answer.get("type") == "error":
@@ -91,7 +91,7 @@ class Client:
     def listen(self) -> list[dict[str, Any]]:
         """What came since the last look."""
         self._woken.clear()
-        lines = [line for frame in self.connection.take() for line in frame.split(b"\n")]
+        lines = [line for frame in self.connection.pop_all() for line in frame.split(b"\n")]
         new = [json.loads(line) for line in lines]
         self.heard += new
         return new
@@ -137,10 +137,17 @@ async def present(client: Client, room: str) -> list[str]:
     return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
 
 
+def active_groups(node: Node) -> list[str]:
+    """The keys of all groups with members in this process."""
+    registry = node.context.registry
+    groups = [each for application in registry.applications() for each in (application.members, application.room_list)]
+    return [group.key for group in (*groups, *registry.rooms()) if group.members]
+
+
 async def let_time_pass(node: Node, clock: SimpleNamespace) -> None:
     """Whatever is due within an hour is carried out, as the heartbeat does."""
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     clock.now += 3600
-    for action in node.parts.departures.due():
-        node.parts.tasks.spawn(node.parts.departures.in_turn(action))
-    await node.parts.tasks.settle()
+    for action in node.context.delayed.pop_due():
+        node.context.tasks.spawn(node.context.delayed.run_in_slot(action))
+    await node.context.tasks.drain()

@@ -8,7 +8,7 @@ import struct
 import uuid
 from typing import Any, Self
 
-from rooms.consumers import operations
+from rooms.consumers import commands_of
 from rooms.node.node import Node
 from rooms.node.session import make_connection
 from rooms.protocol.base import Protocol
@@ -23,7 +23,7 @@ class Peer:
         )
         self.wanted = asyncio.Event()
         self.connection.on_wake(self.wanted.set)
-        self._operations = operations(node)
+        self._operations = commands_of(node)
 
     @classmethod
     async def connected(cls, node: Node, protocol: Protocol) -> Self:
@@ -45,7 +45,7 @@ class Peer:
 
     def heard(self) -> list[bytes]:
         """The frames since the last look."""
-        return self.connection.take()
+        return self.connection.pop_all()
 
     def disconnect(self) -> None:
         """The socket is gone."""

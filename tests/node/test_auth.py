@@ -43,7 +43,7 @@ async def changed(node: Node, chat: Application, **fields: Any) -> None:
     for name, value in fields.items():
         setattr(chat, name, value)
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
 
 
 # Again ---------------------------------------------------------------------------------------------
@@ -94,10 +94,10 @@ async def test_a_name_is_taken_in_whatever_case_until_a_while_after_the_end(
     other = await connected(node)
     assert (await refused(NameTaken, other.ask(Login(name="BOB")))).retry
     bob.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(NameTaken, other.ask(Login(name="bob")))
-    clock.now += node.parts.settings.guest_name_ttl
-    for action in node.parts.departures.due():
+    clock.now += node.context.settings.guest_name_ttl
+    for action in node.context.delayed.pop_due():
         await action()
     await other.ask(Login(name="bob"))
 
@@ -215,7 +215,7 @@ async def test_the_sessions_user_comes_again_where_a_backend_was_away(
 
     client = Client(node)
     with monkeypatch.context() as patch:
-        patch.setattr(node.parts.presence, "add", away)
+        patch.setattr(node.context.presence, "add", away)
         await refused(Unavailable, client.connect(ann))
     assert client.told("connected") == []
     client.disconnect()
@@ -232,7 +232,7 @@ async def test_whom_the_application_does_not_admit_may_still_log_in(
     node: Node, chat: Application, ann: User
 ) -> None:
     await Ban.objects.acreate(application=chat, user=ann)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     client = await connected(node, ann)
     assert client.told("connected")[0]["user"] is None
     assert client.connection.waiting_for_login is not None
@@ -257,7 +257,7 @@ async def test_only_users_where_only_users_enter(node: Node, chat: Application, 
 
 async def test_the_banned(node: Node, chat: Application) -> None:
     await Ban.objects.acreate(application=chat, guest="bob")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(Banned, (await connected(node)).ask(Login(name="Bob")))
 
 
@@ -277,7 +277,7 @@ async def test_so_many_logins_from_one_address(node: Node, chat: Application) ->
     client = await connected(node, address="10.0.0.1")
     assert (await refused(RateLimited, client.ask(Login(name="c")))).retry
     await Client.named(node, "c", address="10.0.0.2")
-    node.logins.sweep()
+    node.auth.sweep()
     await refused(RateLimited, client.ask(Login(name="d")))
 
 
@@ -293,8 +293,8 @@ async def test_an_extension_may_refuse_a_login(node: Node, chat: Application, in
     await refused(Rejected, client.ask(Login(name="eve")))
     assert client.connection.user is None
     await refused(NotLoggedIn, client.ask(ListRooms()))
-    await node.parts.tasks.settle()
-    assert await node.parts.presence.find(f"application.{chat.pk}", ["eve"]) == {}
+    await node.context.tasks.drain()
+    assert await node.context.presence.find(f"application.{chat.pk}", ["eve"]) == {}
     await client.ask(Login(name="bob"))
 
 
@@ -352,6 +352,6 @@ async def test_the_time_to_log_in_begins_again_where_a_backend_was_away(
 
     client = await connected(node)
     client.connection.waiting_for_login = 0.0
-    monkeypatch.setattr(node.parts.presence, "add", away)
+    monkeypatch.setattr(node.context.presence, "add", away)
     await refused(Unavailable, client.ask(Login(name="ann")))
     assert client.connection.waiting_for_login

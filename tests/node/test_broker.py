@@ -36,12 +36,15 @@ class Seat:
     def __init__(self, node: str, alias: str = "default") -> None:
         self.heard: list[Any] = []
         self._news = asyncio.Event()
-        self.bus = Broker(alias, node, self._relayed, self._note)
+        self.bus = Broker(alias, node, listener=self)
 
-    def _relayed(self, group: str, relay: BrokerMessage) -> None:
+    def on_event(self, group: str, relay: BrokerMessage) -> None:
         if isinstance(relay.event, Message) and relay.event.event == "breaks":
             raise ValueError("the hub fails")
         self._note((group, relay))
+
+    def on_control(self, item: Any) -> None:
+        self._note(item)
 
     def _note(self, item: Any) -> None:
         self.heard.append(item)

@@ -68,7 +68,7 @@ def down(node: Node, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         return call
 
     for name in ("remove", "start_grace"):
-        monkeypatch.setattr(node.parts.presence, name, failing(getattr(node.parts.presence, name)))
+        monkeypatch.setattr(node.context.presence, name, failing(getattr(node.context.presence, name)))
     return state
 
 
@@ -141,19 +141,19 @@ async def test_nobody_is_left_behind_by_an_application_that_was_disabled(
     node: Node, chat: Application, clock: SimpleNamespace, how_long: str
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    groups = [ann.connection.memberships["lobby"].group, f"application.{chat.pk}"]
+    groups = [ann.connection.memberships["lobby"].room.key, f"application.{chat.pk}"]
     chat.enabled = False
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert ann.closed == CloseCode.NO_SUCH_APPLICATION
     ann.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     if how_long == "longer":
         await let_time_pass(node, clock)
     chat.enabled = True
     await chat.asave()
     await let_time_pass(node, clock)
-    assert await node.parts.presence.counts(groups) == [0, 0]
+    assert await node.context.presence.counts(groups) == [0, 0]
     bob = await Client.named(node, "bob", "lobby")
     assert await present(bob, "lobby") == ["bob"]
     # The name as well.
@@ -173,17 +173,17 @@ async def test_many_departures_at_once_leave_no_room_and_hold_up_nobody(
     await Room.objects.abulk_create([Room(application=chat, name=name, persistent=False) for name in names])
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob", *names)
     bob.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     clock.now += 3600
-    due = node.parts.departures.due()
+    due = node.context.delayed.pop_due()
     assert len(due) > MANY
     for action in due:
-        node.parts.tasks.spawn(node.parts.departures.in_turn(action))
+        node.context.tasks.spawn(node.context.delayed.run_in_slot(action))
     # Each of these needs a thread, and is refused when too many wait for one.
     for number in range(20):
         await ann.ask(ListRooms())
         await ann.ask(CreateRoom(room=f"other {number}"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await Room.objects.filter(persistent=False).acount() == 0
     assert await Room.objects.acount() == 20
 
@@ -242,17 +242,17 @@ async def test_two_quick_saves_begin_an_extension_once_and_set_one_timer(
         await extended.asave()
     # Each save was heard of before the first beginning ends.
     Clockwork.opened.set()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert Clockwork.begun == ["lobby" if of == "room" else None]
     assert timers() == 1
     # Another save of the same changes nothing about that, and one that takes it away ends it.
     extended.title = "four"
     await extended.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert (len(Clockwork.begun), timers()) == (1, 1)
     extended.extension = ""
     await extended.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert timers() == 0
 
 
@@ -263,19 +263,19 @@ async def test_after_a_logout_nothing_is_heard_of_rooms(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="one"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one"]
     await ann.ask(Logout())
     await bob.ask(CreateRoom(room="two"))
     await Room.objects.filter(name="one").adelete()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one"]
     assert ann.told("room_removed") == []
     # Logged in anew, it asks anew.
     await ann.ask(Login(name="ann"))
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="three"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one", "three"]
 
 
@@ -343,7 +343,7 @@ async def test_state_has_bounds_and_can_always_be_replaced_and_removed(
 def holding(pushes: int, **limits: int) -> Connection:
     """One with so many pushes held back behind an answer, whose client then stops reading."""
     connection = Connection("c", Native(), limits=SendQueueLimits(**limits))
-    connection.hold()
+    connection.cork()
     for _ in range(pushes):
         connection.push(b'"push"')
     connection.writing_since = 1.0
@@ -357,8 +357,8 @@ LIMITS: list[dict[str, int]] = [{"frames": 3}, {"bytes": 20}]
 def test_closing_with_too_much_held_back_is_said_once(limits: dict[str, int]) -> None:
     connection = holding(10, **limits)
     connection.close(CloseCode.KICKED, "Out.")
-    connection.release()
-    frames = [line for frame in connection.take() for line in frame.split(b"\n")]
+    connection.uncork()
+    frames = [line for frame in connection.pop_all() for line in frame.split(b"\n")]
     assert sum(b'"closing"' in frame for frame in frames) == 1
     assert connection.close_code is not None
     assert f'"code":{int(connection.close_code)}'.encode() in frames[-1]
@@ -372,9 +372,9 @@ def test_what_is_too_much_when_it_is_released_keeps_the_counts_right(
     connection = holding(10, **limits)
     if closes:
         connection.close(CloseCode.KICKED, "Out.")
-    connection.release()
+    connection.uncork()
     assert connection.close_code is CloseCode.SLOW_CONSUMER
-    assert len(connection.take()) == 1
+    assert len(connection.pop_all()) == 1
     assert connection.waiting == 0
 
 
@@ -385,8 +385,8 @@ def test_what_is_held_back_is_bounded_even_for_one_who_reads() -> None:
         connection.push(b"x" * 10)
         assert connection.waiting <= 1000
     assert connection.close_code is CloseCode.SLOW_CONSUMER
-    connection.release()
-    assert len(connection.take()) == 1
+    connection.uncork()
+    assert len(connection.pop_all()) == 1
     assert connection.waiting == 0
 
 
@@ -427,7 +427,7 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
         await dead.add("g", user.id, user)
     for presence in (failing, other):
         await presence.heartbeat()
-    await die(redis, dead.node)
+    await die(redis, dead.id)
     monkeypatch.setattr(redis_store, "CHUNK", 5)
     remove, count = failing._store._remove_chunk, 0
 
@@ -443,13 +443,13 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
     assert len(told) == 10
     # Whoever sweeps has a while for it.
     assert await other.heartbeat() == []
-    await die(redis, dead.node)
+    await die(redis, dead.id)
     told += await other.heartbeat()
     assert await other.counts(["g"]) == [0]
     assert await redis.keys("rooms:[uoc]:*") == []
-    assert await redis.exists(f"rooms:node:{dead.node}") == 0
+    assert await redis.exists(f"rooms:node:{dead.id}") == 0
     for leases in ("rooms:nodes", "rooms:dead"):
-        assert dead.node not in await redis.zrange(leases, 0, -1)
+        assert dead.id not in await redis.zrange(leases, 0, -1)
     assert sorted(each.user.id for each in told) == sorted(user.id for user in PEOPLE)
 
 
@@ -460,7 +460,7 @@ async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
     dead, beginning, _ = processes
     for user in PEOPLE:
         await dead.add("g", user.id, user)
-    await die(redis, dead.node)
+    await die(redis, dead.id)
     await asyncio.gather(*(beginning.add("h", f"a{number}", ANN) for number in range(20)))
     found = await beginning.heartbeat()
     assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)

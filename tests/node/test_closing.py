@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from rooms.node import closing
-from rooms.node.closing import close_connections
+from rooms.node import drain
+from rooms.node.drain import close_connections
 from rooms.node.node import Node
 from tests.node.clients import PATIENCE, Client
 
@@ -31,8 +31,8 @@ class Chance:
 async def test_the_more_clients_the_longer_the_closes_and_their_returns_are_spread(
     node: Node, monkeypatch: pytest.MonkeyPatch, each: float, spread: float, longest: float
 ) -> None:
-    monkeypatch.setattr(closing, "SPREAD_EACH_SECONDS", each)
-    monkeypatch.setattr(closing, "random", chance := Chance(0, 0, 1, 0.25))
+    monkeypatch.setattr(drain, "SPREAD_PER_CONNECTION", each)
+    monkeypatch.setattr(drain, "random", chance := Chance(0, 0, 1, 0.25))
     clients = [await Client.named(node, name) for name in ("ann", "ben")]
     closed = asyncio.create_task(close_connections(node))
     for client in clients:
@@ -47,11 +47,11 @@ async def test_the_more_clients_the_longer_the_closes_and_their_returns_are_spre
 async def test_who_waits_for_the_end_is_served_and_who_comes_is_sent_away(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SPREAD_EACH_SECONDS", "SPREAD_SECONDS"):
-        monkeypatch.setattr(closing, name, 1000.0)
+    for name in ("SPREAD_PER_CONNECTION", "MAX_SPREAD"):
+        monkeypatch.setattr(drain, name, 1000.0)
     ann, ben, eve = [await Client.named(node, name, "lobby") for name in ("ann", "ben", "eve")]
     shares = {ann.connection: 0.0, ben.connection: 1.0, eve.connection: 1.0}
-    monkeypatch.setattr(closing, "random", Chance(*(shares[each] for each in node.connections)))
+    monkeypatch.setattr(drain, "random", Chance(*(shares[each] for each in node.connections)))
     closed = asyncio.create_task(close_connections(node))
     await ann.until(lambda: ann.closed)
     dan = Client(node)
@@ -84,7 +84,7 @@ async def test_a_request_under_way_is_answered_before_its_connection_is_closed(n
 async def test_one_that_takes_too_long_is_closed_all_the_same(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closing, "FINISH_SECONDS", 0.0)
+    monkeypatch.setattr(drain, "FINISH_SECONDS", 0.0)
     ann = await Client.named(node, "ann")
     ann.connection.busy = True
     closed = asyncio.create_task(close_connections(node))
@@ -96,8 +96,8 @@ async def test_one_that_takes_too_long_is_closed_all_the_same(
 async def test_one_that_does_not_go_is_not_waited_for_without_end(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("FINISH_SECONDS", "HEAR_SECONDS"):
-        monkeypatch.setattr(closing, name, closing.LOOK_SECONDS)
+    for name in ("FINISH_SECONDS", "RECEIVE_SECONDS"):
+        monkeypatch.setattr(drain, name, drain.CHECK_SECONDS)
     ann = await Client.named(node, "ann")
     await asyncio.wait_for(close_connections(node), PATIENCE)
     assert ann.closed == 4000

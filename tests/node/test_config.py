@@ -17,7 +17,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from rooms.hub.config import ApplicationConfig, RoomConfig, group_of
+from rooms.hub.config import ApplicationConfig, RoomConfig, room_group
 from rooms.models import Application, Ban, Mute, Room, Sequence
 from rooms.node import config
 from rooms.protocol.commands import CreateRoom
@@ -145,10 +145,10 @@ class TestLoading:
 
     def test_a_group_leads_back_to_its_room(self) -> None:
         lobby = room(application())
-        assert config.place_of(group_of(lobby.id)) == ("chat", "lobby")
+        assert config.names_of_room(room_group(lobby.id)) == ("chat", "lobby")
         Room.objects.all().delete()
-        assert config.place_of(group_of(lobby.id)) is None
-        assert config.place_of("application.1") is None
+        assert config.names_of_room(room_group(lobby.id)) is None
+        assert config.names_of_room("application.1") is None
 
 
 @pytest.mark.django_db
@@ -235,8 +235,8 @@ class TestMaking:
         room(chat, name="stays")
         passing = room(chat, name="passes", persistent=False)
         now = timezone.now()
-        assert config.passing_rooms(now + timedelta(seconds=1)) == [passing.id]
-        assert config.passing_rooms(now - timedelta(hours=1)) == []
+        assert config.temporary_rooms(now + timedelta(seconds=1)) == [passing.id]
+        assert config.temporary_rooms(now - timedelta(hours=1)) == []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -74,8 +74,8 @@ def raiser(error: BaseException) -> Any:
 @pytest.mark.usefixtures("chat")
 async def test_without_an_extension_the_claims_are_the_signed_in_user(node: Node) -> None:
     for application in ("chat", "nowhere", ""):
-        assert await authenticate_handshake(node.parts, application, handshake()) == {}
-        assert await authenticate_handshake(node.parts, application, handshake(user=ANN)) == {
+        assert await authenticate_handshake(node.context, application, handshake()) == {}
+        assert await authenticate_handshake(node.context, application, handshake(user=ANN)) == {
             "user": "ann",
             "user_id": "7",
         }
@@ -85,7 +85,7 @@ async def test_without_an_extension_the_claims_are_the_signed_in_user(node: Node
 @pytest.mark.usefixtures("chat")
 async def test_who_is_not_signed_in_or_shut_out_is_no_claim(node: Node, missing: str) -> None:
     user = SimpleNamespace(**{**vars(ANN), missing: False})
-    assert await authenticate_handshake(node.parts, "chat", handshake(user=user)) == {}
+    assert await authenticate_handshake(node.context, "chat", handshake(user=user)) == {}
 
 
 async def test_the_extension_sees_the_handshake_and_adds_claims(node: Node, porter: type[Porter]) -> None:
@@ -93,7 +93,7 @@ async def test_the_extension_sees_the_handshake_and_adds_claims(node: Node, port
     asked = handshake(
         protocol="roomer", path="/ws", query_string=b"key=k&key=l", lines=[(b"X-Tenant", b"1")], user=ANN
     )
-    assert await authenticate_handshake(node.parts, "chat", asked) == {
+    assert await authenticate_handshake(node.context, "chat", asked) == {
         "user": "ann",
         "user_id": "7",
         "key": "k",
@@ -111,7 +111,7 @@ async def test_nobody_is_asked_about_a_door_that_is_shut(
     chat.protocols = ["native"]
     await chat.asave()
     porter.act = raiser(HandshakeRejected())
-    assert await authenticate_handshake(node.parts, "chat", handshake(protocol="roomer")) == {}
+    assert await authenticate_handshake(node.context, "chat", handshake(protocol="roomer")) == {}
     assert porter.seen == []
 
 
@@ -121,7 +121,7 @@ async def test_claims_are_texts(
 ) -> None:
     porter.act = staticmethod(lambda event: event.claims.update(claims))
     with caplog.at_level(logging.ERROR), pytest.raises(InternalError):
-        await authenticate_handshake(node.parts, "chat", handshake())
+        await authenticate_handshake(node.context, "chat", handshake())
     assert "Lawful: texts by name" in caplog.text
 
 
@@ -271,11 +271,11 @@ async def test_a_crowd_before_the_door_is_bounded_and_leaves_others_their_turn(
     await ann.connect()
     chat.extension = installed(Slow)
     await chat.asave()
-    await node.parts.tasks.settle()
-    asking = [asyncio.ensure_future(authenticate_handshake(node.parts, "chat", handshake()))]
+    await node.context.tasks.drain()
+    asking = [asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake()))]
     await soon(inside)
     asking += [
-        asyncio.ensure_future(authenticate_handshake(node.parts, "chat", handshake())) for _ in range(64)
+        asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake())) for _ in range(64)
     ]
     waits, run = asyncio.Event(), SerialExecutor.run
 
@@ -288,13 +288,13 @@ async def test_a_crowd_before_the_door_is_bounded_and_leaves_others_their_turn(
     login = asyncio.ensure_future(ann.ask(Login(name="ann")))
     await soon(waits)
     with pytest.raises(Unavailable, match="Too many"):
-        await authenticate_handshake(node.parts, "chat", handshake())
+        await authenticate_handshake(node.context, "chat", handshake())
     go_on.set()
     await asyncio.gather(*asking, login)
     # The login waits for one handshake, and not for all.
     assert order.index("login") <= 2
     assert order.count("handshake") == 65
-    assert await authenticate_handshake(node.parts, "chat", handshake()) == {}
+    assert await authenticate_handshake(node.context, "chat", handshake()) == {}
 
 
 async def test_who_waits_too_long_before_the_door_is_told_to_come_back(
@@ -307,7 +307,7 @@ async def test_who_waits_too_long_before_the_door_is_told_to_come_back(
     chat.extension = installed(Slow)
     await chat.asave()
     node = await make_node(handler_timeout=0.05)
-    asked = [authenticate_handshake(node.parts, "chat", handshake()) for _ in range(3)]
+    asked = [authenticate_handshake(node.context, "chat", handshake()) for _ in range(3)]
     errors = await asyncio.gather(*asked, return_exceptions=True)
     assert HandlerFailed in map(type, errors)
     assert Unavailable in map(type, errors)
@@ -334,5 +334,5 @@ async def test_a_handler_that_takes_too_long_lets_nobody_in(
     await chat.asave()
     node = await make_node(handler_timeout=0.01)
     with pytest.raises(RoomsError) as raised:
-        await authenticate_handshake(node.parts, "chat", handshake())
+        await authenticate_handshake(node.context, "chat", handshake())
     assert raised.value.code == "internal_error"

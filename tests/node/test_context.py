@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from rooms.hub.connection import Connection
-from rooms.node.context import BackgroundTasks, DelayedActions, user_of
+from rooms.node.context import BackgroundTasks, DelayedActions, require_user
 from rooms.protocol.errors import NotLoggedIn, Unavailable
 from rooms.protocol.native import Native
 from rooms.protocol.types import User
@@ -76,6 +76,6 @@ def test_departures_come_when_they_are_due_in_the_order_of_their_times(clock: Si
 def test_who_somebody_is() -> None:
     connection = Connection("c", Native())
     with pytest.raises(NotLoggedIn):
-        user_of(connection)
+        require_user(connection)
     connection.user = User(name="ann", id="1", guest=False)
-    assert user_of(connection).name == "ann"
+    assert require_user(connection).name == "ann"

@@ -30,7 +30,7 @@ from rooms.protocol.compat_commands import (
 from rooms.protocol.errors import AlreadyMember, CloseCode, NotMember, Rejected, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Event, Rejoined
 from rooms.protocol.native import Native
-from tests.node.clients import Client, Install, MakeEngine, let_time_pass, present, refused
+from tests.node.clients import Client, Install, MakeEngine, let_time_pass, present, refused, active_groups
 
 
 class Foreign(Native):
@@ -94,11 +94,11 @@ async def test_one_whose_protocol_knows_no_names_is_a_guest_called_as_the_connec
 async def test_who_cannot_come_back_is_gone_at_once(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node, "lobby")
     other.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [left["reason"] for left in ann.told("left")] == ["dropped"]
     assert await present(ann, "lobby") == ["ann"]
-    assert (await node.parts.presence.counts(["application.1"]))[0] <= 1
-    assert node.parts.departures.due() == []
+    assert (await node.context.presence.counts(["application.1"]))[0] <= 1
+    assert node.context.delayed.pop_due() == []
 
 
 async def test_where_only_users_enter_the_account_of_the_handshake_opens(
@@ -106,7 +106,7 @@ async def test_where_only_users_enter_the_account_of_the_handshake_opens(
 ) -> None:
     chat.entry = "users"
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     account = await sync_to_async(User.objects.create_user)("eve")
     stranger = await foreigner(node, user=AnonymousUser())
     assert stranger.closed == CloseCode.NOT_PERMITTED
@@ -123,11 +123,11 @@ async def test_what_is_forbidden_to_the_account_is_forbidden_to_its_guest(
     eve = await foreigner(node, "lobby", "other", user=account)
     await Mute.objects.acreate(application=chat, room=other, user=account)
     await Ban.objects.acreate(application=chat, room=lobby, user=account)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [removed["room"] for removed in eve.told("removed")] == ["lobby"]
     assert (await refused(RoomsError, eve.ask(SendOriginal(room="other", data=data(1))))).code == "muted"
     await Ban.objects.acreate(application=chat, user=account)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert eve.closed == CloseCode.BANNED
     again = await foreigner(node, user=account)
     assert again.closed == CloseCode.NOT_PERMITTED
@@ -139,7 +139,7 @@ async def test_an_application_says_which_protocols_it_lets_in(
 ) -> None:
     chat.protocols = protocols
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert (await foreigner(node)).closed == code
 
 
@@ -149,7 +149,7 @@ async def test_a_door_that_is_shut_is_shut_to_those_who_are_inside_as_well(
     ann, other = await Client.named(node, "ann"), await foreigner(node)
     chat.protocols = ["native"]
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert (ann.closed, other.closed) == (None, CloseCode.NO_SUCH_APPLICATION)
 
 
@@ -162,7 +162,7 @@ async def test_a_room_is_made_never_or_on_demand_or_always(node: Node, chat: App
     await other.ask(CompatJoin(room="b", create="on_demand"))
     chat.rooms_on_demand = False
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(RoomNotFound, other.ask(CompatJoin(room="c", create="on_demand")))
     await other.ask(CompatJoin(room="d", create="always"))
     assert {room.name async for room in Room.objects.all()} == {"b", "d"}
@@ -192,7 +192,7 @@ async def test_to_leave_a_room_that_is_not_there_is_another_error(node: Node) ->
 async def test_out_of_every_room_at_once(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "a", "b"), await foreigner(node, "a", "b")
     await other.ask(LeaveAll())
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert sorted(left["room"] for left in ann.told("left")) == ["a", "b"]
     assert other.told("removed") == []
 
@@ -212,7 +212,7 @@ async def test_an_extension_may_refuse_to_let_go(node: Node, chat: Application, 
     Holding.asked.clear()
     chat.extension = installed(Holding)
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     assert (await refused(Rejected, bob.ask(Leave(room="lobby")))).message == "Stay a while."
     assert await present(ann, "lobby") == ["ann", "bob"]
@@ -246,7 +246,7 @@ async def test_a_room_goes_with_its_owner(node: Node, how: str) -> None:
         owner.disconnect()
     else:
         await owner.ask(CloseRoom(room="stage"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [(removed["room"], removed["reason"]) for removed in ann.told("removed")] == [("stage", "closed")]
     assert ann.closed is None
     assert listener.closed == CloseCode.NORMAL
@@ -260,7 +260,7 @@ async def test_a_room_outlives_its_listeners_and_is_not_listed(node: Node) -> No
     await opened(node, owner)
     await listener.ask(CompatJoin(room="stage"))
     listener.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     room = await Room.objects.aget(name="stage")
     assert (room.listed, room.persistent, room.leave_grace) == (False, False, 0)
 
@@ -270,7 +270,7 @@ async def test_with_a_grace_period_the_owner_is_waited_for(node: Node, clock: An
     await opened(node, owner, leave_grace=30)
     await ann.ask(Join(room="stage"))
     owner.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert ann.told("removed") == []
     await let_time_pass(node, clock)
     assert len(ann.told("removed")) == 1
@@ -294,7 +294,7 @@ async def test_to_one_user_whatever_rooms_they_are_in(node: Node) -> None:
 
 async def test_to_one_user_of_another_process(make_node: MakeEngine) -> None:
     here, there = await make_node(), await make_node()
-    object.__setattr__(there.parts, "presence", here.parts.presence)
+    object.__setattr__(there.context, "presence", here.context.presence)
     one, two = await foreigner(here), await foreigner(there)
     await one.ask(SendDirect(room="r", event="e", data=data(1), to=name_of(two)))
     await two.until(lambda: two.told("direct"))
@@ -321,7 +321,7 @@ async def test_in_a_room_that_both_are_in_it_is_a_message_to_one(node: Node, cha
     room = await Room.objects.aget(application=chat, name="lobby")
     room.mode = "broadcast"
     await room.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await other.ask(SendDirect(room="lobby", event="psst", data=data(2), to="ann"))
     assert ann.messages() == [1]
 
@@ -330,7 +330,7 @@ async def test_who_is_muted_everywhere_does_not_whisper_either(node: Node, chat:
     account = await sync_to_async(User.objects.create_user)("eve")
     eve, other = await foreigner(node, user=account), await foreigner(node)
     await Mute.objects.acreate(application=chat, user=account)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     whisper = SendDirect(room="", event="", data=data(1), to=name_of(other))
     assert (await refused(RoomsError, eve.ask(whisper))).code == "muted"
     assert other.told("direct") == []
@@ -387,7 +387,7 @@ async def test_to_the_application(node: Node, chat: Application, installed: Inst
     assert await other.ask(SendToApplication(data=data(1))) == {}
     chat.extension = installed(Desk)
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await other.ask(SendToApplication(data=data(1))) == {"heard": 1}
     assert await other.ask(SendToApplication(data=data(1), event="other")) == {}
 
@@ -400,7 +400,7 @@ async def test_from_outside_a_room_the_applications_handler_is_asked(
     await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1))))
     chat.extension = installed(Desk)
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await other.ask(SendToRoomOrApplication(room="lobby", data=data(1))) == {"heard": 1}
     assert await other.ask(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"heard": 2}
     await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1), event="other")))
@@ -415,7 +415,7 @@ async def test_words_are_for_those_who_speak_the_same_protocol(
 ) -> None:
     chat.history = history
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann, other, speaker = (
         await Client.named(node, "ann", "lobby"),
         await foreigner(node, "lobby"),
@@ -432,8 +432,8 @@ async def test_words_are_for_those_who_speak_the_same_protocol(
     joined = await late.ask(Join(room="lobby"))
     assert [said["data"] for said in joined["state"]] == [[1]]
     assert all("original" not in said for said in (*joined["state"], *joined["messages"]))
-    room = await node.parts.directory.room(next(iter(node.parts.directory.applications())), "lobby")
-    past = await node.parts.histories[history].snapshot(room.record, None, 50)
+    room = await node.context.registry.room(next(iter(node.context.registry.applications())), "lobby")
+    past = await node.context.histories[history].snapshot(room.config, None, 50)
     assert [bytes(said.original) for said in past.state if isinstance(said.original, Raw)] == [
         b'{"x":[1],"y":2}'
     ]
@@ -453,7 +453,7 @@ async def test_who_is_refused_does_not_get_in_by_listening(
     await Room.objects.acreate(application=chat, name="club", extension=installed(Refusing))
     assert (await refused(Rejected, ann.ask(Join(room="club")))).message == "Not you."
     assert (await refused(Rejected, ann.ask(Subscribe(room="club")))).message == "Listening too."
-    assert "room.1" not in node.parts.hub.groups()
+    assert "room.1" not in active_groups(node)
 
 
 class First(Extension):
@@ -475,8 +475,8 @@ async def test_whoever_said_yes_hears_that_nobody_came_of_it(
     chat.extension = installed(Refusing)
     await chat.asave()
     await Room.objects.acreate(application=chat, name="club", extension=installed(First))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann = await Client.named(node, "ann")
     await refused(Rejected, ann.ask(Join(room="club")))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert First.heard == ["join", "leave"]

@@ -49,7 +49,7 @@ def server() -> Server:
 async def test_the_server_hears_of_a_signal_when_its_clients_are_gone(
     node: Node, server: Server, number: signal.Signals
 ) -> None:
-    drain.arrange(node)
+    drain.handle_signals(node)
     ann = await Client.named(node, "ann")
     signal.raise_signal(number)
     await ann.until(lambda: ann.closed)
@@ -60,11 +60,11 @@ async def test_the_server_hears_of_a_signal_when_its_clients_are_gone(
     ann.disconnect()
     await asyncio.wait_for(server.ends.wait(), PATIENCE)
     assert server.asked == [number]
-    assert Node.running() is None
+    assert Node.current() is None
 
 
 async def test_a_second_signal_reaches_the_server_at_once(node: Node, server: Server) -> None:
-    drain.arrange(node)
+    drain.handle_signals(node)
     ann = await Client.named(node, "ann")
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
@@ -78,16 +78,16 @@ async def test_a_second_signal_reaches_the_server_at_once(node: Node, server: Se
 async def test_the_effect_that_signals_have_by_themselves_stays(node: Node) -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    drain.arrange(node)
+    drain.handle_signals(node)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 async def test_who_minds_no_sigterm_is_no_server(node: Node, server: Server) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    drain.arrange(node)
+    drain.handle_signals(node)
     assert signal.getsignal(signal.SIGINT) == server.handle
 
 
 async def test_another_thread_than_the_main_one_leaves_signals_alone(node: Node, server: Server) -> None:
-    await asyncio.to_thread(drain.arrange, node)
+    await asyncio.to_thread(drain.handle_signals, node)
     assert [signal.getsignal(number) for number in SIGNALS] == [server.handle] * 2

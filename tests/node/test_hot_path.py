@@ -74,7 +74,7 @@ async def cost(
     wires = [Wire() for _ in clients]
     for client, wire in zip(clients, wires, strict=True):
         client.listen()
-        DirectWriter(client.connection, wire, node.parts.flusher)
+        DirectWriter(client.connection, wire, node.context.hub.scheduler)
     await settled()
     counts: Counter[str] = Counter()
     loop = asyncio.get_running_loop()

@@ -45,7 +45,7 @@ async def protocols(chat: Application, installed: Install) -> type[Doors]:
 async def saved(node: Node, *rows: Any) -> None:
     for row in rows:
         await row.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
 
 
 async def ban(node: Node, chat: Application, guest: str) -> None:
@@ -123,9 +123,9 @@ async def test_a_listener_who_is_banned_on_the_way_to_membership_leaves_no_ghost
     await ban(node, chat, "bob")
     protocols.opened.set()
     await refused(RoomsError, joining)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann"]
-    assert node.parts.hub.members(f"room.{(await Room.objects.aget(name='lobby')).pk}") == [ann.connection]
+    assert node.context.hub.members(f"room.{(await Room.objects.aget(name='lobby')).pk}") == [ann.connection]
 
 
 async def test_who_is_put_out_while_waiting_to_come_in_does_not_get_back_what_they_were(
@@ -143,7 +143,7 @@ async def test_who_is_put_out_while_waiting_to_come_in_does_not_get_back_what_th
     protocols.opened.set()
     await first
     await refused(Banned, second)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(NotMember, bob.ask(ReadHistory(room="lobby")))
 
 
@@ -156,9 +156,9 @@ async def test_a_user_whose_last_join_fails_is_told_to_have_left(
     await double.connect()
     await double.ask(Login(token=token))
     bob.disconnect()
-    await node.parts.tasks.settle()
-    bus = Stop(node.parts.bus.subscribe)
-    monkeypatch.setattr(node.parts.bus, "subscribe", bus)
+    await node.context.tasks.drain()
+    bus = Stop(node.context.broker.subscribe)
+    monkeypatch.setattr(node.context.broker, "subscribe", bus)
     joining = asyncio.ensure_future(double.ask(Join(room="lobby")))
     await soon(bus.reached)
     await ban(node, chat, "bob")
@@ -174,21 +174,21 @@ async def test_the_bus_does_not_follow_a_room_that_nobody_got_into(
 ) -> None:
     await saved(node, Room(application=chat, name="lobby"))
     bob = await Client.named(node, "bob")
-    bus = Stop(node.parts.bus.subscribe)
-    monkeypatch.setattr(node.parts.bus, "subscribe", bus)
+    bus = Stop(node.context.broker.subscribe)
+    monkeypatch.setattr(node.context.broker, "subscribe", bus)
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
     await soon(bus.reached)
     await ban(node, chat, "bob")
     bus.opened.set()
     await refused(Banned, joining)
-    await node.parts.tasks.settle()
-    assert not [group for group in node.parts.bus._wanted if group.startswith("room.")]
+    await node.context.tasks.drain()
+    assert not [group for group in node.context.broker._wanted if group.startswith("room.")]
 
 
 async def test_a_login_that_was_not_answered_but_carried_out_is_taken_back(
     node: Node, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    presence = node.parts.presence
+    presence = node.context.presence
     monkeypatch.setattr(presence, "add", failing_once(presence.add, after=True))
     bob = Client(node)
     await bob.connect()
@@ -207,7 +207,7 @@ async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_
     row = await Room.objects.acreate(application=chat, name="lobby", history="database")
     ann = await Client.named(node, "ann", "lobby")
     await ann.say("lobby", "first")
-    history, late = node.parts.histories["database"], list[Any]()
+    history, late = node.context.histories["database"], list[Any]()
     append = history.append
     monkeypatch.setattr(history, "append", lambda *arguments: late.append(arguments))
     await node.messages.send(ann.connection, Send(room="lobby", data=Raw(b'"late"')))
@@ -215,9 +215,9 @@ async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_
     await saved(node, row)
     bob = await Client.named(node, "bob", "lobby")
     append(*late[0])
-    await ann.connection.answered()
+    await ann.connection.wait_idle()
     await bob.say("lobby", "new")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert bob.messages() == ["new"]
     assert bob.connection.close_code is None
 
@@ -226,7 +226,7 @@ async def test_a_change_is_carried_out_though_reading_the_rest_failed(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    directory = node.parts.directory
+    directory = node.context.registry
     monkeypatch.setattr(directory, "reload_room", failing_once(directory.reload_room, after=False))
     chat.enabled = False
     await saved(node, chat)
@@ -234,7 +234,7 @@ async def test_a_change_is_carried_out_though_reading_the_rest_failed(
     assert await directory.application("chat") is None
     # And the rest is made up for by the next reading.
     await directory.refresh()
-    assert not directory.known_application("chat").stale  # type: ignore[union-attr]
+    assert not directory.cached_application("chat").stale  # type: ignore[union-attr]
 
 
 async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
@@ -243,17 +243,17 @@ async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
     ann = await Client.named(node, "ann")
     row = await Room.objects.acreate(application=chat, name="den")
     await ann.ask(Join(room="den"))
-    room = node.parts.directory.known_room("chat", "den")
+    room = node.context.registry.cached_room("chat", "den")
     assert room is not None
-    asked = Stop(room.hooks.configure)
-    monkeypatch.setattr(room.hooks, "configure", asked)
+    asked = Stop(room.runner.configure)
+    monkeypatch.setattr(room.runner, "configure", asked)
     row.title = "The den"
     await row.asave()
     await soon(asked.reached)
-    node.parts.directory.remove_room(room)
+    node.context.registry.remove_room(room)
     asked.opened.set()
-    await node.parts.tasks.settle()
-    assert node.parts.directory.known_room("chat", "den") is None
+    await node.context.tasks.drain()
+    assert node.context.registry.cached_room("chat", "den") is None
 
 
 async def test_a_room_read_before_its_row_went_is_not_kept(
@@ -271,7 +271,7 @@ async def test_a_room_read_before_its_row_went_is_not_kept(
     await row.adelete()
     read.opened.set()
     await asyncio.gather(joining, return_exceptions=True)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     # Either into a new room, made on demand, or again in a moment: but never into what is gone.
     try:
         await bob.ask(Join(room="den"))
@@ -291,7 +291,7 @@ async def test_a_room_is_never_told_to_be_there_after_it_was_told_to_be_gone(
     await soon(read.reached)
     await row.adelete()
     read.opened.set()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["type"] for frame in ann.told("room_added", "room_removed")][-1] == "room_removed"
 
 
@@ -304,7 +304,7 @@ async def test_a_message_kept_without_an_answer_is_told_with_its_second_sending(
     chat.history = "database"
     await saved(node, chat)
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    history = node.parts.histories["database"]
+    history = node.context.histories["database"]
     append = history.append
 
     def lose_an_answer(room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
@@ -333,8 +333,8 @@ async def test_who_follows_a_renamed_room_is_not_taken_out_by_another_process(
     here, there = two
     row = await Room.objects.acreate(application=chat, name="old")
     ann, bob = await Client.named(here, "ann", "old"), await Client.named(there, "bob", "old")
-    reading = Stop(there.parts.directory.reload_room)
-    monkeypatch.setattr(there.parts.directory, "reload_room", reading)
+    reading = Stop(there.context.registry.reload_room)
+    monkeypatch.setattr(there.context.registry, "reload_room", reading)
     await Room.objects.filter(pk=row.pk).aupdate(name="new")
     await here.tell(RoomChanged(application="chat", room=row.pk, name="old", listed=True))
     await ann.until(lambda: ann.told("removed"))
@@ -343,7 +343,7 @@ async def test_who_follows_a_renamed_room_is_not_taken_out_by_another_process(
     await soon(reading.reached)
     reading.opened.set()
     await bob.until(lambda: bob.told("removed"))
-    await there.parts.tasks.settle()
+    await there.context.tasks.drain()
     await bob.ask(Join(room="new"))
     assert await present(ann, "new") == ["ann", "bob"]
 
@@ -356,7 +356,7 @@ async def test_listeners_hear_that_another_process_removed_their_room(
     ann = await Client.named(there, "ann", "den")
     sue, joe = await Client.named(here, "sue"), await Client.named(here, "joe")
     await sue.ask(Subscribe(room="den"))
-    deleting = Stop(there.parts.presence.close_group)
+    deleting = Stop(there.context.presence.close_group)
     closed = asyncio.Event()
 
     async def close_and_wait(group: str) -> bool:
@@ -365,8 +365,8 @@ async def test_listeners_hear_that_another_process_removed_their_room(
         await deleting.opened.wait()
         return answer
 
-    there_close = there.parts.presence.close_group
-    monkeypatch.setattr(there.parts.presence, "close_group", close_and_wait)
+    there_close = there.context.presence.close_group
+    monkeypatch.setattr(there.context.presence, "close_group", close_and_wait)
     await ann.ask(Leave(room="den"))
     await soon(closed)
     joining = asyncio.ensure_future(joe.ask(Join(room="den")))

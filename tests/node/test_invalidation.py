@@ -46,7 +46,7 @@ async def saved(node: Node, row: Any, **fields: Any) -> None:
     for name, value in fields.items():
         setattr(row, name, value)
     await row.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
 
 
 def reasons(client: Client) -> list[tuple[str, str]]:
@@ -56,7 +56,7 @@ def reasons(client: Client) -> list[tuple[str, str]]:
 async def test_a_deleted_room(node: Node, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await lobby.adelete()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     for client in (ann, bob):
         assert reasons(client) == [("lobby", "closed")]
         assert [frame["room"] for frame in client.told("room_removed")] == ["lobby"]
@@ -104,7 +104,7 @@ async def test_a_changed_room_stays_and_its_new_rules_hold(node: Node, lobby: Ro
 async def test_one_who_is_banned_from_a_room_is_put_out(node: Node, chat: Application, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await Ban.objects.acreate(application=chat, room=lobby, guest="BOB", reason="spam")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert reasons(bob) == [("lobby", "banned")]
     assert [(f["user"]["name"], f["reason"]) for f in ann.told("left")] == [("bob", "kicked")]
     assert reasons(ann) == []
@@ -116,14 +116,14 @@ async def test_a_moderator_is_not_put_out(node: Node, chat: Application, lobby: 
     (bob,) = await in_lobby(node, "bob")
     bob.connection.moderator = True
     await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert reasons(bob) == []
 
 
 async def test_one_who_is_banned_from_the_application_is_closed(node: Node, chat: Application) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await Ban.objects.acreate(application=chat, guest="bob")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert (ann.closed, bob.closed) == (None, 4504)
 
 
@@ -186,9 +186,9 @@ async def test_what_was_asked_for_an_earlier_change_closes_nobody(
     await ann.connect(await User.objects.acreate_user("ann"))
 
     def slowly(*_: Any) -> dict[str, frozenset[int]]:
-        live = node.parts.directory.known_application("chat")
+        live = node.context.registry.cached_application("chat")
         assert live is not None
-        live.record = replace(live.record, entry="anyone", group=None)
+        live.config = replace(live.config, entry="anyone", group=None)
         return {}
 
     monkeypatch.setattr(invalidation, "_groups_of", slowly)
@@ -199,9 +199,9 @@ async def test_what_was_asked_for_an_earlier_change_closes_nobody(
 async def test_lifting_a_ban_lets_in_again(node: Node, chat: Application, lobby: Room) -> None:
     (bob,) = await in_lobby(node, "bob")
     ban = await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await ban.adelete()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await bob.ask(Join(room="lobby"))
 
 
@@ -210,7 +210,7 @@ async def test_a_room_with_bans_can_be_deleted(node: Node, chat: Application, lo
     await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
     room = await Room.objects.aget(pk=lobby.pk)
     await room.adelete()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert reasons(ann) == [("lobby", "closed")]
     assert not await Ban.objects.aexists()
 
@@ -220,7 +220,7 @@ async def test_an_application_that_is_gone(node: Node, chat: Application, lobby:
     (ann,) = await in_lobby(node, "ann")
     if how == "deleted":
         await Application.objects.filter(pk=chat.pk).adelete()
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
     else:
         await saved(node, chat, **({"enabled": False} if how == "disabled" else {"name": "talk"}))
     assert ann.closed == 4509
@@ -250,9 +250,9 @@ async def test_what_an_application_says_holds_in_its_open_rooms(
 ) -> None:
     (ann,) = await in_lobby(node, "ann")
     await saved(node, chat, leave_grace=77, max_message_bytes=5)
-    live = node.parts.directory.known_room("chat", "lobby")
+    live = node.context.registry.cached_room("chat", "lobby")
     assert live is not None
-    assert (live.record.leave_grace, live.application.record.max_message_bytes) == (77, 5)
+    assert (live.config.leave_grace, live.application.config.max_message_bytes) == (77, 5)
     with pytest.raises(Exception, match="at most 5 bytes"):
         await ann.say("lobby", "123456")
 
@@ -301,7 +301,7 @@ async def test_extensions_hear_of_a_room_that_is_closed(node: Node, lobby: Room,
     await saved(node, lobby, extension=installed(Adjustable))
     await in_lobby(node, "ann", "bob")
     await lobby.adelete()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert sorted(Adjustable.left) == ["closed ann", "closed bob"]
 
 
@@ -316,11 +316,11 @@ async def test_a_user_may_be_disconnected(node: Node, chat: Application) -> None
         await client.connect(row)
     bob = await Client.named(node, "bob")
     await adisconnect(row, "other", message="Enough.")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [client.closed for client in clients] == [None, None, 4503]
     assert clients[2].told("closing")[0]["message"] == "Enough."
     await adisconnect(str(row.pk))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [client.closed for client in clients] == [4503, 4503, 4503]
     assert bob.closed is None
 
@@ -377,8 +377,8 @@ async def test_a_notice_that_got_lost_is_made_good(
 
 async def refreshed(node: Node) -> None:
     """What is alive is read again, as it is twice a minute."""
-    await node.parts.directory.refresh()
-    await node.parts.tasks.settle()
+    await node.context.registry.refresh()
+    await node.context.tasks.drain()
 
 
 async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
@@ -386,7 +386,7 @@ async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
 ) -> None:
     (ann,) = await in_lobby(node, "ann")
     forget = mock.AsyncMock()
-    monkeypatch.setattr(node.parts.histories["memory"], "forget", forget)
+    monkeypatch.setattr(node.context.histories["memory"], "forget", forget)
     await saved(node, lobby, application=await Application.objects.acreate(name="other"))
     await refreshed(node)
     assert reasons(ann) == [("lobby", "closed")]
@@ -395,10 +395,10 @@ async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
 
 
 async def test_notices_of_what_nobody_here_knows(node: Node) -> None:
-    await node.notices.handle(ApplicationChanged(application="nowhere"))
-    await node.notices.handle(RoomChanged(application="nowhere", room=1, name="x"))
-    await node.notices.handle(RoomChanged(application="chat", room=10**6, name="x"))
-    await node.notices.handle(RoomChanged(application="chat", room=10**6, name="x", deleted=True))
+    await node.invalidation.handle(ApplicationChanged(application="nowhere"))
+    await node.invalidation.handle(RoomChanged(application="nowhere", room=1, name="x"))
+    await node.invalidation.handle(RoomChanged(application="chat", room=10**6, name="x"))
+    await node.invalidation.handle(RoomChanged(application="chat", room=10**6, name="x", deleted=True))
 
 
 async def test_a_backend_that_is_down_is_logged(
@@ -409,7 +409,7 @@ async def test_a_backend_that_is_down_is_logged(
     async def down(*_: Any) -> None:
         raise RoomNotFound("The database does not answer.")
 
-    monkeypatch.setattr(node.parts.directory, "reload_room", down)
+    monkeypatch.setattr(node.context.registry, "reload_room", down)
     await saved(node, lobby, title="x")
     assert "could not be carried out" in caplog.text
 

@@ -39,11 +39,11 @@ def names(frames: list[dict[str, Any]]) -> list[str]:
 
 
 async def let_grace_pass(node: Node, clock: SimpleNamespace) -> None:
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     clock.now += 3600
-    for action in node.parts.departures.due():
+    for action in node.context.delayed.pop_due():
         await action()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
 
 
 # The reply ---------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Paused(MemoryHistory):
 async def check_a_join_amid_messages(node: Node, where: str) -> None:
     """Messages come before the join, in the middle of its snapshot, and after it."""
     history = Paused(where)
-    node.parts.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history  # type: ignore[index]
     room = f"room {where} {len(node.connections)}"
     ann, bob = (
         await Client.named(node, f"ann {room[:20]}", room),
@@ -186,7 +186,7 @@ def forgotten(hub: Hub, group: str, connection: Connection, position: int) -> No
 
 def repeated(hub: Hub, group: str, connection: Connection, position: int) -> None:
     """Broken: what the reply told is told again."""
-    connection.release()
+    connection.uncork()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ async def test_the_check_above_catches_broken_joins(
 
 async def test_a_join_that_is_resumed_amid_messages(node: Node) -> None:
     history = Paused("after")
-    node.parts.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history  # type: ignore[index]
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     position = (await ann.ask(Join(room="lobby")))["position"]
     await ann.say("lobby", 1)
@@ -252,8 +252,8 @@ async def test_many_join_while_many_speak(node: Node) -> None:
 
 def check_that_nothing_is_left(node: Node, client: Client, room: str) -> None:
     assert room not in client.connection.memberships
-    assert client.connection not in node.parts.hub.members(
-        next(live.group for live in node.parts.directory._rooms.values() if live.name == room)
+    assert client.connection not in node.context.hub.members(
+        next(live.key for live in node.context.registry._rooms.values() if live.name == room)
     )
 
 
@@ -269,7 +269,7 @@ async def test_a_room_that_is_not_there(node: Node) -> None:
     row = await Application.objects.aget()
     row.rooms_on_demand = False
     await row.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(RoomNotFound, ann.ask(Join(room="nowhere")))
 
 
@@ -306,7 +306,7 @@ async def test_the_banned(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     room = await Room.objects.select_related("application").aget()
     await Ban.objects.acreate(application=room.application, room=room, guest="BOB")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(Banned, bob.ask(Join(room="lobby")))
     assert ann.told("joined") == []
 
@@ -326,15 +326,15 @@ async def test_a_history_that_is_down_leaves_nobody_half_in(node: Node) -> None:
             raise Unavailable("The database does not answer.")
 
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    working = node.parts.histories["memory"]
-    node.parts.histories["memory"] = Down()  # type: ignore[index]
+    working = node.context.histories["memory"]
+    node.context.histories["memory"] = Down()  # type: ignore[index]
     await refused(Unavailable, bob.ask(Join(room="lobby")))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     check_that_nothing_is_left(node, bob, "lobby")
     assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
     # One who is in stays in.
     await refused(Unavailable, ann.ask(Join(room="lobby")))
-    node.parts.histories["memory"] = working  # type: ignore[index]
+    node.context.histories["memory"] = working  # type: ignore[index]
     await ann.say("lobby", "still here")
     assert ann.messages() == ["still here"]
     # Whoever was told to have come was told to have gone, too.
@@ -354,15 +354,15 @@ async def test_who_does_not_come_in_after_all_hears_nothing_said_meanwhile(
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     failing = Failing("before")
     failing.go.clear()
-    working = node.parts.histories["memory"]
-    node.parts.histories["memory"] = failing  # type: ignore[index]
+    working = node.context.histories["memory"]
+    node.context.histories["memory"] = failing  # type: ignore[index]
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
     await soon(failing.reached)
     await ann.say("lobby", "not for bob")
     failing.go.set()
     await refused(Unavailable, joining)
     assert bob.messages() == []
-    node.parts.histories["memory"] = working  # type: ignore[index]
+    node.context.histories["memory"] = working  # type: ignore[index]
     await ann.say("lobby", "nor this")
     await bob.ask(Join(room="lobby"))
     await ann.say("lobby", "this")
@@ -414,7 +414,7 @@ async def test_the_room_is_asked_before_its_application(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     await ann.ask(Join(room="lobby"))
     await ann.ask(Leave(room="lobby"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert LOG == ["room joins ann", "application joins ann", "room left ann", "application left ann"]
 
 
@@ -425,7 +425,7 @@ async def test_who_is_refused_is_not_in(node: Node, name: str, code: str) -> Non
     error = await refused(RoomsError, other.ask(Join(room="lobby")))
     assert error.code == code
     assert "secret" not in error.message
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     check_that_nothing_is_left(node, other, "lobby")
     assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
     assert ann.told("joined", "left") == []
@@ -478,7 +478,7 @@ async def test_leaving(node: Node) -> None:
 async def test_dropping_counts_only_after_the_grace_period(node: Node, clock: SimpleNamespace) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     bob.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert ann.told("left") == []
     assert (await ann.ask(ListMembers(room="lobby")))["count"] == 2
     await let_grace_pass(node, clock)
@@ -492,7 +492,7 @@ async def test_coming_back_within_the_grace_period_is_silent(node: Node, clock: 
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     token = next(frame["data"]["token"] for frame in bob.told("reply") if "token" in frame["data"])
     bob.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     again = Client(node)
     await again.connect()
     await again.ask(Login(token=token))
@@ -509,8 +509,8 @@ async def test_a_room_says_how_long_its_grace_period_is(
     await Room.objects.acreate(application=chat, name="strict", leave_grace=0)
     ann, bob = await Client.named(node, "ann", "strict"), await Client.named(node, "bob", "strict")
     bob.disconnect()
-    await node.parts.tasks.settle()
-    for action in node.parts.departures.due():
+    await node.context.tasks.drain()
+    for action in node.context.delayed.pop_due():
         await action()
     assert names(ann.told("left")) == ["bob"]
 
@@ -521,7 +521,7 @@ async def test_a_room_that_passes_goes_with_its_last_member(node: Node, chat: Ap
     await ann.ask(Leave(room="brief"))
     assert await Room.objects.filter(name="brief").aexists()
     await bob.ask(Leave(room="brief"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert not await Room.objects.filter(name="brief").aexists()
     # Made anew, another room.
     data = await ann.ask(Join(room="brief"))
@@ -530,13 +530,13 @@ async def test_a_room_that_passes_goes_with_its_last_member(node: Node, chat: Ap
 
 async def test_the_process_hears_of_a_room_only_while_somebody_is_in_it(node: Node, wire: Wire) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    group = ann.connection.memberships["lobby"].group
+    group = ann.connection.memberships["lobby"].room.key
     assert group in wire.groups
     await ann.ask(Leave(room="lobby"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert group in wire.groups
     bob.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert group not in wire.groups
 
 
@@ -544,7 +544,7 @@ async def test_who_has_left_by_the_answer_has_given_up_the_place(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    presence, asked, go = node.parts.presence, asyncio.Event(), asyncio.Event()
+    presence, asked, go = node.context.presence, asyncio.Event(), asyncio.Event()
     remove = presence.remove
 
     async def slow(*arguments: Any, **named: Any) -> Any:
@@ -600,7 +600,7 @@ async def test_who_comes_while_the_answer_is_made_is_told_once(
 ) -> None:
     """In the list of members or as one who joined, but not both."""
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    presence, asked, go = node.parts.presence, asyncio.Event(), asyncio.Event()
+    presence, asked, go = node.context.presence, asyncio.Event(), asyncio.Event()
     members = presence.members
 
     async def slow(*arguments: Any, **named: Any) -> Any:

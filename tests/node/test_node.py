@@ -16,7 +16,7 @@ from rooms.presence import Departure
 from rooms.protocol.commands import Join, ListRooms, Ping, Pong
 from rooms.protocol.errors import RoomNotFound, Unavailable, UserNotFound
 from rooms.protocol.types import User
-from tests.node.clients import Client
+from tests.node.clients import Client, active_groups
 
 MakeEngine = Callable[..., Awaitable[Node]]
 Install = Callable[[type[Extension]], str]
@@ -33,17 +33,17 @@ async def connected(node: Node, **options: Any) -> Client:
 
 
 async def test_all_connections_of_a_process_have_one_engine(node: Node) -> None:
-    assert Node.running() is node
-    assert await asyncio.gather(*(Node.serving() for _ in range(3))) == [node] * 3
+    assert Node.current() is node
+    assert await asyncio.gather(*(Node.get_or_start() for _ in range(3))) == [node] * 3
 
 
 async def test_after_its_end_there_is_none(chat: Application) -> None:
-    node = await Node.serving()
+    node = await Node.get_or_start()
     client = await Client.named(node, "ann", "lobby")
     await node.stop()
-    assert Node.running() is None
+    assert Node.current() is None
     assert client.closed == 4000
-    another = await Node.serving()
+    another = await Node.get_or_start()
     assert another is not node
     await another.stop()
 
@@ -55,29 +55,29 @@ async def test_a_start_that_fails_is_tried_again(chat: Application, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(Node, "start", fail)
         with pytest.raises(Unavailable):
-            await Node.serving()
-    node = await Node.serving()
-    assert Node.running() is node
+            await Node.get_or_start()
+    node = await Node.get_or_start()
+    assert Node.current() is node
     await node.stop()
 
 
 async def test_nothing_is_left_of_those_who_are_gone(node: Node, clock: SimpleNamespace) -> None:
     clients = [await Client.named(node, f"user {n}", "lobby", address="10.0.0.1") for n in range(3)]
     await clients[0].ask(ListRooms())
-    groups = node.parts.hub.groups()
-    assert 3 in await node.parts.presence.counts(groups)
+    groups = active_groups(node)
+    assert 3 in await node.context.presence.counts(groups)
     for client in clients:
         client.disconnect()
         client.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     clock.now += 3600
-    for action in node.parts.departures.due():
+    for action in node.context.delayed.pop_due():
         await action()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert node.connections == {}
-    assert node.parts.hub.groups() == []
+    assert active_groups(node) == []
     assert not node._addresses._open
-    assert set(await node.parts.presence.counts(groups)) == {0}
+    assert set(await node.context.presence.counts(groups)) == {0}
 
 
 # Connecting --------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ async def test_an_application_that_is_not_there(node: Node, name: str) -> None:
 async def test_so_many_connections_from_one_address(node: Node, chat: Application) -> None:
     chat.max_connections_per_address = 2
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     first, _, third = [await connected(node, address="10.0.0.1") for _ in range(3)]
     other = await connected(node, address="10.0.0.2")
     assert (first.closed, third.closed, other.closed) == (None, 4505, None)
@@ -155,13 +155,13 @@ async def test_an_extension_hears_of_connections(chat: Application, installed: I
     Hallway.calls.clear()
     chat.extension = installed(Hallway)
     await chat.asave()
-    async with await Node.serving() as node:
+    async with await Node.get_or_start() as node:
         client = await connected(node, address="10.0.0.1")
         await client.ask(Login(name="ann"))
         await client.ask(Logout())
         await client.ask(Login(name="bob"))
         client.disconnect()
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
     assert Hallway.calls == [
         *("connect None 10.0.0.1", "login ann 10.0.0.1", "logout ann 10.0.0.1", "login bob 10.0.0.1"),
         "disconnect bob 10.0.0.1",
@@ -193,7 +193,7 @@ async def test_publishing_where_nothing_is(node: Node, chat: Application) -> Non
     assert (await Room.objects.aget()).name == "new"
     chat.rooms_on_demand = False
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     for application, room in (("chat", "newer"), ("nowhere", "new")):
         with pytest.raises(RoomNotFound):
             await node.services.publish(application, room, 1, **PUBLISHED)
@@ -228,14 +228,14 @@ async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
     ghost = User(name="ghost", id="guest-9", guest=True)
-    group = ann.connection.memberships["lobby"].group
+    group = ann.connection.memberships["lobby"].room.key
 
     async def beat() -> list[Departure]:
         return [Departure("application.1", ghost), Departure("room.999999", ghost), Departure(group, ghost)]
 
-    monkeypatch.setattr(node.parts.presence, "heartbeat", beat)
-    await node.departing.beat()
-    await node.parts.tasks.settle()
+    monkeypatch.setattr(node.context.presence, "heartbeat", beat)
+    await node.leave.heartbeat()
+    await node.context.tasks.drain()
     assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
 
 

@@ -68,7 +68,7 @@ async def service() -> AsyncIterator[RemoteService]:
 @pytest.fixture
 async def node(chat: Application, service: RemoteService) -> AsyncIterator[Node]:
     """The node of this process; it stops before the service does."""
-    node = await Node.serving(serve_outbound)
+    node = await Node.get_or_start(serve_outbound)
     yield node
     await node.stop()
 
@@ -120,7 +120,7 @@ async def upstream(node: Node, put: Put, service: RemoteService) -> Upstream:
 async def connect(node: Node, put: Put, url: str, **options: Any) -> Upstream:
     Upstream.url, Upstream.options = url, options
     await put(Upstream)
-    await node.parts.directory.application("chat")
+    await node.context.registry.application("chat")
     return Upstream.started
 
 
@@ -356,7 +356,7 @@ async def test_a_peer_that_does_not_answer_the_close_is_aborted(
 ) -> None:
     monkeypatch.setattr("rooms.node.outbound.ABORT_TIMEOUT", 0)
     monkeypatch.setattr("rooms.node.outbound.CLOSE_TIMEOUT", 3600)
-    node = await Node.serving(serve_outbound)
+    node = await Node.get_or_start(serve_outbound)
     upstream = await connect(node, put, service.url)
     call = await service.call()
     await upstream.next()
@@ -374,7 +374,7 @@ async def test_a_peer_that_does_not_answer_the_close_is_aborted(
 async def test_outbound_connections_end_with_the_node(
     chat: Application, put: Put, service: RemoteService
 ) -> None:
-    node = await Node.serving(serve_outbound)
+    node = await Node.get_or_start(serve_outbound)
     upstream = await connect(node, put, service.url)
     call = await service.call()
     await upstream.next()
@@ -390,7 +390,7 @@ async def test_outbound_connections_end_with_their_extension(
     call = await service.call()
     chat.extension = ""
     await chat.asave()
-    await node.parts.directory.load_application("chat")
+    await node.context.registry.load_application("chat")
     await ended(upstream.source)
     await call.wait_closed()
     with pytest.raises(RuntimeError, match="not running"):
@@ -408,7 +408,7 @@ async def test_outbound_connections_of_an_extension_that_fails_to_start_end(
             raise ValueError
 
     await put(Hopeless)
-    await node.parts.directory.application("chat")
+    await node.context.registry.application("chat")
     await ended(opened[0])
 
 

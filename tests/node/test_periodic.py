@@ -10,7 +10,7 @@ from rooms.conf import Settings
 from rooms.hub.connection import Connection
 from rooms.node import periodic
 from rooms.node.context import BackgroundTasks, DelayedActions
-from rooms.node.periodic import CLOSE_SECONDS, PeriodicTasks, _carried_out
+from rooms.node.periodic import CLOSE_SECONDS, PeriodicTasks, _run_logged
 from rooms.protocol.errors import CloseCode, Unavailable
 from rooms.protocol.native import Native
 
@@ -23,7 +23,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.connection = Connection("c", Native(), application="chat")
-        self.connection.heard = START
+        self.connection.last_seen = START
         self.aborted: list[Connection] = []
         self.heartbeat = PeriodicTasks(
             SETTINGS, [self.connection], DelayedActions(), BackgroundTasks(), self.aborted.append
@@ -32,7 +32,7 @@ class Watch:
     def after(self, seconds: float) -> list[bytes]:
         """Look so long after the start; what the connection is sent."""
         self.heartbeat._look_at(self.connection, START + seconds)
-        return self.connection.take()
+        return self.connection.pop_all()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_who_does_not_answer_is_closed(watch: Watch) -> None:
 
 def test_any_frame_is_a_sign_of_life(watch: Watch) -> None:
     watch.after(26)
-    watch.connection.heard, watch.connection.pinged = START + 34, False
+    watch.connection.last_seen, watch.connection.ping_sent = START + 34, False
     assert watch.after(58) == []
     assert watch.after(60) == [b'{"type":"ping"}']
     assert watch.connection.close_code is None
@@ -67,9 +67,9 @@ def test_its_own_long_request_is_no_silence(watch: Watch) -> None:
     assert watch.after(100) == []
     watch.connection.busy = False
     # It waits to be read until these are answered.
-    watch.connection.unanswered = 1
+    watch.connection.in_flight = 1
     assert watch.after(200) == []
-    watch.connection.unanswered = 0
+    watch.connection.in_flight = 0
     assert watch.after(220) == []
     assert watch.after(226) == [b'{"type":"ping"}']
 
@@ -82,7 +82,7 @@ def test_who_does_not_log_in_is_closed(watch: Watch) -> None:
 
 def test_a_socket_that_is_in_no_application_yet_has_longer(watch: Watch) -> None:
     watch.connection.application = ""
-    watch.connection.heard = START + 299
+    watch.connection.last_seen = START + 299
     watch.connection.waiting_for_login = START
     assert watch.after(300) == []
     assert b'"code":4502' in watch.after(301)[0]
@@ -131,9 +131,9 @@ async def test_what_is_done_regularly_may_fail(caplog: pytest.LogCaptureFixture)
     async def fails(error: Exception) -> None:
         raise error
 
-    await _carried_out(lambda: fails(Unavailable("The layer is down.")))
+    await _run_logged(lambda: fails(Unavailable("The layer is down.")))
     assert "Put off: The layer is down." in caplog.text
-    await _carried_out(lambda: fails(ValueError("unforeseen")))
+    await _run_logged(lambda: fails(ValueError("unforeseen")))
     assert "unforeseen" in caplog.text
 
 
@@ -142,7 +142,7 @@ async def test_each_tick_looks_at_everybody_and_does_what_is_due(
 ) -> None:
     monkeypatch.setattr(periodic, "TICK_SECONDS", 0)
     # Long ago, by the real clock: silent for too long.
-    watch.connection.heard = -1e9
+    watch.connection.last_seen = -1e9
     happened = [asyncio.Event(), asyncio.Event()]
 
     async def regular() -> None:

@@ -141,7 +141,7 @@ def test_owner_and_moderators_moderate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "user", "moderator", "listens_only", "sends", "moderates"),
+    ("mode", "user", "moderator", "subscriber", "sends", "moderates"),
     [
         ("open", BOB, False, False, True, False),
         ("open", BOB, False, True, False, False),
@@ -152,10 +152,10 @@ def test_owner_and_moderators_moderate() -> None:
     ],
 )
 def test_what_the_room_looks_like_to_a_user(
-    mode: Any, user: User, moderator: bool, listens_only: bool, sends: bool, moderates: bool
+    mode: Any, user: User, moderator: bool, subscriber: bool, sends: bool, moderates: bool
 ) -> None:
     room = room_record(mode=mode, owner_id="1", owner_name="ann", max_members=5)
-    seen = permissions.details(room, user, moderator=moderator, listens_only=listens_only)
+    seen = permissions.details(room, user, moderator=moderator, subscriber=subscriber)
     assert (seen.name, seen.mode, seen.owner, seen.max_members) == ("lobby", mode, "ann", 5)
     assert (seen.you.send, seen.you.moderate) == (sends, moderates)
 

@@ -12,7 +12,7 @@ from rooms.extensions import Extension
 from rooms.models import Application
 from rooms.node import config, preload
 from rooms.node.node import Node
-from rooms.node.preload import open_applications
+from rooms.node.preload import load_applications
 from tests.node.clients import Install, let_time_pass
 
 
@@ -33,26 +33,26 @@ def begun(chat: Application, installed: Install) -> list[str]:
 
 
 async def test_enabled_applications_with_an_extension_are_opened(begun: list[str], node: Node) -> None:
-    await open_applications(node.parts)
+    await load_applications(node.context)
     assert begun == ["first", "second"]
     # Without an extension there is nothing to begin.
-    assert node.parts.directory.known_application("chat") is None
-    await open_applications(node.parts)
+    assert node.context.registry.cached_application("chat") is None
+    await load_applications(node.context)
     assert begun == ["first", "second"]
 
 
 async def test_one_that_cannot_be_opened_does_not_keep_the_others(
     begun: list[str], node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    application = node.parts.directory.application
+    application = node.context.registry.application
 
     async def fail(name: str) -> Any:
         if name == "first":
             raise ZeroDivisionError
         return await application(name)
 
-    monkeypatch.setattr(node.parts.directory, "application", fail)
-    await open_applications(node.parts)
+    monkeypatch.setattr(node.context.registry, "application", fail)
+    await load_applications(node.context)
     assert begun == ["second"]
     assert "The application first could not be opened." in caplog.text
 
@@ -70,7 +70,7 @@ async def test_where_the_database_does_not_answer_they_are_opened_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(*place, fail)
-        await open_applications(node.parts)
+        await load_applications(node.context)
     assert begun == []
     await let_time_pass(node, clock)
     assert begun == ["first", "second"]

@@ -58,7 +58,7 @@ class Member(Client):
 async def crowd(node: Node, size: int = LARGE + 1) -> list[Member]:
     """So many members of the lobby, who have been told of each other."""
     members = [await Member.named(node, f"m{number}", "lobby") for number in range(size)]
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     for each in members:
         each.news()
     return members
@@ -70,7 +70,7 @@ async def test_the_members_of_a_large_room_are_told_together(node: Node) -> None
     eve = await Member.named(node, "eve", "lobby")
     await bob.ask(Leave(room="lobby"))
     assert ann.news() == []
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert ann.news() == [[LARGE + 2, "+eve", "-bob"]]
     assert ann.heard[-1] == {
         "type": "members",
@@ -80,7 +80,7 @@ async def test_the_members_of_a_large_room_are_told_together(node: Node) -> None
         "left": [ann.heard[-1]["left"][0]],
     }
     assert eve.news() == [[LARGE + 2, "-bob"]]
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert ann.news() == []
 
 
@@ -89,7 +89,7 @@ async def test_it_is_told_without_anybody_asking(node: Node, monkeypatch: pytest
     ann, *_ = [await Member.named(node, f"m{number}", "lobby") for number in range(LARGE + 1)]
     await ann.until(lambda: ann.told("members"))
     # And again, after a while in which nothing happened.
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await Member.named(node, "bob", "lobby")
     await ann.until(lambda: len(ann.told("members")) == 2)
     assert ann.told("members")[1]["count"] == LARGE + 2
@@ -103,7 +103,7 @@ async def test_a_room_that_grows_large_and_small_again_tells_everybody_in_order(
         await each.ask(Leave(room="lobby"))
     # Small by now; what waits goes first.
     assert ann.news() == []
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert ann.news() == [[2, "+m3", "-m0", "-m1", "-m2"]]
     await others[0].ask(Join(room="lobby"))
     assert ann.news() == ["+m0"]
@@ -115,7 +115,7 @@ async def test_a_joiner_is_told_what_its_answer_does_not_say_and_not_of_itself(n
     eve = await Member.named(node, "eve", "lobby")
     dan = await Member.named(node, "dan", "lobby")
     await bob.ask(Leave(room="lobby"))
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     count = LARGE + 3
     assert ann.news() == [[count, "+eve", "+dan", "-bob"]]
     assert eve.news() == [[count, "+dan", "-bob"]]
@@ -127,11 +127,11 @@ async def test_one_who_only_listens_hears_the_same(node: Node) -> None:
     bob = await Member.named(node, "bob")
     await bob.ask(Subscribe(room="lobby"))
     await Member.named(node, "eve", "lobby")
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert bob.news() == [[LARGE + 2, "+eve"]]
     await bob.ask(Join(room="lobby"))
     await Member.named(node, "dan", "lobby")
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert bob.news() == [[LARGE + 4, "+dan"]]
 
 
@@ -144,8 +144,8 @@ async def test_where_presence_does_not_answer_the_count_is_what_is_known_here(
     async def counts(groups: Collection[str]) -> list[int]:
         raise Unavailable("Down.")
 
-    monkeypatch.setattr(node.parts.presence, "counts", counts)
-    await node.crowds.tell()
+    monkeypatch.setattr(node.context.presence, "counts", counts)
+    await node.presence_diffs.flush()
     assert ann.news() == [[LARGE + 2, "+bob"]]
 
 
@@ -154,7 +154,7 @@ async def test_who_comes_while_the_users_are_counted_is_told_with_the_next_count
 ) -> None:
     ann, *_ = await crowd(node)
     bob = await Member.named(node, "bob", "lobby")
-    counts, counted, go_on = node.parts.presence.counts, asyncio.Event(), asyncio.Event()
+    counts, counted, go_on = node.context.presence.counts, asyncio.Event(), asyncio.Event()
 
     async def slowly(groups: Any) -> list[int]:
         found = await counts(groups)
@@ -162,14 +162,14 @@ async def test_who_comes_while_the_users_are_counted_is_told_with_the_next_count
         await go_on.wait()
         return found
 
-    monkeypatch.setattr(node.parts.presence, "counts", slowly)
-    telling = asyncio.create_task(node.crowds.tell())
+    monkeypatch.setattr(node.context.presence, "counts", slowly)
+    telling = asyncio.create_task(node.presence_diffs.flush())
     await counted.wait()
     eve = await Member.named(node, "eve", "lobby")
     go_on.set()
     await telling
     assert (ann.news(), bob.news(), eve.news()) == ([[LARGE + 2, "+bob"]], [], [])
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert (ann.news(), bob.news()) == ([[LARGE + 3, "+eve"]], [[LARGE + 3, "+eve"]])
     assert eve.news() == []
 
@@ -178,7 +178,7 @@ async def test_a_room_that_nobody_here_is_in_any_more_is_forgotten(node: Node) -
     members = await crowd(node, LARGE + 2)
     for each in members:
         await each.ask(Leave(room="lobby"))
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert [each.news() for each in members[:2]] == [[], []]
     # Begun anew, it is small.
     ann, bob = members[:2]
@@ -200,7 +200,7 @@ async def test_roomers_clients_hear_of_each_at_once(node: Node) -> None:
         return [(each[1], each[4]) for each in map(fields, peer.heard()) if each[0] == "lobby"]
 
     assert told() == [("new_member", b"bob"), ("member_left", b"bob")]
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     assert told() == []
 
 
@@ -282,7 +282,7 @@ async def test_whatever_happens_lists_kept_from_pushes_are_right(
 ) -> None:
     chance = random.Random(seed)
     node = await make_node(presence_diff_threshold=LARGE, presence=presence)
-    at_once = not node.parts.presence.shared
+    at_once = not node.context.presence.shared
     keepers = [
         Keeper(await Member.named(node, f"m{number}"), at_once=at_once) for number in range(2 * LARGE + 2)
     ]
@@ -301,10 +301,10 @@ async def test_whatever_happens_lists_kept_from_pushes_are_right(
     for _ in range(100):
         await asyncio.gather(*map(act, chance.sample(keepers, chance.choice([1, 1, 3]))))
         if chance.random() < 0.3:
-            await node.crowds.tell()
+            await node.presence_diffs.flush()
         for keeper in keepers:
             keeper.listen()
-    await node.crowds.tell()
+    await node.presence_diffs.flush()
     for keeper in keepers:
         keeper.listen()
         there = inside if keeper.name in inside else set()

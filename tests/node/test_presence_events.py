@@ -57,7 +57,7 @@ def diary(installed: Install, chat: Application) -> list[str]:
 @pytest.fixture
 async def pair(make_node: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
     """Two processes in which nothing happens by itself."""
-    monkeypatch.setattr(presence_events, "CROSSING_SECONDS", 0)
+    monkeypatch.setattr(presence_events, "VERIFY_AFTER_SECONDS", 0)
     here, there = await make_node(**SHARED), await make_node(**SHARED)
     for node in (here, there):
         assert node._ticking is not None
@@ -82,7 +82,7 @@ async def test_who_comes_while_going_is_told_in_that_order(
 ) -> None:
     bob, ann = await Client.named(node, "bob", "lobby"), await Client.named(node, "ann", "lobby")
     double = await again(node, ann)
-    remove, removed = node.parts.presence.remove, asyncio.Event()
+    remove, removed = node.context.presence.remove, asyncio.Event()
 
     async def slowly(*arguments: Any) -> bool:
         out = await remove(*arguments)
@@ -92,12 +92,12 @@ async def test_who_comes_while_going_is_told_in_that_order(
             await asyncio.sleep(0)
         return out
 
-    monkeypatch.setattr(node.parts.presence, "remove", slowly)
+    monkeypatch.setattr(node.context.presence, "remove", slowly)
     leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
     await soon(removed)
     await double.ask(Join(room="lobby"))
     await leaving
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert told_of(bob, "ann") == ["joined", "left", "joined"]
     assert diary == ["+bob", "+ann", "-ann", "+ann"]
 
@@ -108,12 +108,12 @@ async def test_one_who_went_before_they_came_again_is_asked_about(
     here, there = pair
     ann = await Client.named(here, "ann", "lobby")
     double = await again(there, ann)
-    find = Held(there.parts.presence.find)
-    monkeypatch.setattr(there.parts.presence, "find", find)
+    find = Held(there.context.presence.find)
+    monkeypatch.setattr(there.context.presence, "find", find)
     joining = asyncio.create_task(double.ask(Join(room="lobby")))
     await soon(find.done)
     await ann.ask(Leave(room="lobby"))
-    await here.parts.tasks.settle()
+    await here.context.tasks.drain()
     find.go.set()
     await joining
     assert diary == ["+ann", "-ann", "+ann"]
@@ -126,8 +126,8 @@ async def test_words_of_two_processes_that_crossed_are_put_right(
     bob, ann = await Client.named(there, "bob", "lobby"), await Client.named(here, "ann", "lobby")
     eve = await Client.named(here, "eve", "lobby")
     double = await again(there, ann)
-    remove = Held(here.parts.presence.remove_all)
-    monkeypatch.setattr(here.parts.presence, "remove_all", remove)
+    remove = Held(here.context.presence.remove_all)
+    monkeypatch.setattr(here.context.presence, "remove_all", remove)
     leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
     await soon(remove.done)
     await double.ask(Join(room="lobby"))
@@ -137,8 +137,8 @@ async def test_words_of_two_processes_that_crossed_are_put_right(
     await bob.until(lambda: "left" in told_of(bob, "ann"))
     assert told_of(bob, "ann")[-1] == told_of(eve, "ann")[-1] == "left"
     # She leaves while she is looked for, and that crosses as well.
-    find = Held(here.parts.presence.find)
-    monkeypatch.setattr(here.parts.presence, "find", find)
+    find = Held(here.context.presence.find)
+    monkeypatch.setattr(here.context.presence, "find", find)
     looking = asyncio.create_task(here.departing.beat())
     await soon(find.done)
     await double.ask(Leave(room="lobby"))
@@ -152,7 +152,7 @@ async def test_words_of_two_processes_that_crossed_are_put_right(
     # By now all are sure.
     heard = len(eve.heard)
     for node in (*pair, *pair):
-        await node.departing.beat()
+        await node.leave.heartbeat()
     assert len(eve.told("joined", "left", "reply")) <= heard
     assert await present(eve, "lobby") == ["bob", "eve"]
 
@@ -163,15 +163,15 @@ async def test_who_is_there_after_their_first_connection_failed_is_told(
     here, there = pair
     bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(here, "ann")
     double = await again(there, ann)
-    add = Held(here.parts.presence.add)
-    monkeypatch.setattr(here.parts.presence, "add", add)
+    add = Held(here.context.presence.add)
+    monkeypatch.setattr(here.context.presence, "add", add)
     joining = asyncio.create_task(ann.ask(Join(room="lobby")))
     await soon(add.done)
     await double.ask(Join(room="lobby"))
     ann.disconnect()
     add.go.set()
     await refused(RoomClosed, joining)
-    await here.parts.tasks.settle()
+    await here.context.tasks.drain()
     assert told_of(bob, "ann") == []
     await here.departing.beat()
     assert told_of(bob, "ann") == ["joined"]
@@ -183,21 +183,21 @@ async def test_what_is_told_while_somebody_is_looked_for_is_newer(
     here, _ = pair
     bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(here, "ann", "lobby")
     await ann.ask(Leave(room="lobby"))
-    room = here.parts.directory.known_room("chat", "lobby")
+    room = here.context.registry.cached_room("chat", "lobby")
     assert room is not None
     assert ann.connection.user is not None
-    find, subscribe = here.parts.presence.find, here.parts.bus.subscribe
+    find, subscribe = here.context.presence.find, here.context.broker.subscribe
     # Once she has come before the answer, and once she is still on her way in.
     for on_her_way in (False, True):
         if on_her_way:
             await ann.ask(Leave(room="lobby"))
             here.departing.comings.returned(room, ann.connection.user)
         looked_for, followed = Held(find), Held(subscribe)
-        monkeypatch.setattr(here.parts.presence, "find", looked_for)
+        monkeypatch.setattr(here.context.presence, "find", looked_for)
         looking = asyncio.create_task(here.departing.beat())
         await soon(looked_for.done)
-        monkeypatch.setattr(here.parts.presence, "find", find)
-        monkeypatch.setattr(here.parts.bus, "subscribe", followed)
+        monkeypatch.setattr(here.context.presence, "find", find)
+        monkeypatch.setattr(here.context.broker, "subscribe", followed)
         joining = asyncio.create_task(ann.ask(Join(room="lobby")))
         await soon(followed.done)
         if not on_her_way:

@@ -151,7 +151,7 @@ async def test_whoever_says_several_things_is_answered_and_then_told(node: Node,
     ann.listen()
     for each in several(8):
         await node.messages.send(ann.connection, each)
-    await ann.connection.answered()
+    await ann.connection.wait_idle()
     heard = ann.listen()
     assert [frame["type"] for frame in heard] == ["reply"] * 8 + ["message"] * 8
     assert [frame["id"] for frame in heard[:8]] == bob.messages() == list(range(8))
@@ -173,9 +173,9 @@ async def test_so_many_wait_for_the_history(
     waiting = []
     for each in several(40):
         await node.messages.send(ann.connection, each)
-        waiting.append(ann.connection.unanswered)
+        waiting.append(ann.connection.in_flight)
     assert max(waiting) == most
-    await ann.connection.answered()
+    await ann.connection.wait_idle()
     assert ann.messages() == list(range(40))
 
 
@@ -186,10 +186,10 @@ async def test_what_goes_another_way_waits_for_what_was_said_before(
     ann = await Client.named(node, "ann", "kept", "lobby")
     (first,) = several(1)
     await node.messages.send(ann.connection, first)
-    assert ann.connection.unanswered == 1
+    assert ann.connection.in_flight == 1
     second = Send(**{"room": "kept", "id": 1, "data": msgspec.Raw(b"1")} | other)
     await node.messages.send(ann.connection, second)
-    await ann.connection.answered()
+    await ann.connection.wait_idle()
     assert ann.messages() == [0, 1]
     assert [each["id"] for each in ann.told("reply") if "seq" in each["data"]] == [0, 1]
 
@@ -282,7 +282,7 @@ async def test_volatile_messages_are_not_kept_and_not_for_the_slow(node: Node, h
         assert answer["seq"] is None
     assert ann.messages() == list(range(8))
     assert slow.messages() == [0, 1, 2]
-    assert node.parts.hub.dropped["volatile"] == 5
+    assert node.context.hub.dropped["volatile"] == 5
     assert (await ann.ask(ReadHistory(room="lobby")))["messages"] == []
 
 
@@ -309,7 +309,7 @@ async def test_who_may_not_speak(node: Node, chat: Application) -> None:
     await refused(NotSender, bob.say("stage", 1))
     await ann.say("stage", 2)
     await Mute.objects.acreate(application=chat, guest="ann")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(Muted, ann.say("stage", 3))
     await refused(NotMember, bob.say("nowhere", 1))
     assert bob.messages() == [2]
@@ -318,7 +318,7 @@ async def test_who_may_not_speak(node: Node, chat: Application) -> None:
 async def test_a_message_has_a_most_bytes(node: Node, chat: Application) -> None:
     chat.max_message_bytes = 10
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann = await Client.named(node, "ann", "lobby")
     await ann.say("lobby", "12345678")
     await refused(MessageTooLarge, ann.say("lobby", "123456789"))
@@ -341,9 +341,9 @@ async def test_pages_of_members_and_history(node: Node) -> None:
 
 async def test_a_history_that_is_not_set_up_any_more_leaves_nobody_waiting(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    room = node.parts.directory.known_room("chat", "lobby")
+    room = node.context.registry.cached_room("chat", "lobby")
     assert room is not None
-    room.record = replace(room.record, history="nowhere")
+    room.config = replace(room.config, history="nowhere")
     async with asyncio.timeout(PATIENCE):
         await refused(InternalError, ann.say("lobby", 1))
     assert not ann.connection.is_busy()
@@ -353,16 +353,16 @@ async def test_what_could_not_be_told_is_said_all_the_same(
     node: Node, history: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    room = node.parts.directory.known_room("chat", "lobby")
+    room = node.context.registry.cached_room("chat", "lobby")
     assert room is not None
 
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("broken")
 
-    monkeypatch.setattr(node.parts.hub, "group_send", broken)
+    monkeypatch.setattr(node.context.hub, "group_send", broken)
     async with asyncio.timeout(PATIENCE):
         await ann.say("lobby", 1)
-        assert (await node.messages.publish(room, 2)).data == msgspec.Raw(b"2")
+        assert (await node.publisher.publish(room, 2)).data == msgspec.Raw(b"2")
 
 
 # Extensions --------------------------------------------------------------------------------------
@@ -432,7 +432,7 @@ class TestExtensions:
         ann = await Client.named(node, "ann", "lobby")
         ann.listen()
         await node.messages.send(ann.connection, Send(room="lobby", data=msgspec.Raw(b'"\\u0068i" ')))
-        assert b'"\\u0068i"' in ann.connection.take()[0]
+        assert b'"\\u0068i"' in ann.connection.pop_all()[0]
 
     @pytest.mark.parametrize(("data", "code"), [("refuse", "rejected"), ("break", "internal_error")])
     async def test_what_is_refused_reaches_nobody(self, node: Node, data: str, code: str) -> None:
@@ -512,7 +512,7 @@ class TestTwoProcesses:
         wire.loses = lambda group, message: True
         for number in numbers:
             await speaker.say("kept", number)
-        await speaker.node.parts.bus.flush()
+        await speaker.node.context.broker.flush()
         wire.loses = lambda group, message: False
 
     async def test_what_one_says_the_other_hears_in_order(self, make_node: MakeEngine) -> None:
@@ -546,7 +546,7 @@ class TestTwoProcesses:
         await ann.say("kept", 1)
         await bob.until(lambda: bob.messages() == [1])
         await self.unheard(wire, ann, 2, 3)
-        await bob.node.gaps.check()
+        await bob.node.recovery.check()
         await bob.until(lambda: bob.messages() == [1, 2, 3])
 
     async def test_positions_that_agree_ask_for_no_messages(
@@ -555,9 +555,9 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         await ann.say("kept", 1)
         await bob.until(lambda: bob.messages() == [1])
-        monkeypatch.setattr(bob.node.parts.histories["database"], "messages_after", None)
-        await bob.node.gaps.check()
-        await bob.node.parts.tasks.settle()
+        monkeypatch.setattr(bob.node.context.histories["database"], "messages_after", None)
+        await bob.node.recovery.check()
+        await bob.node.context.tasks.drain()
         assert bob.messages() == [1]
 
     async def test_what_was_lost_and_is_not_kept_any_more_is_not_passed_over_in_silence(
@@ -566,10 +566,10 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         await self.unheard(wire, ann, 1)
         await kept.messages.all().adelete()
-        await bob.node.gaps.check()
-        await bob.node.parts.tasks.settle()
+        await bob.node.recovery.check()
+        await bob.node.context.tasks.drain()
         await ann.say("kept", 2)
-        await ann.node.parts.bus.flush()
+        await ann.node.context.broker.flush()
         assert (ann.closed, bob.closed) == (None, CloseCode.RESYNC)
         assert bob.messages() == []
 
@@ -579,7 +579,7 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         wire.loses = lambda group, message: True
         await ann.say("kept", 1)
-        await ann.node.parts.bus.flush()
+        await ann.node.context.broker.flush()
         answer = await bob.say("kept", 2)
         assert answer["seq"] == 2
         await bob.until(lambda: bob.messages() == [1, 2])
@@ -594,7 +594,7 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         for number in range(3):
             await ann.say("kept", number)
-        await ann.node.parts.bus.flush()
+        await ann.node.context.broker.flush()
         for group, frames in [each for each in wire.sent if each[0].startswith("room.")]:
             await wire.group_send(
                 group, {"type": "rooms.relay", "node": "x", "group": group, "frames": frames}
@@ -610,7 +610,7 @@ class TestTwoProcesses:
         wire.loses = lambda group, message: True
         for number in (1, 2):
             await ann.say("kept", number)
-        await ann.node.parts.bus.flush()
+        await ann.node.context.broker.flush()
         await Message.objects.all().adelete()
         wire.loses = lambda group, message: False
         await ann.say("kept", 3)
@@ -621,8 +621,8 @@ class TestTwoProcesses:
         ann, bob = await self.pair(make_node)
         eve = await Client.named(bob.node, "eve", "kept")
         # Presence in memory is each process's own: ann is found where she is.
-        await ann.node.parts.presence.add(
-            ann.connection.memberships["kept"].group, bob.connection.id, bob.connection.user
+        await ann.node.context.presence.add(
+            ann.connection.memberships["kept"].room.key, bob.connection.id, bob.connection.user
         )
         await ann.say("kept", "psst", to="bob")
         await ann.say("kept", "all")
@@ -634,14 +634,14 @@ class TestTwoProcesses:
 async def test_a_gap_is_fetched_after_the_answers_of_what_it_holds(node: Node, kept: Room) -> None:
     """A fetch may read what this process has just committed: its sender is still answered first."""
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob", "kept")
-    history = node.parts.histories["database"]
+    history = node.context.histories["database"]
     assert isinstance(history, DatabaseHistory)
-    live = node.parts.directory.known_room("chat", "kept")
+    live = node.context.registry.cached_room("chat", "kept")
     assert live is not None
 
     async def fetch() -> None:
-        for each in await history.messages_after(live.record, 0):
-            node.parts.hub.group_send(live.group, each)
+        for each in await history.messages_after(live.config, 0):
+            node.context.hub.group_send(live.key, each)
 
     await asyncio.gather(*(each for n in range(10) for each in (ann.say("kept", n), fetch())))
     frames = [

@@ -30,7 +30,7 @@ from rooms.protocol.errors import (
     Unavailable,
 )
 from rooms.protocol.types import Position
-from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon
+from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon, active_groups
 
 
 async def again(node: Node, client: Client) -> Client:
@@ -99,7 +99,7 @@ async def test_a_listener_who_may_not_become_a_member_goes_on_hearing_what_has_n
     await ann.say("small", 1)
     # She still counts as a member, and Bob is the only one here who hears the room.
     ann.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(RoomFull, bob.ask(Join(room="small")))
     for number in (2, 3):
         await api.apublish("chat", "small", number)
@@ -118,7 +118,7 @@ async def test_a_history_that_is_kept_elsewhere_begins_anew_for_everybody(
     changed = chat if where == "application" else row
     changed.history = "database"
     await changed.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [client.closed for client in before] == [CloseCode.RESYNC] * 2
     # Before the sockets of the others are gone.
     eve = await Client.named(node, "eve")
@@ -147,14 +147,14 @@ async def made_anew(ann: Client) -> None:
 async def check_that_there_is_no_ghost(ann: Client, bob: Client) -> None:
     await refused(NotMember, bob.say("den", "boo"))
     await ann.say("den", "secret")
-    await ann.node.parts.tasks.settle()
+    await ann.node.context.tasks.drain()
     assert ann.messages() == ["secret"]
     assert bob.messages() == []
     assert await present(ann, "den") == ["ann"]
     assert "den" not in bob.connection.memberships
-    groups = [group for group in ann.node.parts.hub.groups() if group.startswith("room.")]
+    groups = [group for group in ann.active_groups(node) if group.startswith("room.")]
     assert len(groups) == 1
-    assert bob.connection not in ann.node.parts.hub.members(groups[0])
+    assert bob.connection not in ann.node.context.hub.members(groups[0])
 
 
 async def test_a_room_made_anew_during_on_join_asks_for_its_own_password(
@@ -184,7 +184,7 @@ async def test_a_room_made_anew_during_on_join_lets_in_who_has_its_password(
     data = await joining
     assert [user["name"] for user in data["members"]] == ["ann", "bob"]
     await bob.say("den", "hi")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert ann.messages() == bob.messages() == ["hi"]
     assert told_of(ann, "bob") == ["joined"]
     assert await present(ann, "den") == ["ann", "bob"]
@@ -199,7 +199,7 @@ async def test_whoever_was_let_into_a_room_that_went_is_let_out_of_it(node: Node
     await made_anew(ann)
     gate.opened.set()
     await refused(BadPassword, joining)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
 
 
@@ -207,7 +207,7 @@ async def test_a_room_that_goes_while_the_bus_is_told_of_a_member(
     node: Node, gate: type[Gate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.opened.set()
-    subscribe, reached, opened = node.parts.bus.subscribe, asyncio.Event(), asyncio.Event()
+    subscribe, reached, opened = node.context.broker.subscribe, asyncio.Event(), asyncio.Event()
 
     async def slow(group: str) -> None:
         if not reached.is_set():
@@ -218,11 +218,11 @@ async def test_a_room_that_goes_while_the_bus_is_told_of_a_member(
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(CreateRoom(room="den"))
     await ann.ask(Join(room="den"))
-    monkeypatch.setattr(node.parts.bus, "subscribe", slow)
+    monkeypatch.setattr(node.context.broker, "subscribe", slow)
     joining = asyncio.ensure_future(bob.ask(Join(room="den")))
     await soon(reached)
     await made_anew(ann)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     opened.set()
     await refused(BadPassword, joining)
     await check_that_there_is_no_ghost(ann, bob)
@@ -262,15 +262,15 @@ async def test_who_comes_in_as_the_last_one_goes_hears_other_processes(
     here, there = await make_node(), await make_node()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob")
     eve = await Client.named(there, "eve", "lobby")
-    subscribe = here.parts.bus.subscribe
+    subscribe = here.context.broker.subscribe
 
     async def and_she_goes(group: str) -> None:
         await subscribe(group)
         if ann.connection in here.connections:
             ann.disconnect()
-            await here.parts.tasks.settle()
+            await here.context.tasks.drain()
 
-    monkeypatch.setattr(here.parts.bus, "subscribe", and_she_goes)
+    monkeypatch.setattr(here.context.broker, "subscribe", and_she_goes)
     await bob.ask(Join(room="lobby"))
     await eve.say("lobby", "hi", volatile=True)
     await bob.until(lambda: bob.messages() == ["hi"])
@@ -283,10 +283,10 @@ async def banned(node: Node, chat: Application, guest: str) -> None:
     """A ban from the lobby is saved, and read again."""
     row = await Room.objects.aget(name="lobby")
     await Ban.objects.acreate(application=chat, room=row, guest=guest)
-    live = node.parts.directory.room_by_id(row.pk)
+    live = node.context.registry.room_by_id(row.pk)
     assert live is not None
-    await node.parts.directory.reload_room(live)
-    assert live.record.bans
+    await node.context.registry.reload_room(live)
+    assert live.config.bans
 
 
 async def test_a_ban_that_is_saved_during_on_join_keeps_out(
@@ -298,7 +298,7 @@ async def test_a_ban_that_is_saved_during_on_join_keeps_out(
     await banned(node, chat, "bob")
     gate.opened.set()
     await refused(Banned, joining)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(NotMember, bob.say("lobby", "boo"))
     await ann.say("lobby", "unheard")
     assert (ann.messages(), bob.messages()) == (["unheard"], [])
@@ -314,7 +314,7 @@ async def test_whoever_was_kept_out_is_not_told_to_have_left(
     await banned(node, chat, "bob")
     gate.opened.set()
     await refused(Banned, joining)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     told = told_of(ann, "bob")
     assert told == ["joined", "left"] * (len(told) // 2)
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
@@ -328,12 +328,12 @@ async def test_a_ban_that_is_saved_during_on_login_keeps_out(
     logging_in = asyncio.ensure_future(client.ask(Login(name="late")))
     await soon(gate.reached)
     await Ban.objects.acreate(application=chat, guest="late")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     gate.opened.set()
     await refused(Banned, logging_in)
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert client.connection.user is None
-    assert await node.parts.presence.counts([f"application.{chat.pk}"]) == [0]
+    assert await node.context.presence.counts([f"application.{chat.pk}"]) == [0]
 
 
 # From listener to member ---------------------------------------------------------------------------
@@ -357,7 +357,7 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
     node: Node, gate: type[Gate], at_once: bool, listens: bool
 ) -> None:
     history = Failing()
-    node.parts.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history  # type: ignore[index]
     gate.opened.set()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     if listens:
@@ -365,13 +365,13 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
     history.failures = 1
     await refused(Unavailable, bob.ask(Join(room="lobby")))
     if not at_once:
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
         await ann.say("lobby", "still heard")
         assert bob.messages() == (["still heard"] if listens else [])
         assert await present(ann, "lobby") == ["ann"]
         await refused(NotMember, bob.say("lobby", "no member"))
     await bob.ask(Join(room="lobby"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann", "bob"]
     told = told_of(ann, "bob")
     # Told to be here: each coming that failed was taken back.
@@ -380,7 +380,7 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
     await bob.say("lobby", "hi")
     assert ann.messages()[-1] == "hi"
     await bob.ask(Leave(room="lobby"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert told_of(ann, "bob") == [*told, "left"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob")
     assert await present(ann, "lobby") == ["ann"]
@@ -403,7 +403,7 @@ async def test_whom_one_process_refuses_does_not_slip_in_through_another(
     for each in (joining, coming_too):
         await refused(Rejected, each)
     for node in (here, there):
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann"]
     assert told_of(ann, "eve") == []
     for client in (eve, double):
@@ -538,11 +538,11 @@ async def test_of_two_first_joiners_the_one_with_the_older_past_misses_nothing(
     answered last: what was said between the two answers is still to be told to them."""
     here, there = await make_node(), await make_node()
     # In tests each engine has a memory of its own; one database is what processes share.
-    here.parts.histories["memory"]._logs = there.parts.histories["memory"]._logs  # type: ignore[attr-defined]
+    here.context.histories["memory"]._logs = there.context.histories["memory"]._logs  # type: ignore[attr-defined]
     speaker = await Client.named(there, "speaker", "lobby")
     slow, quick = await Client.named(here, "slow"), await Client.named(here, "quick")
     asked, answered = asyncio.Event(), asyncio.Event()
-    history = here.parts.histories["memory"]
+    history = here.context.histories["memory"]
     snapshot = history.snapshot
 
     async def in_time(room: RoomConfig, since: Position | None, limit: int) -> Snapshot:

@@ -16,11 +16,11 @@ from rooms import models
 from rooms.conf import Backend, get_settings
 from rooms.histories.base import History
 from rooms.histories.database import DatabaseHistory
-from rooms.hub.config import RoomConfig, group_of
+from rooms.hub.config import RoomConfig, room_group
 from rooms.models import Application
 from rooms.node import periodic, recovery
 from rooms.node.node import Node
-from rooms.node.registry import Room
+from rooms.hub.room import Room
 from rooms.protocol import timestamps
 from rooms.protocol.commands import Join
 from rooms.protocol.errors import CloseCode, InternalError, Unavailable
@@ -69,16 +69,16 @@ class Fetching:
 
     def __init__(self, node: Node, room: Room, queued: Callable[[], bool]) -> None:
         self.node = node
-        self.group = group_of(room.pk)
+        self.group = room_group(room.pk)
         self.queued = queued
         self.begun = self.read = False
-        history = node.parts.histories[room.history]
+        history = node.context.histories[room.history]
         self._messages_after = history.messages_after
         history.messages_after = self._noted  # type: ignore[method-assign]
 
     async def fetch(self) -> None:
         self.begun = True
-        self.node.gaps.found(self.group, 1)
+        self.node.recovery.fill(self.group, 1)
         async with asyncio.timeout(PATIENCE):
             while not (self.read or self.queued()):  # noqa: ASYNC110 (a queue tells nobody what comes in)
                 await asyncio.sleep(0.001)
@@ -95,7 +95,7 @@ async def test_the_answer_comes_first_even_when_a_fetch_reads_the_message_before
     node: Node, chat: Application, policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = await room_with(chat, policy)
-    history: Any = node.parts.histories[policy]
+    history: Any = node.context.histories[policy]
     ann = await Client.named(node, "ann", "kept")
     if policy == "database":
         ledger, loop = history._ledger, asyncio.get_running_loop()
@@ -132,11 +132,11 @@ async def test_what_nobody_hinted_at_is_found_when_positions_are_compared(
 ) -> None:
     await room_with(chat, policy)
     ann = await Client.named(node, "ann", "kept")
-    live = node.parts.directory.known_room("chat", "kept")
+    live = node.context.registry.cached_room("chat", "kept")
     assert live is not None
-    said = await node.messages.publish(live, "hi")
-    await append_and_wait(node.parts.histories[policy], live.record, said)
-    await node.gaps.check()
+    said = await node.publisher.publish(live, "hi")
+    await append_and_wait(node.context.histories[policy], live.config, said)
+    await node.recovery.check()
     await ann.until(lambda: len(ann.messages()) == 2)
     assert [frame["seq"] for frame in ann.told("message")] == [1, 2]
 
@@ -153,8 +153,8 @@ async def test_one_question_for_all_rooms_of_a_history(
 
     await Client.named(node, "ann", *(room.name for room in rooms))
     monkeypatch.setattr(DatabaseHistory, "positions", positions)
-    await node.gaps.check()
-    await node.parts.tasks.settle()
+    await node.recovery.check()
+    await node.context.tasks.drain()
     assert asked == [sorted(room.pk for room in rooms)]
 
 
@@ -165,7 +165,7 @@ async def test_a_history_that_does_not_answer_holds_up_no_other(
         await room_with(chat, policy, policy)
     ann = await Client.named(node, "ann", "memory", "database", "redis")
     released = asyncio.Event()
-    histories, times = node.parts.histories, 0
+    histories, times = node.context.histories, 0
 
     async def hangs(ids: Any) -> dict[int, Position]:
         nonlocal times
@@ -178,21 +178,21 @@ async def test_a_history_that_does_not_answer_holds_up_no_other(
 
     monkeypatch.setattr(histories["memory"], "positions", hangs)
     monkeypatch.setattr(histories["redis"], "positions", fails)
-    live = node.parts.directory.known_room("chat", "database")
+    live = node.context.registry.cached_room("chat", "database")
     assert live is not None
-    said = await node.messages.publish(live, 1)
-    await append_and_wait(histories["database"], live.record, said)
+    said = await node.publisher.publish(live, 1)
+    await append_and_wait(histories["database"], live.config, said)
     try:
         for _ in range(3):
-            await node.gaps.check()
+            await node.recovery.check()
         await ann.until(lambda: len(ann.messages()) == 2)
         # Nor is one asked again that has not answered yet.
         assert times == 1
     finally:
         released.set()
-    await node.parts.tasks.settle()
-    await node.gaps.check()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
+    await node.recovery.check()
+    await node.context.tasks.drain()
     assert times == 2
 
 
@@ -208,12 +208,12 @@ async def test_a_history_that_lost_what_it_had_is_joined_again(
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob", "kept")
     for number in range(3):
         await ann.say("kept", number)
-    await node.gaps.check()
-    await node.parts.tasks.settle()
+    await node.recovery.check()
+    await node.context.tasks.drain()
     await lose_everything(redis_url)
     assert (await ann.say("kept", "anew"))["seq"] == 1
-    await node.gaps.check()
-    await node.parts.tasks.settle()
+    await node.recovery.check()
+    await node.context.tasks.drain()
     assert (ann.closed, bob.closed) == (CloseCode.RESYNC, CloseCode.RESYNC)
     ann.disconnect()
     eve = await Client.named(node, "eve")
@@ -223,8 +223,8 @@ async def test_a_history_that_lost_what_it_had_is_joined_again(
     await eve.say("kept", "live")
     assert eve.messages() == ["live"]
     # Once is enough.
-    await node.gaps.check()
-    await node.parts.tasks.settle()
+    await node.recovery.check()
+    await node.context.tasks.drain()
     assert eve.closed is None
 
 
@@ -285,14 +285,14 @@ class Missed:
     def __init__(self, node: Node, live: Room) -> None:
         self.node = node
         self.live = live
-        self.history = node.parts.histories[live.record.history]
+        self.history = node.context.histories[live.config.history]
 
     @classmethod
     async def room(cls, node: Node, chat: Application, policy: str, **fields: Any) -> Self:
         row = await room_with(chat, policy, **fields)
-        application = await node.parts.directory.application("chat")
+        application = await node.context.registry.application("chat")
         assert application is not None
-        live = await node.parts.directory.find_room(application, row.name)
+        live = await node.context.registry.find_room(application, row.name)
         assert live is not None
         return cls(node, live)
 
@@ -300,14 +300,14 @@ class Missed:
         """These are said in other processes: the numbers that they get."""
         for number in numbers:
             said = said_elsewhere(number, time)
-            kept = (await append_and_wait(self.history, self.live.record, said)).message
+            kept = (await append_and_wait(self.history, self.live.config, said)).message
             assert kept.seq == number
             if hinted:
-                self.node.parts.hub.group_send(self.live.group, kept)
+                self.node.context.hub.group_send(self.live.key, kept)
 
     async def compare(self) -> None:
-        await self.node.gaps.check()
-        await self.node.parts.tasks.settle()
+        await self.node.recovery.check()
+        await self.node.context.tasks.drain()
 
 
 def said_elsewhere(number: int, time: str | None = None) -> Message:
@@ -378,11 +378,11 @@ async def test_what_came_too_early_and_is_kept_no_longer_is_told_all_the_same(
     ann = await Client.named(node, "ann", "kept")
     await room.said(1, 2)
     bob = await Client.named(node, "bob", "kept")
-    hub = node.parts.hub
+    hub = node.context.hub
     await room.said(3, 4, 5, 6)
     for number in (3, 4):
-        hub.group_send(room.live.group, msgspec.structs.replace(said_elsewhere(number), seq=number))
-    await node.parts.tasks.settle()
+        hub.group_send(room.live.key, msgspec.structs.replace(said_elsewhere(number), seq=number))
+    await node.context.tasks.drain()
     assert (ann.closed, ann.messages()) == (CloseCode.RESYNC, [])
     assert (bob.closed, bob.messages()) == (None, [3, 4, 5, 6])
 
@@ -396,8 +396,8 @@ async def test_what_comes_by_itself_while_the_history_is_asked_is_not_missed(
     asks = room.history.messages_after
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
-        hub = node.parts.hub
-        hub.group_send(room.live.group, msgspec.structs.replace(said_elsewhere(1), seq=1))
+        hub = node.context.hub
+        hub.group_send(room.live.key, msgspec.structs.replace(said_elsewhere(1), seq=1))
         await room.said(2, 3, 4, 5, 6, hinted=True)
         return await asks(record, seq)
 
@@ -440,7 +440,7 @@ async def test_what_was_fetched_from_where_the_room_is_kept_no_more_is_not_told(
     async def late(record: RoomConfig, seq: int) -> list[Message]:
         found = await asks(record, seq)
         await models.Room.objects.aupdate(history="memory")
-        await node.parts.directory.reload_room(room.live)
+        await node.context.registry.reload_room(room.live)
         await bob.ask(Join(room="kept"))
         return found
 
@@ -448,7 +448,7 @@ async def test_what_was_fetched_from_where_the_room_is_kept_no_more_is_not_told(
     monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
     await bob.say("kept", "new")
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert ann.closed == CloseCode.RESYNC
     assert (bob.closed, bob.messages()) == (None, ["new"])
 
@@ -459,17 +459,17 @@ async def test_what_was_fetched_does_not_start_a_group_that_began_anew(
     """Whoever is on the way in may yet be answered with less."""
     room = await Missed.room(node, chat, "memory", history_size=2)
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob")
-    asks, hub = room.history.messages_after, node.parts.hub
+    asks, hub = room.history.messages_after, node.context.hub
 
     async def late(record: RoomConfig, seq: int) -> list[Message]:
         ann.disconnect()
-        hub.group_add(room.live.group, bob.connection)
+        hub.group_add(room.live.key, bob.connection)
         return await asks(record, seq)
 
     await room.said(1, 2, 3, 4)
     monkeypatch.setattr(room.history, "messages_after", late)
     await room.compare()
-    assert (hub.members(room.live.group), hub.position(room.live.group)) == ([bob.connection], None)
+    assert (hub.members(room.live.key), hub.position(room.live.key)) == ([bob.connection], None)
     assert (bob.closed, bob.messages()) == (None, [])
 
 
@@ -485,10 +485,10 @@ async def test_what_is_sent_again_and_kept_no_longer_is_answered_and_told_to_nob
     # As after a restart.
     node.messages._answers.clear()
     told: list[Any] = []
-    monkeypatch.setattr(node.parts.bus, "publish", lambda *arguments, **options: told.append(arguments))
+    monkeypatch.setattr(node.context.broker, "publish", lambda *arguments, **options: told.append(arguments))
     assert await ann.say("kept", "said once more", key="k") == first
     assert (ann.messages(), told) == (["said", "more"], [])
-    assert [each.seq for each in await room.history.messages_after(room.live.record, 0)] == [2]
+    assert [each.seq for each in await room.history.messages_after(room.live.config, 0)] == [2]
 
 
 async def test_a_room_whose_history_is_not_set_up_is_refused_plainly(

@@ -10,7 +10,10 @@ from unittest import mock
 import pytest
 
 from rooms.concurrency.thread_pool import ThreadPool
+from rooms.conf import get_settings
 from rooms.extensions import Extension
+from rooms.hub.group import Hub
+from rooms.hub.write_scheduler import WriteScheduler
 from rooms.models import Application, Ban, Room
 from rooms.node import config
 from rooms.node import registry as module
@@ -30,7 +33,8 @@ def changes() -> mock.Mock:
 async def directory(chat: Application, changes: mock.Mock) -> AsyncIterator[Registry]:
     await Room.objects.acreate(application=chat, name="lobby")
     pool = ThreadPool(4, 32)
-    directory = Registry(pool, pool, mock.Mock(), changes, 20)
+    hub = Hub(WriteScheduler(mock.Mock()))
+    directory = Registry(get_settings(), hub, pool, pool, mock.Mock(), changes)
     yield directory
     directory.close()
     await asyncio.to_thread(pool.close)
@@ -65,7 +69,7 @@ async def test_what_is_asked_for_at_the_same_time_is_loaded_once(
     assert (load_application.call_count, load.call_count) == (1, 1)
     assert all(room is rooms[0] for room in rooms)
     assert Counting.begun == [None, "lobby"]
-    assert rooms[0].hooks.active
+    assert rooms[0].runner.active
     assert repr(rooms[0].context) == "<RoomContext chat/lobby>"
 
 
@@ -77,7 +81,7 @@ async def test_what_is_not_there(directory: Registry) -> None:
     with pytest.raises(RoomNotFound):
         await directory.room(application, "nowhere")
     # It is looked for again.
-    await Room.objects.acreate(application_id=application.record.id, name="nowhere")
+    await Room.objects.acreate(application_id=application.config.id, name="nowhere")
     assert await directory.find_room(application, "nowhere") is not None
 
 
@@ -87,13 +91,13 @@ async def test_a_disabled_application_is_not_there(directory: Registry) -> None:
 
 
 async def test_what_is_known_is_found_without_waiting(directory: Registry) -> None:
-    assert directory.known_application("chat") is None
-    assert directory.known_room("chat", "lobby") is None
+    assert directory.cached_application("chat") is None
+    assert directory.cached_room("chat", "lobby") is None
     room = await loaded(directory)
-    assert directory.known_application("chat") is room.application
-    assert directory.known_room("chat", "lobby") is room
-    assert directory.room_by_id(room.record.id) is room
-    assert directory.room_by_group(room.group) is room
+    assert directory.cached_application("chat") is room.application
+    assert directory.cached_room("chat", "lobby") is room
+    assert directory.room_by_id(room.config.id) is room
+    assert directory.room_by_key(room.key) is room
     assert directory.rooms_of(room.application) == [room]
     assert directory.room_by_id(0) is None
 
@@ -103,7 +107,7 @@ async def test_a_row_read_again_changes_what_is_alive(directory: Registry) -> No
     await Room.objects.aupdate(title="Lobby")
     record = await directory.reload_room(room)
     assert record is not None
-    assert (record.title, room.record.title) == ("Lobby", "Lobby")
+    assert (record.title, room.config.title) == ("Lobby", "Lobby")
     assert await loaded(directory) is room
 
 
@@ -112,7 +116,7 @@ async def test_a_room_that_is_renamed_or_gone_is_left_to_the_notice(directory: R
     await Room.objects.aupdate(name="hall")
     record = await directory.reload_room(room)
     assert record is not None
-    assert (record.name, room.record.name) == ("hall", "lobby")
+    assert (record.name, room.config.name) == ("hall", "lobby")
     await Room.objects.all().adelete()
     assert await directory.reload_room(room) is None
 
@@ -121,11 +125,11 @@ async def test_a_process_that_no_notice_reaches_reads_again(directory: Registry)
     room = await loaded(directory)
     await Application.objects.aupdate(title="Chat", leave_grace=3)
     await directory.refresh()
-    assert room.application.record.title == "Chat"
-    assert room.record.leave_grace == 3
+    assert room.application.config.title == "Chat"
+    assert room.config.leave_grace == 3
     await Application.objects.all().adelete()
     await directory.refresh()
-    assert (await directory.application("chat"), room.gone) == (None, True)
+    assert (await directory.application("chat"), room.removed) == (None, True)
 
 
 async def test_rooms_are_read_again_some_at_a_time(
@@ -137,13 +141,13 @@ async def test_rooms_are_read_again_some_at_a_time(
     for number in range(6):
         await Room.objects.acreate(application=chat, name=f"room {number}")
         rooms.append(await loaded(directory, f"room {number}"))
-    ban = Ban(application=chat, room_id=rooms[5].record.id, guest="bob")
+    ban = Ban(application=chat, room_id=rooms[5].config.id, guest="bob")
     await Ban.objects.abulk_create([ban])
     with mock.patch.object(config, "load_rooms", wraps=config.load_rooms) as load:
         await directory.refresh()
         assert [len(call.args[1]) for call in load.call_args_list] == [3, 3, 1]
-        (notice,) = [call.args[0] for call in changes.notice.call_args_list]
-        assert (notice.room, notice.name, notice.deleted) == (rooms[5].record.id, "room 4", False)
+        (notice,) = [call.args[0] for call in changes.on_change_missed.call_args_list]
+        assert (notice.room, notice.name, notice.deleted) == (rooms[5].config.id, "room 4", False)
         await directory.reload_room(rooms[5])
         changes.reset_mock()
         await directory.refresh()
@@ -168,8 +172,8 @@ async def test_rooms_that_nobody_is_in_are_let_go(
         await Room.objects.acreate(application=chat, name=name, extension=extension)
     lobby, used, extended = [await loaded(directory, name) for name in ("lobby", "used", "extended")]
     directory.sweep(lambda group: False)
-    assert not lobby.gone
+    assert not lobby.removed
     monkeypatch.setattr(module, "IDLE_SECONDS", -1)
     directory.sweep(lambda group: group == used.group)
-    assert (lobby.gone, used.gone, extended.gone) == (True, False, False)
+    assert (lobby.removed, used.removed, extended.removed) == (True, False, False)
     assert await loaded(directory) is not lobby

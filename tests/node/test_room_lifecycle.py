@@ -16,7 +16,7 @@ from django.utils import timezone
 from rooms.concurrency import rate_limits
 from rooms.concurrency.thread_pool import QUERY_TIMEOUT
 from rooms.conf import Backend
-from rooms.hub.config import group_of
+from rooms.hub.config import room_group
 from rooms.models import Application, Room
 from rooms.node.node import Node
 from rooms.protocol.commands import CloseRoom, CreateRoom, Join, Leave, ListRooms
@@ -52,10 +52,10 @@ async def test_who_asked_for_the_list_hears_of_changes_to_it(node: Node) -> None
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="new", title="New"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["New"]
     await bob.ask(CloseRoom(room="new"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert [frame["room"] for frame in ann.told("room_removed")] == ["new"]
     assert bob.told("room_added", "room_removed") == []
 
@@ -66,7 +66,7 @@ async def test_the_maker_is_answered_before_hearing_of_the_room(node: Node) -> N
     ann.listen()
     before = len(ann.heard)
     data = await ann.ask(CreateRoom(room="new", mode="broadcast", max_members=3))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann.listen()
     assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_added"]
     assert data["room"] == {
@@ -79,7 +79,7 @@ async def test_the_maker_is_answered_before_hearing_of_the_room(node: Node) -> N
     }
     before = len(ann.heard)
     await ann.ask(CloseRoom(room="new"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann.listen()
     assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_removed"]
 
@@ -101,7 +101,7 @@ async def test_who_may_make_and_close_rooms(node: Node, chat: Application) -> No
     await bob.ask(CloseRoom(room="hers"))
     chat.rooms_on_demand = False
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     await refused(PermissionDenied, ann.ask(CreateRoom(room="another")))
 
 
@@ -115,7 +115,7 @@ async def test_who_is_not_logged_in(node: Node) -> None:
 async def test_members_of_a_closed_room_are_told_and_out(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     await ann.ask(CloseRoom(room="lobby"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     for client in (ann, bob):
         assert [(frame["room"], frame["reason"]) for frame in client.told("removed")] == [("lobby", "closed")]
         assert client.connection.memberships == {}
@@ -135,17 +135,17 @@ async def test_coming_in_while_the_last_one_goes(node: Node, chat: Application) 
     """The room either stays, or there is a new one: nobody ends up in a room that is gone."""
     chat.rooms_stay = False
     await chat.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     for _ in range(8):
         await ann.ask(Join(room="brief"))
         await asyncio.gather(ann.ask(Leave(room="brief")), bob.ask(Join(room="brief")))
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
         assert "brief" in bob.connection.memberships
-        assert bob.connection.memberships["brief"].group == group_of((await Room.objects.aget()).pk)
+        assert bob.connection.memberships["brief"].room.key == room_group((await Room.objects.aget()).pk)
         await bob.say("brief", "here")
         await bob.ask(Leave(room="brief"))
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
         assert not await Room.objects.aexists()
 
 
@@ -155,12 +155,12 @@ async def test_the_sweep_takes_passing_rooms_that_stayed_empty(node: Node, chat:
     for name in ("empty", "idle", "new", "stays"):
         await ann.ask(CreateRoom(room=name))
     await Room.objects.filter(name="stays").aupdate(persistent=True)
-    idle = node.parts.directory.known_room("chat", "idle")
+    idle = node.context.registry.cached_room("chat", "idle")
     assert idle is not None
-    node.parts.directory.remove_room(idle)
+    node.context.registry.remove_room(idle)
     await Room.objects.exclude(name="new").aupdate(created=timezone.now() - timedelta(days=1))
-    await node.management.sweep()
-    await node.parts.tasks.settle()
+    await node.lifecycle.sweep()
+    await node.context.tasks.drain()
     assert {room.name async for room in Room.objects.all()} == {"full", "new", "stays"}
 
 
@@ -200,7 +200,7 @@ def late(node: Node, signal: ModelSignal) -> Iterator[Event]:
         go.wait()
 
     signal.connect(hold, sender=Room)
-    pool = node.parts.pool
+    pool = node.context.pool
     assert pool._answer_seconds == QUERY_TIMEOUT
     pool._answer_seconds = 0.05
     try:
@@ -234,9 +234,9 @@ async def test_a_room_that_somebody_entered_since_is_not_removed_late(
         await ann.ask(Leave(room="brief"))
         await asyncio.to_thread(reached.wait)
         # That the room goes is put off, and lets go of it.
-        await node.parts.tasks.settle()
-        node.parts.pool._answer_seconds = PATIENCE
+        await node.context.tasks.drain()
+        node.context.pool._answer_seconds = PATIENCE
         await bob.ask(Join(room="brief"))
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert await Room.objects.aexists()
     await bob.say("brief", "still here")

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule, run_state_machine_as_test
 
 from rooms.compat.roomer import Roomer
-from rooms.consumers import operations
+from rooms.consumers import commands_of
 from rooms.models import Application, Room
 from rooms.node import config
 from rooms.node.node import Node
@@ -81,7 +81,7 @@ class Client:
         self._socket = Socket()
         self._echoes = itertools.count(1)
         self.connection = make_connection(node, self.id, Roomer(), application=application, address="")
-        service = Session(node, operations(node), self.connection, self._socket)
+        service = Session(node, commands_of(node), self.connection, self._socket)
         self.serving = asyncio.create_task(service.run(None))
 
     def join(self, room: str) -> None:
@@ -138,7 +138,7 @@ class World:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self.runner = runner
-        self.node = runner.run(Node.serving())
+        self.node = runner.run(Node.get_or_start())
         self.application = ""
         self.clients: list[Client] = []
 
@@ -147,7 +147,7 @@ class World:
         self.application = f"roomer-{next(_numbers)}"
         create = partial(Application.objects.create, name=self.application, history="memory")
         # In a thread, because the engine is told of it in this loop.
-        await self.node.parts.pool.run(partial(create, rooms_on_demand=True, request_rate=0))
+        await self.node.context.pool.run(partial(create, rooms_on_demand=True, request_rate=0))
 
     async def connect(self) -> Client:
         client = Client(self.node, self.application)
@@ -160,7 +160,7 @@ class World:
             self.clients.remove(client)
         for client in self.clients:
             await client.catch_up()
-        await self.node.parts.tasks.settle()
+        await self.node.context.tasks.drain()
         for client in self.clients:
             await client.catch_up()
 
@@ -177,32 +177,32 @@ class World:
             await self.settle()
             client.vanish()
             await self.end(client)
-        await self.node.parts.tasks.settle()
+        await self.node.context.tasks.drain()
 
     async def present(self) -> dict[str, set[str]]:
         """Who is in which room, as the server has it; only of rooms where somebody is."""
-        application = await self.node.parts.directory.application(self.application)
+        application = await self.node.context.registry.application(self.application)
         assert application is not None
         found: dict[str, set[str]] = {}
         for name in ROOMS:
-            room = await self.node.parts.directory.find_room(application, name)
+            room = await self.node.context.registry.find_room(application, name)
             if room is not None:
-                page = await self.node.parts.presence.members(room.group)
+                page = await self.node.context.presence.members(room.key)
                 found[name] = {user.name for user in page.users}
         return {name: members for name, members in found.items() if members}
 
     async def close(self, name: str) -> None:
         """Take a room away under the feet of its members."""
-        parts = self.node.parts
-        application = await parts.directory.application(self.application)
+        parts = self.node.context
+        application = await context.directory.application(self.application)
         assert application is not None
-        room = await parts.directory.find_room(application, name)
+        room = await context.directory.find_room(application, name)
         if room is not None:
-            await parts.pool.run(config.delete_room, room.record.id)
+            await context.pool.run(config.delete_room, room.config.id)
 
     def connections(self) -> set[Connection]:
         """Whoever the engine still holds on to."""
-        hub = self.node.parts.hub
+        hub = self.node.context.hub
         return {each for group in hub.groups() for each in hub.members(group)} | set(self.node.connections)
 
 

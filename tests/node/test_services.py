@@ -89,7 +89,7 @@ async def test_a_connection_comes_speaks_and_goes_in_this_order(node: Node) -> N
     await peer.say(b"one")
     await peer.say("zwei ä")
     peer.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert Echo.told == [
         ("connect", 1),
         ("receive", 1, b"one"),
@@ -188,17 +188,17 @@ async def test_who_was_not_let_in_is_neither_connected_nor_disconnected(
     await peer.connect()
     assert peer.connection.close_code == 4501
     peer.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert Echo.told == []
 
 
 async def test_who_is_gone_before_the_greeting_began_is_greeted_first(node: Node, extended: Put) -> None:
     await extended(Echo)
-    application = await node.parts.directory.application("chat")
+    application = await node.context.registry.application("chat")
     assert application is not None
     go_on = asyncio.Event()
     # The greeting has to wait for this to end.
-    before = asyncio.ensure_future(application.hooks.executor.run(go_on.wait))
+    before = asyncio.ensure_future(application.runner.executor.run(go_on.wait))
     peer = Peer(node, Native())
     coming = asyncio.ensure_future(peer.connect())
     await peer.wanted.wait()
@@ -207,7 +207,7 @@ async def test_who_is_gone_before_the_greeting_began_is_greeted_first(node: Node
     peer.disconnect()
     go_on.set()
     await before
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert Echo.told == [("connect", 1), ("disconnect", 1)]
 
 
@@ -473,12 +473,12 @@ async def test_every_event_of_a_connection_has_its_claims(node: Node, extended: 
     peer = Peer(node, Roomer())
     peer.connection.claims = {"key": "17"}
     await peer.connect()
-    await node.membership.join(peer.connection, CompatJoin(room="lobby"))
+    await node.join.join(peer.connection, CompatJoin(room="lobby"))
     for event in ("do", "other"):
         await node.messages.send(peer.connection, Send(room="lobby", event=event, data=msgspec.Raw(b"1")))
     await peer.say(roomer("lobby", "leave"))
     peer.disconnect()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
     assert set(seen) == {
         *("connect", "login", "join", "message", "taken", "leaving", "leave", "disconnect"),
     }

@@ -14,7 +14,7 @@ import pytest
 
 from rooms.compat.rtbroadcaster import Rtbroadcaster
 from rooms.concurrency.rate_limits import TokenBucket
-from rooms.consumers import operations
+from rooms.consumers import commands_of
 from rooms.hub.connection import Connection
 from rooms.models import Application, Room
 from rooms.node import throttle
@@ -50,7 +50,7 @@ class Broken:
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     await Application.objects.acreate(name="chat")
-    node = await Node.serving()
+    node = await Node.get_or_start()
     yield node
     await node.stop()
 
@@ -62,7 +62,7 @@ async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connectio
     connection = make_connection(node, "c", Native(), application="chat", address="")
     async with asyncio.timeout(PATIENCE):
         with caplog.at_level(logging.WARNING, "rooms.node.session"):
-            await Session(node, operations(node), connection, socket).run(None)
+            await Session(node, commands_of(node), connection, socket).run(None)
     assert socket.closed.result() == connection.close_code == CloseCode.INTERNAL_ERROR
     assert "payload too large" in caplog.text
     assert node.connections == {}
@@ -101,17 +101,17 @@ async def test_answers_come_in_the_order_of_what_was_asked(
     disconnect = node.disconnect
 
     def last_of_all(connection: Connection) -> None:
-        assert connection.unanswered == 0
+        assert connection.in_flight == 0
         disconnect(connection)
 
     monkeypatch.setattr(node, "disconnect", last_of_all)
-    await Session(node, operations(node), connection, socket).run(None)
-    await node.parts.tasks.settle()
+    await Session(node, commands_of(node), connection, socket).run(None)
+    await node.context.tasks.drain()
     await bob.until(lambda: len(bob.messages()) == 5)
     told = bob.told("message", "left")
     assert [frame.get("data") for frame in told] == [0, 1, 2, 3, 4, *([None] if last == "leave" else [])]
     # What the end of the socket left unwritten.
-    for frame in connection.take():
+    for frame in connection.pop_all():
         await socket.send(frame, binary=False)
     assert [frame["id"] for frame in socket.heard if "id" in frame] == list(range(5 + len(asked)))
 
@@ -127,8 +127,8 @@ async def test_who_asks_too_much_is_first_answered_what_they_have_said(
     said = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(9)]
     socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *said)
     connection = make_connection(node, "c", Native(), application="chat", address="")
-    await Session(node, operations(node), connection, socket).run(None)
-    for frame in connection.take():
+    await Session(node, commands_of(node), connection, socket).run(None)
+    for frame in connection.pop_all():
         await socket.send(frame, binary=False)
     told = [(frame["type"], frame.get("id")) for frame in socket.heard]
     answers = [("reply", 0), ("reply", 1), ("reply", 2), ("error", 3), ("error", 4), ("error", 5)]
@@ -144,8 +144,8 @@ async def test_why_state_is_not_kept_is_told_also_when_the_next_message_is_there
     for params, is_state in (("x" * 20_000, True), ("x", False)):
         socket.frames.append(json.dumps({**words, "funcParams": [params], "stateMessage": is_state}))
     connection = make_connection(node, "c", Rtbroadcaster(), application="chat", address="")
-    await Session(node, operations(node), connection, socket).run(None)
-    for frame in connection.take():
+    await Session(node, commands_of(node), connection, socket).run(None)
+    for frame in connection.pop_all():
         await socket.send(frame, binary=False)
     connected, refusal = (each["status"]["text"] for each in socket.heard)
     assert (connected, "State has at most 16384 bytes" in refusal) == ("connected", True)
@@ -174,7 +174,7 @@ async def test_one_who_reads_nothing_is_told_why_it_was_ended(node: Node) -> Non
     connection = make_connection(node, "c", Native(), application="chat", address="")
 
     async def served() -> None:
-        await Session(node, operations(node), connection, socket, wire).run(None)
+        await Session(node, commands_of(node), connection, socket, wire).run(None)
         # As the server does when the application has returned.
         wire.close(1000, "")
 
@@ -194,7 +194,7 @@ async def test_a_socket_that_is_gone_is_nobodys_fault(node: Node, caplog: pytest
     socket = Broken(ConnectionError("gone"))
     connection = make_connection(node, "c", Native(), application="chat", address="")
     with caplog.at_level(logging.INFO, "rooms.node.session"):
-        service = Session(node, operations(node), connection, socket)
+        service = Session(node, commands_of(node), connection, socket)
         serving = asyncio.create_task(service.run(None))
         async with asyncio.timeout(PATIENCE):
             await socket.tried.wait()
@@ -220,7 +220,7 @@ async def test_who_shook_hands_is_not_kept_for_as_long_as_the_socket_is_open(nod
             return None
 
     connection = make_connection(node, "c", Native(), application="chat", address="")
-    serving = asyncio.create_task(Session(node, operations(node), connection, Quiet()).run(user))
+    serving = asyncio.create_task(Session(node, commands_of(node), connection, Quiet()).run(user))
     del user
     async with asyncio.timeout(PATIENCE):
         await asked.wait()

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from rooms.extensions import Extension
 from rooms.extensions.contexts import JoinEvent, LeaveEvent
-from rooms.hub.config import group_of
+from rooms.hub.config import room_group
 from rooms.models import Application, PresenceNode, Room
 from rooms.node import join
 from rooms.node.node import Node
@@ -98,7 +98,7 @@ async def test_one_who_comes_to_two_processes_at_once_is_asked_about_once(
     again = await returned(there, ann)
     porter.open.clear()
     waits = asyncio.Event()
-    take = there.parts.presence.take_turn
+    take = there.context.presence.take_turn
 
     async def take_turn(*arguments: Any) -> bool:
         mine = await take(*arguments)
@@ -106,7 +106,7 @@ async def test_one_who_comes_to_two_processes_at_once_is_asked_about_once(
             waits.set()
         return mine
 
-    there.parts.presence.take_turn = take_turn  # type: ignore[method-assign]
+    there.context.presence.take_turn = take_turn  # type: ignore[method-assign]
     first = asyncio.create_task(ann.ask(Join(room="lobby")))
     await soon(porter.asked)
     second = asyncio.create_task(again.ask(Join(room="lobby")))
@@ -126,8 +126,8 @@ async def test_nobody_waits_with_one_who_waits_for_another_process(
     ann, bob = await Client.named(here, "ann"), await Client.named(here, "bob")
     assert ann.connection.user is not None
     room = await Room.objects.aget(name="lobby")
-    take, waits = here.parts.presence.take_turn, asyncio.Event()
-    assert await dead.parts.presence.take_turn(group_of(room.pk), ann.connection.user, "token")
+    take, waits = here.context.presence.take_turn, asyncio.Event()
+    assert await dead.context.presence.take_turn(room_group(room.pk), ann.connection.user, "token")
 
     async def take_turn(*arguments: Any) -> bool:
         mine = await take(*arguments)
@@ -135,12 +135,12 @@ async def test_nobody_waits_with_one_who_waits_for_another_process(
             waits.set()
         return mine
 
-    here.parts.presence.take_turn = take_turn  # type: ignore[method-assign]
+    here.context.presence.take_turn = take_turn  # type: ignore[method-assign]
     waiting = asyncio.create_task(ann.ask(Join(room="lobby")))
     await soon(waits)
     async with asyncio.timeout(PATIENCE):
         await bob.ask(Join(room="lobby"))
-    await dead.parts.presence.end_turn(group_of(room.pk), ann.connection.user, "token")
+    await dead.context.presence.end_turn(room_group(room.pk), ann.connection.user, "token")
     assert (await waiting)["count"] == 2
 
 
@@ -154,7 +154,7 @@ async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
     eve = await Client.named(there, "eve", "lobby")
     bob.disconnect()
     for node in (here, there):
-        await node.parts.tasks.settle()
+        await node.context.tasks.drain()
     assert sorted(porter.happened) == [("ann", "joined"), ("bob", "joined"), ("eve", "joined")]
     porter.happened.clear()
     await Room.objects.filter(name="lobby").adelete()
@@ -179,14 +179,14 @@ async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(sta
     dead._ticking.cancel()
     back = await returned(there, bob, "lobby")
     for node in (here, there):
-        await node.node_died(dead.node)
+        await node.node_died(dead.id)
     for node in (here, there):
-        await node.departing.beat()
+        await node.leave.heartbeat()
     for client in (witness, other):
         await client.until(lambda client=client: ("left", "dropped") in told_of(client, "ann"))
     for node in (here, there):
-        await node.departing.beat()
-        await node.parts.tasks.settle()
+        await node.leave.heartbeat()
+        await node.context.tasks.drain()
     for client in (witness, other):
         assert told_of(client, "ann") == [("joined", None), ("left", "dropped")]
         assert told_of(client, "bob") == [("joined", None)]
@@ -217,9 +217,9 @@ async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once
     ending = await start()
     await Client.named(ending, "ann", "lobby")
     never = asyncio.Event()
-    ending.parts.tasks.spawn(never.wait())
+    ending.context.tasks.spawn(never.wait())
     stopping = asyncio.create_task(ending.stop())
-    soon_over = timezone.now() + timedelta(seconds=2 * ending.parts.settings.leave_grace)
+    soon_over = timezone.now() + timedelta(seconds=2 * ending.context.settings.leave_grace)
     leases = PresenceNode.objects.filter(pk=ending.node, lease__lt=soon_over)
     try:
         async with asyncio.timeout(PATIENCE):
@@ -242,7 +242,7 @@ async def test_a_room_waits_longer_for_those_of_a_process_that_ended_if_it_waits
     await witness.until(lambda: told_of(witness, "bob"))
     await ending.departing.hand_over()
     await here.departing.beat()
-    await here.parts.tasks.settle()
+    await here.context.tasks.drain()
     assert await present(witness, "lobby") == ["ann", "bob", "witness"]
     await returned(here, bob, "lobby")
     assert (told_of(witness, "ann"), told_of(witness, "bob")) == ([("joined", None)], [("joined", None)])
@@ -269,12 +269,12 @@ async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_the
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=timezone.now() - timedelta(seconds=1))
     await here.departing.beat()
     await bob.until(lambda: told_of(bob, "ann")[1:] and told_of(bob, "eve")[1:])
-    found = await slow.parts.presence.heartbeat()
+    found = await slow.context.presence.heartbeat()
     # Who goes before it is told is not told as come.
     await eve.ask(Leave(room="lobby"))
-    slow.parts.presence.heartbeat = returning(found)  # type: ignore[method-assign]
+    slow.context.presence.heartbeat = returning(found)  # type: ignore[method-assign]
     await slow.departing.beat()
-    await slow.parts.tasks.settle()
+    await slow.context.tasks.drain()
     await bob.until(lambda: told_of(bob, "ann")[2:])
     assert told_of(bob, "ann") == [("joined", None), ("left", "dropped"), ("joined", None)]
     assert told_of(bob, "eve") == [("joined", None), ("left", "dropped"), ("left", "left")]
@@ -285,21 +285,21 @@ async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_the
 async def test_who_has_come_back_before_the_departure_is_told_is_not_gone(start: Start) -> None:
     here = await start()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
-    room = here.parts.directory.known_room("chat", "lobby")
+    room = here.context.registry.cached_room("chat", "lobby")
     assert room is not None
     assert ann.connection.user is not None
     gone = User(name="eve", id="guest-eve", guest=True)
-    found = [Departure(room.group, user) for user in (ann.connection.user, gone)]
-    here.parts.presence.heartbeat = returning(found)  # type: ignore[method-assign]
+    found = [Departure(room.key, user) for user in (ann.connection.user, gone)]
+    here.context.presence.heartbeat = returning(found)  # type: ignore[method-assign]
     await here.departing.beat()
-    await here.parts.tasks.settle()
+    await here.context.tasks.drain()
     assert told_of(bob, "eve") == [("left", "dropped")]
     assert told_of(bob, "ann") == []
 
 
 async def test_the_engine_and_its_presence_are_one_node(start: Start) -> None:
     here, there = await start(), await start()
-    assert here.node == here.parts.presence.node
+    assert here.node == here.context.presence.node
     assert here.node != there.node
 
 
@@ -310,7 +310,7 @@ async def test_a_departure_that_fails_is_tried_again(
     node: Node, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    remove, failures = node.parts.presence.remove, 4
+    remove, failures = node.context.presence.remove, 4
 
     async def fail(*arguments: Any) -> bool:
         nonlocal failures
@@ -319,12 +319,12 @@ async def test_a_departure_that_fails_is_tried_again(
             raise ZeroDivisionError
         return await remove(*arguments)
 
-    monkeypatch.setattr(node.parts.presence, "remove", fail)
+    monkeypatch.setattr(node.context.presence, "remove", fail)
     bob.disconnect()
     for _ in range(6):
         await let_time_pass(node, clock)
     assert told_of(ann, "bob") == [("joined", None), ("left", "dropped")]
-    assert node.parts.departures.due() == []
+    assert node.context.delayed.pop_due() == []
 
 
 async def test_what_fails_for_good_is_given_up(node: Node, clock: SimpleNamespace) -> None:
@@ -335,7 +335,7 @@ async def test_what_fails_for_good_is_given_up(node: Node, clock: SimpleNamespac
         tried += 1
         raise ZeroDivisionError
 
-    await node.parts.run_to_completion(fail)
+    await node.context.run_to_completion(fail)
     for _ in range(10):
         await let_time_pass(node, clock)
     assert tried == 5
@@ -345,7 +345,7 @@ async def test_nobody_waits_for_ever_behind_one_whom_a_backend_holds_up(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    room = node.parts.directory.known_room("chat", "lobby")
+    room = node.context.registry.cached_room("chat", "lobby")
     assert room is not None
     monkeypatch.setattr(join, "ADMISSION_SECONDS", 0.01)
     async with room.admission:

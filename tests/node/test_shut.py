@@ -48,17 +48,17 @@ def unusable(request: pytest.FixtureRequest, installed: Install, monkeypatch: py
 async def choose(node: Node, row: Application | Room, extension: str) -> None:
     row.extension = extension
     await row.asave()
-    await node.parts.tasks.settle()
+    await node.context.tasks.drain()
 
 
 async def test_handshakes_are_answered_with_503(node: Node, chat: Application, unusable: str) -> None:
     await choose(node, chat, unusable)
     with pytest.raises(Unavailable, match="not ready"):
-        await authenticate_handshake(node.parts, "chat", handshake())
+        await authenticate_handshake(node.context, "chat", handshake())
     # A closed door is no business of the extension.
     chat.protocols = ["native"]
     await choose(node, chat, unusable)
-    assert await authenticate_handshake(node.parts, "chat", handshake(protocol="roomer")) == {}
+    assert await authenticate_handshake(node.context, "chat", handshake(protocol="roomer")) == {}
 
 
 @pytest.mark.usefixtures("node")
@@ -123,7 +123,7 @@ async def outcome(node: Node, peer: Peer) -> type[RoomsError] | None:
     (request,) = peer.connection.protocol.decode("publish:quiz:hello")
     assert isinstance(request, SendWithoutJoining), isinstance(request, Error)
     try:
-        await node.speaking.publish(peer.connection, request)
+        await node.direct.publish(peer.connection, request)
     except RoomsError as error:
         return type(error)
     return None
@@ -139,7 +139,7 @@ async def test_it_opens_when_the_extension_begins_at_last(
     await refused(Unavailable, ann.ask(Join(room="quiz")))
     await choose(node, chat, name)
     monkeypatch.setattr(Guarded, "broken", False)
-    await node.parts.directory.refresh()
+    await node.context.registry.refresh()
     await refused(Unavailable, Client(node).connect())
     # At most once a minute, unless the row has other settings now.
     monkeypatch.setattr("rooms.extensions.runner.AGAIN_SECONDS", 0)
@@ -150,5 +150,5 @@ async def test_it_opens_when_the_extension_begins_at_last(
     await Client.named(node, "ben")
     await refused(Unavailable, ann.ask(Join(room="quiz")))
     monkeypatch.setattr(Guarded, "broken", False)
-    await node.parts.directory.refresh()
+    await node.context.registry.refresh()
     await ann.ask(Join(room="quiz"))

@@ -31,13 +31,13 @@ class Site:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.application: Any = SimpleNamespace(record=application_record(request_rate=1, request_burst=2))
-        self.room: Any = SimpleNamespace(record=room_record())
+        self.application: Any = SimpleNamespace(config=application_record(request_rate=1, request_burst=2))
+        self.room: Any = SimpleNamespace(config=room_record())
 
-    def known_application(self, name: str) -> Any:
+    def cached_application(self, name: str) -> Any:
         return self.application
 
-    def known_room(self, application: str, name: str) -> Any:
+    def cached_room(self, application: str, name: str) -> Any:
         return self.room if name == "lobby" else None
 
 
@@ -152,7 +152,7 @@ def test_requests_that_could_not_be_read_count_too(guard: Throttle) -> None:
 
 
 def test_a_rate_of_nothing_is_without_limit(guard: Throttle, site: Site) -> None:
-    site.application.record = application_record(request_rate=0)
+    site.application.config = application_record(request_rate=0)
     assert asked(guard, connection(), 1000) == 1000
 
 
@@ -161,33 +161,33 @@ def message(room: str) -> Send:
 
 
 def test_a_room_may_have_its_own_rate_for_those_who_are_in_it(guard: Throttle, site: Site) -> None:
-    site.room.record = room_record(request_rate=1, request_burst=50)
+    site.room.config = room_record(request_rate=1, request_burst=50)
     client = connection("ann")
     assert asked(guard, client, 5, message("lobby")) == 2
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", group="room.1", listens_only=False)
+    client.memberships["lobby"] = Membership(room="lobby", subscriber=False)
     assert asked(guard, client, 50, message("lobby")) == 50
     # What is not for that room is counted apart.
     assert asked(guard, client, 3, Ping()) == 2
 
 
 def test_a_room_may_be_without_limit(guard: Throttle, site: Site) -> None:
-    site.room.record = room_record(request_rate=0)
+    site.room.config = room_record(request_rate=0)
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", group="room.1", listens_only=False)
+    client.memberships["lobby"] = Membership(room="lobby", subscriber=False)
     assert asked(guard, client, 1000, message("lobby")) == 1000
 
 
 def test_a_changed_rate_begins_at_once(guard: Throttle, site: Site) -> None:
     client = connection()
     assert asked(guard, client, 3) == 2
-    site.application.record = application_record(request_rate=1, request_burst=10)
+    site.application.config = application_record(request_rate=1, request_burst=10)
     assert asked(guard, client, 12) == 10
 
 
 def test_a_service_that_this_server_dialled_is_without_limit(guard: Throttle) -> None:
     service = connection()
-    service.dialled = True
+    service.outbound = True
     assert asked(guard, service, 100) == 100
 
 

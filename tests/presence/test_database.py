@@ -85,7 +85,7 @@ async def test_what_was_said_without_a_lease_is_swept_in_the_end(pair: Pair) -> 
     """As by a process that was taken for dead, said one thing more, and died."""
     dead, here = pair
     await dead.add("g", "a1", ANN)
-    await PresenceNode.objects.filter(pk=dead.node).adelete()
+    await PresenceNode.objects.filter(pk=dead.id).adelete()
     found = [departure for _ in range(TIDY_EVERY + 1) for departure in await here.heartbeat()]
     assert found == [Departure("g", ANN)]
 

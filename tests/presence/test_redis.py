@@ -284,7 +284,7 @@ async def test_what_nobody_can_read_keeps_nobody_in(
 ) -> None:
     dead, here = pair
     await dead.add("g", "a1", ANN)
-    await redis.sadd(f"rooms:node:{dead.node}", "nonsense", msgspec.json.encode(["g", "b1"]))
+    await redis.sadd(f"rooms:node:{dead.id}", "nonsense", msgspec.json.encode(["g", "b1"]))
     await die(redis, dead)
     assert await here.heartbeat() == [Departure("g", ANN)]
-    assert await redis.exists(f"rooms:node:{dead.node}") == 0
+    assert await redis.exists(f"rooms:node:{dead.id}") == 0

@@ -290,7 +290,7 @@ async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes
     await others[0].add("g", "e1", EVE)
     assert await told(*others) == []
     for presence in others:
-        await presence.expire_node(dead.node, 0)
+        await presence.expire_node(dead.id, 0)
     # Meanwhile Bob has come back.
     assert not await others[1].add("g", "b2", BOB)
     assert await told(*others) == [("g", "ann")]
@@ -301,12 +301,12 @@ async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes
 async def test_who_is_buried_counts_for_the_grace_period(processes: Processes) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
-    await here.expire_node(dead.node, 3600)
+    await here.expire_node(dead.id, 3600)
     assert await told(here) == []
     assert await names_in(here, "g") == ["ann"]
     # A lease that ends sooner is not made longer, and a later word of a sooner end holds.
-    await here.expire_node(dead.node, 0)
-    await here.expire_node(dead.node, 3600)
+    await here.expire_node(dead.id, 0)
+    await here.expire_node(dead.id, 3600)
     assert await told(here) == [("g", "ann")]
 
 

@@ -85,7 +85,7 @@ async def node(transactional_db: None) -> AsyncIterator[Node]:
         extension="roomsite.Quiz",
         extension_settings={"rounds": 2, "points": 5},
     )
-    node = await Node.serving()
+    node = await Node.get_or_start()
     yield node
     await node.stop()
     channel_layers.set("default", before)
