@@ -240,5 +240,18 @@ def test_groups_that_send_nothing_share_a_window_and_no_members(hub: Hub, group:
     assert (_CLOSED_WINDOW.attached, _CLOSED_WINDOW.frames, _CLOSED_WINDOW.apart) == (0, {}, {})
 
 
+def test_a_user_is_forgotten_with_the_last_connection(group: Group) -> None:
+    ann, phone, desk = connection(user="ann"), connection(user="bob"), connection(user="bob")
+    for member in (ann, phone, desk):
+        group.add(member)
+    assert group.connections_of(["bob"]) == [phone, desk]
+    group.discard(phone)
+    assert group._connections_of == {"ann": {ann: None}, "bob": {desk: None}}
+    group.discard(desk)
+    assert group._connections_of == {"ann": {ann: None}}
+    group.discard(ann)
+    assert group._connections_of is None
+
+
 def test_repr_names_the_group(group: Group) -> None:
     assert repr(group) == f"<{type(group).__name__} {group.key}>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,8 @@ def test_the_hub_imports_no_django() -> None:
     modules = [f"rooms.hub.{each.name}" for each in pkgutil.iter_modules(rooms.hub.__path__)]
     assert "rooms.hub.room" in modules
     probe = f"import sys, {', '.join(modules)}\nprint({{'django', 'channels'}} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    base = Path(rooms.hub.__path__[0]).parent.parent
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, cwd=base)
     assert (done.stdout.strip(), done.stderr) == ("set()", "")
 
 
@@ -278,6 +280,16 @@ def test_a_member_that_leaves_is_not_ahead_when_it_returns() -> None:
     assert received(bob) == ["1"]
 
 
+def test_only_members_that_are_ahead_of_the_room_are_kept_apart() -> None:
+    room, ann = started_room(position=3)
+    room.mark_synced(ann, 3)
+    assert room._ahead == {}
+    room.mark_synced(ann, 5)
+    for seq in (4, 5):
+        room.broadcast(message(str(seq), seq))
+    assert (received(ann), room._ahead) == ([], {})
+
+
 # Presence diffs ----------------------------------------------------------------------------------
 
 
@@ -387,6 +399,36 @@ def test_a_member_that_left_receives_no_diff() -> None:
     room.discard(bob)
     flush_diff(room)
     assert (received(ann), received(bob)) == (["9 +a"], [])
+
+
+def test_a_member_that_left_with_a_list_of_its_own_receives_no_diff() -> None:
+    ann, bob = connection(Diffs()), connection(Diffs())
+    room, _ = large_room(3, ann)
+    room.broadcast(user_joined("a"))
+    room.add(bob)
+    room.mark_members_sent(bob, (), 4, complete=False)
+    room.broadcast(user_joined("b"))
+    room.discard(bob)
+    flush_diff(room)
+    assert (received(ann), received(bob)) == (["9 +a +b"], [])
+
+
+def test_a_member_that_left_receives_no_single_changes() -> None:
+    ann, bob, eve = connection(Diffs()), connection(EachChange()), connection(Diffs())
+    room, _ = large_room(3, ann, bob)
+    room.add(eve)
+    for member in (bob, eve):
+        room.discard(member)
+    room.broadcast(user_joined("a"))
+    assert (received(bob), received(eve)) == ([], [])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_member_does_not_receive_its_own_join(size: int) -> None:
+    ann, bob = connection(EachChange()), connection(EachChange())
+    room, _ = large_room(size, ann, bob)
+    room.broadcast(user_joined("bob"), exclude=bob)
+    assert (received(ann), received(bob)) == (["joined"], [])
 
 
 def test_a_room_forgets_pending_changes_and_its_size_with_the_last_member() -> None:

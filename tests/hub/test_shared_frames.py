@@ -401,6 +401,14 @@ def test_a_window_without_attached_members_keeps_no_member_in_memory(wired: Wire
     assert not wired.room._window.frames
 
 
+def test_a_window_forgets_frames_that_are_written(wired: WiredRoom) -> None:
+    wired.client()
+    wired.broadcast("one")
+    assert wired.room._window.frames
+    wired.loop.run()
+    assert not wired.room._window.frames
+
+
 # WebSocket frames --------------------------------------------------------------------------------
 
 
