@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rooms.concurrency.serial_executor import AdmissionQueue, SerialExecutor
 from rooms.hub.config import ApplicationConfig
 from rooms.hub.connection import Connection
 from rooms.hub.group import Group, Hub
 from rooms.protocol.events import Event
+
+if TYPE_CHECKING:
+    # Its threads need Django, which the hub does not import.
+    from rooms.concurrency.serial_executor import AdmissionQueue, SerialExecutor
 
 
 class Runner(Protocol):
@@ -92,6 +95,7 @@ class Application:
         self._by_user[user] = (*self._by_user.get(user, ()), connection)
 
     def discard_user(self, user: str, connection: Connection) -> None:
+        """Note that a connection is not logged in as this user any more."""
         others = tuple(each for each in self._by_user.pop(user, ()) if each is not connection)
         if others:
             self._by_user[user] = others

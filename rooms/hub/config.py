@@ -1,6 +1,6 @@
 """Applications and rooms as plain, complete values.
 
-Rows of the database leave fields blank that the application or the settings fill in; ``node/config.py``
+The application or the settings fill in fields that a row of the database leaves blank; ``node/config.py``
 resolves them once, so that the hub, the histories and the permissions read one frozen value.
 """
 
@@ -17,7 +17,7 @@ from rooms.protocol.types import Mode, User
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestrictedUser:
-    """Who may not: a user's id or a guest's name, until a time or for good, and why."""
+    """A ban or mute of a user's id or a guest's name, until a time or without end, and its reason."""
 
     user: str
     guest: str
@@ -25,6 +25,7 @@ class RestrictedUser:
     reason: str
 
     def concerns(self, user: User) -> bool:
+        """Whether it applies to a user now."""
         if self.until is not None and self.until <= datetime.now(self.until.tzinfo):
             return False
         return validators.user_key(user.name) == self.guest if user.guest else user.id == self.user
@@ -32,7 +33,7 @@ class RestrictedUser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApplicationConfig:
-    """An application as the engine knows it. Rates of 0 are without limit."""
+    """An application as the node knows it. A rate of 0 means no limit."""
 
     id: int
     name: str
@@ -60,13 +61,13 @@ class ApplicationConfig:
     mutes: tuple[RestrictedUser, ...]
 
     def allows_protocol(self, protocol: str) -> bool:
-        """Whether a protocol may be spoken here, as far as the application says."""
+        """Whether the application is enabled and accepts clients with a protocol."""
         return self.enabled and (not self.protocols or protocol in self.protocols)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomConfig:
-    """A room as the engine knows it; ``request_rate`` None: the connection's own limit holds."""
+    """A room as the node knows it. ``request_rate`` None: the limit of the connection applies."""
 
     id: int
     application: ApplicationConfig
@@ -93,6 +94,7 @@ class RoomConfig:
     mutes: tuple[RestrictedUser, ...]
 
     def info(self, members: int) -> RoomInfo:
+        """The room as a room list describes it."""
         return RoomInfo(
             name=self.name,
             title=self.title,
@@ -106,6 +108,8 @@ class RoomConfig:
 
 
 def room_group(room: int) -> str:
-    """A room's group, in the hub, on the channel layer and in presence. Made of its primary key:
-    short, ASCII, and never the same for a later room of the same name."""
+    """Return the key of a room on the channel layer and in presence.
+
+    It contains the primary key: short, ASCII, and different for a later room of the same name.
+    """
     return f"room.{room}"

@@ -283,7 +283,7 @@ class SendQueue:
     # Inside ------------------------------------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """CreatePolicy the shared frames its own."""
+        """Make the shared frames its own."""
         shared, self.shared = self.shared, None
         if isinstance(shared, SharedFrames):
             for each in shared.chain():

@@ -1,1 +1,1 @@
-"""Tests of the fan-out of one process: no database."""
+"""Tests of the fan-out in one process: no database."""

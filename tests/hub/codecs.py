@@ -1,27 +1,24 @@
-"""Protocols for the fan-out's tests: what they encode can be read at a glance, and is counted."""
+"""Protocols for the tests of the hub: their frames are readable, and encodings are counted."""
 
 from __future__ import annotations
 
-import itertools
 from typing import ClassVar
 
 import msgspec
 from msgspec import Raw
 
-from rooms.hub.connection import Connection
 from rooms.protocol.base import Protocol, ProtocolOptions
 from rooms.protocol.commands import Command
 from rooms.protocol.events import Closing, Error, Event, Members, Message
 from rooms.protocol.types import User
 
-_ids = itertools.count(1)
-
 
 class Plain(Protocol):
-    """Writes a message as its event's name, anything else as its tag; counts what it encodes."""
+    """Encodes a message as its event's name, any other event as its tag."""
 
     name: ClassVar[str] = "plain"
 
+    # How often an event was encoded for a whole group.
     encoded: ClassVar[int] = 0
 
     def decode(self, frame: str | bytes) -> list[Command | Error]:
@@ -42,7 +39,7 @@ class Plain(Protocol):
         return (event.event if isinstance(event, Message) else str(event.__struct_config__.tag)).encode()
 
 
-class Shouting(Plain):
+class Uppercase(Plain):
     """Another protocol in the same room."""
 
     encoded: ClassVar[int] = 0
@@ -53,7 +50,7 @@ class Shouting(Plain):
 
 
 class Silent(Plain):
-    """Has no word for anything."""
+    """Has no frame for any event."""
 
     encoded: ClassVar[int] = 0
 
@@ -67,20 +64,20 @@ class Silent(Plain):
 
 
 class Lines(Plain):
-    """Frames that leave together are one frame of several lines."""
+    """Joins frames that leave together into one frame of several lines."""
 
     separator: ClassVar[bytes | None] = b"\n"
 
 
-class Each(Plain):
-    """Hears of each who comes and goes."""
+class EachChange(Plain):
+    """Receives every join and leave at once, and no diff."""
 
     encoded: ClassVar[int] = 0
     options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="each")
 
 
-class Digesting(Plain):
-    """Hears of many at once; writes how many there are, who came and who went."""
+class Diffs(Plain):
+    """Receives diffs; encodes one as the number of users, ``+name`` of joins and ``-name`` of leaves."""
 
     encoded: ClassVar[int] = 0
     options: ClassVar[ProtocolOptions] = ProtocolOptions(presence_events="diffs")
@@ -89,26 +86,11 @@ class Digesting(Plain):
     def _text(cls, event: Event | Command) -> bytes:
         if not isinstance(event, Members):
             return super()._text(event)
-        words = [str(event.count), *(f"+{name}" for name in names_of(event.joined))]
-        return " ".join([*words, *(f"-{name}" for name in names_of(event.left))]).encode()
-
-
-def message(event: str, seq: int | None = None) -> Message:
-    return Message(room="lobby", event=event, data=Raw(b"null"), sender=None, seq=seq, time="t")
-
-
-def connection(protocol: Protocol | None = None, user: str | None = None) -> Connection:
-    """A connection; ``user`` is id and name of whom it belongs to."""
-    made = Connection(f"c{next(_ids)}", protocol or Plain())
-    made.user = User(name=user, id=user, guest=True) if user else None
-    return made
-
-
-def told(connection: Connection) -> list[str]:
-    """What has been queued for it since the last look."""
-    return [frame.decode() for frame in connection.take()]
+        joined = [f"+{name}" for name in names_of(event.joined)]
+        left = [f"-{name}" for name in names_of(event.left)]
+        return " ".join([str(event.count), *joined, *left]).encode()
 
 
 def names_of(users: Raw) -> list[str]:
-    """The names in a list of users that is JSON."""
+    """The names in a JSON list of users."""
     return [user.name for user in msgspec.json.decode(users, type=list[User])]

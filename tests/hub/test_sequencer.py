@@ -1,4 +1,4 @@
-"""Whatever comes late, twice or early: each number goes through once and in order."""
+"""Items that arrive late, twice or early are passed on once and in order."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def offered(sequencer: Sequencer[str], *numbers: int) -> list[str]:
     return [item for number in numbers for item in sequencer.offer(number, str(number))]
 
 
-def test_what_is_in_order_goes_through_at_once() -> None:
+def test_items_in_order_are_passed_on_at_once() -> None:
     sequencer = started()
     assert sequencer.offer(1, "1") == ["1"]
     assert sequencer.offer(2, "2") == ["2"]
     assert (sequencer.position, sequencer.has_gap, sequencer.earliest) == (2, False, None)
 
 
-def test_a_double_is_dropped_whether_told_or_kept() -> None:
+def test_a_duplicate_is_dropped_whether_it_was_passed_on_or_waits() -> None:
     sequencer = started()
     assert offered(sequencer, 1, 1, 3, 3, 1) == ["1"]
     assert offered(sequencer, 2) == ["2", "3"]
     assert offered(sequencer, 3, 2) == []
 
 
-def test_what_is_early_waits_for_what_is_missing() -> None:
+def test_an_early_item_waits_for_the_missing_ones() -> None:
     sequencer = started()
     assert offered(sequencer, 3, 4, 6) == []
     assert (sequencer.position, sequencer.has_gap, sequencer.earliest) == (0, True, 3)
@@ -43,7 +43,7 @@ def test_what_is_early_waits_for_what_is_missing() -> None:
     assert (sequencer.position, sequencer.has_gap, sequencer.earliest) == (4, True, 6)
 
 
-def test_before_the_start_everything_is_kept() -> None:
+def test_before_the_start_every_item_waits() -> None:
     sequencer: Sequencer[str] = Sequencer()
     assert offered(sequencer, 7, 5, 6, 9) == []
     assert (sequencer.position, sequencer.has_gap) == (None, False)
@@ -60,8 +60,8 @@ def test_a_start_only_moves_forward() -> None:
     assert sequencer.position == 8
 
 
-class Doubling(Sequencer[str]):
-    """Broken: lets doubles through."""
+class PassesDuplicates(Sequencer[str]):
+    """Broken: passes duplicates on."""
 
     def offer(self, seq: int, item: str) -> list[str]:
         if self.position is not None and seq <= self.position:
@@ -69,8 +69,8 @@ class Doubling(Sequencer[str]):
         return super().offer(seq, item)
 
 
-class Hasty(Sequencer[str]):
-    """Broken: does not wait for what is missing."""
+class SkipsGaps(Sequencer[str]):
+    """Broken: does not wait for missing items."""
 
     def offer(self, seq: int, item: str) -> list[str]:
         if self.position is not None and seq > self.position:
@@ -79,8 +79,8 @@ class Hasty(Sequencer[str]):
         return super().offer(seq, item)
 
 
-class Forgetful(Sequencer[str]):
-    """Broken: drops what comes early."""
+class DropsEarly(Sequencer[str]):
+    """Broken: drops early items."""
 
     def offer(self, seq: int, item: str) -> list[str]:
         if self.position is not None and seq > self.position + 1:
@@ -89,11 +89,11 @@ class Forgetful(Sequencer[str]):
 
 
 def check_order(kind: type[Sequencer[str]], position: int, numbers: list[int], start_after: int) -> None:
-    """Every number above the position comes out once, in order, wherever the start falls."""
+    """Every number above the position is passed on once, in order, whenever the sequencer starts."""
     sequencer = kind()
     out: list[str] = []
-    for place, number in enumerate(numbers):
-        if place == start_after:
+    for index, number in enumerate(numbers):
+        if index == start_after:
             out += sequencer.start(position)
         out += sequencer.offer(number, str(number))
     if start_after >= len(numbers):
@@ -107,17 +107,17 @@ def check_order(kind: type[Sequencer[str]], position: int, numbers: list[int], s
 @st.composite
 def arrivals(draw: Any) -> tuple[int, list[int], int]:
     last = draw(st.integers(1, 12))
-    doubles = draw(st.lists(st.integers(1, last), max_size=8))
-    numbers = draw(st.permutations([*range(1, last + 1), *doubles]))
+    duplicates = draw(st.lists(st.integers(1, last), max_size=8))
+    numbers = draw(st.permutations([*range(1, last + 1), *duplicates]))
     return draw(st.integers(0, last)), list(numbers), draw(st.integers(0, len(numbers)))
 
 
 @given(arrivals())
-def test_any_order_with_doubles_comes_out_in_order(arrival: tuple[int, list[int], int]) -> None:
+def test_any_order_with_duplicates_is_passed_on_in_order(arrival: tuple[int, list[int], int]) -> None:
     check_order(Sequencer, *arrival)
 
 
-@pytest.mark.parametrize("broken", [Doubling, Hasty, Forgetful])
-def test_the_check_above_catches_broken_sequencers(broken: type[Sequencer[str]]) -> None:
+@pytest.mark.parametrize("broken", [PassesDuplicates, SkipsGaps, DropsEarly])
+def test_the_check_of_the_order_finds_broken_sequencers(broken: type[Sequencer[str]]) -> None:
     with pytest.raises(AssertionError):
         check_order(broken, 0, [2, 1, 1, 3], 0)
