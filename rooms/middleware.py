@@ -86,6 +86,9 @@ def with_user(inner: Any) -> ASGIApplication:
         found: Awaitable[None] = (_asked if key else inner)(known, receive, send)
         return found
 
+    # asgiref takes a callable that is no coroutine function for one of ASGI 2, unless it has this mark.
+    application._asgi_single_callable = True  # type: ignore[attr-defined]
+
     async def _asked(scope: dict[str, Any], receive: Any, send: Any) -> None:
         scope["user"] = await get_user(scope)
         await inner(scope, receive, send)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import SyncToAsync, sync_to_async
 from channels.auth import AuthMiddlewareStack
 from django.conf import settings
@@ -176,3 +177,19 @@ async def test_without_a_session_nobody_is_asked(monkeypatch: pytest.MonkeyPatch
             assert not scope["user"].is_authenticated
             assert (scope["session"].session_key, scope["session"].is_empty()) == (None, True)
     assert hops == []
+
+
+async def test_the_middleware_is_called_as_an_asgi_3_application() -> None:
+    """asgiref would call a plain function with the scope alone, as in ASGI 2."""
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    application = guarantee_single_callable(with_user(inner))
+    answers: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        answers.append(message)
+
+    await application({"type": "websocket", "headers": []}, None, send)
+    assert answers == [{"type": "websocket.accept"}]
