@@ -1,4 +1,4 @@
-"""WebSocket handshakes: the origin check, the client's address, Django's session and user.
+"""WebSocket handshakes: origin check, client address, session and user.
 
 Browsers send cookies with handshakes from any page, so only pages of the site itself or of
 ``CSRF_TRUSTED_ORIGINS`` may connect. Other programs send no Origin; they may connect, and their cookies are
@@ -66,7 +66,7 @@ def _trusted() -> set[str]:
 
 
 def _matches_wildcard(origin: str) -> bool:
-    """Match ``https://*.example.com`` with every subdomain, like Django's CSRF protection."""
+    """Match ``https://*.example.com`` with subdomains, like Django's CSRF check."""
     scheme, _, host = origin.lower().partition("://")
     return any(
         trusted.startswith(f"{scheme}://*.") and host.endswith(trusted.partition("*")[2])
@@ -78,7 +78,7 @@ ASGIApplication: TypeAlias = Callable[[dict[str, Any], Any, Any], Awaitable[None
 
 
 def with_user(inner: Any) -> ASGIApplication:
-    """Wrap an ASGI application: its scope also has ``cookies``, ``session`` and ``user``."""
+    """Wrap an ASGI application, adding cookies, session and user to the scope."""
 
     # Not a coroutine function: each WebSocket would keep one more coroutine.
     def application(scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:

@@ -1,4 +1,6 @@
-"""Routes WebSockets to the consumer. A site uses ``websocket_application()`` in its ``asgi.py``::
+"""Routes WebSockets to the consumer.
+
+A site uses ``websocket_application()`` in its ``asgi.py``::
 
     application = ProtocolTypeRouter(
         {"http": get_asgi_application(), "websocket": rooms.routing.websocket_application()}
@@ -24,7 +26,7 @@ from rooms.node.session import Session
 
 
 def endpoint(name: str, application: str | None = None) -> Any:
-    """Make the ASGI application for WebSockets of one protocol, to be routed to any URL.
+    """Make the ASGI application for WebSockets of one protocol, at any URL.
 
     ``name`` is one of native, roomer, rtbroadcaster, goroomserver, gowsev. ``application`` is the application
     of rooms; by default it is the keyword ``application`` of the route. Raises ValueError for any other name.

@@ -1,4 +1,4 @@
-"""The list of applications, the chat page, and the response to plain HTTP at a WebSocket URL.
+"""The list of applications, the chat page, and plain HTTP at a WebSocket URL.
 
 The chat page checks the access of the user with ``node/permissions.py``; its WebSocket checks it again. The
 scripts of the page start in ``static/rooms/chat.js``.
@@ -33,7 +33,7 @@ PLAIN = "text/plain; charset=utf-8"
 @csrf_exempt
 @login_not_required
 def upgrade_required(request: HttpRequest, **kwargs: Any) -> HttpResponse:
-    """Respond with 426 Upgrade Required (RFC 9110, 15.5.22), with 405 to methods other than GET."""
+    """Respond to GET with 426 Upgrade Required (RFC 9110), else with 405."""
     if request.method != "GET":
         text = f"Expected GET at the URL of a WebSocket, got {request.method}.\n"
         return HttpResponseNotAllowed(["GET"], text, content_type=PLAIN)
@@ -108,7 +108,7 @@ def _check_entry(application: ApplicationConfig, account: AbstractBaseUser | Ano
 
 
 def _sign_in(request: HttpRequest) -> str | None:
-    """Return the login URL that leads back to this page; None where the site has no URL named login."""
+    """Return the login URL that leads back here, if the site has a URL named login."""
     try:
         return f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}"
     except NoReverseMatch:

@@ -1,4 +1,4 @@
-"""Example extensions: a word filter with settings, a quiz with messages and state, and a relay.
+"""Example extensions: a word filter, a quiz and a relay.
 
 They can be chosen for an application or a room in the admin.
 """
@@ -136,7 +136,7 @@ class Quiz(Extension):
 
 @register
 class Relay(Extension):
-    """Relays ``chat`` messages to all other members, like the example of roomer's own server."""
+    """Relays ``chat`` to all other members, like the example of roomer's server."""
 
     @message("chat")
     async def chat(self, event: MessageEvent) -> None:

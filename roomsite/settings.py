@@ -4,7 +4,7 @@
                           absent: db.sqlite3 beside manage.py
     REDIS_URL             redis://…, rediss://… or unix://…
                           absent: processes share PostgreSQL as channel layer, if that is the database
-    ROOMS_WORKERS         number of serving processes without Redis and PostgreSQL; set by `runrooms --workers`
+    ROOMS_WORKERS         number of processes, without Redis and PostgreSQL; set by `runrooms --workers`
                           absent: one, with channel layer and presence in memory
     SECRET_KEY            a long secret; needed wherever DEBUG is off
     DEBUG                 on or off
@@ -45,7 +45,7 @@ def redacted(url: str) -> str:
 
 
 def text(name: str) -> str:
-    """Read a variable without surrounding space; an empty one is the same as an absent one."""
+    """Read a variable without surrounding space; empty is the same as absent."""
     return os.environ.get(name, "").strip()
 
 

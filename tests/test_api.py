@@ -1,4 +1,4 @@
-"""The server-side API: with and without a node in this process, inside and outside transactions."""
+"""The server-side API, with and without a node and a transaction."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def lobby() -> Iterator[Room]:
 
 
 class Serving:
-    """An event loop in a thread, with the node of this process and a member of the lobby."""
+    """An event loop in a thread, with a node and a member of the lobby."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,4 +1,4 @@
-"""WebSocket handshakes: the origin check, the client's address, Django's session and user."""
+"""WebSocket handshakes: origin check, client address, session and user."""
 
 from __future__ import annotations
 

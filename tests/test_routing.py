@@ -1,4 +1,4 @@
-"""The URLs of WebSockets and their protocols, called like an ASGI server calls them."""
+"""The URLs of WebSockets and their protocols, called like a server does."""
 
 from __future__ import annotations
 

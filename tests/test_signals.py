@@ -1,4 +1,4 @@
-"""Saved and deleted rows send a control message, after the commit, with the name that clients know."""
+"""Saved and deleted rows send a control message after the commit."""
 
 from __future__ import annotations
 

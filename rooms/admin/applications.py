@@ -23,7 +23,7 @@ from rooms.models import Application, Ban, Message, Mute, Room, StateMessage
 
 
 class ApplicationForm(ExtensionForm):
-    """The form of an application; its blank limits show the defaults of ``settings.ROOMS``."""
+    """The form of an application; blank limits show the defaults of the site."""
 
     protocols = forms.MultipleChoiceField(
         label=_("Protocols"),

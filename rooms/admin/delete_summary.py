@@ -1,4 +1,4 @@
-"""The confirmation page of a deletion, with the number of related rows of each model.
+"""The confirmation page of a deletion, with the number of related rows.
 
 Django's own page lists every row, and a room may have thousands of messages.
 """
@@ -23,8 +23,10 @@ class DeleteSummaryAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        """Return the objects, the row count of each model, the models that the user may not delete, and
-        the protected objects, of which there are none."""
+        """Return the rows, row counts, forbidden models and protected rows.
+
+        Forbidden are the models that the user may not delete. There are no protected rows.
+        """
         rows: Sequence[Model] = list(objs)
         counts = {str(self.opts.verbose_name_plural): len(rows)}
         forbidden: set[str] = set()

@@ -1,4 +1,4 @@
-"""The choice of an extension, with the extension's settings as fields of the same page.
+"""The choice of an extension, and its settings as fields of the same page.
 
 The page shows the settings of the stored extension; those of a newly chosen one appear after saving.
 The extension's own form validates the settings, here and when the node reads them
@@ -86,7 +86,7 @@ class ExtensionForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial[f"{PREFIX}-{name}"] = values[name]
 
     def clean(self) -> dict[str, Any] | None:
-        """Validate the settings by their own form, and only where the extension stays the same."""
+        """Validate the settings by their own form, if the extension is unchanged."""
         cleaned = super().clean()
         for name in [name for name in self.errors if name.startswith(f"{PREFIX}-")]:
             del self.errors[name]

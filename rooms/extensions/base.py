@@ -52,10 +52,11 @@ def message(name: str) -> Callable[[Handler], Handler]:
 
 
 class Extension:
-    """Handles events of an application or a room: subclass it, override hooks, ``@register`` the class.
+    """Handles events of an application or a room.
 
-    ``settings`` holds the cleaned values of the ``Settings`` form, and is replaced when they are saved in
-    the admin. ``room`` is None for the extension of an application.
+    Subclass it, override hooks, and ``@register`` the class. ``settings`` holds the cleaned values of the
+    ``Settings`` form, and is replaced when they are saved in the admin. ``room`` is None for the extension of
+    an application.
     """
 
     Settings: type[forms.Form] = forms.Form
@@ -130,7 +131,7 @@ class Extension:
         await self._node().write(self.application, number, data)
 
     async def close(self, number: int) -> None:
-        """Close one connection, after its send queue is written. Raises UnknownConnection."""
+        """Close one connection after its send queue. Raises UnknownConnection."""
         await self._node().close(self.application, number)
 
     async def open_connection(
@@ -205,7 +206,7 @@ class Extension:
         """
 
     async def on_timeout(self) -> None:
-        """``timeout`` seconds have passed; with ``on_receive``, without an event of a connection."""
+        """``timeout`` seconds have passed; with ``on_receive``, without activity."""
 
     async def on_error(self, event: object, error: BaseException) -> None:
         """A handler of this extension raised ``error`` for ``event``."""

@@ -30,7 +30,7 @@ class OutboundHandle(Structural):
 
     @property
     def number(self) -> int | None:
-        """The number of the open connection; each reconnect has a new one. None while there is none."""
+        """The number of the open connection, if any; each reconnect has a new one."""
 
     @property
     def closed(self) -> bool:
@@ -256,9 +256,10 @@ class MessageEvent:
         self._replies = replies
 
     def reply(self, data: dict[str, Any]) -> Done:
-        """Add data to the reply to the sender, which is sent before anything that the handler publishes.
+        """Add data to the reply to the sender.
 
-        Awaiting it is optional, so that plain ``def`` handlers can call it, too.
+        The reply is sent before anything that the handler publishes. Awaiting it is optional, so that plain
+        ``def`` handlers can call it, too.
         """
         if not isinstance(data, dict):
             raise TypeError(f"Expected a dict as the reply, got {type(data).__name__}.")
@@ -286,9 +287,9 @@ class MessageEvent:
         return await self._sender().send_to_room(name, data, room)
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
-        """Send a message to all connections of a user of the application, by name, as the sender.
+        """Send a message to all connections of a user, by name, as the sender.
 
-        Without such a user nothing is sent.
+        The user is one of the application. Without such a user nothing is sent.
         """
         await self._sender().send_to_user(user, name, data)
 

@@ -25,7 +25,7 @@ _extensions: dict[str, type[Extension]] = {}
 
 
 def register(extension: Class) -> Class:
-    """Register an extension for applications and rooms. Raises ValueError for a duplicate name."""
+    """Register an extension. Raises ValueError for a duplicate name."""
     if not (isinstance(extension, type) and issubclass(extension, Extension)):
         raise TypeError(f"Expected a subclass of Extension, got @register({extension!r}).")
     name = f"{extension.__module__.removesuffix('.extensions')}.{extension.__name__}"
@@ -56,7 +56,7 @@ def find(name: str) -> type[Extension] | None:
 
 
 def settings_form(extension: type[Extension], stored: Mapping[str, Any]) -> forms.Form:
-    """Return the bound form with the stored values, and initial values for those that are missing."""
+    """Return the bound form with the stored values, else the initial ones."""
     unbound = extension.Settings()
     values = {
         name: stored.get(name, unbound.get_initial_for_field(field, name))
@@ -66,7 +66,7 @@ def settings_form(extension: type[Extension], stored: Mapping[str, Any]) -> form
 
 
 def read_settings(extension: type[Extension], stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the cleaned settings; the initial values where the stored ones are invalid."""
+    """Return the cleaned settings; the initial ones if the stored are invalid."""
     form = settings_form(extension, stored)
     if not form.is_valid():
         logger.error("The stored settings of %s are invalid: %s", extension.__name__, form.errors.as_json())
@@ -76,7 +76,7 @@ def read_settings(extension: type[Extension], stored: Mapping[str, Any]) -> Mapp
 
 
 def store_settings(form: forms.Form) -> dict[str, Any]:
-    """Return the values of a valid form as plain JSON; rows of the database as their keys."""
+    """Return the values of a valid form as JSON, with rows as primary keys."""
     values = {name: field.prepare_value(form.cleaned_data[name]) for name, field in form.fields.items()}
     stored: dict[str, Any] = json.loads(json.dumps(values, cls=DjangoJSONEncoder))
     return stored

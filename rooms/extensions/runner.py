@@ -1,4 +1,4 @@
-"""Runs the extension of one application or room: its handlers, its errors and its timer.
+"""Runs the extension of one application or room: handlers, errors, timer.
 
 Each loaded application and room has an ``ExtensionRunner``, with at most one instance of an extension.
 """
@@ -29,7 +29,7 @@ ACTIVITY_HOOKS = frozenset({"on_connect", "on_receive", "on_disconnect"})
 
 
 class ExtensionRunner:
-    """The extension of one application or room in this process, its executor and its timer."""
+    """The extension of one application or room, its executor and its timer."""
 
     def __init__(self, executor: SerialExecutor, services: ExtensionServices) -> None:
         self.executor = executor
@@ -48,7 +48,7 @@ class ExtensionRunner:
     async def configure(
         self, name: str, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> None:
-        """Start the extension of that name; if it is running already, replace its settings.
+        """Start the extension of that name; if it is running, replace its settings.
 
         An extension that is missing or fails to start leaves ``not_started`` true. Each call tries again,
         with the same settings once in RESTART_INTERVAL.
@@ -73,7 +73,7 @@ class ExtensionRunner:
     async def _start(
         self, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> Extension | None:
-        """Instantiate and initialise the extension; None where it is missing or fails to start."""
+        """Instantiate the extension and call ``init``; None where that fails."""
         owner = application if room is None else f"{application}/{room.name}"
         kind = registry.find(self._name)
         if kind is None:
@@ -99,7 +99,7 @@ class ExtensionRunner:
 
     @property
     def not_started(self) -> bool:
-        """Whether an extension is chosen that is not running: users must not bypass its checks."""
+        """Whether an extension is chosen, but not running; its checks must hold."""
         return self._extension is None and bool(self._name)
 
     def ensure_ready(self) -> None:
@@ -108,7 +108,7 @@ class ExtensionRunner:
             raise Unavailable("The extension is not started; try again in a moment.")
 
     def handles(self, hook: str) -> bool:
-        """Return whether ``call`` would do anything: handle the hook, or restart the timer."""
+        """Return whether ``call`` would run the hook or restart the timer."""
         extension = self._extension
         return extension is not None and (hook in extension.overridden or self._restarts_timer(hook))
 
@@ -130,9 +130,10 @@ class ExtensionRunner:
     async def call(
         self, hook: str, event: object, *, executor: SerialExecutor | None = None, wait: float | None = None
     ) -> None:
-        """Call a hook, in ``executor``: an event of a room runs in the executor of that room.
+        """Call a hook, in ``executor`` or in its own.
 
-        Raises the RoomsError of the handler, and HandlerFailed, already logged, for any other error.
+        The event of a room runs in the executor of that room. Raises the RoomsError of the handler, and
+        HandlerFailed, already logged, for any other error.
         """
         if not self.handles(hook):
             return

@@ -1,4 +1,4 @@
-"""Applications, rooms, stored messages and restrictions; and presence that is kept in the database.
+"""Applications, rooms, stored messages, restrictions, presence in the database.
 
 A blank field of a room inherits from its application, a blank limit of an application from
 ``settings.ROOMS``. ``node/config.py`` resolves both into plain values for the node; no model is read

@@ -1,4 +1,4 @@
-"""Messages of a room, the counter of their sequence numbers, and the state of the room."""
+"""Messages and state of a room, and the counter of sequence numbers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Message(StoredMessage):
 
 
 class StateMessage(StoredMessage):
-    """The current value of one event name in a room, part of the snapshot that a joiner gets."""
+    """The current value of one event name in a room, part of the snapshot."""
 
     room = models.ForeignKey(Room, models.CASCADE, related_name="state", verbose_name=_("room"))
     seq = models.BigIntegerField(_("sequence number"), null=True, blank=True)

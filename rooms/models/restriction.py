@@ -16,7 +16,7 @@ from rooms.protocol import validators
 
 
 class Restriction(models.Model):
-    """Restricts a user or guest in a room or an application, until a time or permanently."""
+    """Restricts a user or guest in a room or application, possibly until a time."""
 
     application = models.ForeignKey(
         Application, models.CASCADE, related_name="%(class)ss", verbose_name=_("application")

@@ -1,4 +1,4 @@
-"""Deletions in the admin: the confirmation counts rows, and open connections are informed."""
+"""Deletions in the admin: counts of related rows, and control messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base class of extensions, and the errors that it raises for a wrong subclass."""
+"""The base class of extensions, and its errors for a wrong subclass."""
 
 from __future__ import annotations
 

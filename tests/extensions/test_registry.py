@@ -1,4 +1,4 @@
-"""Registered extensions by name, and their settings in the form, the row and the handler."""
+"""Registered extensions by name, and their settings."""
 
 from __future__ import annotations
 

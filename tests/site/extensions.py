@@ -10,7 +10,7 @@ from rooms.extensions import ConnectionEvent, HandshakeEvent, ReceiveEvent
 
 @register
 class Bridge(Extension):
-    """Relays frames between its clients and a service that it connects to; clients need a key."""
+    """Relays frames between a service and its clients, which need a key."""
 
     class Settings(forms.Form):
         url = forms.CharField()
