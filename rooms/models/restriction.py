@@ -40,7 +40,7 @@ class Restriction(models.Model):
     )
     guest = models.CharField(
         _("guest's name"),
-        max_length=validators.LONGEST_NAME,
+        max_length=validators.MAX_NAME_LENGTH,
         blank=True,
         help_text=_("For users without an account."),
     )

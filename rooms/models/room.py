@@ -57,7 +57,7 @@ class Room(LimitsMixin, ExtensionMixin):
     )
     guest_owner_id = models.CharField(max_length=MAX_USER_ID_LENGTH, blank=True, editable=False)
     guest_owner_name = models.CharField(
-        _("owner (guest)"), max_length=validators.LONGEST_NAME, blank=True, editable=False
+        _("owner (guest)"), max_length=validators.MAX_NAME_LENGTH, blank=True, editable=False
     )
     max_members = models.PositiveIntegerField(
         _("maximum members"), null=True, blank=True, validators=[MinValueValidator(1)]

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from rooms.conf import PROTOCOL_NAMES, Settings, load_protocol
 from rooms.extensions import Extension
 from rooms.hub.connection import Connection
-from rooms.protocol.errors import FOR_GOOD, CloseCode
+from rooms.protocol.errors import FIRST_PERMANENT_CODE, CloseCode
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -198,7 +198,7 @@ class OutboundConnections:
             await asyncio.create_task(serve(outbound, ClientSocket(websocket)))
             connection = outbound.connection
             if connection is not None and connection.close_code is not None and not outbound.closed:
-                outbound.closed = connection.close_code >= FOR_GOOD
+                outbound.closed = connection.close_code >= FIRST_PERMANENT_CODE
                 event = "does not reconnect" if outbound.closed else "was closed by this server"
                 logger.warning("%r %s: %s", outbound, event, connection.close_reason)
         finally:

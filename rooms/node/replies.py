@@ -39,7 +39,7 @@ def check_event(name: str, shortest: int = 0) -> None:
     """What the site's own code may call an event. Raises BadRequest, ReservedEvent."""
     if len(name) < shortest or not validators.is_event_name(name):
         raise BadRequest(
-            f"An event's name has {shortest} to {validators.LONGEST_EVENT} characters, none of them NUL."
+            f"An event's name has {shortest} to {validators.MAX_EVENT_LENGTH} characters, none of them NUL."
         )
     if name in RESERVED:
         raise ReservedEvent(f"The event name {name} belongs to the protocol; choose another.")
@@ -81,7 +81,7 @@ class SenderReplies:
         return await in_loop(self._loop, self._send_to_room(name, self._data(data), room))
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
-        event = self._direct(name, self._data(data), validators.ROOT, user)
+        event = self._direct(name, self._data(data), validators.ROOT_ROOM, user)
         await in_loop(self._loop, tell_user(self._parts, self._application, event))
 
     async def _send(self, name: str, data: msgspec.Raw, room: str | None) -> bool:

@@ -103,7 +103,7 @@ class NodeServices:
         connection = self._connection(application, number)
         user = connection.user
         event = Direct(
-            room=validators.ROOT,
+            room=validators.ROOT_ROOM,
             event=validators.DEFAULT_EVENT,
             data=data_of(data),
             sender=None,

@@ -263,7 +263,7 @@ async def test_who_goes_can_return_with_the_same_name(visit: Open, lobby: Room) 
 async def test_a_socket_is_in_so_many_applications(
     visit: Open, quiz: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rooms.compat.multiplex.MOST_APPLICATIONS", 1)
+    monkeypatch.setattr("rooms.compat.multiplex.MAX_APPLICATIONS", 1)
     ann = await visit()
     await ann.login("ann")
     assert await ann.ask(6, {"username": "ann"}, app="quiz") == 3

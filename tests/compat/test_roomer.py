@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from rooms.compat.roomer import LONGEST_ID, RESERVED, Roomer
+from rooms.compat.roomer import MAX_ID_LENGTH, RESERVED, Roomer
 from rooms.protocol.commands import Command, Leave, Ping, Pong
 from rooms.protocol.compat_commands import CompatJoin, SendDirect, SendToRoomOrApplication
 from rooms.protocol.errors import CloseCode, ProtocolError
@@ -198,8 +198,8 @@ def test_what_is_said_to_one_may_be_called_almost_anything(event: str) -> None:
 
 
 def test_a_recipient_who_cannot_be_is_not_looked_for() -> None:
-    assert read(frame("lobby", "chat", "n" * (LONGEST_ID + 1), "", "")) == []
-    assert len(read(frame("lobby", "chat", "n" * LONGEST_ID, "", ""))) == 1
+    assert read(frame("lobby", "chat", "n" * (MAX_ID_LENGTH + 1), "", "")) == []
+    assert len(read(frame("lobby", "chat", "n" * MAX_ID_LENGTH, "", ""))) == 1
 
 
 WHOLE = frame("root", "note", "", "", "x")

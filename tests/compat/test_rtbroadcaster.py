@@ -527,7 +527,7 @@ def test_before_a_room_there_is_nothing_to_say(value: int) -> None:
 def test_an_unknown_value_is_told_with_the_lawful_ones(value: int) -> None:
     for client in (Client(), listener()):
         assert client.say(message(value, ROOM)) == []
-        text = f"There is no status value {value}. Lawful: 1 (new), 2 (join), 3 (connected), 4 (close)."
+        text = f"Expected a status value of 1 (new), 2 (join), 3 (connected) or 4 (close), got {value}."
         assert client.hear() == [status(0, text, ROOM)]
 
 
@@ -563,11 +563,11 @@ def test_what_is_no_object_is_told(frame: str | bytes) -> None:
     [
         (
             message(3, ROOM).replace('"value": 3', '"value": "3"'),
-            "This is no lawful message: expected int, got str at status.value.",
+            "This is not a valid message: expected int, got str at status.value.",
         ),
         (
             message(3, ROOM, funcParams="x"),
-            "This is no lawful message: expected array or null, got str at funcParams.",
+            "This is not a valid message: expected array or null, got str at funcParams.",
         ),
         (message(3, ROOM, funcParams=[1]), "expected str, got int at funcParams[0]."),
         (message(3, ROOM, funcKey=None), "expected str, got null at funcKey."),

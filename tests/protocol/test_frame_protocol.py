@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Protocol, Side
 
 from rooms.protocol import frame_protocol
-from rooms.protocol.frame_protocol import Close, Ping, Pong, Reader, Said, Violation
+from rooms.protocol.frame_protocol import Close, Ping, Pong, Reader, Received, Violation
 
 LIMIT = 70_000
 KEY = b"\x12\x34\x56\x78"
@@ -34,7 +34,7 @@ def sent(
     return head + payload if key is None else head + key + frame_protocol.mask_in_python(payload, key)
 
 
-def heard(*chunks: bytes, limit: int = LIMIT) -> list[Said]:
+def heard(*chunks: bytes, limit: int = LIMIT) -> list[Received]:
     reader = Reader(limit)
     return [said for chunk in chunks for said in reader.receive(chunk)]
 
@@ -87,7 +87,7 @@ def test_a_message_has_a_most_however_it_comes() -> None:
 
 
 def test_a_message_has_a_most_of_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_protocol, "MOST_FRAGMENTS", 3)
+    monkeypatch.setattr(frame_protocol, "MAX_FRAGMENTS", 3)
     nothing = sent(frame_protocol.CONTINUATION, b"", last=False)
     assert heard(
         sent(frame_protocol.TEXT, b"", last=False) + nothing + sent(frame_protocol.CONTINUATION)
@@ -96,7 +96,7 @@ def test_a_message_has_a_most_of_fragments(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_next_message_may_have_as_many_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_protocol, "MOST_FRAGMENTS", 2)
+    monkeypatch.setattr(frame_protocol, "MAX_FRAGMENTS", 2)
     two = sent(frame_protocol.TEXT, b"a", last=False) + sent(frame_protocol.CONTINUATION, b"b")
     assert heard(two * 3) == ["ab"] * 3
 
@@ -144,7 +144,7 @@ def test_a_fragment_that_can_become_no_text_is_refused_before_the_end() -> None:
 def test_what_was_good_before_is_heard_and_nothing_after() -> None:
     good, bad = sent(frame_protocol.TEXT, b"good"), sent(frame_protocol.TEXT, b"\xff")
     reader = Reader(LIMIT)
-    assert reader.receive(good + bad + good) == ["good", Violation(1007, "Text is UTF-8.")]
+    assert reader.receive(good + bad + good) == ["good", Violation(1007, "Text must be UTF-8.")]
     assert reader.receive(good) == []
 
 
@@ -176,7 +176,7 @@ def test_what_is_written_is_read_by_another(size: int) -> None:
 def test_a_long_reason_is_cut_between_characters() -> None:
     written = frame_protocol.close_frame(4000, "€" * 100)
     assert written == b"\x88\x7d" + (4000).to_bytes(2, "big") + "€".encode() * 41
-    assert len(written) == 2 + frame_protocol.LONGEST_CONTROL
+    assert len(written) == 2 + frame_protocol.MAX_CONTROL_PAYLOAD
     # A code that is never on the wire is none.
     assert frame_protocol.close_frame(frame_protocol.NO_CODE, "gone") == b"\x88\x00"
 
@@ -204,7 +204,7 @@ def theirs(stream: bytes) -> list[object]:
     return said
 
 
-def as_theirs(said: Said) -> object:
+def as_theirs(said: Received) -> object:
     if isinstance(said, Ping):
         return Opcode.PING, said.payload
     if isinstance(said, Pong):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rooms.protocol import strict_json
 from rooms.protocol.errors import ProtocolError
-from rooms.protocol.json_validation import LONGEST_WITH_HUGE_NUMBERS, is_lawful
-from rooms.protocol.strict_json import DEEPEST
+from rooms.protocol.json_validation import MAX_LENGTH_WITH_HUGE_NUMBERS, is_valid_json
+from rooms.protocol.strict_json import MAX_DEPTH
 
 MEGABYTE = 1024 * 1024
 
@@ -21,7 +21,7 @@ MEGABYTE = 1024 * 1024
 def keeps_the_rules(text: str) -> bool:
     """The same of an object, found out by reading every value."""
     try:
-        return strict_json.read(text)[1] is None
+        return strict_json.parse(text)[1] is None
     except (ProtocolError, UnicodeEncodeError):
         return False
 
@@ -76,9 +76,9 @@ def deeper(value: Any, levels: int) -> Any:
 
 @given(values, st.integers(0, 14))
 @example([], 14)
-def test_a_value_is_lawful_as_the_slow_reading_says(value: Any, levels: int) -> None:
+def test_a_value_is_valid_json_as_the_slow_reading_says(value: Any, levels: int) -> None:
     text = json.dumps({"a": deeper(value, levels)})
-    assert is_lawful(text.encode()) == keeps_the_rules(text)
+    assert is_valid_json(text.encode()) == keeps_the_rules(text)
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
@@ -91,29 +91,29 @@ def test_a_value_is_lawful_as_the_slow_reading_says(value: Any, levels: int) -> 
 @example("[9223372036854775808]")
 @example("[1,-9223372036854775809]")
 @example('["\\\\",9223372036854775808]')
-def test_any_text_is_lawful_as_the_slow_reading_says(text: str) -> None:
+def test_any_text_is_valid_json_as_the_slow_reading_says(text: str) -> None:
     whole = f'{{"a":{text}}}'
     try:
         json.loads(whole)
     except (ValueError, RecursionError):
-        assert not is_lawful(whole.encode())
+        assert not is_valid_json(whole.encode())
     else:
-        assert is_lawful(whole.encode()) == keeps_the_rules(whole)
+        assert is_valid_json(whole.encode()) == keeps_the_rules(whole)
 
 
 def test_the_rules_hold_in_long_texts() -> None:
-    string = '"[{\\"' + "x" * LONGEST_WITH_HUGE_NUMBERS + '"'
-    deep = "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1)
-    assert is_lawful(f"[{string},{deep},9223372036854775807,1e-400,1e99]".encode())
-    assert not is_lawful(f"[{string},[{deep}]]".encode())
-    assert not is_lawful(f"[{string},9223372036854775808]".encode())
+    string = '"[{\\"' + "x" * MAX_LENGTH_WITH_HUGE_NUMBERS + '"'
+    deep = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    assert is_valid_json(f"[{string},{deep},9223372036854775807,1e-400,1e99]".encode())
+    assert not is_valid_json(f"[{string},[{deep}]]".encode())
+    assert not is_valid_json(f"[{string},9223372036854775808]".encode())
 
 
 def test_a_long_text_holds_no_numbers_that_might_be_too_large() -> None:
-    numbers = "1e300," * (LONGEST_WITH_HUGE_NUMBERS // 6)
-    assert is_lawful(f"[{numbers[:-1]}]".encode())
-    assert not is_lawful(f"[{numbers}1e300,1]".encode())
-    assert is_lawful(f'["{numbers}1e300"]'.encode())
+    numbers = "1e300," * (MAX_LENGTH_WITH_HUGE_NUMBERS // 6)
+    assert is_valid_json(f"[{numbers[:-1]}]".encode())
+    assert not is_valid_json(f"[{numbers}1e300,1]".encode())
+    assert is_valid_json(f'["{numbers}1e300"]'.encode())
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_no_values_are_made_of_a_text(repeated: str) -> None:
     # What is never made takes no time: the values of such a text would take many times its length.
     text = ("[" + repeated * (MEGABYTE // len(repeated)) + "1]").encode()
     tracemalloc.start()
-    assert is_lawful(text)
+    assert is_valid_json(text)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 * MEGABYTE

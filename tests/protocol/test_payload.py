@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from rooms.protocol.payload import from_bytes, to_bytes
-from rooms.protocol.strict_json import DEEPEST
+from rooms.protocol.strict_json import MAX_DEPTH
 
 
 def value_of(payload: bytes) -> Any:
@@ -223,7 +223,7 @@ def test_json_on_several_lines_is_text() -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        nested(DEEPEST + 1),
+        nested(MAX_DEPTH + 1),
         b"[" * 100_000,
         nested(5000),
         b'{"a":' * 17 + b"1" + b"}" * 17,
@@ -251,8 +251,8 @@ def test_what_breaks_a_rule_of_the_native_protocol_is_text(payload: bytes) -> No
 @pytest.mark.parametrize(
     "payload",
     [
-        nested(DEEPEST),
-        b"[" + nested(DEEPEST - 1) + b"," + nested(DEEPEST - 1) + b"]",
+        nested(MAX_DEPTH),
+        b"[" + nested(MAX_DEPTH - 1) + b"," + nested(MAX_DEPTH - 1) + b"]",
         b"[9223372036854775807,-9223372036854775808]",
         b"[0.12345678901234567890123,1234567890123456789012e-5,1E0000000000000000000001]",
         b'["123456789012345678901234567890","\\"[[[[[[[[[[[[[[[[[[[[[[","\\ud83d\\ude00"]',

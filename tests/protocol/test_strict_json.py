@@ -20,7 +20,7 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> str:
 
 
 def fault(line: str) -> str | None:
-    _, found = strict_json.read(line)
+    _, found = strict_json.parse(line)
     return found.message if found else None
 
 
@@ -33,7 +33,7 @@ def fault(line: str) -> str | None:
     ],
 )
 def test_lines_that_break_no_rule(line: str) -> None:
-    value, found = strict_json.read(line)
+    value, found = strict_json.parse(line)
     assert found is None
     assert value == json.loads(line)
 
@@ -67,7 +67,7 @@ def test_lines_that_break_a_rule(line: str, word: str) -> None:
 )
 def test_what_is_no_json_object_ends_the_connection(line: str) -> None:
     with pytest.raises(ProtocolError):
-        strict_json.read(line)
+        strict_json.parse(line)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_no_nesting_exhausts_the_stack(line: str) -> None:
 
 
 def test_what_is_below_the_lawful_depth_is_left_out_and_the_rest_is_read() -> None:
-    value, found = strict_json.read('{"id": 7, "deep": ' + "[" * 40 + "]" * 40 + ', "after": 8}')
+    value, found = strict_json.parse('{"id": 7, "deep": ' + "[" * 40 + "]" * 40 + ', "after": 8}')
     assert found is not None
     assert (value["id"], value["after"]) == (7, 8)
 
@@ -116,7 +116,7 @@ def test_a_line_counts_as_plain_only_if_it_breaks_no_rule(
 ) -> None:
     line = json.dumps(wrapped(value, times), ensure_ascii=ascii)
     message = fault(line)
-    if deepest(wrapped(value, times)) > strict_json.DEEPEST:
+    if deepest(wrapped(value, times)) > strict_json.MAX_DEPTH:
         assert message is not None
     # NaN and Infinity are left to msgspec, which refuses them.
     if strict_json.is_plain(line) and "NaN" not in line and "Infinity" not in line:
@@ -126,7 +126,7 @@ def test_a_line_counts_as_plain_only_if_it_breaks_no_rule(
 @given(st.text(alphabet='{}[]",:\\u0dD8ef19aN+-. \n'))
 def test_whatever_the_line_it_is_an_object_or_a_protocol_error(line: str) -> None:
     try:
-        value, _ = strict_json.read(line)
+        value, _ = strict_json.parse(line)
     except ProtocolError:
         return
     assert isinstance(value, dict)
