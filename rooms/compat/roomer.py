@@ -168,7 +168,7 @@ def _parse(frame: str | bytes) -> tuple[str, str, str, bytes]:
 
 
 def _is_valid(room: str, event: str, to: str) -> bool:
-    """Return whether room and event are valid in all protocols, and a user can be ``to``."""
+    """Return whether room, event and recipient are valid in all protocols."""
     if not validators.is_room_name(room) or len(to) > MAX_ID_LENGTH:
         return False
     if to:
