@@ -1,4 +1,4 @@
-"""The rtbroadcaster protocol: one owner who sends, and listeners, in JSON.
+"""The rtbroadcaster protocol: an owner that sends, and listeners, in JSON.
 
 Every message, in both directions, has the same five fields; ``status.value`` is its kind. The name of a room
 is a UUID. A message that an owner sends in another form than the original's SDK (more members, another

@@ -82,7 +82,7 @@ class Left(Event, frozen=True, kw_only=True, tag="left"):
 class Members(Event, frozen=True, kw_only=True, tag="members"):
     """A presence diff: the joins and leaves of a large room since the last one.
 
-    Both lists are in the order of each user's last change; a user who did both is only in the list of the
+    Both lists are in the order of each user's last change; a user with both is only in the list of the
     last one. ``count`` is the number of members now. The lists of users are JSON already, because thousands
     of diffs hold much the same users.
     """
