@@ -1,6 +1,6 @@
 """Rooms: a real-time room server for Django.
 
-The public names, loaded when they are first used, because Django has to be set up before::
+The public names are imported when they are first used, because Django must be set up before::
 
     from rooms import Extension, Rejected, disconnect, history, members, message, publish, register
 """
@@ -34,7 +34,7 @@ __all__ = [
     "register",
 ]
 
-_HOMES = {
+_MODULES = {
     "HandshakeRejected": "rooms.protocol.errors",
     "Rejected": "rooms.protocol.errors",
     "UnknownConnection": "rooms.protocol.errors",
@@ -47,4 +47,4 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'rooms' has no attribute {name!r}")
-    return getattr(import_module(_HOMES.get(name, "rooms.api")), name)
+    return getattr(import_module(_MODULES.get(name, "rooms.api")), name)

@@ -1,4 +1,4 @@
-"""The Django app: registers the site's extensions, the signal receivers and the system checks."""
+"""The Django app: registers extensions, signal receivers and system checks."""
 
 from __future__ import annotations
 

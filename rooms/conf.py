@@ -147,7 +147,7 @@ def get_settings() -> Settings:
 
 
 def load_protocol(name: str) -> type[Protocol]:
-    """Return the class of a protocol. Raises KeyError for a name that is not in PROTOCOL_CLASSES."""
+    """Return the class of a protocol. Raises KeyError for an unknown name."""
     protocol: type[Protocol] = import_string(PROTOCOL_CLASSES[name])
     return protocol
 

@@ -1,8 +1,8 @@
-"""Handshakes: the origin check, the client's address, and Django's session and user in the scope.
+"""WebSocket handshakes: origin check, client address, session and user.
 
-Browsers send cookies along with WebSocket handshakes from any page, so the page's origin decides:
-the site's own, or one of ``CSRF_TRUSTED_ORIGINS``. Programs send no Origin; they may connect, and
-their cookies are ignored.
+Browsers send cookies with handshakes from any page, so only pages of the site itself or of
+``CSRF_TRUSTED_ORIGINS`` may connect. Other programs send no Origin; they may connect, and their cookies are
+ignored.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def header(headers: Headers, name: bytes) -> str | None:
-    """The first header of that (lower-case) name."""
+    """Return the first header of a name in lower case."""
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
 def origin_is_allowed(headers: Headers) -> bool:
-    """Whether a handshake with these headers may be accepted."""
+    """Return whether a handshake with these headers may be accepted."""
     origin = header(headers, b"origin")
     if origin is None:
         return True
@@ -48,9 +48,12 @@ def origin_is_allowed(headers: Headers) -> bool:
 
 
 def client_address(headers: Headers, peer: str, num_proxies: int) -> str:
-    """The client's address: the peer's, or, behind ``proxies`` trusted ones, what the outermost of
-    them wrote into ``X-Forwarded-For``. Empty where the peer has none (a Unix socket)."""
-    # A proxy may add a header of its own instead of adding to the one that came.
+    """Return the client's address.
+
+    It is the peer's, or, behind ``num_proxies`` trusted proxies, the address that the outermost of them added
+    to ``X-Forwarded-For``. Empty where the peer has none (a Unix socket).
+    """
+    # A proxy may add another header instead of appending to the first.
     forwarded = [value.decode("latin-1") for key, value in headers if key == b"x-forwarded-for"]
     if not num_proxies or not forwarded:
         return peer
@@ -63,7 +66,7 @@ def _trusted() -> set[str]:
 
 
 def _matches_wildcard(origin: str) -> bool:
-    """``https://*.example.com`` trusts every subdomain, as Django's CSRF protection does."""
+    """Match ``https://*.example.com`` with subdomains, like Django's CSRF check."""
     scheme, _, host = origin.lower().partition("://")
     return any(
         trusted.startswith(f"{scheme}://*.") and host.endswith(trusted.partition("*")[2])
@@ -75,18 +78,21 @@ ASGIApplication: TypeAlias = Callable[[dict[str, Any], Any, Any], Awaitable[None
 
 
 def with_user(inner: Any) -> ASGIApplication:
-    """The ASGI application whose scope has ``cookies``, ``session`` and ``user`` besides."""
+    """Wrap an ASGI application, adding cookies, session and user to the scope."""
 
-    # No coroutine of its own, which each socket would keep.
+    # Not a coroutine function: each WebSocket would keep one more coroutine.
     def application(scope: dict[str, Any], receive: Any, send: Any) -> Awaitable[None]:
         cookies = _cookies(scope)
         key = cookies.get(settings.SESSION_COOKIE_NAME)
         session = import_module(settings.SESSION_ENGINE).SessionStore(key)
-        known = {**scope, "cookies": cookies, "session": session, "user": AnonymousUser()}
-        found: Awaitable[None] = (_asked if key else inner)(known, receive, send)
-        return found
+        extended = {**scope, "cookies": cookies, "session": session, "user": AnonymousUser()}
+        work: Awaitable[None] = (_with_stored_user if key else inner)(extended, receive, send)
+        return work
 
-    async def _asked(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    # asgiref takes a callable that is not a coroutine function for an ASGI 2 application without this mark.
+    application._asgi_single_callable = True  # type: ignore[attr-defined]
+
+    async def _with_stored_user(scope: dict[str, Any], receive: Any, send: Any) -> None:
         scope["user"] = await get_user(scope)
         await inner(scope, receive, send)
 

@@ -1,11 +1,13 @@
-"""Where sockets come in. A site puts ``websocket_application()`` into its ``asgi.py``::
+"""Routes WebSockets to the consumer.
+
+A site uses ``websocket_application()`` in its ``asgi.py``::
 
     application = ProtocolTypeRouter(
         {"http": get_asgi_application(), "websocket": rooms.routing.websocket_application()}
     )
 
-or ``websocket_urlpatterns`` into a ``URLRouter`` of its own, behind ``AuthMiddlewareStack``. Which of the
-doors are open, ``ROOMS["PROTOCOLS"]`` says.
+or ``websocket_urlpatterns`` in its own ``URLRouter``, inside ``AuthMiddlewareStack``. Protocols that are
+not in ``ROOMS["PROTOCOLS"]`` are refused.
 """
 
 from __future__ import annotations
@@ -24,20 +26,19 @@ from rooms.node.session import Session
 
 
 def endpoint(name: str, application: str | None = None) -> Any:
-    """The ASGI application for sockets that speak one protocol, to be routed to an address of your choice.
+    """Make the ASGI application for WebSockets of one protocol, at any URL.
 
-    ``name`` is one of native, roomer, rtbroadcaster, goroomserver, gowsev; ``application`` is the room
-    application that is entered, unless the route's keyword ``application`` says it. Raises ValueError for
-    another name.
+    ``name`` is one of native, roomer, rtbroadcaster, goroomserver, gowsev. ``application`` is the application
+    of rooms; by default it is the keyword ``application`` of the route. Raises ValueError for any other name.
     """
     if name not in PROTOCOL_NAMES:
-        raise ValueError(f"There is no door {name!r}. Lawful: {', '.join(PROTOCOL_NAMES)}.")
+        raise ValueError(f"Expected a protocol of {', '.join(PROTOCOL_NAMES)}, got {name!r}.")
     protocol = load_protocol(name)
     session = MultiplexSession if protocol.options.multiplexes_applications else Session
     return RoomConsumer.as_asgi(protocol=protocol, application=application, session=session)
 
 
-# Sockets are not redirected, so the final slash may be left out.
+# WebSockets are not redirected, so the final slash is optional.
 websocket_urlpatterns = [
     re_path(r"^ws/rooms/(?P<application>[^/]+)/?\Z", endpoint("native")),
     re_path(r"^ws/roomer/(?P<application>[^/]+)/?\Z", endpoint("roomer")),
@@ -47,13 +48,15 @@ websocket_urlpatterns = [
 ]
 
 
-# ``re_path`` is declared for HTTP views; Channels routes ASGI applications with it.
-_refused: Any = refuse
+# The type of ``re_path`` expects an HTTP view; Channels routes ASGI applications with it.
+_refuse: Any = refuse
 
 
 def websocket_application(more: Sequence[Any] = ()) -> Any:
-    """The ASGI application for sockets: Django's session and user, then the addresses of rooms, and
-    ``more`` routes of the site's own."""
-    # A mistake in ``ROOMS`` stops the server at its start.
+    """Make the ASGI application for WebSockets, with Django's session and user.
+
+    It routes the URLs of rooms, and ``more`` routes of the site.
+    """
+    # An error in ``ROOMS`` stops the server at its start.
     get_settings()
-    return with_user(URLRouter([*websocket_urlpatterns, *more, re_path("", _refused)]))
+    return with_user(URLRouter([*websocket_urlpatterns, *more, re_path("", _refuse)]))

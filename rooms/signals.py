@@ -1,4 +1,6 @@
-"""Sends a control message to every node when a row is saved or deleted, after the commit.
+"""Sends a control message to every node when a row is saved or deleted.
+
+It is sent after the commit.
 
 Queryset updates and bulk operations send no signals: save one of the rows afterwards, or wait until
 the nodes refresh it. What sends is imported with the first change, so that ``manage.py migrate``

@@ -1,11 +1,11 @@
-"""The pages of Rooms, and the answer to plain HTTP at the addresses of WebSockets.
+"""The URLs of the pages, and of plain HTTP requests to WebSocket URLs.
 
 ::
 
     path("rooms/", include("rooms.urls")),
     path("ws", include(rooms.urls.socket_urlpatterns)),
 
-The sockets themselves are in ``routing.py``.
+``routing.py`` has the URLs of the WebSockets themselves.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ urlpatterns = [
     path("<slug:application>/", views.ChatView.as_view(), name="chat"),
 ]
 
-# Answers at ``/ws`` and at everything below ``/ws/``, where it is included at "ws".
+# Included at "ws", it matches ``/ws`` and everything below ``/ws/``.
 socket_urlpatterns = [re_path(r"^(?:/|\Z)", views.upgrade_required)]

@@ -1,7 +1,7 @@
-"""The pages: the list of applications, the chat, and the answer to plain HTTP at a WebSocket address.
+"""The list of applications, the chat page, and plain HTTP at a WebSocket URL.
 
-The chat page decides which users get the page; the socket behind it applies the same
-``node/permissions.py`` again. The page's scripts are in ``static/rooms/chat.js``.
+The chat page checks the access of the user with ``node/permissions.py``; its WebSocket checks it again. The
+scripts of the page start in ``static/rooms/chat.js``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from rooms.protocol.types import User
 PLAIN = "text/plain; charset=utf-8"
 
 
-# Neither a token nor a login would change the answer.
+# A CSRF token or a login does not change the response.
 @csrf_exempt
 @login_not_required
 def upgrade_required(request: HttpRequest, **kwargs: Any) -> HttpResponse:
-    """426 with what to upgrade to (RFC 9110, 15.5.22); 405 for any method but GET, as handshakes are."""
+    """Respond to GET with 426 Upgrade Required (RFC 9110), else with 405."""
     if request.method != "GET":
-        text = f"This is the address of a WebSocket, which begins with GET, not with {request.method}.\n"
+        text = f"Expected GET at the URL of a WebSocket, got {request.method}.\n"
         return HttpResponseNotAllowed(["GET"], text, content_type=PLAIN)
     response = HttpResponse(
-        "This is the address of a WebSocket: open it as ws:// or wss://.\n", status=426, content_type=PLAIN
+        "This is the URL of a WebSocket: open it as ws:// or wss://.\n", status=426, content_type=PLAIN
     )
     response["Upgrade"] = "websocket"
     response["Connection"] = "Upgrade"
@@ -46,7 +46,7 @@ def upgrade_required(request: HttpRequest, **kwargs: Any) -> HttpResponse:
 
 
 class IndexView(TemplateView):
-    """Every application that lets in native clients, as the pages are, by title."""
+    """Lists the enabled applications that allow the native protocol, by title."""
 
     template_name = "rooms/index.html"
 
@@ -57,14 +57,14 @@ class IndexView(TemplateView):
 
 
 class ChatView(TemplateView):
-    """The chat of one application, for those whom it admits."""
+    """The chat page of one application, for users with access."""
 
     template_name = "rooms/chat.html"
     application: ApplicationConfig
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         application = load_application(kwargs["application"])
-        if application is None or not _has_a_page(application):
+        if application is None or not _has_page(application):
             raise Http404("There is no such application.")
         self.application = application
         if request.user.is_authenticated:
@@ -95,20 +95,20 @@ class ChatView(TemplateView):
         )
 
 
-def _has_a_page(application: ApplicationConfig) -> bool:
-    """Whether the page's own socket is let in."""
+def _has_page(application: ApplicationConfig) -> bool:
+    """Return whether the WebSocket of the page is allowed."""
     return "native" in get_settings().protocols and application.allows_protocol("native")
 
 
 def _check_entry(application: ApplicationConfig, account: AbstractBaseUser | AnonymousUser) -> None:
-    # A site's own user model need not know groups.
+    # The user model of a site may have no groups.
     groups = account.groups.values_list("pk", flat=True) if hasattr(account, "groups") else ()
     user = User(name=account.get_username(), id=str(account.pk), guest=False)
     permissions.check_entry(application, user, frozenset(groups))
 
 
 def _sign_in(request: HttpRequest) -> str | None:
-    """Where one signs in and comes back from, on a site that names this place as Django does."""
+    """Return the login URL that leads back here, if the site has a URL named login."""
     try:
         return f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}"
     except NoReverseMatch:

@@ -1,4 +1,4 @@
-"""A Django project that uses Rooms: settings, addresses and example extensions.
+"""A Django project that uses Rooms: settings, URLs and example extensions.
 
-It is an example of use, so it imports only public names of `rooms`.
+As an example, it imports only public names of `rooms`.
 """

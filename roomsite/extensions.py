@@ -1,6 +1,6 @@
-"""Example extensions: a word filter with settings, a quiz with its own messages and state, and a relay.
+"""Example extensions: a word filter, a quiz and a relay.
 
-They are put on an application or a room in the admin, and show most of what an extension can do.
+They can be chosen for an application or a room in the admin.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from rooms.extensions import JoinEvent, MessageEvent, RoomContext
 
 @register
 class WordFilter(Extension):
-    """Keeps unwanted words out of messages: hides them, or refuses the message."""
+    """Hides unwanted words in messages, or refuses the message."""
 
     class Settings(forms.Form):
         words = forms.CharField(
             initial="darn\nheck",
             required=False,
             widget=forms.Textarea(attrs={"rows": 4}),
-            help_text="One a line, in any case.",
+            help_text="One per line, case-insensitive.",
         )
         refuse = forms.BooleanField(
             initial=False, required=False, help_text="Refuse such messages instead of hiding the words."
@@ -41,12 +41,12 @@ class WordFilter(Extension):
 
 
 def _mentions(data: Any, unwanted: re.Pattern[str]) -> bool:
-    """Whether any text in JSON data has an unwanted word in it."""
+    """Return whether any string in the JSON data has an unwanted word."""
     return _hidden(data, unwanted) != data
 
 
 def _hidden(data: Any, unwanted: re.Pattern[str]) -> Any:
-    """The data with every unwanted word starred out, wherever in it text stands."""
+    """Return the JSON data with stars instead of unwanted words in all strings."""
     if isinstance(data, str):
         return unwanted.sub(lambda found: "*" * len(found.group()), data)
     if isinstance(data, list):
@@ -68,11 +68,11 @@ QUESTIONS = [
 
 @register
 class Quiz(Extension):
-    """Asks questions; the first right answer scores, and so on for a number of rounds.
+    """Asks a number of questions; the first right answer to each scores.
 
-    Members send ``start`` to begin and ``answer`` with their guess. The room hears ``quiz`` (how to play),
-    ``question``, ``score``, ``right`` and ``finished``; the first three are state, so that late comers see
-    them too. All of them have a ``text``, which is what the chat page shows.
+    Members send ``start``, and ``answer`` with their guess. The quiz publishes ``quiz`` (the instructions),
+    ``question``, ``score``, ``right`` and ``finished``; the first three are state, so that later members see
+    them, too. All of them have a ``text``, which the chat page shows.
     """
 
     class Settings(forms.Form):
@@ -88,7 +88,7 @@ class Quiz(Extension):
         self.scores.setdefault(event.user.name, 0)
         if not self.explained:
             self.explained = True
-            # A question that is open from before a restart is not: nobody knows it any more.
+            # A question from before a restart is no longer open.
             await event.room.publish("question", None, state=True)
             how = "Write /start to begin a quiz, and /answer with your guess."
             await event.room.publish("quiz", {"text": how}, state=True)
@@ -100,7 +100,7 @@ class Quiz(Extension):
         self.scores = dict.fromkeys(self.scores, 0)
         self.questions = random.sample(QUESTIONS, self.settings["rounds"])
         event.reply({"rounds": len(self.questions), "text": "Here we go!"})
-        await self.tell_score(event.room)
+        await self.publish_score(event.room)
         await self.ask(event.room)
 
     @message("answer")
@@ -116,15 +116,15 @@ class Quiz(Extension):
             self.scores[name] = self.scores.get(name, 0) + self.settings["points"]
             self.questions.pop(0)
             await event.room.publish("right", {"text": f"{name} is right: {answer}."})
-            await self.tell_score(event.room)
+            await self.publish_score(event.room)
             await self.ask(event.room)
 
-    async def tell_score(self, room: RoomContext) -> None:
+    async def publish_score(self, room: RoomContext) -> None:
         standings = ", ".join(f"{name} {points}" for name, points in self.scores.items())
         await room.publish("score", {"text": f"Score: {standings}", "scores": self.scores}, state=True)
 
     async def ask(self, room: RoomContext) -> None:
-        """Put the next question to the room, or end the quiz."""
+        """Publish the next question, or end the quiz."""
         if self.questions:
             await room.publish("question", {"text": self.questions[0][0]}, state=True)
         else:
@@ -136,8 +136,7 @@ class Quiz(Extension):
 
 @register
 class Relay(Extension):
-    """Sends what is said under the name ``chat`` on to everybody else in the room, as the example of roomer's
-    own server does."""
+    """Relays ``chat`` to all other members, like the example of roomer's server."""
 
     @message("chat")
     async def chat(self, event: MessageEvent) -> None:

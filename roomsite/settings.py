@@ -1,23 +1,23 @@
-"""The project's settings. Everything that differs from place to place comes from the environment.
+"""The settings of the example site, configured by environment variables.
 
     DATABASE_URL          sqlite:///path or postgres://user:password@host:port/name
                           absent: db.sqlite3 beside manage.py
     REDIS_URL             redis://…, rediss://… or unix://…
-                          absent: processes hear each other over PostgreSQL, if that is the database
-    ROOMS_WORKERS         how many processes serve, where there is neither; `runrooms --workers` sets it
-                          absent: one, which keeps in memory what processes would share
+                          absent: processes share PostgreSQL as channel layer, if that is the database
+    ROOMS_WORKERS         number of processes, without Redis and PostgreSQL; set by `runrooms --workers`
+                          absent: one, with channel layer and presence in memory
     SECRET_KEY            a long secret; needed wherever DEBUG is off
     DEBUG                 on or off
-                          absent: on as long as there is no SECRET_KEY, so a site with a secret is never open
+                          absent: on without a SECRET_KEY, so a site with a secret never shows errors
     ALLOWED_HOSTS         host names, separated by commas
     CSRF_TRUSTED_ORIGINS  origins with their scheme, separated by commas
     HTTPS                 on or off: redirects to https, HSTS, secure cookies; absent: the opposite of DEBUG
-    HSTS_SECONDS          how long browsers shall insist on https; absent: a year
-    BEHIND_PROXY          on or off: the proxy in front sets X-Forwarded-Proto and is believed; absent: off
+    HSTS_SECONDS          time for which browsers use only https; absent: a year
+    BEHIND_PROXY          on or off: trust the X-Forwarded-Proto of the proxy in front; absent: off
     STATIC_ROOT           where `collectstatic` puts the static files; absent: staticfiles beside manage.py
     LOG_LEVEL             DEBUG, INFO, WARNING, ERROR or CRITICAL; absent: INFO
 
-A malformed value stops the start with a message that says what was found and what is lawful.
+A malformed value stops the start with an error that says what was got and what is expected.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from django.core.exceptions import ImproperlyConfigured
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
-def malformed(name: str, value: str, lawful: str) -> ImproperlyConfigured:
-    """The error for a variable that cannot be understood."""
-    return ImproperlyConfigured(f"The environment variable {name} is {value!r}. Lawful: {lawful}.")
+def malformed(name: str, value: str, expected: str) -> ImproperlyConfigured:
+    """Make the error for a malformed variable."""
+    return ImproperlyConfigured(f"Expected {expected} as the environment variable {name}, got {value!r}.")
 
 
-def concealed(url: str) -> str:
-    """An address as it may be shown: errors end up in logs, and addresses hold passwords."""
+def redacted(url: str) -> str:
+    """Redact what may hold a password, because errors are logged."""
     return f"{url.partition(':')[0]}:…" if "@" in url or "?" in url else url
 
 
 def text(name: str) -> str:
-    """The variable's value without outer space; an empty variable counts as absent."""
+    """Read a variable without surrounding space; empty is the same as absent."""
     return os.environ.get(name, "").strip()
 
 
 def switch(name: str, default: bool) -> bool:
-    """A variable that is on or off."""
-    words = {
+    """Read a variable that is on or off."""
+    values = {
         "1": True,
         "true": True,
         "yes": True,
@@ -64,28 +64,28 @@ def switch(name: str, default: bool) -> bool:
     value = text(name)
     if not value:
         return default
-    if value.lower() not in words:
-        raise malformed(name, value, ", ".join(words))
-    return words[value.lower()]
+    if value.lower() not in values:
+        raise malformed(name, value, f"one of {', '.join(values)}")
+    return values[value.lower()]
 
 
 def number(name: str, default: int) -> int:
-    """A variable that is a whole number, zero or more."""
+    """Read a variable that is an integer of at least 0."""
     value = text(name)
     if not value:
         return default
     if not (value.isascii() and value.isdigit()):
-        raise malformed(name, value, "a whole number, zero or more")
+        raise malformed(name, value, "an integer of at least 0")
     return int(value)
 
 
 def listing(name: str) -> list[str]:
-    """A variable that holds several values, separated by commas."""
+    """Read a variable that holds values separated by commas."""
     return [part.strip() for part in text(name).split(",") if part.strip()]
 
 
 def hosts(name: str) -> list[str]:
-    """Host names, as Django compares them with the Host header."""
+    """Read host names, as Django compares them with the Host header."""
     for host in (found := listing(name)):
         if "/" in host or " " in host:
             raise malformed(
@@ -95,9 +95,9 @@ def hosts(name: str) -> list[str]:
 
 
 def origins(name: str) -> list[str]:
-    """Origins, as browsers send them in the Origin header."""
+    """Read origins, as browsers send them in the Origin header."""
     for origin in (found := listing(name)):
-        # A star stands for any subdomain. A browser sends a port or none, and never a path.
+        # A star matches any subdomain. Browsers send no path in the Origin header.
         if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
             raise malformed(
                 name, origin, "origins with scheme and no path, separated by commas: https://example.org"
@@ -106,64 +106,64 @@ def origins(name: str) -> list[str]:
 
 
 def database(name: str) -> dict[str, Any]:
-    """The one database, from its address."""
-    lawful = "sqlite:///path/of/a/file or postgres://user:password@host:port/name"
+    """Read the URL of the database."""
+    expected = "sqlite:///path/of/a/file or postgres://user:password@host:port/name"
     value = text(name) or f"sqlite:///{BASE_DIR / 'db.sqlite3'}"
     try:
         found: dict[str, Any] = {**dj_database_url.parse(value, conn_max_age=60, conn_health_checks=True)}
     except (ValueError, KeyError) as error:
-        raise malformed(name, concealed(value), lawful) from error
-    node = found["ENGINE"].rpartition(".")[2]
-    if node not in {"sqlite3", "postgresql"} or not found["NAME"]:
-        raise malformed(name, concealed(value), lawful)
-    if node == "sqlite3":
+        raise malformed(name, redacted(value), expected) from error
+    engine = found["ENGINE"].rpartition(".")[2]
+    if engine not in {"sqlite3", "postgresql"} or not found["NAME"]:
+        raise malformed(name, redacted(value), expected)
+    if engine == "sqlite3":
         if found["NAME"] == ":memory:":
-            raise malformed(name, value, f"{lawful}; in memory each thread would see a database of its own")
+            raise malformed(name, value, f"{expected}, because a database in memory belongs to one thread,")
         found["OPTIONS"] = {
-            "transaction_mode": "IMMEDIATE",  # else one that reads and then writes can fail halfway
+            "transaction_mode": "IMMEDIATE",  # a deferred transaction fails where it writes after a read
             "timeout": 20,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
             **found.get("OPTIONS", {}),
         }
-        # A file, since several threads use it; with the process's id, since several runs may go on at once.
+        # A file, because several threads use it; with the process id, because test runs may be parallel.
         found["TEST"] = {"NAME": str(Path(tempfile.gettempdir()) / f"rooms-test-{os.getpid()}.sqlite3")}
     return found
 
 
 def redis(name: str) -> str | None:
-    """The address of Redis, if there is one."""
+    """Read the URL of Redis, if there is one."""
     value = text(name)
     if not value:
         return None
-    from redis.connection import parse_url  # only here: a site without Redis need not load its client
+    from redis.connection import parse_url  # a site without Redis does not load its client
 
     try:
         parse_url(value)
     except ValueError as error:
-        lawful = "redis://host:port/0, rediss://host:port/0 or unix:///path"
-        raise malformed(name, concealed(value), lawful) from error
+        expected = "redis://host:port/0, rediss://host:port/0 or unix:///path"
+        raise malformed(name, redacted(value), expected) from error
     return value
 
 
 def redis_layer(url: str) -> dict[str, Any]:
-    """The channel layer on this Redis."""
+    """Configure the channel layer on Redis."""
     host = {
         "address": url,
-        "socket_timeout": 15,  # above the layer's own waits, or they would count as failures
+        "socket_timeout": 15,  # longer than the blocking reads of the layer
         "socket_connect_timeout": 2,
     }
     return {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [host]}}
 
 
-# Safety
+# Security
 
 DEBUG = switch("DEBUG", default=not text("SECRET_KEY"))
 SECRET_KEY = text("SECRET_KEY")
 if not SECRET_KEY:
     if not DEBUG:
         raise ImproperlyConfigured(
-            "DEBUG is off and the environment variable SECRET_KEY is missing. Lawful: a secret of 50 or more "
-            "characters, made once with: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+            "DEBUG is off and the environment variable SECRET_KEY is missing. Expected a secret of at least "
+            "50 characters, made once with: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
         )
     SECRET_KEY = "django-insecure-only-for-trying-things-out-on-your-own-machine"
 
@@ -181,7 +181,7 @@ SECURE_HSTS_PRELOAD = HTTPS
 if switch("BEHIND_PROXY", default=False):
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-# What the site is made of
+# Applications
 
 INSTALLED_APPS = [
     "daphne",  # first: it gives `runserver` WebSockets
@@ -223,12 +223,12 @@ TEMPLATES = [
 ROOT_URLCONF = "roomsite.urls"
 ASGI_APPLICATION = "roomsite.asgi.application"
 
-# Stores, and the way between processes
+# Databases and channel layer
 
 DATABASES = {"default": database("DATABASE_URL")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# The clients of other room servers are let in too, each in its own words.
+# Clients of the other room servers are allowed, too.
 ROOMS: dict[str, Any] = {"PROTOCOLS": ["native", "roomer", "rtbroadcaster", "goroomserver", "gowsev"]}
 
 REDIS_URL = redis("REDIS_URL")
@@ -236,7 +236,7 @@ WORKERS = number("ROOMS_WORKERS", default=1)
 if REDIS_URL is not None:
     LAYER = redis_layer(REDIS_URL)
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": REDIS_URL}}
-    # For applications and rooms that choose it.
+    # Applications and rooms may choose it.
     ROOMS["HISTORIES"] = {
         "redis": {"BACKEND": "rooms.histories.redis.RedisHistory", "OPTIONS": {"url": REDIS_URL}}
     }
@@ -247,11 +247,11 @@ elif WORKERS > 1:
     LAYER = {"BACKEND": "rooms.layers.unix.LocalLayer"}
     ROOMS["PRESENCE"] = {"BACKEND": "rooms.presence.database.DatabasePresence"}
 else:
-    # One process. Above its capacity this layer drops messages without a word.
+    # One process. This layer silently drops messages above its capacity.
     LAYER = {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": 10_000}}
 CHANNEL_LAYERS = {"default": LAYER}
 
-# Signing in
+# Authentication
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{validator}"}
@@ -266,7 +266,7 @@ LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "home"
 
-# Language, time, files, log
+# Language, time, static files, logging
 
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -285,6 +285,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
-    # Django's own handlers are silent with DEBUG off; here everything goes one way.
+    # Django's own handlers do not log with DEBUG off.
     "loggers": {"django": {"handlers": [], "level": "INFO", "propagate": True}},
 }

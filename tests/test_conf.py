@@ -1,4 +1,4 @@
-"""`settings.ROOMS`: defaults, overrides, unknown keys, and the cache that a change resets."""
+"""`settings.ROOMS`: defaults, overrides, unknown keys and the cache."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Handshakes: which pages may open a socket, the client's address, and Django's session and user."""
+"""WebSocket handshakes: origin check, client address, session and user."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from asgiref.compatibility import guarantee_single_callable
 from asgiref.sync import SyncToAsync, sync_to_async
 from channels.auth import AuthMiddlewareStack
 from django.conf import settings
@@ -26,7 +27,7 @@ def site(settings: Any) -> None:
     settings.CSRF_TRUSTED_ORIGINS = ["https://friend.example", "https://*.family.example"]
 
 
-def test_programs_send_no_origin() -> None:
+def test_a_handshake_without_an_origin_is_allowed() -> None:
     assert middleware.origin_is_allowed(headers(host="rooms.example"))
     assert middleware.origin_is_allowed([])
 
@@ -44,7 +45,7 @@ def test_programs_send_no_origin() -> None:
         ("https://a.b.family.example", "rooms.example"),
     ],
 )
-def test_the_sites_own_pages_and_trusted_ones(origin: str, host: str) -> None:
+def test_pages_of_the_site_and_of_trusted_origins_are_allowed(origin: str, host: str) -> None:
     assert middleware.origin_is_allowed(headers(origin=origin, host=host))
 
 
@@ -55,7 +56,7 @@ def test_the_sites_own_pages_and_trusted_ones(origin: str, host: str) -> None:
         ("null", "rooms.example"),
         ("", "rooms.example"),
         ("https://rooms.example:444", "rooms.example"),
-        # Same origin, but a host that the site does not have: DNS rebinding.
+        # The same origin, but not a host of the site: DNS rebinding.
         ("https://evil.example", "evil.example"),
         ("file://rooms.example", "rooms.example"),
         ("https://rooms.example.evil.example", "rooms.example"),
@@ -67,16 +68,16 @@ def test_the_sites_own_pages_and_trusted_ones(origin: str, host: str) -> None:
         ("https://[rooms.example", "[rooms.example"),
     ],
 )
-def test_other_pages(origin: str, host: str) -> None:
+def test_pages_of_other_origins_are_refused(origin: str, host: str) -> None:
     assert not middleware.origin_is_allowed(headers(origin=origin, host=host))
 
 
-def test_without_a_host_only_trusted_pages() -> None:
+def test_without_a_host_only_trusted_origins_are_allowed() -> None:
     assert not middleware.origin_is_allowed(headers(origin="https://rooms.example"))
     assert middleware.origin_is_allowed(headers(origin="https://friend.example"))
 
 
-def test_while_developing_this_machine_is_allowed(settings: Any) -> None:
+def test_localhost_is_allowed_with_debug(settings: Any) -> None:
     settings.ALLOWED_HOSTS = []
     here = headers(origin="http://localhost:8000", host="localhost:8000")
     assert not middleware.origin_is_allowed(here)
@@ -85,7 +86,7 @@ def test_while_developing_this_machine_is_allowed(settings: Any) -> None:
     assert middleware.origin_is_allowed(headers(origin="http://[::1]:8000", host="[::1]:8000"))
 
 
-def test_the_first_header_of_a_name() -> None:
+def test_header_returns_the_first_of_a_name() -> None:
     assert middleware.header([(b"a", b"1"), (b"a", b"2")], b"a") == "1"
     assert middleware.header([], b"a") is None
 
@@ -95,7 +96,7 @@ def test_the_first_header_of_a_name() -> None:
     [
         (None, 0, "10.0.0.1"),
         (None, 2, "10.0.0.1"),
-        # Nobody is trusted to have written it.
+        # Without a trusted proxy, the header is ignored.
         ("203.0.113.9", 0, "10.0.0.1"),
         ("203.0.113.9", 1, "203.0.113.9"),
         ("6.6.6.6, 203.0.113.9", 1, "203.0.113.9"),
@@ -103,7 +104,7 @@ def test_the_first_header_of_a_name() -> None:
         ("203.0.113.9", 2, "203.0.113.9"),
     ],
 )
-def test_the_clients_address(forwarded: str | None, num_proxies: int, address: str) -> None:
+def test_the_clients_address_behind_proxies(forwarded: str | None, num_proxies: int, address: str) -> None:
     given = [] if forwarded is None else headers(x_forwarded_for=forwarded)
     assert middleware.client_address(given, "10.0.0.1", num_proxies) == address
 
@@ -111,7 +112,7 @@ def test_the_clients_address(forwarded: str | None, num_proxies: int, address: s
 @pytest.mark.parametrize(
     ("forwarded", "num_proxies", "address"),
     [
-        # What the client wrote itself comes first; the proxy's own header is the last one.
+        # The header that the client sent comes first, that of the proxy last.
         (["6.6.6.6", "203.0.113.9"], 1, "203.0.113.9"),
         (["6.6.6.6, 6.6.6.7", "203.0.113.9"], 1, "203.0.113.9"),
         (["6.6.6.6", "6.6.6.7", "203.0.113.9, 10.0.0.2"], 2, "203.0.113.9"),
@@ -120,7 +121,9 @@ def test_the_clients_address(forwarded: str | None, num_proxies: int, address: s
         (["6.6.6.6", "203.0.113.9"], 0, "10.0.0.1"),
     ],
 )
-def test_the_clients_address_in_several_headers(forwarded: list[str], num_proxies: int, address: str) -> None:
+def test_the_clients_address_with_several_headers(
+    forwarded: list[str], num_proxies: int, address: str
+) -> None:
     given = [header for each in forwarded for header in headers(via="1.1 proxy", x_forwarded_for=each)]
     assert middleware.client_address(given, "10.0.0.1", num_proxies) == address
 
@@ -129,8 +132,8 @@ def test_a_unix_socket_has_no_address() -> None:
     assert middleware.client_address([], "", 0) == ""
 
 
-async def found(wrapped: Any, *cookies: str) -> dict[str, Any]:
-    """The scope that the application behind is given."""
+async def scope_of(wrapped: Any, *cookies: str) -> dict[str, Any]:
+    """The scope of the wrapped application."""
     scopes: list[dict[str, Any]] = []
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -152,9 +155,9 @@ def signed_in() -> str:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("wrapped", [with_user, AuthMiddlewareStack])
-async def test_a_session_says_who_it_is(wrapped: Any) -> None:
+async def test_the_user_of_the_session_is_in_the_scope(wrapped: Any) -> None:
     cookie = await sync_to_async(signed_in)()
-    scope = await found(wrapped, cookie)
+    scope = await scope_of(wrapped, cookie)
     assert (scope["user"].get_username(), scope["user"].is_authenticated) == ("ann", True)
     assert scope["session"].session_key == scope["cookies"][settings.SESSION_COOKIE_NAME]
     assert scope["cookies"]["other"] == "1"
@@ -162,17 +165,33 @@ async def test_a_session_says_who_it_is(wrapped: Any) -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("wrapped", [with_user, AuthMiddlewareStack])
-async def test_a_session_that_is_not_there_says_nothing(wrapped: Any) -> None:
-    scope = await found(wrapped, f"{settings.SESSION_COOKIE_NAME}=gone")
+async def test_an_unknown_session_has_an_anonymous_user(wrapped: Any) -> None:
+    scope = await scope_of(wrapped, f"{settings.SESSION_COOKIE_NAME}=gone")
     assert not scope["user"].is_authenticated
 
 
-async def test_without_a_session_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_session_no_thread_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     hops: list[object] = []
     with monkeypatch.context() as patched:
         patched.setattr(SyncToAsync, "__call__", lambda self, *given: hops.append(self))
         for cookies in ([], ["csrftoken=x"], [f"{settings.SESSION_COOKIE_NAME}="]):
-            scope = await found(with_user, *cookies)
+            scope = await scope_of(with_user, *cookies)
             assert not scope["user"].is_authenticated
             assert (scope["session"].session_key, scope["session"].is_empty()) == (None, True)
     assert hops == []
+
+
+async def test_the_middleware_is_called_as_an_asgi_3_application() -> None:
+    """asgiref would call a plain function with the scope alone, as in ASGI 2."""
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    application = guarantee_single_callable(with_user(inner))
+    answers: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        answers.append(message)
+
+    await application({"type": "websocket", "headers": []}, None, send)
+    assert answers == [{"type": "websocket.accept"}]

@@ -1,8 +1,7 @@
-"""The Django admin of rooms: stock pages, a module for each subject.
+"""The Django admin: one module for each model or shared part.
 
-Whatever is saved or deleted here reaches open sockets by way of the models' signals
-(``signals.py``). ``extended.py`` puts the settings of an extension onto the page of the
-application or room that uses it.
+Saved and deleted rows reach open connections through the models' signals (``signals.py``).
+``extension_settings.py`` adds the settings form of an extension to the page of its application or room.
 """
 
 from __future__ import annotations

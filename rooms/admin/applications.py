@@ -1,4 +1,4 @@
-"""Applications in the admin."""
+"""The admin of applications."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.delete_summary import CountedDeletion
-from rooms.admin.extension_settings import ExtendedAdmin, ExtendedForm
+from rooms.admin.delete_summary import DeleteSummaryAdmin
+from rooms.admin.extension_settings import ExtensionAdmin, ExtensionForm
 from rooms.conf import PROTOCOL_NAMES, get_settings
 from rooms.models import Application, Ban, Message, Mute, Room, StateMessage
 
 
-class ApplicationForm(ExtendedForm):
-    """An application; what it leaves blank is said by ``settings.ROOMS``."""
+class ApplicationForm(ExtensionForm):
+    """The form of an application; blank limits show the defaults of the site."""
 
     protocols = forms.MultipleChoiceField(
-        label=_("Doors"),
+        label=_("Protocols"),
         widget=forms.CheckboxSelectMultiple,
         required=False,
-        help_text=_("Protocols that are let in, of those that the site lets in; none chosen: all of them."),
+        help_text=_("Allowed protocols, of those that the site allows; none chosen: all of them."),
     )
 
     inherited = (
-        *ExtendedForm.inherited,
+        *ExtensionForm.inherited,
         *("max_connections_per_address", "logins_per_minute"),
     )
 
@@ -41,27 +41,27 @@ class ApplicationForm(ExtendedForm):
         super().__init__(*args, **kwargs)
         fields: dict[str, Any] = self.fields
         fields["protocols"].choices = [(name, _protocol_name(name)) for name in PROTOCOL_NAMES]
-        # Somebody who may only look has no fields but those that are declared above.
+        # A user with the view permission only has just the fields declared above.
         if "max_message_bytes" in fields:
-            fields["max_message_bytes"].help_text = _("Blank: as large as the client's protocol allows.")
+            fields["max_message_bytes"].help_text = _("Blank: the maximum of the client's protocol.")
 
     def inherit(self, name: str) -> Any:
         return getattr(get_settings(), name)
 
     def clean_protocols(self) -> list[str]:
-        """Raises ValidationError where nobody could come in."""
+        """Validate that clients can connect. Raises ValidationError."""
         chosen: list[str] = self.cleaned_data["protocols"]
-        opened = get_settings().protocols
-        if chosen and not set(chosen) & set(opened):
+        allowed = get_settings().protocols
+        if chosen and not set(chosen) & set(allowed):
             raise ValidationError(
-                gettext("This site's settings close what you chose, so nobody could come in. They open: %s.")
-                % ", ".join(opened)
+                gettext("The settings of this site allow none of the chosen protocols, only: %s.")
+                % ", ".join(allowed)
             )
         return chosen
 
 
 class ProtocolFilter(admin.SimpleListFilter):
-    """By the protocol that an application lets in."""
+    """Filters by a protocol that an application allows."""
 
     title = _("protocol")
     parameter_name = "protocol"
@@ -73,7 +73,7 @@ class ProtocolFilter(admin.SimpleListFilter):
         protocol = self.value()
         if protocol is None:
             return queryset
-        # Not every database can look into a list.
+        # Not every database can search a JSON list.
         chosen = queryset.values_list("pk", "protocols")
         return queryset.filter(
             pk__in=[pk for pk, protocols in chosen if not protocols or protocol in protocols]
@@ -81,11 +81,11 @@ class ProtocolFilter(admin.SimpleListFilter):
 
 
 @admin.register(Application)
-class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
-    """Applications with their rooms counted."""
+class ApplicationAdmin(DeleteSummaryAdmin, ExtensionAdmin):
+    """The list shows the number of rooms."""
 
     form = ApplicationForm
-    # No more than fits beside the filters; those tell the rest.
+    # The columns that fit beside the filters.
     list_display = ("name", "enabled", "entry", "room_count", "extension")
     list_filter = ("enabled", "entry", ProtocolFilter, "rooms_on_demand", "history", "extension")
     search_fields = ("name", "title")
@@ -93,7 +93,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     readonly_fields = ("created",)
     fieldsets = (
         (None, {"fields": ("name", "title", "enabled", "created")}),
-        (_("Who may enter"), {"fields": ("entry", "group", "max_users", "protocols")}),
+        (_("Access"), {"fields": ("entry", "group", "max_users", "protocols")}),
         (_("Rooms"), {"fields": ("rooms_on_demand", "rooms_stay", "max_rooms")}),
         (_("History"), {"fields": ("history", "history_size", "history_ttl")}),
         (
@@ -103,7 +103,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
                     *("max_message_bytes", "request_rate", "request_burst", "leave_grace"),
                     *("logins_per_minute", "max_connections_per_address"),
                 ),
-                "description": _("A blank field is as this site's settings say; they are shown in it."),
+                "description": _("A blank field uses the setting of this site, which is shown in it."),
             },
         ),
         (_("Extension"), {"fields": ("extension",)}),
@@ -122,7 +122,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
         applications: QuerySet[Application] = super().get_queryset(request)
         return applications.annotate(count_of_rooms=Coalesce(count, 0))
 
-    # Not by the name of the relation, or the list would be sorted by that.
+    # A name other than the relation's, by which the list would be sorted.
     @admin.display(description=_("rooms"), ordering="count_of_rooms")
     def room_count(self, application: Any) -> SafeString:
         address = reverse(f"{self.admin_site.name}:rooms_room_changelist")
@@ -144,7 +144,7 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
     def _set_enabled(self, request: HttpRequest, applications: QuerySet[Application], enabled: bool) -> None:
         changed = list(applications)
         for application in changed:
-            # Each by itself: an update of the queryset sends no signals, and no socket would hear of it.
+            # One by one, because an update of the queryset sends no signals to open connections.
             application.enabled = enabled
             application.save(update_fields=["enabled"])
             self.log_change(request, application, [{"changed": {"fields": ["enabled"]}}])
@@ -157,5 +157,9 @@ class ApplicationAdmin(CountedDeletion, ExtendedAdmin):
 
 
 def _protocol_name(name: str) -> str:
-    """A door as the form names it."""
-    return name if name in get_settings().protocols else gettext("%s (closed by this site's settings)") % name
+    """Label a protocol, with a mark where the site does not allow it."""
+    return (
+        name
+        if name in get_settings().protocols
+        else gettext("%s (not allowed by the settings of this site)") % name
+    )

@@ -1,8 +1,8 @@
-"""The choice of an extension, and that extension's settings as fields of the same page.
+"""The choice of an extension, and its settings as fields of the same page.
 
-The page shows the settings of the extension that is stored; a newly chosen one shows its own once
-it is stored. The settings are cleaned by the extension's own form, which stays what the engine
-reads them with (``extensions/registry.py``).
+The page shows the settings of the stored extension; those of a newly chosen one appear after saving.
+The extension's own form validates the settings, here and when the node reads them
+(``extensions/registry.py``).
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from django.utils.translation import gettext_lazy as _
 from rooms.extensions import Extension, registry
 
 PREFIX = "settings"
-# A choice does not wrap.
-LONGEST_TITLE = 70
+# Options of a select element do not wrap.
+MAX_TITLE_LENGTH = 70
 
 
-class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
-    """The form of something that an extension may be put on."""
+class ExtensionForm(forms.ModelForm):  # type: ignore[type-arg]
+    """The form of a model with an extension."""
 
     extension = forms.ChoiceField(
         label=_("Extension"),
         required=False,
         help_text=_(
-            "Code of this site that answers events here. "
-            "Another extension begins with its own settings, which appear after saving."
+            "Code of this site that handles events. "
+            "The settings of a newly chosen extension appear after saving."
         ),
     )
 
-    # What a blank field inherits is shown in it.
+    # Blank fields show the inherited value as a placeholder.
     inherited: ClassVar[tuple[str, ...]] = (
         *("history_size", "history_ttl", "leave_grace", "request_rate", "request_burst"),
     )
@@ -55,7 +55,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
                 self.fields[name].widget.attrs["placeholder"] = value
 
     def inherit(self, name: str) -> Any:
-        """The value that a blank field stands for; None where there is none to show."""
+        """Return the value that a blank field inherits; None where there is none to show."""
         raise NotImplementedError
 
     def _offer_extensions(self) -> None:
@@ -67,8 +67,8 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
             field.help_text = format_html(
                 '<strong class="errornote">{}</strong>{}',
                 gettext(
-                    "This site has no extension %s, so nobody enters until it is back or another is chosen. "
-                    "Its settings are kept for the case that it comes back."
+                    "This site has no extension %s, so users cannot join. "
+                    "Install it again, with the settings that are kept, or choose another."
                 )
                 % self.stored,
                 field.help_text,
@@ -77,7 +77,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
     def _add_settings(self, extension: type[Extension]) -> None:
         stored = registry.settings_form(extension, self.instance.extension_settings)
         stored.is_valid()
-        # Cleaned where that is possible: a date, and not the text that it is stored as.
+        # Cleaned values where valid: a date, and not the text that is stored.
         values = {**stored.data, **stored.cleaned_data}
         self.settings = extension.Settings(data=self.data if self.is_bound else None, prefix=PREFIX)
         for name, field in self.settings.fields.items():
@@ -86,7 +86,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
             self.initial[f"{PREFIX}-{name}"] = values[name]
 
     def clean(self) -> dict[str, Any] | None:
-        """The settings are judged by their own form alone, and only if they are to be kept."""
+        """Validate the settings by their own form, if the extension is unchanged."""
         cleaned = super().clean()
         for name in [name for name in self.errors if name.startswith(f"{PREFIX}-")]:
             del self.errors[name]
@@ -99,7 +99,7 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
     def full_clean(self) -> None:
         super().full_clean()
         if self.errors:
-            # The page comes again, with the settings that it had.
+            # The page is shown again, with the settings of the stored extension.
             self.instance.extension = self.stored
 
     def save(self, commit: bool = True) -> Any:
@@ -110,14 +110,14 @@ class ExtendedForm(forms.ModelForm):  # type: ignore[type-arg]
         return super().save(commit)
 
 
-class ExtendedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """The admin of something that an extension may be put on."""
+class ExtensionAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """The admin of a model with an extension."""
 
-    form = ExtendedForm
+    form = ExtensionForm
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         fields = kwargs.get("fields") or flatten_fieldsets(self.get_fieldsets(request, obj))
-        # The settings are fields of a form's instance, and not of its class.
+        # The settings are fields of the form's instance and not of its class.
         kwargs["fields"] = [name for name in fields if not name.startswith(f"{PREFIX}-")]
         return super().get_form(request, obj, change, **kwargs)
 
@@ -137,14 +137,14 @@ class ExtendedAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         super().save_model(request, obj, form, change)
         extension = registry.find(obj.extension)
         if "extension" in form.changed_data and extension is not None and extension.Settings().fields:
-            # Back to this page, which has the settings now.
+            # Return to this page, which now shows the settings.
             data = request.POST.copy()
             data["_continue"] = "1"
             request.POST = data  # type: ignore[assignment]
 
 
 def _title(name: str) -> str:
-    """An extension as the choice names it: with the first line of what its author says of it."""
+    """Label an extension with its name and the first line of its docstring."""
     extension = registry.find(name)
     summary = (extension.__doc__ or "").strip().partition("\n")[0] if extension else ""
-    return Truncator(f"{name} – {summary}").chars(LONGEST_TITLE) if summary else name
+    return Truncator(f"{name} – {summary}").chars(MAX_TITLE_LENGTH) if summary else name

@@ -1,4 +1,4 @@
-"""Times in lists, which have little space."""
+"""Formats times for lists."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from django.utils.timezone import localtime
 
 
 def short_time(time: datetime) -> str:
-    """Date and time in the site's own short form and time zone."""
+    """Format date and time in the site's short format and time zone."""
     return date_format(localtime(time), "SHORT_DATETIME_FORMAT")

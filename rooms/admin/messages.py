@@ -1,4 +1,4 @@
-"""Messages and state in the admin: to be read and deleted, never to be written by hand."""
+"""The admin of messages and state, which can be viewed and deleted, not edited."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rooms.models import Message, StateMessage
 EXCERPT = 80
 
 
-class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What messages and state have in common."""
+class StoredMessageAdminBase(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shared by messages and state."""
 
-    # No date hierarchy, and one count a page: no index leads by time through the messages of all rooms.
+    # No date hierarchy and no second count: the messages of all rooms have no index by time.
     show_full_result_count = False
     search_fields = ("event", "data", "sender_name", "room__name", "room__title")
 
@@ -32,29 +32,31 @@ class SaidAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        # A list of long messages would be a long page: their beginnings do.
+        # The list loads only the beginning of long messages.
         rows: QuerySet[Any] = super().get_queryset(request).select_related("room__application").defer("data")
         shortened: QuerySet[Any] = rows.annotate(beginning=Left("data", EXCERPT + 1))
         return shortened
 
     @admin.display(description=_("time"), ordering="time")
-    def when(self, said: Any) -> str:
-        return short_time(said.time)
+    def when(self, message: Any) -> str:
+        return short_time(message.time)
 
     @admin.display(description=_("data"))
-    def excerpt(self, said: Any) -> str:
-        return Truncator(said.beginning).chars(EXCERPT)
+    def excerpt(self, message: Any) -> str:
+        return Truncator(message.beginning).chars(EXCERPT)
 
     @admin.display(description=_("sender"), ordering="sender_name")
-    def sender(self, said: Any) -> str:
-        if not said.sender_name:
+    def sender(self, message: Any) -> str:
+        if not message.sender_name:
             return gettext("the server")
-        return gettext("%s (guest)") % said.sender_name if said.sender_guest else str(said.sender_name)
+        return (
+            gettext("%s (guest)") % message.sender_name if message.sender_guest else str(message.sender_name)
+        )
 
 
 @admin.register(Message)
-class MessageAdmin(SaidAdmin):
-    """The histories that are kept in the database."""
+class MessageAdmin(StoredMessageAdminBase):
+    """Messages of the history in the database."""
 
     list_display = ("when", "room", "sender", "event", "excerpt")
     list_filter = ("room__application", "time", "state", "sender_guest")
@@ -63,8 +65,8 @@ class MessageAdmin(SaidAdmin):
 
 
 @admin.register(StateMessage)
-class StateMessageAdmin(SaidAdmin):
-    """The state that rooms keep in the database."""
+class StateMessageAdmin(StoredMessageAdminBase):
+    """State that is stored in the database."""
 
     list_display = ("event", "room", "excerpt", "sender", "when")
     list_filter = ("room__application", "time", "sender_guest")

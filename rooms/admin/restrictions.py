@@ -1,4 +1,4 @@
-"""Bans and mutes in the admin."""
+"""The admin of bans and mutes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from rooms.admin.formatting import short_time
-from rooms.admin.user_fields import PeopleAdmin
+from rooms.admin.user_fields import UserFieldsAdmin
 from rooms.models import Ban, Mute, Restriction
 
 
-class InForce(admin.SimpleListFilter):
-    """Those that hold now, or those that have run out."""
+class ActiveFilter(admin.SimpleListFilter):
+    """Filters active or expired restrictions."""
 
-    title = _("in force")
-    parameter_name = "in_force"
+    title = _("active")
+    parameter_name = "active"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Iterable[tuple[str, Any]]:
         return [("yes", _("Yes")), ("no", _("No"))]
@@ -33,11 +33,11 @@ class InForce(admin.SimpleListFilter):
         return queryset.filter(ended) if self.value() == "no" else queryset
 
 
-class RestrictionAdmin(PeopleAdmin):
-    """Who may not, where, until when, why, and who said so."""
+class RestrictionAdmin(UserFieldsAdmin):
+    """Shared by bans and mutes."""
 
-    list_display = ("__str__", "where", "in_force", "ends", "reason")
-    list_filter = (InForce, "application", "created")
+    list_display = ("__str__", "where", "active", "ends", "reason")
+    list_filter = (ActiveFilter, "application", "created")
     search_fields = (
         *("guest", "reason", "room__name", "room__title", "application__name", "application__title"),
         f"user__{get_user_model().USERNAME_FIELD}",
@@ -53,7 +53,7 @@ class RestrictionAdmin(PeopleAdmin):
         return super().get_queryset(request).select_related(*related)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        # Whom it concerns and where stays: for somebody else there is another ban.
+        # Another user or room needs another restriction.
         fixed = () if obj is None else ("application", "room", "user", "guest")
         return (*fixed, *self.readonly_fields)
 
@@ -70,16 +70,16 @@ class RestrictionAdmin(PeopleAdmin):
     def ends(self, restriction: Restriction) -> str | None:
         return short_time(restriction.until) if restriction.until else None
 
-    @admin.display(description=_("in force"), boolean=True)
-    def in_force(self, restriction: Restriction) -> bool:
+    @admin.display(description=_("active"), boolean=True)
+    def active(self, restriction: Restriction) -> bool:
         return restriction.until is None or restriction.until > timezone.now()
 
 
 @admin.register(Ban)
 class BanAdmin(RestrictionAdmin):
-    """Who may not come in."""
+    """Bans."""
 
 
 @admin.register(Mute)
 class MuteAdmin(RestrictionAdmin):
-    """Who may listen, but not speak."""
+    """Mutes."""

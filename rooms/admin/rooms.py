@@ -1,4 +1,4 @@
-"""Rooms in the admin."""
+"""The admin of rooms."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from rooms.admin.delete_summary import CountedDeletion
-from rooms.admin.extension_settings import ExtendedAdmin, ExtendedForm
+from rooms.admin.delete_summary import DeleteSummaryAdmin
+from rooms.admin.extension_settings import ExtensionAdmin, ExtensionForm
 from rooms.admin.formatting import short_time
-from rooms.admin.user_fields import PeopleAdmin
+from rooms.admin.user_fields import UserFieldsAdmin
 from rooms.conf import get_settings
 from rooms.models import Ban, HistoryPolicy, Message, Mute, Room, StateMessage
 
 PASSWORD_FIELDS = ("new_password", "remove_password")
 
 
-class RoomForm(ExtendedForm):
-    """A room. Its password can be given and taken away; nobody can read it."""
+class RoomForm(ExtensionForm):
+    """The form of a room. Its password can be set and removed, not read."""
 
     new_password = forms.CharField(
         label=_("New password"),
@@ -45,25 +45,23 @@ class RoomForm(ExtendedForm):
         super().__init__(*args, **kwargs)
         has_password = bool(self.instance.password)
         self.fields["new_password"].help_text = (
-            _("Blank keeps the password that the room has.")
-            if has_password
-            else _("The room has no password; blank leaves it so.")
+            _("Blank: the password stays the same.") if has_password else _("The room has no password.")
         )
         self.fields["remove_password"].disabled = not has_password
         if "history" in self.fields:
             history: Any = self.fields["history"]
-            history.choices = [("", _("As the application says")), *HistoryPolicy.choices]
+            history.choices = [("", _("Same as the application")), *HistoryPolicy.choices]
 
     def inherit(self, name: str) -> Any:
         if self.instance.application_id is None:
             return None
-        said = getattr(self.instance.application, name)
-        return getattr(get_settings(), name) if said is None else said
+        value = getattr(self.instance.application, name)
+        return getattr(get_settings(), name) if value is None else value
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
         if self.cleaned_data.get("new_password") and self.cleaned_data.get("remove_password"):
-            self.add_error("remove_password", ValidationError(_("Either a new password or none.")))
+            self.add_error("remove_password", ValidationError(_("Choose either a new password or none.")))
         return cleaned
 
     def save(self, commit: bool = True) -> Any:
@@ -72,25 +70,25 @@ class RoomForm(ExtendedForm):
         elif self.cleaned_data["remove_password"]:
             self.instance.password = ""
         if self.instance.owner_id is not None:
-            # A room has one owner: a user takes it over from a guest.
+            # A room has one owner: the user replaces a guest.
             self.instance.guest_owner_id = self.instance.guest_owner_name = ""
         return super().save(commit)
 
 
 @admin.action(permissions=["delete"], description=_("Close (delete) selected %(verbose_name_plural)s"))
 def delete_selected(admin_of_rooms: Any, request: HttpRequest, rooms: QuerySet[Room]) -> Any:
-    """Django's own action; to the people in a room it is a closing."""
+    """Django's own action under another label: members see that the room is closed."""
     return actions.delete_selected(admin_of_rooms, request, rooms)
 
 
 @admin.register(Room)
-class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
-    """Rooms with their messages counted."""
+class RoomAdmin(DeleteSummaryAdmin, UserFieldsAdmin, ExtensionAdmin):
+    """The list shows the number of messages."""
 
     form = RoomForm
-    # Of the same name as the site's, whose place it takes.
+    # Replaces the action of the same name.
     actions = (delete_selected,)
-    # No more than fits beside the filters; those tell the rest.
+    # The columns that fit beside the filters.
     list_display = ("name", "application", "belongs_to", "message_count", "last_message")
     list_filter = (
         *("application", "mode", "listed", "persistent", "history", "extension"),
@@ -108,11 +106,11 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     fieldsets = (
         (None, {"fields": ("application", "name", "title", "created")}),
         (
-            _("People"),
+            _("Members"),
             {"fields": ("mode", "owner", "guest_owner_name", "max_members", "listed", *PASSWORD_FIELDS)},
         ),
         (
-            _("Duration"),
+            _("Lifetime and history"),
             {
                 "fields": (
                     "persistent",
@@ -128,7 +126,7 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
             _("Limits"),
             {
                 "fields": ("request_rate", "request_burst"),
-                "description": _("A blank field is as the application says, which is shown in it."),
+                "description": _("A blank field uses the value of the application, which is shown in it."),
             },
         ),
         (_("Extension"), {"fields": ("extension",)}),
@@ -150,7 +148,7 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
         )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        # Those who are in a room cannot be moved to another application.
+        # Members cannot be moved to another application.
         return self.readonly_fields if obj is None else ("application", *self.readonly_fields)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
@@ -163,7 +161,7 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
     def belongs_to(self, room: Room) -> str | None:
         return str(room.owner) if room.owner else room.guest_owner_name or None
 
-    # Not by the name of the relation, or the list would be sorted by that.
+    # A name other than the relation's, by which the list would be sorted.
     @admin.display(description=_("messages"), ordering="count_of_messages")
     def message_count(self, room: Any) -> SafeString:
         address = reverse(f"{self.admin_site.name}:rooms_message_changelist")
@@ -175,5 +173,5 @@ class RoomAdmin(CountedDeletion, PeopleAdmin, ExtendedAdmin):
 
 
 def _readable(fields: Iterable[str]) -> list[str]:
-    """Without those that can only be written."""
+    """Return the fields that can be read."""
     return [name for name in fields if name not in PASSWORD_FIELDS]

@@ -1,4 +1,4 @@
-"""Choosing users, whatever the site's user model is."""
+"""Fields that choose a user of the site's user model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from django.contrib.auth import get_user_model
 from django.http import HttpRequest
 
 
-class PeopleAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Its ``raw_id_fields`` lead to users. They are searched by name where the site has its users in
-    the admin, and are given by id where it has not: a static autocomplete would be an error there."""
+class UserFieldsAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Its ``raw_id_fields`` choose users.
+
+    They become autocomplete fields where the admin has the user model; elsewhere Django's checks would
+    report those as an error.
+    """
 
     def get_autocomplete_fields(self, request: HttpRequest) -> Any:
         fields = super().get_autocomplete_fields(request)

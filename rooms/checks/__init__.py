@@ -1,1 +1,1 @@
-"""The system checks: of the settings, of the channel layer, and of the rows of the database."""
+"""System checks of the settings, the channel layer and the database."""

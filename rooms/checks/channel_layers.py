@@ -123,7 +123,7 @@ def short_timeouts() -> Iterator[CheckMessage]:
 
 
 def _has_sufficient_timeout(host: Any) -> bool:
-    """Accepts an address, a pair of host and port, or a dict of options, like channels_redis."""
+    """Accept a URL, a pair of host and port, or a dict, like channels_redis."""
     options: Mapping[str, Any] = host if isinstance(host, Mapping) else {"address": host}
     timeout = options.get("socket_timeout", 0)
     # The address takes precedence, as in redis-py.

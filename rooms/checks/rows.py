@@ -1,4 +1,4 @@
-"""Checks rows against the settings, for ``manage.py check --database default`` and ``migrate``."""
+"""Checks rows against the settings, for ``check --database`` and ``migrate``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The protocols of the four original servers, and multiplexing. Only ``routing.py`` imports this package."""
+"""The protocols of the four original servers; only ``routing.py`` imports these."""

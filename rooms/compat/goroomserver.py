@@ -1,21 +1,23 @@
-"""The goroomserver protocol: JSON requests, each of which names its application, and JSON answers.
+"""The goroomserver protocol: JSON commands for an application, and JSON answers.
 
-A request is answered in full before the next one is carried out, so the codec remembers one at a time:
-an error repeats what was asked. How frames are read: ``goroomserver_frames.py``.
+The node answers a command before it reads the next one, so the codec keeps only the last frame, which an
+error repeats. Frames are parsed as leniently as in the original: missing and null members are empty, unknown
+members are ignored, numbers may be as large as a double holds.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
-from rooms.compat.goroomserver_codec import ClientMessage, read
-from rooms.protocol import validators
+from rooms.protocol import strict_json, validators
 from rooms.protocol.base import Protocol, ProtocolOptions, error_event
 from rooms.protocol.commands import Command, Leave, Login, Logout, Unsubscribe
 from rooms.protocol.compat_commands import (
@@ -27,6 +29,7 @@ from rooms.protocol.compat_commands import (
 )
 from rooms.protocol.errors import BadRequest, RoomsError, UnknownType
 from rooms.protocol.events import Direct, Error, Event, Message, Reply, RoomAdded, RoomEdited, RoomRemoved
+from rooms.protocol.json_validation import is_valid_json
 
 
 class EventType(IntEnum):
@@ -46,7 +49,7 @@ class EventType(IntEnum):
 
 
 class Fault(Enum):
-    """An error's code and text."""
+    """The code and the text of an error."""
 
     INVALID_APP = 1, "App name is invalid"
     USER_UNAVAILABLE = 2, "User unavailable in app"
@@ -63,7 +66,7 @@ class Fault(Enum):
     SERVER = 500, "Server Error"
 
 
-# What one of our errors is here, whatever was asked.
+# The fault for an error's code, whatever the command.
 _FAULTS = {
     "no_such_application": Fault.INVALID_APP,
     "not_logged_in": Fault.USER_UNAVAILABLE,
@@ -72,29 +75,67 @@ _FAULTS = {
     "rate_limited": Fault.SERVER,
     "internal_error": Fault.SERVER,
 }
-_FAULTS_OF_ROOMS = {
+_ROOM_FAULTS = {
     "bad_request": Fault.INVALID_ROOM,
     "room_not_found": Fault.UNKNOWN_ROOM,
     "already_member": Fault.ALREADY_JOINED,
     "not_member": Fault.NOT_IN_ROOM,
 }
-# For each event what else our errors are, and what all others are.
-_FAULTS_OF: dict[int, tuple[dict[str, Fault], Fault]] = {
+# For each event: the faults for other error codes, and the fault for all the rest.
+_FAULTS_BY_EVENT: dict[int, tuple[dict[str, Fault], Fault]] = {
     EventType.LOGIN: ({"name_taken": Fault.ALREADY_LOGGED_IN}, Fault.LOGIN),
     EventType.LOGOUT: ({}, Fault.LOGOUT),
-    EventType.JOIN_ROOM: (_FAULTS_OF_ROOMS, Fault.JOIN_ROOM),
-    EventType.SUBSCRIBE: (_FAULTS_OF_ROOMS, Fault.JOIN_ROOM),
-    EventType.LEAVE_ROOM: (_FAULTS_OF_ROOMS, Fault.LEAVE_ROOM),
-    EventType.UNSUBSCRIBE: (_FAULTS_OF_ROOMS, Fault.LEAVE_ROOM),
-    EventType.MESSAGE: (_FAULTS_OF_ROOMS, Fault.SERVER),
+    EventType.JOIN_ROOM: (_ROOM_FAULTS, Fault.JOIN_ROOM),
+    EventType.SUBSCRIBE: (_ROOM_FAULTS, Fault.JOIN_ROOM),
+    EventType.LEAVE_ROOM: (_ROOM_FAULTS, Fault.LEAVE_ROOM),
+    EventType.UNSUBSCRIBE: (_ROOM_FAULTS, Fault.LEAVE_ROOM),
+    EventType.MESSAGE: (_ROOM_FAULTS, Fault.SERVER),
 }
-_OF_A_NAMED_ROOM = frozenset(
+_ROOM_EVENTS = frozenset(
     {EventType.JOIN_ROOM, EventType.LEAVE_ROOM, EventType.SUBSCRIBE, EventType.UNSUBSCRIBE}
 )
 
+# No integer of 64 bits is that large.
+_INTEGERS_END = 2**63
+
+
+class _Members(Struct):
+    """The members of a frame that the server reads."""
+
+    application: str | None = msgspec.field(name="appName", default=None)
+    room: str | None = msgspec.field(name="roomName", default=None)
+    event: int | None = msgspec.field(name="eventType", default=None)
+    data: dict[str, Raw] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class ClientFrame:
+    """A frame of a client; only a ``valid`` one is a command.
+
+    The members of ``data`` are JSON texts or, after lenient parsing, values.
+    """
+
+    id: int = 0
+    application: str = ""
+    room: str = ""
+    event: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
+    valid: bool = False
+
+    def text(self, name: str) -> str | None:
+        """Return the text in a member of the data, or None."""
+        value = self.data.get(name)
+        if isinstance(value, Raw):
+            try:
+                return msgspec.json.decode(value, type=str)
+            except msgspec.ValidationError:
+                return None
+        return value if isinstance(value, str) else None
+
 
 _encoder = msgspec.json.Encoder()
-_members = msgspec.json.Decoder(dict[str, Raw])
+_frame_decoder = msgspec.json.Decoder(_Members)
+_data_decoder = msgspec.json.Decoder(dict[str, Raw])
 
 
 class Goroomserver(Protocol):
@@ -103,106 +144,112 @@ class Goroomserver(Protocol):
         auto_subscribe_room_list=True, reports_missing_rooms=True, multiplexes_applications=True
     )
 
-    def __init__(self, application: str = "", trunk: Goroomserver | None = None) -> None:
+    def __init__(self, application: str = "", parent: Goroomserver | None = None) -> None:
         self._application = application
-        # Its requests are those of the whole socket.
-        self._trunk = trunk or self
-        self._asked = ClientMessage()
-        # A logout is answered with the name.
+        # The codec of the socket, which decodes the frames for all applications.
+        self._parent = parent or self
+        self._last = ClientFrame()
+        # The user's name, which the answer to a logout holds.
         self._user = ""
 
     def for_application(self, application: str) -> Goroomserver:
         return Goroomserver(application, self)
 
     def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
-        asked = self._asked = read(frame, self._asked.id + 1)
-        if not asked.sound:
-            yield error_event(asked.id, UnknownType("A frame holds one request, a JSON object."))
+        last = self._last = parse_frame(frame, self._last.id + 1)
+        if not last.valid:
+            yield error_event(last.id, UnknownType("Expected one JSON object per frame."))
             return
         command: Command | Error | None
         try:
-            command = _command(asked)
+            command = _command(last)
         except RoomsError as error:
-            command = error_event(asked.id, error)
-        yield ApplicationCommand(id=asked.id, application=asked.application, command=command)
+            command = error_event(last.id, error)
+        yield ApplicationCommand(id=last.id, application=last.application, command=command)
 
     def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
-            return self._answer(event)
+            return self._encode_reply(event)
         if isinstance(event, Error):
-            return self._refusal(event)
+            return self._encode_error(event)
         return self.encode_broadcast(event, self._application)
 
     @classmethod
     def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         if isinstance(event, Direct) and event.outside:
-            # It would seem to be said in a room.
+            # It would look like a message in a room.
             return None
         if isinstance(event, Message | Direct):
             return _message(event, application)
         if isinstance(event, RoomAdded):
-            # One that is only another now is no news.
-            told = {"roomName": event.room.name, "appName": application}
-            return None if isinstance(event, RoomEdited) else _success(EventType.ROOM_ADD, told)
+            # The protocol has no event for a room that has changed.
+            data = {"roomName": event.room.name, "appName": application}
+            return None if isinstance(event, RoomEdited) else _success(EventType.ROOM_ADD, data)
         if isinstance(event, RoomRemoved):
             return _success(EventType.ROOM_REMOVE, {"roomName": event.room, "appName": application})
         return None
 
-    def _answer(self, reply: Reply) -> bytes | None:
-        asked = self._trunk._asked
-        data: dict[str, Any] = {"appName": asked.application}
-        if asked.event == EventType.LOGIN:
+    def _encode_reply(self, reply: Reply) -> bytes | None:
+        last = self._parent._last
+        data: dict[str, Any] = {"appName": last.application}
+        if last.event == EventType.LOGIN:
             user = reply.data["user"]  # type: ignore[index]
             data["userName"] = self._user = user.name
-        elif asked.event == EventType.LOGOUT:
+        elif last.event == EventType.LOGOUT:
             data["userName"] = self._user
-        elif asked.event == EventType.MESSAGE:
-            answer = _answer_of_handler(reply.data, asked.room)
+        elif last.event == EventType.MESSAGE:
+            answer = _handler_answer(reply.data, last.room)
             if not answer:
                 return None
-            data = {**answer, "roomName": asked.room, **data}
-        elif asked.event in _OF_A_NAMED_ROOM:
-            data["roomName"] = asked.text("roomName")
-        return _success(asked.event, data)
+            data = {**answer, "roomName": last.room, **data}
+        elif last.event in _ROOM_EVENTS:
+            data["roomName"] = last.text("roomName")
+        return _success(last.event, data)
 
-    def _refusal(self, error: Error) -> bytes:
-        asked = self._trunk._asked
-        code, text = _meaning(error, asked.event)
+    def _encode_error(self, error: Error) -> bytes:
+        last = self._parent._last
+        code, text = _fault_of(error, last.event)
         answer = {
-            "eventType": asked.event,
-            "data": {**asked.data, "roomName": asked.room, "appName": asked.application},
+            "eventType": last.event,
+            "data": {**last.data, "roomName": last.room, "appName": last.application},
             "code": 500,
             "error": {"code": code, "message": text},
         }
         try:
             return _encoder.encode(answer)
         except UnicodeEncodeError:
-            # What is repeated may hold what only Python's own writes: lone surrogates.
+            # The repeated data may hold lone surrogates, which only Python's own encoder accepts.
             return json.dumps(answer, separators=(",", ":")).encode()
 
 
-def _command(asked: ClientMessage) -> Command | None:
-    """What a sound frame asks; None: whether there is such an application. Raises RoomsError."""
-    id = asked.id
-    if asked.event == EventType.JOIN_APP:
+# Decoding ------------------------------------------------------------------------------------------
+
+
+def _command(frame: ClientFrame) -> Command | None:
+    """Return the command of a valid frame. Raises RoomsError.
+
+    None is for a frame that only asks whether the application exists.
+    """
+    id = frame.id
+    if frame.event == EventType.JOIN_APP:
         return None
-    if asked.event == EventType.LOGIN:
-        return Login(id=id, name=asked.text("username") or "")
-    if asked.event == EventType.LOGOUT:
+    if frame.event == EventType.LOGIN:
+        return Login(id=id, name=frame.text("username") or "")
+    if frame.event == EventType.LOGOUT:
         return Logout(id=id)
-    if asked.event == EventType.MESSAGE:
-        data, name = _raw(asked.data), _event_name(asked)
-        if not asked.room:
+    if frame.event == EventType.MESSAGE:
+        data, name = _raw(frame.data), _event_name(frame)
+        if not frame.room:
             return SendToApplication(id=id, data=data, event=name)
-        return SendToRoomOrApplication(id=id, room=_room(asked.room), data=data, event=name)
-    if asked.event not in _OF_A_NAMED_ROOM:
-        raise UnknownType("There is no such event for clients.")
-    room = _room(asked.text("roomName"))
-    if asked.event == EventType.JOIN_ROOM:
+        return SendToRoomOrApplication(id=id, room=_room(frame.room), data=data, event=name)
+    if frame.event not in _ROOM_EVENTS:
+        raise UnknownType("Clients cannot send this event.")
+    room = _room(frame.text("roomName"))
+    if frame.event == EventType.JOIN_ROOM:
         return CompatJoin(id=id, room=room, create="never", if_member="refuse")
-    if asked.event == EventType.LEAVE_ROOM:
+    if frame.event == EventType.LEAVE_ROOM:
         return Leave(id=id, room=room)
-    if asked.event == EventType.SUBSCRIBE:
+    if frame.event == EventType.SUBSCRIBE:
         return CompatSubscribe(id=id, room=room, create="never", if_member="refuse")
     return Unsubscribe(id=id, room=room)
 
@@ -214,31 +261,127 @@ def _raw(data: dict[str, Any]) -> Raw:
         raise UnknownType("Text must not hold lone surrogates.") from None
 
 
-def _event_name(asked: ClientMessage) -> str | None:
-    """What the data call the event; None where they do not."""
-    name = asked.text("eventName") or None
+def _event_name(frame: ClientFrame) -> str | None:
+    """Return the event name in the data of a frame, or None."""
+    name = frame.text("eventName") or None
     if name is not None and not validators.is_event_name(name):
-        raise UnknownType("This is no lawful name of an event.")
+        raise UnknownType("This is not a valid event name.")
     return name
 
 
 def _room(name: str | None) -> str:
     if name is None or not validators.is_room_name(name):
-        raise BadRequest("This is no lawful name of a room.")
+        raise BadRequest("This is not a valid room name.")
     return name
 
 
-def _meaning(error: Error, event: int) -> tuple[int, str]:
-    """The code and the text of an error that answers this event."""
+def parse_frame(frame: str | bytes, id: int) -> ClientFrame:
+    """Return a parsed frame with the number ``id``."""
+    try:
+        text = frame if isinstance(frame, str) else frame.decode()
+    except UnicodeDecodeError:
+        return ClientFrame(id=id)
+    try:
+        found = (
+            _frame_decoder.decode(text)
+            if strict_json.is_plain(text) or is_valid_json(text.encode())
+            else None
+        )
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        found = None
+    if found is None:
+        return _parse_leniently(text, id)
+    return ClientFrame(
+        id=id,
+        application=found.application or "",
+        room=found.room or "",
+        event=found.event or 0,
+        data=found.data or {},
+        valid=True,
+    )
+
+
+def _parse_leniently(text: str, id: int) -> ClientFrame:
+    """Return what can be parsed of a frame that is not, or may not be, valid."""
+    numbers = _Numbers()
+    try:
+        value = json.loads(
+            text, parse_int=numbers.integer, parse_float=numbers.number, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError):
+        return ClientFrame(id=id)
+    if not isinstance(value, dict):
+        return ClientFrame(id=id)
+    application, room, data = value.get("appName"), value.get("roomName"), value.get("data")
+    event = value.get("eventType")
+    if isinstance(event, bool) or not isinstance(event, int | None):
+        return ClientFrame(id=id)
+    valid = (
+        isinstance(application, str | None)
+        and isinstance(room, str | None)
+        and isinstance(data, dict | None)
+        and not numbers.overflow
+        and not _is_deeper(value, strict_json.MAX_DEPTH)
+    )
+    return ClientFrame(
+        id=id,
+        application=application if isinstance(application, str) else "",
+        room=room if isinstance(room, str) else "",
+        event=event or 0,
+        data=data if valid and data else {},
+        valid=valid,
+    )
+
+
+class _Numbers:
+    """Parsing of numbers: those that 64 bits do not hold become doubles.
+
+    In the original all numbers are doubles.
+    """
+
+    def __init__(self) -> None:
+        # Whether a number was too large for a double.
+        self.overflow = False
+
+    def integer(self, digits: str) -> int | float:
+        if len(digits) <= 20 and -_INTEGERS_END <= int(digits) < _INTEGERS_END:
+            return int(digits)
+        return self.number(digits)
+
+    def number(self, digits: str) -> float:
+        value = float(digits)
+        if math.isfinite(value):
+            return value
+        self.overflow = True
+        return 0.0
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON.")
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether it is nested deeper than that."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(each, levels - 1) for each in inner)
+
+
+# Encoding ------------------------------------------------------------------------------------------
+
+
+def _fault_of(error: Error, event: int) -> tuple[int, str]:
+    """Return the code and the text for an error that answers an event."""
     fault = _FAULTS.get(error.code)
     if fault is None:
-        known, others = _FAULTS_OF.get(event, ({}, Fault.SERVER))
-        fault = known.get(error.code, others)
+        faults, default = _FAULTS_BY_EVENT.get(event, ({}, Fault.SERVER))
+        fault = faults.get(error.code, default)
     code, text = fault.value
     if error.code == "room_full":
         text = "room is full"
     elif error.code == "rejected" or (fault is Fault.SERVER and error.code not in _FAULTS):
-        # What extensions say is for people; and that a message was refused is no fault of the server.
+        # The text of an extension is for people, and a refused message is no error of the server.
         text = error.message
     return code, text
 
@@ -251,9 +394,9 @@ def _success(event: int, data: dict[str, Any]) -> bytes:
 
 def _message(event: Message | Direct, application: str) -> bytes:
     data: dict[str, Any]
-    # What the members are is nobody's business here: it may be long.
+    # The members stay undecoded, because they may be long.
     try:
-        data = dict(_members.decode(event.data))
+        data = dict(_data_decoder.decode(event.data))
     except msgspec.ValidationError:
         data = {"data": event.data}
     if event.event != validators.DEFAULT_EVENT:
@@ -264,9 +407,9 @@ def _message(event: Message | Direct, application: str) -> bytes:
     )
 
 
-def _answer_of_handler(data: object, room: str) -> dict[str, Any]:
-    """What a handler answered; empty where none did."""
+def _handler_answer(data: object, room: str) -> dict[str, Any]:
+    """Return the answer of an extension's handler; empty without one."""
     if not isinstance(data, dict):
         return {}
-    # To a message in a room, native clients get these as well.
+    # The reply to a message in a room has these too, for native clients.
     return {name: each for name, each in data.items() if not room or name not in ("seq", "time")}

@@ -1,8 +1,8 @@
-"""gowsev: its subscribe/publish service, whose words are text and whose answers are binary, and the bare
-frames that its library hands to a handler.
+"""gowsev: its subscribe/publish service, and raw frames for an extension.
 
-A channel is a room, a subscriber one of its members. An extension that takes frames as they come
-(``on_receive``) speaks ``Frames`` instead of the service.
+The service has commands in text and answers in binary. A channel is a room, and a subscriber is a member of
+it. If the application's extension handles raw frames (``on_receive``), its clients use ``Frames`` instead
+of the service.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from rooms.protocol.events import Direct, Error, Event, Message, Reply
 OK = b"OK"
 INVALID = b"Invalid message"
 
-# White space as the original knows it: Python's own would count U+001C to U+001F too.
+# White space of the original; Python's own includes U+001C to U+001F.
 _BLANKS = "\t\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _CHANNEL = re.compile(f"[{_BLANKS}]*([^\n{_BLANKS}]+)")
 
-# What requests are called, so that their answers are known. Of a channel one can always go out.
+# The ids of commands, by which their answers are recognised: unsubscribing a channel never fails.
 _COMMAND, _UNSUBSCRIBE = "command", "unsubscribe"
-_WAS_OUT = frozenset({NotMember.code, RoomNotFound.code})
+_NOT_SUBSCRIBED = frozenset({NotMember.code, RoomNotFound.code})
 
 
 class Gowsev(Protocol):
@@ -39,27 +39,27 @@ class Gowsev(Protocol):
         return Frames()
 
     def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
-        # Bytes that are no UTF-8 become lone surrogates: no part of a lawful name, and themselves in a body.
+        # Bytes that are not UTF-8 become lone surrogates: invalid in a name, and unchanged in a body.
         text = frame if isinstance(frame, str) else frame.decode(errors="surrogateescape")
-        yield _read(text) or Error(code=BadRequest.code, message=INVALID.decode())
+        yield _parse(text) or Error(code=BadRequest.code, message=INVALID.decode())
 
     def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
             return OK
         if isinstance(event, Error):
-            return OK if event.id == _UNSUBSCRIBE and event.code in _WAS_OUT else INVALID
+            return OK if event.id == _UNSUBSCRIBE and event.code in _NOT_SUBSCRIBED else INVALID
         return self.encode_broadcast(event, "")
 
     @classmethod
     def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
-        # What other clients say outside of rooms would seem to be published.
+        # A message outside of rooms would look like one that was published.
         if isinstance(event, Message) or (isinstance(event, Direct) and not event.outside):
             return payload.to_bytes(event.data)
         return None
 
 
 class Frames(Protocol):
-    """Every frame goes to the application's extension, and what that writes goes out as it is."""
+    """Raw frames, passed to the application's extension and sent by it."""
 
     name: ClassVar[str] = "gowsev"
     options: ClassVar[ProtocolOptions] = ProtocolOptions(anonymous=True)
@@ -76,8 +76,8 @@ class Frames(Protocol):
         return payload.to_bytes(event.data) if isinstance(event, Direct) and not event.outside else None
 
 
-def _read(text: str) -> Command | None:
-    """What a command asks; None where it is none, or names no lawful channel."""
+def _parse(text: str) -> Command | None:
+    """Return the command of a text; None if it is none or its channel is invalid."""
     if text == "unsubscribe-all":
         return LeaveAll(id=_COMMAND)
     command, _, rest = text.partition(":")

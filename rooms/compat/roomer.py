@@ -1,9 +1,9 @@
 """The roomer protocol: five length-prefixed fields in a binary frame.
 
-A frame is ``room``, ``event``, ``dst``, ``src`` and ``payload``, each a big-endian ``uint32`` length and so
-many bytes; all but the payload are UTF-8. A client's id is its user's name, and it is in room ``root`` from
-the start. The original has no word for an error: what is refused is silence, and where a client waits for
-an answer to its coming in, the answer that it is out.
+The fields are ``room``, ``event``, ``dst``, ``src`` and ``payload``, each after its length as a big-endian
+``uint32``; all but the payload are UTF-8. A client's id is the name of its user, and it is a member of room
+``root`` from the start. The original has no frame for errors: a refused command is not answered, except a
+join, whose client waits for an answer and receives ``leave_ack``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from rooms.protocol.errors import NotMember, ProtocolError
 from rooms.protocol.events import Direct, Error, Event, Joined, Left, Message, Rejoined, Removed, Reply
 from rooms.protocol.payload import from_bytes, to_bytes
 from rooms.protocol.results import JoinData
-from rooms.protocol.types import CommandId, User
+from rooms.protocol.types import CommandId, CreatePolicy, User
 
 FIELDS = 5
-# What is said to one client is kept in no table, whose columns set the other limit.
-LONGEST_DIRECT_EVENT = 1024
+# Direct messages are stored in no table, whose columns set the limit for other events.
+MAX_DIRECT_EVENT_LENGTH = 1024
 # Django's user names may be longer than those of guests.
-LONGEST_ID = 150
+MAX_ID_LENGTH = 150
 
-# What only the server says; from a client it could feign that others come and go.
+# Events of the server: from a client they could fake joins and leaves.
 RESERVED = frozenset({"open", "close", "join_ack", "leave_ack", "new_member", "member_left"})
 
 _LENGTH = Struct(">I")
@@ -47,29 +47,25 @@ class Roomer(Protocol):
     binary: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._self = ""
+        self._client = ""
         self._rooms: set[str] = set()
         self._ids = count(1)
-        # What waits for its answer, by id.
-        self._asked: dict[CommandId, CompatJoin | Leave] = {}
+        # Commands that are not answered yet, by id.
+        self._pending: dict[CommandId, CompatJoin | Leave] = {}
 
     def on_connected(self, connection: str) -> Iterator[Command]:
-        self._self = connection
-        yield self._ask(
-            CompatJoin(id=next(self._ids), room=validators.ROOT, create="always", if_member="announce")
-        )
+        self._client = connection
+        yield self._join(validators.ROOT_ROOM, create="always")
 
     def decode(self, frame: str | bytes) -> Iterator[Command | Error]:
-        room, event, to, payload = _read(frame)
-        if event in RESERVED or not _is_lawful(room, event, to):
+        room, event, to, payload = _parse(frame)
+        if event in RESERVED or not _is_valid(room, event, to):
             return
-        # First, because clients of the original send their own id along with these two.
+        # Before ``dst`` is looked at, because clients of the original send their own id along with both.
         if event == "join":
-            yield self._ask(
-                CompatJoin(id=next(self._ids), room=room, create="on_demand", if_member="announce")
-            )
+            yield self._join(room, create="on_demand")
         elif event == "leave":
-            yield self._ask(Leave(id=next(self._ids), room=room))
+            yield self._await_answer(Leave(id=next(self._ids), room=room))
         elif to:
             yield SendDirect(room=room, event=event, data=from_bytes(payload), to=to)
         else:
@@ -77,17 +73,17 @@ class Roomer(Protocol):
 
     def encode(self, event: Event | Command) -> bytes | None:
         if isinstance(event, Reply):
-            return self._answer(event)
+            return self._encode_reply(event)
         if isinstance(event, Error):
-            return self._refusal(event)
+            return self._encode_error(event)
         if isinstance(event, Removed):
-            return self._out(event.room)
+            return self._leave_ack(event.room)
         return self.encode_broadcast(event, "")
 
     @classmethod
     def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
         if isinstance(event, Message | Direct) and event.event in RESERVED:
-            # Lawful at other doors, but here it would be taken for the server's own word.
+            # Valid in other protocols, but roomer's clients would take it for an event of the server.
             return None
         if isinstance(event, Message):
             to = event.to[0] if event.to is not UNSET and len(event.to) == 1 else ""
@@ -100,36 +96,40 @@ class Roomer(Protocol):
             return _frame(event.room, "member_left", "", "", event.user.name.encode())
         return None
 
-    # Coming in and going out -------------------------------------------------------------------------
+    # Joins and leaves --------------------------------------------------------------------------------
 
-    def _ask(self, command: CompatJoin | Leave) -> Command:
+    def _join(self, room: str, *, create: CreatePolicy) -> Command:
+        id = next(self._ids)
+        return self._await_answer(CompatJoin(id=id, room=room, create=create, if_member="announce"))
+
+    def _await_answer(self, command: CompatJoin | Leave) -> Command:
         assert command.id is not None
-        self._asked[command.id] = command
+        self._pending[command.id] = command
         return command
 
-    def _answer(self, reply: Reply) -> bytes | None:
-        asked = None if reply.id is None else self._asked.pop(reply.id, None)
-        if isinstance(asked, Leave):
-            return self._out(asked.room)
-        if asked is None or not isinstance(reply.data, JoinData):
+    def _encode_reply(self, reply: Reply) -> bytes | None:
+        command = None if reply.id is None else self._pending.pop(reply.id, None)
+        if isinstance(command, Leave):
+            return self._leave_ack(command.room)
+        if command is None or not isinstance(reply.data, JoinData):
             return None
-        self._rooms.add(asked.room)
+        self._rooms.add(command.room)
         members = msgspec.json.encode([user.name for user in reply.data.members])
-        return _frame(asked.room, "join_ack", "", self._self, members)
+        return _frame(command.room, "join_ack", "", self._client, members)
 
-    def _refusal(self, error: Error) -> bytes | None:
-        asked = None if error.id is UNSET else self._asked.pop(error.id, None)
-        if asked is None:
+    def _encode_error(self, error: Error) -> bytes | None:
+        command = None if error.id is UNSET else self._pending.pop(error.id, None)
+        if command is None:
             return None
-        if isinstance(asked, Leave):
-            # Also one who never was in has left; whoever may not leave stays.
-            return self._out(asked.room) if error.code == NotMember.code else None
-        # One who was in and comes in again is in still.
-        return None if asked.room in self._rooms else self._out(asked.room)
+        if isinstance(command, Leave):
+            # A client that was no member has left too; one that an extension keeps has not.
+            return self._leave_ack(command.room) if error.code == NotMember.code else None
+        # A second join that is refused leaves the client in the room.
+        return None if command.room in self._rooms else self._leave_ack(command.room)
 
-    def _out(self, room: str) -> bytes:
+    def _leave_ack(self, room: str) -> bytes:
         self._rooms.discard(room)
-        return _frame(room, "leave_ack", "", self._self, self._self.encode())
+        return _frame(room, "leave_ack", "", self._client, self._client.encode())
 
 
 def _id_of(user: User | None) -> str:
@@ -141,33 +141,36 @@ def _frame(room: str, event: str, to: str, sender: str, payload: bytes) -> bytes
     return b"".join([part for field in fields for part in (_length(len(field)), field)])
 
 
-def _read(frame: str | bytes) -> tuple[str, str, str, bytes]:
-    """Room, event, recipient and payload; who sent it, the server knows better. Raises ProtocolError."""
+def _parse(frame: str | bytes) -> tuple[str, str, str, bytes]:
+    """Return room, event, recipient and payload of a frame. Raises ProtocolError.
+
+    The sender is not returned, because the server knows it better.
+    """
     if isinstance(frame, str):
         frame = frame.encode(errors="surrogatepass")
     fields: list[bytes] = []
     start = 0
     for _ in range(FIELDS):
         if len(frame) - start < _LENGTH.size:
-            raise ProtocolError(f"A frame has {FIELDS} fields, each after its length, got {len(fields)}.")
+            raise ProtocolError(f"Expected {FIELDS} fields, each after its length, got {len(fields)}.")
         end = start + _LENGTH.size + _LENGTH.unpack_from(frame, start)[0]
         if end > len(frame):
-            raise ProtocolError(f"A field ends with the frame, at {len(frame)} bytes, got one up to {end}.")
+            raise ProtocolError(f"Got a field up to byte {end} in a frame of {len(frame)} bytes.")
         fields.append(frame[start + _LENGTH.size : end])
         start = end
     if start != len(frame):
-        raise ProtocolError(f"Nothing follows the payload, got {len(frame) - start} bytes.")
+        raise ProtocolError(f"Expected nothing after the payload, got {len(frame) - start} bytes.")
     try:
         room, event, to, _ = (field.decode() for field in fields[:-1])
     except UnicodeDecodeError:
-        raise ProtocolError("Room, event, dst and src are UTF-8, got other bytes.") from None
+        raise ProtocolError("Room, event, dst and src must be UTF-8.") from None
     return room, event, to, fields[-1]
 
 
-def _is_lawful(room: str, event: str, to: str) -> bool:
-    """Whether room and event keep the rules for all doors, and the recipient may be there at all."""
-    if not validators.is_room_name(room) or len(to) > LONGEST_ID:
+def _is_valid(room: str, event: str, to: str) -> bool:
+    """Return whether room, event and recipient are valid in all protocols."""
+    if not validators.is_room_name(room) or len(to) > MAX_ID_LENGTH:
         return False
     if to:
-        return len(event) <= LONGEST_DIRECT_EVENT
+        return len(event) <= MAX_DIRECT_EVENT_LENGTH
     return validators.is_event_name(event)

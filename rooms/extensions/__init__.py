@@ -1,7 +1,8 @@
-"""Code of a site that answers events of an application or a room.
+"""Extensions: code of a site that handles events of an application or a room.
 
-A site writes ``<app>/extensions.py``; it is found as ``admin.py`` is. ``base.py`` has the class to
-derive from, ``contexts.py`` what its handlers are given, ``registry.py`` how it gets its name.
+A site writes them in ``<app>/extensions.py``, which is discovered like ``admin.py``. ``base.py`` has the base
+class, ``contexts.py`` the arguments of its handlers, ``registry.py`` the registered classes by name,
+``runner.py`` calls the handlers.
 """
 
 from __future__ import annotations

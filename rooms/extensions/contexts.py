@@ -1,8 +1,7 @@
-"""What a handler is given: who did what, where, and the means to answer.
+"""The arguments of handlers: events, the room, and what a handler can do.
 
-Contexts hold no state of the engine; they ask it through ``ExtensionServices``, from whatever thread or
-event loop the handler runs in. A plain ``def`` handler calls their coroutines with
-``asgiref.sync.async_to_sync``.
+They hold no state of the node and call it through ``ExtensionServices``, from any thread or event loop. A
+plain ``def`` handler calls their coroutines with ``asgiref.sync.async_to_sync``.
 """
 
 from __future__ import annotations
@@ -20,26 +19,29 @@ if TYPE_CHECKING:
 
 
 class OutboundHandle(Structural):
-    """Another service that an extension dialled. It is dialled again whenever the connection is lost, until
-    somebody hangs up or this server closes it for good."""
+    """A connection that an extension opened to another service.
+
+    A lost connection is reopened, until the handle is closed or this server closes the connection with a
+    final code.
+    """
 
     @property
     def url(self) -> str: ...
 
     @property
     def number(self) -> int | None:
-        """The number of the connection that there is now; each has a new one. None: there is none."""
+        """The number of the open connection, if any; each reconnect has a new one."""
 
     @property
     def closed(self) -> bool:
-        """Whether nobody dials it any more."""
+        """Whether it is no longer reopened."""
 
     def close(self) -> None:
-        """Close it and dial no more. May be called in any thread."""
+        """Close the connection and stop reopening it. Thread-safe."""
 
 
 class ExtensionServices(Structural):
-    """What the engine does for a handler."""
+    """What the node does for an extension."""
 
     async def publish(
         self,
@@ -71,7 +73,7 @@ class ExtensionServices(Structural):
 
 
 class Replies(Structural):
-    """What the engine does on behalf of the sender of a message."""
+    """What the node does on behalf of the sender of a message."""
 
     async def send(self, name: str, data: Any, room: str | None) -> bool: ...
 
@@ -81,7 +83,7 @@ class Replies(Structural):
 
 
 class RoomContext:
-    """A room, as a handler sees it."""
+    """A room, for handlers."""
 
     def __init__(self, services: ExtensionServices, application: str, name: str) -> None:
         self._services = services
@@ -100,30 +102,34 @@ class RoomContext:
         state: bool = False,
         volatile: bool = False,
     ) -> Message:
-        """Say something in the room, as the server (``from`` is null). ``data`` is anything that
-        JSON can hold; ``to``, ``state`` and ``volatile`` are those of the native protocol."""
+        """Publish a message in the room, as the server (``from`` is null).
+
+        ``data`` is any JSON value; ``to``, ``state`` and ``volatile`` are those of the native protocol.
+        """
         return await self._services.publish(
             self.application, self.name, data, event=event, to=to, state=state, volatile=volatile
         )
 
     async def members(self) -> list[User]:
-        """Who is in the room, by name."""
+        """Return the members of the room, by name."""
         return await self._services.members(self.application, self.name)
 
     async def history(self, limit: int = 50) -> list[Message]:
-        """The newest messages, oldest first."""
+        """Return the newest messages, oldest first."""
         return await self._services.history(self.application, self.name, limit)
 
 
-#: Of a connection whose handshake said nothing.
+#: The claims of a connection whose handshake set none.
 NO_CLAIMS: Mapping[str, str] = MappingProxyType({})
 
 
 class HandshakeEvent:
-    """Somebody wants to connect; nothing has been accepted yet. ``user`` is who is signed in on the site, if
-    the handshake came from one of its pages; ``protocol`` is what shall be spoken, ``query`` and ``headers``
-    (names in lower case) are what was sent. What a handler writes into ``claims``, texts by name, stands in
-    every later event of the connection."""
+    """A WebSocket handshake that is not accepted yet.
+
+    ``user`` is the signed-in user of the site, where the handshake came from one of its pages. ``query`` and
+    ``headers`` (names in lower case) are those of the request. ``claims``, a dict of strings that the handler
+    fills, are part of every later event of the connection.
+    """
 
     def __init__(
         self,
@@ -147,8 +153,11 @@ class HandshakeEvent:
 
 
 class ConnectionEvent:
-    """Somebody connected, logged in or out, or is gone. ``user`` is None before the login; ``number`` counts
-    the connections of the application in this process from 1; ``claims`` is what the handshake said."""
+    """A connection was opened or closed, or its user logged in or out.
+
+    ``user`` is None before the login. ``number`` counts the connections of the application in this process
+    from 1. ``claims`` are those of the handshake.
+    """
 
     def __init__(
         self,
@@ -169,7 +178,7 @@ class ConnectionEvent:
 
 
 class ReceiveEvent:
-    """A frame as a connection sent it; text is its UTF-8."""
+    """A frame that a connection sent; text as UTF-8."""
 
     def __init__(self, source: ConnectionEvent, data: bytes) -> None:
         self.application = source.application
@@ -181,8 +190,10 @@ class ReceiveEvent:
 
 
 class JoinEvent:
-    """A user comes into a room; once per user, not per connection. One who only ``listens`` is no member:
-    no ``on_leave`` follows."""
+    """A user joins a room; once per user, not per connection.
+
+    A ``subscriber`` receives messages and is not a member: no ``on_leave`` follows.
+    """
 
     def __init__(
         self,
@@ -201,8 +212,10 @@ class JoinEvent:
 
 
 class LeaveEvent:
-    """A user is out of a room; ``reason`` is one of left, dropped, kicked, closed. ``claims`` are those of
-    the connection that was the user's last one there, if that is known in this process."""
+    """A user left a room; ``reason`` is one of left, dropped, kicked, closed.
+
+    ``claims`` are those of the user's last connection there, where this process knows it.
+    """
 
     def __init__(
         self, room: RoomContext, user: User, reason: str, *, claims: Mapping[str, str] = NO_CLAIMS
@@ -214,9 +227,11 @@ class LeaveEvent:
 
 
 class MessageEvent:
-    """Somebody says something: in a room, or to the application; then ``room`` is None and ``room_name``
-    the name that was said, if one was, of a room that the sender is not in. ``data`` may be changed before
-    it goes on to the room."""
+    """A user sent a message to a room or to the application.
+
+    Without a room that the sender is in, ``room`` is None and ``room_name`` is the name that the client
+    sent, or empty. ``on_message`` may change ``data`` before it is published.
+    """
 
     def __init__(
         self,
@@ -240,44 +255,52 @@ class MessageEvent:
         self.reply_data: dict[str, Any] = {}
         self._replies = replies
 
-    def reply(self, data: dict[str, Any]) -> Replied:
-        """Answer the sender alone; the answer goes out before anything the handler publishes.
+    def reply(self, data: dict[str, Any]) -> Done:
+        """Add data to the reply to the sender.
 
-        May be awaited, and need not be, so that plain ``def`` handlers can use it too.
+        The reply is sent before anything that the handler publishes. Awaiting it is optional, so that plain
+        ``def`` handlers can call it, too.
         """
         if not isinstance(data, dict):
-            raise TypeError(f"A reply is a dict, got {type(data).__name__}.")
+            raise TypeError(f"Expected a dict as the reply, got {type(data).__name__}.")
         self.reply_data.update(data)
-        return Replied()
+        return Done()
 
     async def send(self, name: str, data: Any, *, room: str | None = None) -> bool:
-        """Tell the sender's connection alone, as if the sender said it to itself; ``room`` (by default that
-        of the message) is only told. ``data`` is anything that JSON can hold, or bytes. False: it was not
-        told, because it is slow or gone or its protocol has no word for that."""
-        return await self._through().send(name, data, room)
+        """Send a message to the sender's connection only, from the sender itself.
+
+        ``data`` is any JSON value, or bytes; ``room``, by default that of the message, is the room that the
+        message names. Returns False where it was not sent: the connection is slow or closed, or its protocol
+        has no such message.
+        """
+        return await self._sender().send(name, data, room)
 
     async def send_to_room(self, name: str, data: Any, *, room: str | None = None) -> Message:
-        """Say something in a room (by default that of the message) as its sender, to everybody but the
-        sender's connection. It is kept and numbered as any message; no handler is asked about it. Raises
-        RoomNotFound, BadRequest, ReservedEvent, MessageTooLarge; ValueError where there is no room to
-        speak to."""
+        """Publish a message in a room, by default that of the message, as its sender.
+
+        Every member but the sender's connection receives it. It is stored and numbered like any message, and
+        calls no handler. Raises RoomNotFound, BadRequest, ReservedEvent, MessageTooLarge; ValueError without
+        a room.
+        """
         if room is None and self.room is None:
-            raise ValueError("This message came to no room: name the room to send to.")
-        return await self._through().send_to_room(name, data, room)
+            raise ValueError("Expected the argument room, because this message has no room.")
+        return await self._sender().send_to_room(name, data, room)
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
-        """Tell all connections of one user of the application, by name, as the sender. Where there is no
-        such user nobody is told."""
-        await self._through().send_to_user(user, name, data)
+        """Send a message to all connections of a user, by name, as the sender.
 
-    def _through(self) -> Replies:
+        The user is one of the application. Without such a user nothing is sent.
+        """
+        await self._sender().send_to_user(user, name, data)
+
+    def _sender(self) -> Replies:
         if self._replies is None:
-            raise RuntimeError("This event belongs to no connection, so nothing can be sent through it.")
+            raise RuntimeError("This event has no connection to send through.")
         return self._replies
 
 
-class Replied:
-    """Something already done that may be awaited."""
+class Done:
+    """An awaitable that is already complete."""
 
     def __await__(self) -> Generator[None, None, None]:
         return

@@ -1,7 +1,7 @@
-"""The extensions of this site by name, and their settings.
+"""The registered extensions by name, and their settings.
 
-An extension's name is the package its module stands in and its own: ``quizzes.Quiz`` for ``Quiz``
-in ``quizzes/extensions.py``. That name is what the rows of applications and rooms hold.
+The name of an extension is the package of its module and the class name: ``quizzes.Quiz`` for ``Quiz`` in
+``quizzes/extensions.py``. The rows of applications and rooms hold that name.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _extensions: dict[str, type[Extension]] = {}
 
 
 def register(extension: Class) -> Class:
-    """Make an extension known to the site and its admin. Raises ValueError for a name that is taken."""
+    """Register an extension. Raises ValueError for a duplicate name."""
     if not (isinstance(extension, type) and issubclass(extension, Extension)):
-        raise TypeError(f"@register takes a subclass of Extension, got {extension!r}.")
+        raise TypeError(f"Expected a subclass of Extension, got @register({extension!r}).")
     name = f"{extension.__module__.removesuffix('.extensions')}.{extension.__name__}"
     if name in _extensions and _extensions[name] is not extension:
-        raise ValueError(f"There is an extension {name} already.")
+        raise ValueError(f"The extension {name} is already registered.")
     _extensions[name] = extension
     return extension
 
 
 def unregister(extension: type[Extension]) -> None:
-    """Forget an extension; for tests."""
+    """Remove an extension, for tests."""
     for name in [name for name, each in _extensions.items() if each is extension]:
         del _extensions[name]
 
@@ -51,12 +51,12 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Extension] | None:
-    """The extension of that name; None when it is gone, which leaves its rooms usable without it."""
+    """Return the extension of that name; None where the site has none."""
     return _extensions.get(name)
 
 
 def settings_form(extension: type[Extension], stored: Mapping[str, Any]) -> forms.Form:
-    """The bound form with the stored values, and the declared initial ones where nothing is stored."""
+    """Return the bound form with the stored values, else the initial ones."""
     unbound = extension.Settings()
     values = {
         name: stored.get(name, unbound.get_initial_for_field(field, name))
@@ -66,17 +66,17 @@ def settings_form(extension: type[Extension], stored: Mapping[str, Any]) -> form
 
 
 def read_settings(extension: type[Extension], stored: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The cleaned settings. Stored values that are no longer lawful give way to the initial ones."""
+    """Return the cleaned settings; the initial ones if the stored are invalid."""
     form = settings_form(extension, stored)
     if not form.is_valid():
-        logger.error("Settings of %s are not lawful any more: %s", extension.__name__, form.errors.as_json())
+        logger.error("The stored settings of %s are invalid: %s", extension.__name__, form.errors.as_json())
         form = settings_form(extension, {})
         form.is_valid()
     return MappingProxyType(dict(form.cleaned_data))
 
 
 def store_settings(form: forms.Form) -> dict[str, Any]:
-    """The values of a valid form as they are stored: plain JSON, rows of the database by their keys."""
+    """Return the values of a valid form as JSON, with rows as primary keys."""
     values = {name: field.prepare_value(form.cleaned_data[name]) for name, field in form.fields.items()}
     stored: dict[str, Any] = json.loads(json.dumps(values, cls=DjangoJSONEncoder))
     return stored

@@ -1,6 +1,6 @@
-"""Calling extensions: the room's before its application's, each in its place and isolated.
+"""Runs the extension of one application or room: handlers, errors, timer.
 
-Every live application and room has a ``Hooks`` with at most one instance of an extension in it.
+Each loaded application and room has an ``ExtensionRunner``, with at most one instance of an extension.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from rooms.protocol.errors import RoomsError, Unavailable
 
 logger = logging.getLogger("rooms.extensions")
 
-# Nobody waits for an answer to what an extension is only told, and it is lost when its turn does not come:
-# so it may come late.
-TELL_SECONDS = 60.0
-# An extension that could not begin is tried again after so many seconds at the earliest.
-AGAIN_SECONDS = 60.0
-# What gowsev's time-out waits for: an extension that takes frames hears of the time without any of these.
-HAPPENINGS = frozenset({"on_connect", "on_receive", "on_disconnect"})
+# No client waits for a notification, and it is lost when it times out in the queue: so it may wait longer.
+NOTIFY_QUEUE_TIMEOUT = 60.0
+# With the same settings, an extension that failed to start is started again after this time.
+RESTART_INTERVAL = 60.0
+# Events that restart the timer of an extension with ``on_receive``, as in gowsev.
+ACTIVITY_HOOKS = frozenset({"on_connect", "on_receive", "on_disconnect"})
 
 
 class ExtensionRunner:
-    """The extension of one application or room in this process, its lane and its timer."""
+    """The extension of one application or room, its executor and its timer."""
 
     def __init__(self, executor: SerialExecutor, services: ExtensionServices) -> None:
         self.executor = executor
@@ -40,60 +39,57 @@ class ExtensionRunner:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
         self._timeouts: set[asyncio.Task[None]] = set()
-        # How many of HAPPENINGS wait or are being handled.
-        self._happening = 0
-        # The settings with which it could not begin, and when it may try again with the same.
-        self._failed_with: dict[str, Any] | None = None
-        self._again = 0.0
+        # The number of calls of ACTIVITY_HOOKS that are queued or running.
+        self._activities = 0
+        # The settings with which it failed to start, and the time of the next attempt with the same.
+        self._failed_settings: dict[str, Any] | None = None
+        self._restart_at = 0.0
 
     async def configure(
         self, name: str, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> None:
-        """Have this extension with these settings from now on. The same extension stays as it is and
-        gets the new settings. One that is missing or cannot begin leaves the place shut, until it begins:
-        that is tried again whenever this is called, with the same settings once a minute."""
+        """Start the extension of that name; if it is running, replace its settings.
+
+        An extension that is missing or fails to start leaves ``not_started`` true. Each call tries again,
+        with the same settings once in RESTART_INTERVAL.
+        """
         if name == self._name and self._extension is not None:
             self._extension.settings = await self._read(type(self._extension), settings)
             return
-        again = name == self._name and settings == self._failed_with
-        if again and time.monotonic() < self._again:
+        unchanged = name == self._name and settings == self._failed_settings
+        if unchanged and time.monotonic() < self._restart_at:
             return
         self.stop()
-        self._extension, self._name, self._failed_with = None, name, None
+        self._extension, self._name, self._failed_settings = None, name, None
         if not name:
             return
-        extension = await self._begun(settings, application, room)
+        extension = await self._start(settings, application, room)
         if extension is None:
-            self._failed_with, self._again = settings, time.monotonic() + AGAIN_SECONDS
+            self._failed_settings, self._restart_at = settings, time.monotonic() + RESTART_INTERVAL
             return
         self._extension, self._stopped = extension, False
         self._start_timer()
 
-    async def _begun(
+    async def _start(
         self, settings: dict[str, Any], application: str, room: RoomContext | None
     ) -> Extension | None:
-        """The chosen extension, which has begun; None where it is missing or cannot begin."""
-        place = room or application
+        """Instantiate the extension and call ``init``; None where that fails."""
+        owner = application if room is None else f"{application}/{room.name}"
         kind = registry.find(self._name)
         if kind is None:
-            logger.error("There is no extension %s; until there is, nobody enters %s.", self._name, place)
+            logger.error("This site has no extension %s: %s refuses users.", self._name, owner)
             return None
         extension = None
         try:
             extension = kind(application, room, await self._read(kind, settings))
-            # A handler may set it in a thread.
+            # A handler may set the timeout in a thread.
             set_timer = partial(asyncio.get_running_loop().call_soon_threadsafe, self._start_timer)
-            extension.attach(self._services, timeout_set=set_timer)
+            extension.attach(self._services, on_timeout_set=set_timer)
             await self.executor.run(extension.init)
         except Exception as error:
             cause = error.cause if isinstance(error, HandlerFailed) else error
-            logger.error(
-                "Extension %s could not begin; until it does, nobody enters %s.",
-                self._name,
-                place,
-                exc_info=cause,
-            )
-            self._end(extension)
+            logger.error("Extension %s failed to start: %s refuses users.", self._name, owner, exc_info=cause)
+            self._detach(extension)
             return None
         return extension
 
@@ -103,25 +99,29 @@ class ExtensionRunner:
 
     @property
     def not_started(self) -> bool:
-        """An extension is chosen, but has not begun: nobody is to get past what it would ask."""
+        """Whether an extension is chosen, but not running; its checks must hold."""
         return self._extension is None and bool(self._name)
 
     def ensure_ready(self) -> None:
-        """Raises Unavailable where the place is shut."""
+        """Raise Unavailable while the chosen extension is not running."""
         if self.not_started:
-            raise Unavailable("This place is not ready; try again in a moment.")
+            raise Unavailable("The extension is not started; try again in a moment.")
 
     def handles(self, hook: str) -> bool:
-        """Whether anything would run: no lane is entered for nothing."""
-        return self._extension is not None and (hook in self._extension.overridden or self._disturbs(hook))
+        """Return whether ``call`` would run the hook or restart the timer."""
+        extension = self._extension
+        return extension is not None and (hook in extension.overridden or self._restarts_timer(hook))
 
-    def _disturbs(self, hook: str) -> bool:
-        """Whether the time-out is waited for anew when that has happened."""
-        kind = self._extension
-        return hook in HAPPENINGS and kind is not None and {"on_receive", "on_timeout"} <= kind.overridden
+    def _restarts_timer(self, hook: str) -> bool:
+        extension = self._extension
+        return (
+            hook in ACTIVITY_HOOKS
+            and extension is not None
+            and {"on_receive", "on_timeout"} <= extension.overridden
+        )
 
     def find_handler(self, event: str) -> Callable[..., Any] | None:
-        """The handler that takes messages of this name."""
+        """Return the handler of messages with this event, if there is one."""
         if self._extension is None or (method := self._extension.handlers.get(event)) is None:
             return None
         handler: Callable[..., Any] = getattr(self._extension, method)
@@ -130,13 +130,14 @@ class ExtensionRunner:
     async def call(
         self, hook: str, event: object, *, executor: SerialExecutor | None = None, wait: float | None = None
     ) -> None:
-        """Call a hook, in the room's lane where a room's event reaches its application.
+        """Call a hook, in ``executor`` or in its own.
 
-        Raises RoomsError as the handler does, HandlerFailed where it broke (logged already).
+        The event of a room runs in the executor of that room. Raises the RoomsError of the handler, and
+        HandlerFailed, already logged, for any other error.
         """
         if not self.handles(hook):
             return
-        with self._happens() if self._disturbs(hook) else nullcontext():
+        with self._activity() if self._restarts_timer(hook) else nullcontext():
             await self.run(getattr(self._extension, hook), event, executor=executor, wait=wait)
 
     async def run(
@@ -146,37 +147,38 @@ class ExtensionRunner:
         executor: SerialExecutor | None = None,
         wait: float | None = None,
     ) -> None:
+        """Run a handler of the extension. Raises the same as ``call``."""
         try:
             await (executor or self.executor).run(handler, *event, wait=wait)
         except HandlerFailed as failure:
-            await self._failed(handler, event, failure.cause)
+            await self._report(handler, event, failure.cause)
             raise
 
     async def notify(self, hook: str, event: object, *, executor: SerialExecutor | None = None) -> None:
-        """Call a hook that cannot refuse; whatever it raises stays here."""
+        """Call a hook that cannot refuse; its errors are logged and not raised."""
         try:
-            await self.call(hook, event, executor=executor, wait=TELL_SECONDS)
+            await self.call(hook, event, executor=executor, wait=NOTIFY_QUEUE_TIMEOUT)
         except RoomsError as error:
             if not isinstance(error, HandlerFailed):
-                logger.warning("%s of %s has no say, but raised: %s", hook, self._name, error.message)
+                logger.warning("%s of %s cannot refuse, but raised: %s", hook, self._name, error.message)
 
     def stop(self) -> None:
-        """No more timeouts and dialled services; what has been begun ends as it would."""
+        """Stop the timer and outbound connections; running handlers end by themselves."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
-        self._end(self._extension)
+        self._detach(self._extension)
 
-    def _end(self, extension: Extension | None) -> None:
+    def _detach(self, extension: Extension | None) -> None:
         if extension is not None:
             extension.detach()
             self._services.extension_stopped(extension)
 
     async def _read(self, kind: type[Extension], settings: dict[str, Any]) -> Mapping[str, Any]:
-        # In a thread, because a form may ask the database.
+        # In a thread, because a form may query the database.
         return await self.executor.pool.run(registry.read_settings, kind, settings)
 
-    async def _failed(
+    async def _report(
         self, handler: Callable[..., Any], event: tuple[object, ...], cause: BaseException
     ) -> None:
         logger.error(
@@ -193,23 +195,23 @@ class ExtensionRunner:
                 logger.exception("on_error of extension %s failed", self._name)
 
     @contextmanager
-    def _happens(self) -> Iterator[None]:
-        self._happening += 1
+    def _activity(self) -> Iterator[None]:
+        self._activities += 1
         self._start_timer()
         try:
             yield
         finally:
-            self._happening -= 1
+            self._activities -= 1
             self._start_timer()
 
     def _start_timer(self) -> None:
-        """Call ``on_timeout`` after ``timeout`` seconds from now, or from the end of what is happening."""
+        """Restart the timer of ``on_timeout``, which does not run during activity."""
         if self._timer is not None:
             self._timer.cancel()
         timeout = self._extension.timeout if self._extension else None
-        # One that is just being called is followed by the next when it has ended.
-        waits = self._timeouts or self._happening
-        if timeout is None or self._stopped or waits or not self.handles("on_timeout"):
+        # The end of a running ``on_timeout`` or of an activity starts it.
+        busy = self._timeouts or self._activities
+        if timeout is None or self._stopped or busy or not self.handles("on_timeout"):
             return
         self._timer = asyncio.get_running_loop().call_later(timeout, self._timed_out)
 
@@ -223,7 +225,7 @@ class ExtensionRunner:
         try:
             await self.run(extension.on_timeout)
         except RoomsError:
-            logger.debug("on_timeout of %s failed; it is called again in time", self._name)
+            logger.debug("on_timeout of %s failed; the next call follows after its timeout", self._name)
 
     def _timeout_ended(self, task: asyncio.Task[None]) -> None:
         self._timeouts.discard(task)
@@ -231,7 +233,7 @@ class ExtensionRunner:
 
 
 def _origin(event: object) -> str:
-    """Where an event came from, for the log; of a handshake there is no connection yet."""
+    """Describe the origin of an event for the log: a handshake has an address only."""
     for attribute, noun in (("connection_id", "connection"), ("address", "address")):
         if value := getattr(event, attribute, ""):
             return f" ({noun} {value})"

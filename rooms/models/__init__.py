@@ -1,9 +1,8 @@
-"""What outlives a process: applications, rooms, their messages, and who may not come in. Beside it, what
-processes that share nothing but the database tell each other of who is where.
+"""Applications, rooms, stored messages, restrictions, presence in the database.
 
-A blank field of a room means "as its application says"; a blank limit of an application means "as
-``settings.ROOMS`` says". ``node/config.py`` resolves these into plain values for the engine; nothing
-on the way of a message reads a model.
+A blank field of a room inherits from its application, a blank limit of an application from
+``settings.ROOMS``. ``node/config.py`` resolves both into plain values for the node; no model is read
+while a message is published.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What applications and rooms have in common."""
+"""Abstract models and validators that applications and rooms share."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from django.utils.translation import gettext_lazy as _
 
 from rooms.conf import get_settings
 
-# The longest text that identifies a user: a primary key of any kind, or a guest's random id.
-LONGEST_USER_ID = 255
+# The id of a user is a primary key of any kind as text, or a guest's random id.
+MAX_USER_ID_LENGTH = 255
 
 
 class HistoryPolicy(models.TextChoices):
-    """Where a room's messages are kept."""
+    """The backend that stores the messages of a room."""
 
     DATABASE = "database", _("In the database")
     MEMORY = "memory", _("In memory, until the process ends")
@@ -22,7 +22,7 @@ class HistoryPolicy(models.TextChoices):
     NONE = "none", _("Nowhere")
 
 
-def check_history(policy: str) -> None:
+def validate_history(policy: str) -> None:
     """Validate that this site has a backend for the policy. Raises ValidationError."""
     backends = get_settings().histories
     if policy not in backends:
@@ -32,30 +32,30 @@ def check_history(policy: str) -> None:
         )
 
 
-class Limits(models.Model):
-    """Limits that an application sets and a room may override; blank inherits."""
+class LimitsMixin(models.Model):
+    """Limits of an application, which a room may override; blank inherits."""
 
     history_size = models.PositiveIntegerField(
         _("messages kept"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text=_("The newest so many messages of a room."),
+        help_text=_("Number of newest messages that a room keeps."),
     )
     history_ttl = models.PositiveIntegerField(
-        _("kept for (seconds)"), null=True, blank=True, validators=[MinValueValidator(1)]
+        _("time to keep messages (seconds)"), null=True, blank=True, validators=[MinValueValidator(1)]
     )
     leave_grace = models.PositiveIntegerField(
         _("grace period (seconds)"),
         null=True,
         blank=True,
-        help_text=_("How long a dropped connection still counts as a member."),
+        help_text=_("Time until a lost connection counts as a leave."),
     )
     request_rate = models.PositiveIntegerField(
         _("requests per second"),
         null=True,
         blank=True,
-        help_text=_("Of one connection; 0 is without limit."),
+        help_text=_("Per connection; 0 is unlimited."),
     )
     request_burst = models.PositiveIntegerField(_("burst of requests"), null=True, blank=True)
 
@@ -63,16 +63,16 @@ class Limits(models.Model):
         abstract = True
 
 
-class Extended(models.Model):
-    """Something that an extension may be put on."""
+class ExtensionMixin(models.Model):
+    """The chosen extension and its settings."""
 
     extension = models.CharField(
         _("extension"),
         max_length=100,
         blank=True,
-        help_text=_("Code of this site that answers events here. Its settings appear after saving."),
+        help_text=_("Code of this site that handles events. Its settings appear after saving."),
     )
-    extension_settings = models.JSONField(_("settings of the extension"), default=dict, blank=True)
+    extension_settings = models.JSONField(_("extension settings"), default=dict, blank=True)
 
     class Meta:
         abstract = True

@@ -1,4 +1,4 @@
-"""What was said in a room, in which order, and the state it keeps."""
+"""Messages and state of a room, and the counter of sequence numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from rooms.models.common import LONGEST_USER_ID
+from rooms.models.common import MAX_USER_ID_LENGTH
 from rooms.models.room import Room
 
 
@@ -18,9 +18,11 @@ def new_epoch() -> str:
 
 
 class Sequence(models.Model):
-    """A room's counter. It is a row of its own so that saving a room in the admin can never set the
-    counter back, and its lock is what puts the messages of a room in one order (never an
-    auto-increment id: those are handed out before the commit)."""
+    """The counter of a room's sequence numbers.
+
+    A row of its own, so that saving a room in the admin cannot reset it. Its lock orders the messages of
+    a room; an auto-increment id cannot, because it is assigned before the commit.
+    """
 
     room = models.OneToOneField(Room, models.CASCADE, primary_key=True, related_name="sequence")
     epoch = models.CharField(max_length=32, default=new_epoch)
@@ -34,31 +36,31 @@ class Sequence(models.Model):
         return f"{self.epoch}:{self.seq}"
 
 
-class Said(models.Model):
-    """Who said what and when: the part that messages and state have in common.
+class StoredMessage(models.Model):
+    """The fields that messages and state share.
 
-    ``data`` is the JSON text as it was sent. It is text and not a JSON column, because PostgreSQL's
-    ``jsonb`` would reorder keys and refuse NUL.
+    ``data`` is the JSON text as it was sent, and no JSON column, because PostgreSQL's ``jsonb`` reorders
+    keys and rejects NUL.
     """
 
     event = models.CharField(_("event"), max_length=64)
     data = models.TextField(_("data"))
-    sender_id = models.CharField(_("sender's id"), max_length=LONGEST_USER_ID, blank=True)
+    sender_id = models.CharField(_("sender's id"), max_length=MAX_USER_ID_LENGTH, blank=True)
     sender_name = models.CharField(_("sender"), max_length=255, blank=True)
     sender_guest = models.BooleanField(_("guest"), default=False)
     time = models.DateTimeField(_("time"))
-    # What the sender's own protocol said beyond event and data, as JSON.
+    # The message in the sender's own protocol, as JSON, where it holds more than event and data.
     original = models.TextField(blank=True, editable=False)
 
     class Meta:
         abstract = True
 
 
-class Message(Said):
+class Message(StoredMessage):
     """One message of a room's history."""
 
     room = models.ForeignKey(Room, models.CASCADE, related_name="messages", verbose_name=_("room"))
-    seq = models.BigIntegerField(_("number"))
+    seq = models.BigIntegerField(_("sequence number"))
     key = models.CharField(_("key"), max_length=64, null=True, blank=True)  # noqa: DJ001 (NULLs are distinct)
     state = models.BooleanField(_("state"), default=False)
 
@@ -75,7 +77,7 @@ class Message(Said):
             ),
         ]
         indexes: ClassVar = [
-            # Messages with a key may stay when others before and after them go.
+            # Messages with a key may be kept longer than those around them.
             models.Index(fields=["room", "seq"], condition=Q(key__isnull=True), name="rooms_message_keyless")
         ]
 
@@ -83,11 +85,11 @@ class Message(Said):
         return f"{self.seq}: {self.event}"
 
 
-class StateMessage(Said):
-    """The current value that a room keeps for one event name, handed to everyone who joins."""
+class StateMessage(StoredMessage):
+    """The current value of one event name in a room, part of the snapshot."""
 
     room = models.ForeignKey(Room, models.CASCADE, related_name="state", verbose_name=_("room"))
-    seq = models.BigIntegerField(_("number"), null=True, blank=True)
+    seq = models.BigIntegerField(_("sequence number"), null=True, blank=True)
 
     class Meta:
         verbose_name = _("state")

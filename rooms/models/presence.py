@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 from django.db import models, router
 from django.utils.translation import gettext_lazy as _
 
-from rooms.models.common import LONGEST_USER_ID
+from rooms.models.common import MAX_USER_ID_LENGTH
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -60,7 +60,7 @@ class PresentUser(models.Model):
     bytes because databases order text each in its own way."""
 
     group = models.CharField(max_length=255)
-    user_id = models.CharField(max_length=LONGEST_USER_ID)
+    user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
     name = models.CharField(max_length=255)
     guest = models.BooleanField()
     place = models.BinaryField()
@@ -83,7 +83,7 @@ class PresentConnection(models.Model):
     """A connection of a present user, and the process that holds it."""
 
     group = models.CharField(max_length=255)
-    user_id = models.CharField(max_length=LONGEST_USER_ID)
+    user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
     connection = models.CharField(max_length=255)
     node = models.CharField(max_length=32, db_index=True)
     fading = models.BooleanField(default=False)
@@ -107,7 +107,7 @@ class PresenceTurn(models.Model):
     """A user whose coming into a group one process is deciding on."""
 
     group = models.CharField(max_length=255)
-    user_id = models.CharField(max_length=LONGEST_USER_ID)
+    user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
     token = models.CharField(max_length=32)
     until = models.DateTimeField()
 

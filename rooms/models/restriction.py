@@ -1,4 +1,4 @@
-"""Who may not come in, who may not speak, and which logins are over."""
+"""Bans, mutes and revoked tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rooms.protocol import validators
 
 
 class Restriction(models.Model):
-    """Somebody may not do something, in a room or in a whole application, until a time or for good."""
+    """Restricts a user or guest in a room or application, possibly until a time."""
 
     application = models.ForeignKey(
         Application, models.CASCADE, related_name="%(class)ss", verbose_name=_("application")
@@ -40,11 +40,11 @@ class Restriction(models.Model):
     )
     guest = models.CharField(
         _("guest's name"),
-        max_length=validators.LONGEST_NAME,
+        max_length=validators.MAX_NAME_LENGTH,
         blank=True,
-        help_text=_("For those without an account."),
+        help_text=_("For users without an account."),
     )
-    until = models.DateTimeField(_("until"), null=True, blank=True, help_text=_("Blank: for good."))
+    until = models.DateTimeField(_("until"), null=True, blank=True, help_text=_("Blank: permanent."))
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     created = models.DateTimeField(_("created"), auto_now_add=True)
     created_by = models.ForeignKey(
@@ -54,7 +54,7 @@ class Restriction(models.Model):
         blank=True,
         editable=False,
         related_name="+",
-        verbose_name=_("by"),
+        verbose_name=_("created by"),
     )
 
     class Meta:
@@ -74,12 +74,12 @@ def _one_target(kind: str) -> models.CheckConstraint:
     return models.CheckConstraint(
         name=f"rooms_{kind}_target",
         condition=Q(user__isnull=False, guest="") | (Q(user__isnull=True) & ~Q(guest="")),
-        violation_error_message=_("Name either a user or a guest."),
+        violation_error_message=_("Choose either a user or a guest."),
     )
 
 
 class Ban(Restriction):
-    """May not come in."""
+    """The user cannot enter."""
 
     class Meta(Restriction.Meta):
         abstract = False
@@ -89,7 +89,7 @@ class Ban(Restriction):
 
 
 class Mute(Restriction):
-    """May listen, but not speak."""
+    """The user receives messages, but cannot send any."""
 
     class Meta(Restriction.Meta):
         abstract = False
@@ -99,14 +99,14 @@ class Mute(Restriction):
 
 
 class RevokedToken(models.Model):
-    """A login whose tokens are no longer accepted, kept until the last of them would have expired."""
+    """A login whose tokens are rejected; kept until the last of them would expire."""
 
     login = models.CharField(_("login"), max_length=32, primary_key=True)
     expires = models.DateTimeField(_("expires"), db_index=True)
 
     class Meta:
-        verbose_name = _("revoked login")
-        verbose_name_plural = _("revoked logins")
+        verbose_name = _("revoked token")
+        verbose_name_plural = _("revoked tokens")
 
     def __str__(self) -> str:
         return self.login

@@ -1,4 +1,4 @@
-"""Rooms: places in an application where members hear each other."""
+"""Rooms: their members receive each other's messages."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from rooms.models.application import Application
-from rooms.models.common import LONGEST_USER_ID, Extended, HistoryPolicy, Limits, check_history
+from rooms.models.common import (
+    MAX_USER_ID_LENGTH,
+    ExtensionMixin,
+    HistoryPolicy,
+    LimitsMixin,
+    validate_history,
+)
 from rooms.protocol import validators
 from rooms.protocol.errors import BadRequest
 
-# Foreign protocols allow longer names than the native one does (64).
-LONGEST_ROOM_NAME = 128
+# The protocols of other servers allow longer names than the native one (64).
+MAX_ROOM_NAME_LENGTH = 128
 
 
-def check_room_name(name: str) -> None:
-    """The native protocol's rule for room names, as a model validator."""
+def validate_room_name(name: str) -> None:
+    """Validate a room name by the rule of the protocol. Raises ValidationError."""
     try:
         validators.room_name(name)
     except BadRequest as error:
         raise ValidationError(error.message) from None
 
 
-class Room(Limits, Extended):
-    """A place in an application where members hear each other."""
+class Room(LimitsMixin, ExtensionMixin):
+    """A room of an application; its members receive each other's messages."""
 
     class Mode(models.TextChoices):
-        OPEN = "open", _("Every member speaks")
-        BROADCAST = "broadcast", _("Only the owner speaks")
+        OPEN = "open", _("All members send")
+        BROADCAST = "broadcast", _("Only the owner sends")
 
     application = models.ForeignKey(
         Application, models.CASCADE, related_name="rooms", verbose_name=_("application")
     )
-    name = models.CharField(_("name"), max_length=LONGEST_ROOM_NAME, validators=[check_room_name])
+    name = models.CharField(_("name"), max_length=MAX_ROOM_NAME_LENGTH, validators=[validate_room_name])
     title = models.CharField(_("title"), max_length=200, blank=True)
     mode = models.CharField(_("mode"), max_length=10, choices=Mode, default=Mode.OPEN)
     owner = models.ForeignKey(
@@ -49,27 +55,29 @@ class Room(Limits, Extended):
         related_name="+",
         verbose_name=_("owner"),
     )
-    guest_owner_id = models.CharField(max_length=LONGEST_USER_ID, blank=True, editable=False)
+    guest_owner_id = models.CharField(max_length=MAX_USER_ID_LENGTH, blank=True, editable=False)
     guest_owner_name = models.CharField(
-        _("owner (guest)"), max_length=validators.LONGEST_NAME, blank=True, editable=False
+        _("owner (guest)"), max_length=validators.MAX_NAME_LENGTH, blank=True, editable=False
     )
     max_members = models.PositiveIntegerField(
-        _("maximum of members"), null=True, blank=True, validators=[MinValueValidator(1)]
+        _("maximum members"), null=True, blank=True, validators=[MinValueValidator(1)]
     )
     password = models.CharField(_("password"), max_length=200, blank=True, editable=False)
     listed = models.BooleanField(
-        _("listed"), default=True, help_text=_("Hidden rooms are entered by those who know the name.")
+        _("listed"), default=True, help_text=_("A room that is not listed can still be joined by its name.")
     )
     persistent = models.BooleanField(
-        _("persistent"), default=True, help_text=_("Otherwise the room goes with its last member.")
+        _("persistent"),
+        default=True,
+        help_text=_("Otherwise the room is deleted when its last member leaves."),
     )
     closes_with_owner = models.BooleanField(
         _("closes with its owner"),
         default=False,
-        help_text=_("The room goes when its owner does, after the grace period."),
+        help_text=_("The room is deleted when its owner leaves, after the grace period."),
     )
     history = models.CharField(
-        _("history"), max_length=10, choices=HistoryPolicy, blank=True, validators=[check_history]
+        _("history"), max_length=10, choices=HistoryPolicy, blank=True, validators=[validate_history]
     )
     created = models.DateTimeField(_("created"), auto_now_add=True)
 
@@ -79,7 +87,7 @@ class Room(Limits, Extended):
         ordering: ClassVar = ["application", "name"]
         permissions: ClassVar = [("moderate_room", _("Can moderate rooms"))]
         constraints: ClassVar = [
-            # Also the index by which rooms are found and listed.
+            # Also the index of look-ups and lists.
             models.UniqueConstraint(fields=["application", "name"], name="rooms_room_name"),
             models.CheckConstraint(name="rooms_room_mode", condition=Q(mode__in=["open", "broadcast"])),
             models.CheckConstraint(
@@ -91,10 +99,10 @@ class Room(Limits, Extended):
             ),
         ]
         indexes: ClassVar = [
-            # The sweep of empty rooms asks for these and no others.
+            # For the sweep of empty rooms.
             models.Index(fields=["created"], condition=Q(persistent=False), name="rooms_room_passing"),
         ]
 
     def __str__(self) -> str:
-        # Most applications have a lobby.
+        # Rooms of several applications often have the same name.
         return f"{self.application} / {self.title or self.name}"

@@ -150,7 +150,7 @@ class Broker:
         return True
 
     async def _sync(self, key: str, renew: bool = False) -> bool:
-        """CreatePolicy the layer's membership what is wanted. Returns whether the layer answered.
+        """Make the layer's membership what is wanted. Returns whether the layer answered.
 
         Changes of one group are made one after the other.
         """

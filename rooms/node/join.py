@@ -85,7 +85,7 @@ class JoinHandler:
     async def _admit(
         self, connection: Connection, command: Join | Subscribe, user: User, *, subscriber: bool
     ) -> tuple[Membership[Room], Membership[Room] | None]:
-        """CreatePolicy the connection a member. Returns its membership and the one it had before.
+        """Make the connection a member. Returns its membership and the one it had before.
 
         They are the same one where it was a member already.
         """

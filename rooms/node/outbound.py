@@ -1,7 +1,8 @@
-"""Connections that extensions open to other services: opened, served, and reopened when lost.
+"""Connections that extensions open to other services, reopened when lost.
 
-This module knows the client side of a WebSocket (library ``websockets``); ``serve`` is given by ``consumers.py``
-and serves the open socket like one that a client opened. A process that serves no sockets opens none.
+This module has the client side of a WebSocket (library ``websockets``); the function ``serve``, from
+``consumers.py``, serves the open socket like one that a client opened. A process that serves no sockets
+opens none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from rooms.conf import PROTOCOL_NAMES, Settings, load_protocol
 from rooms.extensions import Extension
 from rooms.hub.connection import Connection
-from rooms.protocol.errors import FOR_GOOD, CloseCode
+from rooms.protocol.errors import FIRST_PERMANENT_CODE, CloseCode
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -62,7 +63,7 @@ class OutboundConnection:
 
     @property
     def number(self) -> int | None:
-        """The number of the open connection; each reconnect has a new one. None while there is none."""
+        """The number of the open connection, if any; each reconnect has a new one."""
         return self.connection.number or None if self.connection is not None else None
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class OutboundConnection:
 
 
 class ClientSocket:
-    """The socket that a session reads and writes, over a connection of ``websockets``."""
+    """The socket of a session, over a connection of ``websockets``."""
 
     def __init__(self, websocket: ClientConnection) -> None:
         self._websocket = websocket
@@ -121,13 +122,13 @@ class OutboundConnections:
         self._serve: Serve | None = None
 
     def start(self, serve: Serve, settings: Settings) -> None:
-        """From now on ``open`` connects; before, and in a process without sockets, it only validates."""
+        """Enable connecting; without it, as in a WSGI worker, ``open`` only validates."""
         self._serve, self._settings = serve, settings
 
     def open(
         self, owner: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
-        """Start connecting. Raises ValueError, RuntimeError: see ``Extension.open_connection``."""
+        """Start connecting. Raises the errors of ``Extension.open_connection``."""
         _check(url, protocol)
         self._opened = [each for each in self._opened if not each.closed]
         count = sum(each.owner.application == owner.application for each in self._opened)
@@ -197,7 +198,7 @@ class OutboundConnections:
             await asyncio.create_task(serve(outbound, ClientSocket(websocket)))
             connection = outbound.connection
             if connection is not None and connection.close_code is not None and not outbound.closed:
-                outbound.closed = connection.close_code >= FOR_GOOD
+                outbound.closed = connection.close_code >= FIRST_PERMANENT_CODE
                 event = "does not reconnect" if outbound.closed else "was closed by this server"
                 logger.warning("%r %s: %s", outbound, event, connection.close_reason)
         finally:

@@ -216,8 +216,8 @@ def check_event_name(name: str, min_length: int = 0) -> None:
     """Check an event name of the site's own code. Raises BadRequest, ReservedEvent."""
     if len(name) < min_length or not validators.is_event_name(name):
         raise BadRequest(
-            f"Expected an event name of {min_length} to {validators.LONGEST_EVENT} characters without NUL, "
-            f"got {name[:80]!r}."
+            f"Expected an event name of {min_length} to {validators.MAX_EVENT_LENGTH} characters without "
+            f"NUL, got {name[:80]!r}."
         )
     if name in RESERVED:
         raise ReservedEvent(f"The event name {name} is reserved by the protocol; choose another name.")

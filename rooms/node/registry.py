@@ -190,7 +190,7 @@ class Registry:
         room.runner.stop()
 
     async def _add_room(self, application: Application, found: RoomConfig) -> Room:
-        """CreatePolicy a room of a config, or have the loaded room take it over."""
+        """Make a room of a config, or have the loaded room take it over."""
         key = (application.config.id, found.name)
         room = self._rooms.get(key)
         if room is None or room.config.id != found.id:

@@ -71,7 +71,7 @@ class SenderReplies:
         return await in_loop(self._loop, self._send_to_room(name, self._encode(data), room))
 
     async def send_to_user(self, user: str, name: str, data: Any) -> None:
-        event = self._direct(name, self._encode(data), validators.ROOT, user)
+        event = self._direct(name, self._encode(data), validators.ROOT_ROOM, user)
         await in_loop(self._loop, send_to_user(self._context, self._application, event))
 
     async def _send(self, name: str, data: msgspec.Raw, room: str | None) -> bool:

@@ -116,7 +116,7 @@ class NodeServices:
         connection = self._connection(application, number)
         user = connection.user
         event = Direct(
-            room=validators.ROOT,
+            room=validators.ROOT_ROOM,
             event=validators.DEFAULT_EVENT,
             data=encode_data(data),
             sender=None,

@@ -1,1 +1,1 @@
-"""The words on the wire: types, commands, events, errors and their codecs. No IO, no Django."""
+"""Wire formats: types, commands, events, errors, native codec; no IO, no Django."""

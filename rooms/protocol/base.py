@@ -80,7 +80,7 @@ class Protocol(ABC):
         return ()
 
     def raw(self) -> Protocol:
-        """Return the protocol to use if the application's extension handles undecoded frames."""
+        """Return the protocol for an extension that handles undecoded frames."""
         return self
 
     def for_application(self, application: str) -> Protocol:
@@ -97,7 +97,7 @@ class Protocol(ABC):
 
     @abstractmethod
     def encode(self, event: Event | Command) -> bytes | None:
-        """Return the frame of an event for this client; None if the protocol has no frame for it."""
+        """Return the frame of an event for this client, or None if there is none."""
 
     def encode_all(self, event: Event | Command) -> list[bytes]:
         """Return all frames of an event for this client.

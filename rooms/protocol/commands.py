@@ -1,4 +1,4 @@
-"""What native clients ask."""
+"""The commands of native clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from rooms.protocol.types import (
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):
-    """Anything a client asks. Its answer repeats ``id``; without one, success is silent."""
+    """A command of a client.
+
+    The answer repeats ``id``. Without an id only errors are answered.
+    """
 
     id: CommandId | None = None
 
@@ -64,7 +67,7 @@ class Leave(Command, frozen=True, kw_only=True, tag="leave"):
 
 
 class Subscribe(Command, frozen=True, kw_only=True, tag="subscribe"):
-    """As ``Join``, but the connection only listens: no member, and it may not send."""
+    """Like ``Join``, but only to receive: no membership, no messages."""
 
     room: str
     password: Password | None = None
@@ -77,7 +80,7 @@ class Unsubscribe(Command, frozen=True, kw_only=True, tag="unsubscribe"):
 
 
 class Send(Command, frozen=True, kw_only=True, tag="message"):
-    """Say something in a room; what the room hears is a ``Message``."""
+    """Send a message to a room, whose members receive a ``Message``."""
 
     room: str
     data: Raw
@@ -103,7 +106,7 @@ class ListMembers(Command, frozen=True, kw_only=True, tag="members"):
 
 
 class Ping(Command, frozen=True, kw_only=True, tag="ping"):
-    """Asked by either side; the other answers ``Pong``."""
+    """Sent by either side; the other answers ``Pong``."""
 
 
 class Pong(Command, frozen=True, kw_only=True, tag="pong"):

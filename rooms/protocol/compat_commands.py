@@ -1,4 +1,4 @@
-"""Commands that only the compatibility protocols have, beyond those of native clients.
+"""Commands that only clients of the compatibility protocols have.
 
 The native codec does not decode these, so native clients cannot send them.
 """
@@ -34,7 +34,7 @@ class CompatSubscribe(Subscribe, frozen=True, kw_only=True, tag="compat_subscrib
 
 
 class CreateOwnedRoom(CreateRoom, frozen=True, kw_only=True, tag="create_owned_room"):
-    """Create an unlisted room that closes ``leave_grace`` seconds after its owner has left."""
+    """Create an unlisted room that closes ``leave_grace`` s after its owner left."""
 
     leave_grace: Count = 0
 
@@ -44,24 +44,30 @@ class LeaveAll(Command, frozen=True, kw_only=True, tag="leave_all"):
 
 
 class SendOriginal(Send, frozen=True, kw_only=True, tag="send_original"):
-    """A message together with its ``original``: the form it has in the sender's protocol (see ``Message``)."""
+    """A message with its form in the sender's protocol (see ``Message.original``)."""
 
     original: Raw | None = None
 
 
 class SendToRoomOrApplication(Send, frozen=True, kw_only=True, tag="send_to_room_or_application"):
-    """A message to a room. From a client that is not a member it goes to the application's handler of that
-    event name instead."""
+    """A message to a room.
+
+    From a client that is not a member it goes to the application's handler of that event name instead.
+    """
 
 
 class SendWithoutJoining(Send, frozen=True, kw_only=True, tag="send_without_joining"):
-    """A message to a room that anyone may join, from a client that need not be a member. A message to a
-    missing room is dropped."""
+    """A message to a room from a client that need not be a member.
+
+    The room must be one that anyone may join. A message to a missing room is dropped.
+    """
 
 
 class SendDirect(Command, frozen=True, kw_only=True, tag="send_direct"):
-    """A message to one user of the application, by name, whatever rooms the user is in. ``room`` is only
-    passed on. A message to a missing user is dropped."""
+    """A message to one user of the application, by name.
+
+    The user may be in any rooms or none; ``room`` is only passed on. A message to a missing user is dropped.
+    """
 
     room: str
     event: str
@@ -70,7 +76,7 @@ class SendDirect(Command, frozen=True, kw_only=True, tag="send_direct"):
 
 
 class SendToApplication(Command, frozen=True, kw_only=True, tag="send_to_application"):
-    """A message to no room. Without a handler in the application's extension it is dropped."""
+    """A message for the application's extension; dropped if that has no handler."""
 
     data: Raw
     event: str | None = None
@@ -87,7 +93,7 @@ class Disconnect(Command, frozen=True, kw_only=True, tag="disconnect"):
 
 
 class ApplicationCommand(Command, frozen=True, kw_only=True, tag="application_command"):
-    """A command for one of the applications that the client is logged in to on one socket.
+    """A command for one of the applications of a socket.
 
     ``command`` is an Error where the frame holds a command that users of this application do not have,
     and None where the client only asks whether there is such an application.

@@ -1,10 +1,8 @@
-"""What can go wrong, in words that a client may read.
+"""Errors that clients receive, and the codes that connections are closed with.
 
-An error class *is* its wire answer: ``code`` and ``retry`` stand on the class, the instance brings
-the sentence. Anything that is not a ``RoomsError`` is a fault of ours and reaches a client only as
-``internal_error``. Close codes live here too, because closing is the last way to say no.
-
-The codes are those of the native protocol, sections 7 and 8. Next in the flow: ``events.py``.
+An error class *is* its wire answer: ``code`` and ``retry`` are on the class, the message is on the
+instance. Any other exception is a fault of the server, which clients only receive as ``internal_error``.
+The codes are those of the native protocol, sections 7 and 8.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from typing import ClassVar
 
 
 class CloseCode(IntEnum):
-    """Why the server ends a connection. 4000-4499: come back. 4500-4999: do not."""
+    """The reason for a close; the client may reconnect after 4000-4499."""
 
     NORMAL = 1000
     SERVER_RESTART = 4000
@@ -39,14 +37,14 @@ class CloseCode(IntEnum):
     LOGGED_OUT = 4510
 
 
-# From this code on, whoever comes again meets the same.
-FOR_GOOD = CloseCode.BAD_FRAME
+# From this code on a new connection would be closed for the same reason.
+FIRST_PERMANENT_CODE = CloseCode.BAD_FRAME
 
 
 class RoomsError(Exception):
-    """A request that is answered with no: ``code`` for programs, ``message`` for people.
+    """The error of a command: ``code`` for programs, ``message`` for people.
 
-    ``retry`` is true when the same request may succeed later.
+    ``retry`` is true if the same command may succeed later.
     """
 
     code: ClassVar[str] = "internal_error"
@@ -60,7 +58,7 @@ class RoomsError(Exception):
 
 
 class ProtocolError(RoomsError):
-    """The peer broke the protocol so badly that the connection ends with ``close_code``."""
+    """A violation of the protocol that closes the connection with ``close_code``."""
 
     code = "bad_request"
 
@@ -140,7 +138,7 @@ class NotMember(RoomsError):
 
 
 class AlreadyMember(RoomsError):
-    """Only told by protocols for which coming in twice is a fault."""
+    """Only for protocols in which a second join is an error."""
 
     code = "already_member"
 
@@ -167,28 +165,31 @@ class RateLimited(RoomsError):
 
 
 class Rejected(RoomsError):
-    """Raised by an extension's handler to refuse; its text reaches the client as it is."""
+    """Raised by an extension's handler to refuse; clients receive its message."""
 
     code = "rejected"
 
 
 class HandshakeRejected(Rejected):
-    """Raised by an extension's ``on_handshake``: the handshake is answered with this HTTP ``status``, 400 to
-    499, where the server can, and else with 403. Raises ValueError for another status."""
+    """Raised by an extension's ``on_handshake`` to refuse a handshake.
+
+    The server answers with the HTTP ``status``, 400 to 499, if it can, and with 403 otherwise. Raises
+    ValueError for another status.
+    """
 
     def __init__(self, message: str = "You may not come in.", *, status: int = 403) -> None:
         super().__init__(message)
         if not 400 <= status <= 499:
-            raise ValueError(f"A handshake is refused with a status from 400 to 499, got {status}.")
+            raise ValueError(f"Expected an HTTP status from 400 to 499, got {status}.")
         self.status = status
 
 
 class UnknownConnection(LookupError):
-    """An extension named a connection that is not open (any more)."""
+    """Raised for a connection that is not open, or no longer."""
 
 
 class Unavailable(RoomsError):
-    """A backend is down or busy; nothing was done, or a resend with the same ``key`` finds out."""
+    """A backend is down or busy; a resend with the same ``key`` is safe."""
 
     code = "unavailable"
     retry = True

@@ -1,4 +1,4 @@
-"""What the server says."""
+"""The events that the server sends."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Connected(Event, frozen=True, kw_only=True, tag="connected"):
 
 
 class Reply(Event, frozen=True, kw_only=True, tag="reply"):
-    """Yes. ``data`` is anything that encodes to a JSON object."""
+    """The answer to a successful command; ``data`` encodes to a JSON object."""
 
     id: CommandId | None
     data: object
 
 
 class Error(Event, frozen=True, kw_only=True, tag="error"):
-    """No. Also what a codec yields for a request that it could not read."""
+    """The answer to a failed command, or to one that cannot be decoded."""
 
     id: CommandId | UnsetType = UNSET
     code: str
@@ -38,8 +38,11 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 
 
 class Message(Event, frozen=True, kw_only=True, tag="message", rename={"sender": "from"}):
-    """Something said in a room. ``sender`` is None for what the server itself says, ``seq`` is None
-    where no history keeps it, ``time`` is RFC 3339 UTC with milliseconds."""
+    """A message in a room.
+
+    ``sender`` is None for a message of the server, ``seq`` is None if the history does not store the message,
+    ``time`` is RFC 3339 in UTC with milliseconds.
+    """
 
     room: str
     event: str
@@ -49,7 +52,7 @@ class Message(Event, frozen=True, kw_only=True, tag="message", rename={"sender":
     time: str
     to: list[str] | UnsetType = UNSET
     state: bool | UnsetType = UNSET
-    # What the sender's own protocol said beyond that, for those who speak it too; others never see it.
+    # The form of the message in its sender's protocol, for clients of the same protocol only.
     original: Raw | UnsetType = UNSET
 
     @property
@@ -64,7 +67,7 @@ class Joined(Event, frozen=True, kw_only=True, tag="joined"):
 
 
 class Rejoined(Event, frozen=True, kw_only=True, tag="rejoined"):
-    """A member said once more that they come in. Told by protocols whose clients expect that."""
+    """A member has joined again. Only protocols whose clients expect that encode it."""
 
     room: str
     user: User
@@ -77,9 +80,12 @@ class Left(Event, frozen=True, kw_only=True, tag="left"):
 
 
 class Members(Event, frozen=True, kw_only=True, tag="members"):
-    """Who came to a large room and who went since its members were told last, each in the order of their last
-    change. Somebody who did both is where the last of it took them. ``count`` is how many there are now. The
-    lists of users are JSON already: thousands of digests tell of much the same ones."""
+    """A presence diff: the joins and leaves of a large room since the last one.
+
+    Both lists are in the order of each user's last change; a user with both is only in the list of the
+    last one. ``count`` is the number of members now. The lists of users are JSON already, because thousands
+    of diffs hold much the same users.
+    """
 
     room: str
     count: int
@@ -102,7 +108,7 @@ class RoomAdded(Event, frozen=True, kw_only=True, tag="room_added"):
 
 
 class RoomEdited(RoomAdded, frozen=True, kw_only=True, tag="room_added"):
-    """A listed room is another now; to native clients the same as a new one."""
+    """A listed room has changed; native clients receive the same as for a new room."""
 
 
 class RoomRemoved(Event, frozen=True, kw_only=True, tag="room_removed"):
@@ -110,7 +116,7 @@ class RoomRemoved(Event, frozen=True, kw_only=True, tag="room_removed"):
 
 
 class Removed(Event, frozen=True, kw_only=True, tag="removed"):
-    """The receiving connection is out of this room; ``renamed`` is the name by which it still exists."""
+    """The connection was removed from a room; ``renamed`` is its new name, if any."""
 
     room: str
     reason: RemovedReason
@@ -119,9 +125,11 @@ class Removed(Event, frozen=True, kw_only=True, tag="removed"):
 
 
 class Direct(Event, frozen=True, kw_only=True, tag="direct"):
-    """Something said to one user or connection alone; ``room`` is only told. ``sender`` is None for what the
-    server says. ``outside`` is what one client says to another with whom it need not share the room: told
-    only by protocols whose clients expect that."""
+    """A message to one user or connection. ``room`` is only passed on.
+
+    ``sender`` is None for a message of the server. ``outside`` marks a message between clients that need not
+    share a room: only protocols whose clients expect that encode it.
+    """
 
     room: str
     event: str
@@ -132,7 +140,7 @@ class Direct(Event, frozen=True, kw_only=True, tag="direct"):
 
 
 class Closing(Event, frozen=True, kw_only=True, tag="closing"):
-    """The last word before a close; ``retry_in`` (seconds) is already jittered."""
+    """The last event before a close; ``retry_in`` (seconds) includes jitter."""
 
     code: int
     message: str

@@ -1,7 +1,7 @@
-"""WebSocket frames, as RFC 6455 has them: read and written, without IO.
+"""The framing of RFC 6455 on the server's side, without IO.
 
-``Reader`` takes a client's bytes as they come and tells what was said: messages, put together of their
-fragments, and control frames. Compression is not spoken. Written is what a server writes: whole messages.
+``Reader`` turns the bytes of a client into messages, assembled from their fragments, and control frames.
+``frame`` writes unfragmented messages and control frames. Compression is not supported.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import NamedTuple, TypeAlias
 
 
 def mask_in_python(data: bytes | bytearray | memoryview, mask: bytes | bytearray) -> bytes:
-    """``data`` with the ``mask`` of a frame put on, or taken off."""
+    """Return ``data`` masked, or unmasked, with the ``mask`` of a frame."""
     size = len(data)
     repeated = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(data, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
 
 
 try:
-    # Of the library that dials other services: the same in C.
+    # The same in C, from the library for outbound connections.
     from websockets.speedups import apply_mask
 except ImportError:
     apply_mask = mask_in_python
@@ -27,19 +27,19 @@ except ImportError:
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 
-# Close codes that this module finds a reason for; ``NO_CODE`` is a close frame without one.
+# Close codes that this module uses; ``NO_CODE`` stands for a close frame without a code.
 PROTOCOL_ERROR, NO_CODE, BAD_TEXT, POLICY, TOO_BIG = 1002, 1005, 1007, 1008, 1009
 
-# A client's frame that holds nothing: two bytes, and the mask.
-SHORTEST = 6
-LONGEST_CONTROL = 125
-LONGEST_REASON = LONGEST_CONTROL - 2
-# Fragments may be empty, so that the limit of a message's size alone would never be reached.
-MOST_FRAGMENTS = 128 * 1024
+# The size of an empty frame of a client: two bytes, and the mask.
+MIN_FRAME_SIZE = 6
+MAX_CONTROL_PAYLOAD = 125
+MAX_CLOSE_REASON = MAX_CONTROL_PAYLOAD - 2
+# Fragments may be empty, so a limit of the size of a message alone would not bound their number.
+MAX_FRAGMENTS = 128 * 1024
 
 _FIN, _RESERVED, _OPCODE, _MASKED, _CONTROL = 0x80, 0x70, 0x0F, 0x80, 0x08
-# The first bytes of messages that are one frame.
-_WHOLE = (_FIN | TEXT, _FIN | BINARY)
+# The first bytes of unfragmented messages.
+_UNFRAGMENTED = (_FIN | TEXT, _FIN | BINARY)
 _SHORT, _LONG, _CODE = Struct(">BBH"), Struct(">BBQ"), Struct(">H")
 
 
@@ -52,29 +52,32 @@ class Pong(NamedTuple):
 
 
 class Close(NamedTuple):
-    """The peer's last word."""
+    """The close frame of the peer; nothing follows it."""
 
     code: int = NO_CODE
     reason: str = ""
 
 
 class Violation(NamedTuple):
-    """What the peer did wrong, and the code that it is told with."""
+    """A violation of the RFC by the peer, and the code to close the connection with."""
 
     code: int
     reason: str
 
 
-Said: TypeAlias = str | bytes | Ping | Pong | Close | Violation
+Received: TypeAlias = str | bytes | Ping | Pong | Close | Violation
 
 
-class _Fault(Exception):
-    """Ends the reading."""
+class _Invalid(Exception):
+    """Raised with the fields of a ``Violation``; nothing is read after it."""
 
 
 class Reader:
-    """What a client says. ``limit`` is the most bytes of a message. After a ``Close`` or a ``Violation``
-    nothing more is read."""
+    """The parser of a client's bytes.
+
+    ``limit`` is the maximal size of a message in bytes. After a ``Close`` or a ``Violation`` it ignores all
+    further bytes.
+    """
 
     __slots__ = (
         "_decoder",
@@ -90,20 +93,20 @@ class Reader:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._ended = False
-        # The beginning of a frame, and how many bytes are needed before there is more to know of it.
+        # An incomplete frame, and the number of bytes at which parsing it can continue.
         self._rest: bytearray | None = None
         self._wanted = 0
-        # The message whose fragments are being read; None: there is none.
+        # The opcode of the fragmented message that is being read; None without one.
         self._opcode: int | None = None
         self._message = bytearray()
         self._decoder: codecs.IncrementalDecoder | None = None
         self._fragments = 0
 
-    def receive(self, data: bytes) -> list[Said]:
-        """Everything that is complete now, in order. Never raises."""
+    def receive(self, data: bytes) -> list[Received]:
+        """Return the messages and control frames that ``data`` completes, in order."""
         if self._ended:
             return []
-        if self._rest is None and self._opcode is None and (message := self._only(data)) is not None:
+        if self._rest is None and self._opcode is None and (message := self._read_single(data)) is not None:
             return [message]
         buffer: bytes | bytearray = data
         if self._rest is not None:
@@ -111,19 +114,19 @@ class Reader:
             if len(self._rest) < self._wanted:
                 return []
             buffer = self._rest
-        said: list[Said] = []
+        received: list[Received] = []
         try:
-            read = self._read(buffer, said)
-        except _Fault as fault:
+            end = self._read_frames(buffer, received)
+        except _Invalid as violation:
             self._end()
-            said.append(Violation(*fault.args))
+            received.append(Violation(*violation.args))
         else:
-            self._rest = None if self._ended or read == len(buffer) else bytearray(memoryview(buffer)[read:])
-        return said
+            self._rest = None if self._ended or end == len(buffer) else bytearray(memoryview(buffer)[end:])
+        return received
 
-    def _only(self, data: bytes) -> str | bytes | None:
-        """The message that a piece mostly is, whole and alone; None: it has to be looked at more closely."""
-        if len(data) < SHORTEST or data[0] not in _WHOLE:
+    def _read_single(self, data: bytes) -> str | bytes | None:
+        """Return the message if ``data`` is one unfragmented frame, else None."""
+        if len(data) < MIN_FRAME_SIZE or data[0] not in _UNFRAGMENTED:
             return None
         second, key = data[1], 2
         size = len(data) - 6
@@ -131,20 +134,20 @@ class Reader:
             key, size = 4, size - 2
             if data[2] << 8 | data[3] != size:
                 return None
-        elif second != _MASKED | size or size > LONGEST_CONTROL:
+        elif second != _MASKED | size or size > MAX_CONTROL_PAYLOAD:
             return None
         if size > self._limit:
             return None
         payload = apply_mask(data[key + 4 :], data[key : key + 4])
-        if data[0] == _WHOLE[1]:
+        if data[0] == _UNFRAGMENTED[1]:
             return payload
         try:
             return payload.decode()
         except UnicodeDecodeError:
             return None
 
-    def _read(self, buffer: bytes | bytearray, said: list[Said]) -> int:
-        """Read whole frames; returns where they end."""
+    def _read_frames(self, buffer: bytes | bytearray, received: list[Received]) -> int:
+        """Read all complete frames and return the position of their end."""
         start, end = 0, len(buffer)
         while not self._ended:
             if end - start < 2:
@@ -152,83 +155,85 @@ class Reader:
                 break
             first, second = buffer[start], buffer[start + 1]
             size, key = second & 0x7F, start + 2
-            if size > LONGEST_CONTROL:
+            if size > MAX_CONTROL_PAYLOAD:
                 wide = 2 if size == 126 else 8
                 key += wide
                 if end < key:
-                    self._check(first, second, size)
+                    self._check_head(first, second, size)
                     self._wanted = 2 + wide
                     break
                 size = int.from_bytes(buffer[start + 2 : key], "big")
-            # Most are, and have nothing else to be asked.
-            whole = first in _WHOLE and second & _MASKED and self._opcode is None and size <= self._limit
-            if not whole:
-                self._check(first, second, size)
+            # The common case, which needs no further checks.
+            single = (
+                first in _UNFRAGMENTED and second & _MASKED and self._opcode is None and size <= self._limit
+            )
+            if not single:
+                self._check_head(first, second, size)
             after = key + 4 + size
             if end < after:
                 self._wanted = after - start
                 break
             payload = apply_mask(buffer[key + 4 : after], buffer[key : key + 4])
             start = after
-            if whole:
-                said.append(_text(payload) if first == _WHOLE[0] else payload)
+            if single:
+                received.append(_text(payload) if first == _UNFRAGMENTED[0] else payload)
             else:
-                self._take(first, payload, said)
+                self._handle(first, payload, received)
         return start
 
-    def _check(self, first: int, second: int, size: int) -> None:
-        """Whether a frame may be as its head says, before its payload is there."""
+    def _check_head(self, first: int, second: int, size: int) -> None:
+        """Check the head of a frame, before its payload has arrived. Raises _Invalid."""
         opcode = first & _OPCODE
         if first & _RESERVED:
-            raise _Fault(PROTOCOL_ERROR, "Reserved bits are 0: no extension was agreed upon.")
+            raise _Invalid(PROTOCOL_ERROR, "Reserved bits must be 0, because no extension was negotiated.")
         if not second & _MASKED:
-            raise _Fault(PROTOCOL_ERROR, "A client masks its frames.")
+            raise _Invalid(PROTOCOL_ERROR, "Frames of a client must be masked.")
         if opcode not in OPCODES:
-            raise _Fault(PROTOCOL_ERROR, f"There is no opcode {opcode}.")
+            raise _Invalid(PROTOCOL_ERROR, f"Got the unknown opcode {opcode}.")
         if opcode & _CONTROL:
             if not first & _FIN:
-                raise _Fault(PROTOCOL_ERROR, "A control frame is not fragmented.")
-            if size > LONGEST_CONTROL:
-                raise _Fault(PROTOCOL_ERROR, f"A control frame has at most {LONGEST_CONTROL} bytes.")
+                raise _Invalid(PROTOCOL_ERROR, "A control frame must not be fragmented.")
+            if size > MAX_CONTROL_PAYLOAD:
+                raise _Invalid(PROTOCOL_ERROR, f"A control frame has at most {MAX_CONTROL_PAYLOAD} bytes.")
             return
         if (opcode == CONTINUATION) != (self._opcode is not None):
-            raise _Fault(PROTOCOL_ERROR, "A message begins once, and ends before another begins.")
+            raise _Invalid(PROTOCOL_ERROR, "A fragmented message must end before another one begins.")
         if len(self._message) + size > self._limit:
-            raise _Fault(TOO_BIG, f"A message has at most {self._limit} bytes.")
+            raise _Invalid(TOO_BIG, f"A message has at most {self._limit} bytes.")
 
-    def _take(self, first: int, payload: bytes, said: list[Said]) -> None:
-        """A frame that is not a message by itself."""
+    def _handle(self, first: int, payload: bytes, received: list[Received]) -> None:
+        """Handle a control frame or a fragment."""
         opcode = first & _OPCODE
         if opcode & _CONTROL:
-            self._control(opcode, payload, said)
+            self._control(opcode, payload, received)
         else:
-            self._fragment(opcode, payload, bool(first & _FIN), said)
+            self._fragment(opcode, payload, bool(first & _FIN), received)
 
-    def _fragment(self, opcode: int, payload: bytes, last: bool, said: list[Said]) -> None:
+    def _fragment(self, opcode: int, payload: bytes, last: bool, received: list[Received]) -> None:
         if opcode != CONTINUATION:
             self._opcode, self._fragments = opcode, 0
             self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
         self._fragments += 1
-        if self._fragments > MOST_FRAGMENTS:
-            raise _Fault(POLICY, f"A message has at most {MOST_FRAGMENTS} fragments.")
+        if self._fragments > MAX_FRAGMENTS:
+            raise _Invalid(POLICY, f"A message has at most {MAX_FRAGMENTS} fragments.")
         if self._decoder is not None:
-            # At once: what can become no text is refused before its end is there.
+            # Per fragment, so that invalid text is refused before the message is complete.
             try:
                 self._decoder.decode(payload, last)
             except UnicodeDecodeError:
-                raise _Fault(BAD_TEXT, "Text is UTF-8.") from None
+                raise _Invalid(BAD_TEXT, "Text must be UTF-8.") from None
         self._message += payload
         if last:
-            said.append(bytes(self._message) if self._decoder is None else self._message.decode())
+            received.append(bytes(self._message) if self._decoder is None else self._message.decode())
             self._opcode, self._message, self._decoder = None, bytearray(), None
 
-    def _control(self, opcode: int, payload: bytes, said: list[Said]) -> None:
+    def _control(self, opcode: int, payload: bytes, received: list[Received]) -> None:
         if opcode == PING:
-            said.append(Ping(payload))
+            received.append(Ping(payload))
         elif opcode == PONG:
-            said.append(Pong(payload))
+            received.append(Pong(payload))
         else:
-            said.append(_close(payload))
+            received.append(_close(payload))
             self._end()
 
     def _end(self) -> None:
@@ -239,22 +244,22 @@ def _text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError:
-        raise _Fault(BAD_TEXT, "Text is UTF-8.") from None
+        raise _Invalid(BAD_TEXT, "Text must be UTF-8.") from None
 
 
 def _close(payload: bytes) -> Close:
     if not payload:
         return Close()
     if len(payload) == 1:
-        raise _Fault(PROTOCOL_ERROR, "A close code has two bytes.")
+        raise _Invalid(PROTOCOL_ERROR, "A close code must have two bytes.")
     (code,) = _CODE.unpack_from(payload)
-    if not is_lawful_code(code):
-        raise _Fault(PROTOCOL_ERROR, f"There is no close code {code}.")
+    if not is_valid_close_code(code):
+        raise _Invalid(PROTOCOL_ERROR, f"Got the invalid close code {code}.")
     return Close(code, _text(payload[2:]))
 
 
-def is_lawful_code(code: int) -> bool:
-    """Whether a close frame may hold it: the others are said of connections, never on them."""
+def is_valid_close_code(code: int) -> bool:
+    """Return whether a close frame may hold a code; the other codes are never sent."""
     return 3000 <= code <= 4999 or 1000 <= code <= 1003 or 1007 <= code <= 1014
 
 
@@ -262,9 +267,9 @@ def is_lawful_code(code: int) -> bool:
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
-    """A whole message, or a control frame, as a server writes it."""
+    """Return the bytes of an unfragmented message or a control frame of a server."""
     size = len(payload)
-    if size <= LONGEST_CONTROL:
+    if size <= MAX_CONTROL_PAYLOAD:
         return bytes((_FIN | opcode, size)) + payload
     if size < 1 << 16:
         return _SHORT.pack(_FIN | opcode, 126, size) + payload
@@ -272,9 +277,9 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str = "") -> bytes:
-    """A close frame; of a reason that is too long only its beginning."""
-    if not is_lawful_code(code):
+    """Return the bytes of a close frame; a reason that is too long is cut."""
+    if not is_valid_close_code(code):
         return frame(CLOSE, b"")
-    # Cut between characters.
-    cut = reason.encode()[:LONGEST_REASON].decode(errors="ignore").encode()
+    # The cut is between characters, not within one.
+    cut = reason.encode()[:MAX_CLOSE_REASON].decode(errors="ignore").encode()
     return frame(CLOSE, _CODE.pack(code) + cut)

@@ -1,7 +1,7 @@
-r"""The native protocol, version 1: JSON objects in text frames, one or more to a frame.
+"""The native protocol, version 1: JSON objects in text frames, one per line.
 
-The events of ``events.py`` carry this protocol's own names, so reading is one typed decode and
-writing one encode. ``data`` is checked but not parsed on the way through.
+Commands and events have this protocol's field names, so decoding is one typed decode and encoding is one
+encode. ``data`` is checked, but not parsed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rooms.protocol.base import Protocol, ProtocolOptions, error_event
 from rooms.protocol.commands import Command, Send
 from rooms.protocol.errors import BadRequest, ProtocolError, ReservedEvent, RoomsError, UnknownType
 from rooms.protocol.events import Direct, Error, Event, Message, Rejoined, Reply
-from rooms.protocol.json_validation import is_lawful
+from rooms.protocol.json_validation import is_valid_json
 from rooms.protocol.results import HistoryData, JoinData
 from rooms.protocol.strict_json import is_plain
 from rooms.protocol.types import CommandId
@@ -42,7 +42,7 @@ _COMMANDS: tuple[type[Command], ...] = (
 )
 _TYPES = {str(each.__struct_config__.tag): each for each in _COMMANDS}
 
-# No event may be called as one of the protocol's own types is; ``message`` is the one exception.
+# Names that no event of a message may have: the protocol's own types, ``message`` excepted.
 RESERVED = frozenset(_TYPES) | {
     *("kick", "ban", "unban", "mute", "reply", "error", "connected", "joined", "left"),
     *("room_added", "room_removed", "removed", "closing"),
@@ -50,7 +50,7 @@ RESERVED = frozenset(_TYPES) | {
 RESERVED -= {"message"}
 
 _WITH_ROOM = frozenset(each for each in _COMMANDS if "room" in each.__struct_fields__)
-# The texts of a request that are kept as they are. PostgreSQL takes no NUL in any of them.
+# The texts of a command that are stored unchanged. PostgreSQL stores no NUL in a text.
 _TEXTS: dict[type[Command], tuple[str, ...]] = {
     commands.Send: ("event", "key"),
     commands.CreateRoom: ("title",),
@@ -78,7 +78,7 @@ class Native(Protocol):
 
     def decode(self, frame: str | bytes) -> Iterable[Command | Error]:
         if isinstance(frame, bytes):
-            raise ProtocolError("This protocol speaks text frames, got a binary one.")
+            raise ProtocolError("Expected a text frame, got a binary one.")
         if "\n" not in frame:
             return (_read(frame),) if frame and not frame.isspace() else ()
         return (_read(line) for line in frame.split("\n") if line and not line.isspace())
@@ -88,14 +88,14 @@ class Native(Protocol):
 
     @classmethod
     def encode_broadcast(cls, event: Event | Command, application: str) -> bytes | None:
-        if (translate := _TRANSLATED.get(event.__class__)) is None:
+        if (translate := _TRANSLATIONS.get(event.__class__)) is None:
             return _encode(event)
         translated = translate(event)
         return None if translated is None else _encode(translated)
 
 
-def plain(message: Message) -> Message:
-    """The message as native clients know it."""
+def _message(message: Message) -> Message:
+    """Return a message without its ``original``, which native clients never see."""
     return message if message.original is UNSET else msgspec.structs.replace(message, original=UNSET)
 
 
@@ -108,14 +108,14 @@ def _reply(reply: Reply) -> Reply | None:
 
 
 def _without_originals(data: JoinData | HistoryData) -> JoinData | HistoryData:
-    messages = [plain(each) for each in data.messages]
+    messages = [_message(each) for each in data.messages]
     if isinstance(data, HistoryData):
         return msgspec.structs.replace(data, messages=messages)
-    return msgspec.structs.replace(data, messages=messages, state=[plain(each) for each in data.state])
+    return msgspec.structs.replace(data, messages=messages, state=[_message(each) for each in data.state])
 
 
 def _direct(event: Direct) -> Message | None:
-    # What other clients say outside of rooms has no place here: it would seem to be said in one.
+    # To a native client a message outside of rooms would look like one in a room.
     if event.outside:
         return None
     return Message(
@@ -129,10 +129,10 @@ def _direct(event: Direct) -> Message | None:
     )
 
 
-# What native clients know otherwise, or not at all. Everything else they are told as it is.
-_TRANSLATED: dict[type[Event | Command], Callable[[Any], Event | None]] = {
+# Events that native clients receive in another form, or not at all (None).
+_TRANSLATIONS: dict[type[Event | Command], Callable[[Any], Event | None]] = {
     Reply: _reply,
-    Message: plain,
+    Message: _message,
     Direct: _direct,
     Rejoined: lambda event: None,
 }
@@ -140,8 +140,8 @@ _TRANSLATED: dict[type[Event | Command], Callable[[Any], Event | None]] = {
 
 def _read(line: str) -> Command | Error:
     try:
-        if not is_plain(line) and not is_lawful(line.encode()):
-            _, fault = strict_json.read(line)
+        if not is_plain(line) and not is_valid_json(line.encode()):
+            _, fault = strict_json.parse(line)
             if fault:
                 return _explain(line)
         command = _decode(line)
@@ -169,20 +169,20 @@ def _check(command: Command) -> None:
 
 
 def _explain(line: str) -> Error:
-    """The answer to a line that could not be read as a request."""
-    value, fault = strict_json.read(line)
+    """Return the Error that answers a line which is not a valid command."""
+    value, fault = strict_json.parse(line)
     id = _id(value)
     if fault is not None:
         return error_event(id, fault)
     kind = value.get("type")
     if isinstance(kind, str) and kind not in _TYPES:
-        lawful = ", ".join(sorted(_TYPES))
-        return error_event(id, UnknownType(f"There is no type {kind[:64]}. Lawful: {lawful}."))
+        known = ", ".join(sorted(_TYPES))
+        return error_event(id, UnknownType(f"Got the unknown type {kind[:64]}, expected one of: {known}."))
     try:
         msgspec.convert(value, _TYPES.get(kind, Command) if isinstance(kind, str) else _Typed)
     except msgspec.ValidationError as error:
-        return error_event(id, BadRequest(_in_plain_words(error)))
-    return error_event(id, BadRequest("This request could not be read."))
+        return error_event(id, BadRequest(_describe(error)))
+    return error_event(id, BadRequest("This is not a valid command."))
 
 
 class _Typed(msgspec.Struct):
@@ -192,15 +192,15 @@ class _Typed(msgspec.Struct):
 def _id(value: dict[str, Any]) -> CommandId | None:
     try:
         id: CommandId | None = msgspec.convert(value.get("id"), _CommandId)
-        # One that holds a lone surrogate could not be written again.
+        # An id with a lone surrogate cannot be encoded in the answer.
         msgspec.json.encode(id)
     except (msgspec.ValidationError, UnicodeEncodeError):
         return None
     return id
 
 
-def _in_plain_words(error: msgspec.ValidationError) -> str:
-    """msgspec says "Expected `str`, got `int` - at `$.room`"; people read "room: expected str, got int"."""
+def _describe(error: msgspec.ValidationError) -> str:
+    """Return msgspec's error as a sentence: ``room: expected str, got int.``"""
     what, _, where = str(error).replace("`", "").partition(" - at $.")
     what = what[:1].lower() + what[1:]
     return f"{where}: {what}." if where else f"{what[:1].upper()}{what[1:]}."

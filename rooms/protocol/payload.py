@@ -1,15 +1,17 @@
-r"""Payloads between doors: what is bytes at one is a JSON value at another.
+r"""Conversion of payloads between bytes and JSON values.
 
-- A JSON text on one line that keeps the native protocol's rules, but for a string, is that value; its
-  text stays as it is.
-- Any other UTF-8 text is the string of that text.
-- Bytes that are no UTF-8 are ``{"base64": "..."}``.
+Some protocols carry bytes, others JSON values; a payload may go from any of them to any other.
 
-Nothing is lost either way: ``to_bytes(from_bytes(payload)) == payload`` and ``from_bytes(to_bytes(data))``
-is the value of ``data``. So where two would be the same, one of them is written in a longer way: the
-string ``123`` is ``"123"`` with its quotes, and a text that reads as such a base64 object is in base64
-itself. A base64 object that holds what has a plainer value is nothing but an object, and so is one that is
-not written plainly: on one line, with no escape but ``\/``.
+- A JSON text on one line that follows the native protocol's rules, and is no string, is that value; the
+  text stays unchanged.
+- Any other text in UTF-8 is the string of that text.
+- Bytes that are not UTF-8 are ``{"base64": "..."}``.
+
+The conversion is lossless both ways: ``to_bytes(from_bytes(payload)) == payload``, and
+``from_bytes(to_bytes(data))`` is the value of ``data``. Two values never share one payload: the string
+``123`` becomes ``"123"`` with its quotes, and a text that would read as such a base64 object becomes base64
+itself. A base64 object is only an object if its bytes have a plainer value, or if it is not in the plain
+form: one line, without escapes except ``\/``.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from base64 import b64encode
 import msgspec
 from msgspec import Raw
 
-from rooms.protocol.json_validation import is_lawful
+from rooms.protocol.json_validation import is_valid_json
 
-# A line break would end a message of the native protocol in its middle.
+# Without line breaks, because one would end the line of the native protocol in the middle of a message.
 _MIGHT_BE_JSON = re.compile(rb"[ \t\r]*+(?:[\[{\d-]|true|false|null)[^\n]*+\Z")
 _BASE64_BEGINS = re.compile(rb'[ \t\r]*+\{[ \t\r]*+"base64"[ \t\r]*+:[ \t\r]*+"')
 _BASE64_ENDS = re.compile(rb'"[ \t\r]*+\}[ \t\r]*+\Z')
@@ -32,16 +34,16 @@ _encode = msgspec.json.encode
 
 
 def from_bytes(payload: bytes) -> Raw:
-    """The JSON text of the value that stands for these bytes; it holds no line break."""
+    """Return the JSON text, without line breaks, of the value for a payload."""
     if not _is_text(payload):
         return _wrapped(payload)
     if _is_json(payload):
         return Raw(payload) if _unwrapped(payload) is None else _wrapped(payload)
-    return Raw(payload if _is_needed_quote(payload) else _encode(payload.decode()))
+    return Raw(payload if _is_quoted_ambiguous(payload) else _encode(payload.decode()))
 
 
 def to_bytes(data: Raw) -> bytes:
-    """The bytes that stand for this value."""
+    """Return the payload for a value."""
     text = bytes(data)
     first = text.lstrip()[:1]
     if first == b'"':
@@ -63,17 +65,17 @@ def _is_text(payload: bytes) -> bool:
 
 
 def _is_json(text: bytes) -> bool:
-    """Whether a text is taken for JSON, strings aside."""
-    return _MIGHT_BE_JSON.match(text) is not None and is_lawful(text)
+    """Return whether a text is converted as JSON; strings never are."""
+    return _MIGHT_BE_JSON.match(text) is not None and is_valid_json(text)
 
 
 def _is_ambiguous(string: bytes) -> bool:
-    """Whether the text of a string by itself would be read as something else."""
-    return _is_json(string) or _is_needed_quote(string)
+    """Return whether a string without its quotes would become another value."""
+    return _is_json(string) or _is_quoted_ambiguous(string)
 
 
-def _is_needed_quote(text: bytes) -> bool:
-    """Whether a text is what an ambiguous string is written as."""
+def _is_quoted_ambiguous(text: bytes) -> bool:
+    """Return whether a text is the quoted form of an ambiguous string."""
     if text[:1] != b'"' or text[-1:] != b'"':
         return False
     try:
@@ -91,8 +93,10 @@ def _wrapped(payload: bytes) -> Raw:
 
 
 def _unwrapped(text: bytes) -> bytes | None:
-    """The bytes that a JSON text stands for, if it is a base64 object of bytes that have no plainer value:
-    that are no UTF-8, or such an object themselves."""
+    """Return the bytes of a base64 object, or None if the bytes have a plainer value.
+
+    They have none if they are not UTF-8, or are such an object themselves.
+    """
     payload = _decoded(text)
     innermost = payload
     while innermost is not None:
@@ -103,7 +107,7 @@ def _unwrapped(text: bytes) -> bytes | None:
 
 
 def _decoded(text: bytes) -> bytes | None:
-    """What a base64 object on one line holds, whatever that is; None for any other text."""
+    """Return the bytes of any base64 object on one line; None for any other text."""
     begins = _BASE64_BEGINS.match(text)
     if begins is None:
         return None

@@ -1,4 +1,4 @@
-"""What replies hold."""
+"""The data of replies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class You(Value, frozen=True, kw_only=True):
 
 
 class RoomDetails(Value, frozen=True, kw_only=True):
-    """A room as one who is in it, or made it, sees it."""
+    """A room as its members and its creator see it."""
 
     name: str
     title: str
@@ -35,7 +35,7 @@ class JoinData(Value, frozen=True, kw_only=True):
 
 
 class HistoryData(Value, frozen=True, kw_only=True):
-    """Messages of the past, oldest first; ``more`` lie beyond."""
+    """Earlier messages, oldest first; ``more`` if there are others beyond them."""
 
     messages: list[Message]
     more: bool

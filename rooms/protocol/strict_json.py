@@ -1,8 +1,8 @@
-"""What a line that could not be taken as it is has wrong with it.
+"""Slow parsing of the lines that the fast path does not accept.
 
-The fast path in ``native.py`` hands every line straight to msgspec. A line that msgspec refuses, or
-that only might break a rule msgspec does not know (depth, huge numbers, lone surrogates), comes
-here, where it is read slowly and the sender is told what is wrong. Native protocol, sections 1 and 10.
+The fast path in ``native.py`` decodes every line with msgspec. A line that msgspec rejects, or that may
+break a rule which msgspec does not check (depth, huge numbers, lone surrogates), is parsed here, so that
+the answer names the rule. Native protocol, sections 1 and 10.
 """
 
 from __future__ import annotations
@@ -14,69 +14,71 @@ from typing import Any
 
 from rooms.protocol.errors import BadRequest, ProtocolError
 
-DEEPEST = 16
+MAX_DEPTH = 16
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
-# What only might break a rule that msgspec does not check has one of these shapes: a long number, one with
-# a long exponent, a surrogate. Every digit is a 0 in them, so that each is looked for in one pass.
+# A line that may break a rule which msgspec does not check contains one of these: a long number, a long
+# exponent, a surrogate. Every digit is replaced by 0 first, so that one pass finds each of them.
 _SHAPES = bytes.maketrans(b"123456789ED{", b"000000000ed[")
 _LONG, _SURROGATE = ("0" * 19, "e000", "e+000"), "\\ud"
-# Strings are matched so that the brackets inside them are passed over; one that does not end runs to
-# the end of the line, so that no quote is tried twice and the search stays linear.
+# Strings are matched, so that brackets inside them are skipped. A string without an end extends to the end
+# of the line, so that no quote is tried twice and the search stays linear.
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[][{}]', re.DOTALL)
 _PARTNERS = {"]": "[", "}": "{"}
 
 
 def is_plain(line: str) -> bool:
-    """Whether the line certainly keeps the rules on depth, numbers and surrogates."""
-    # Text again, since Python looks for text in text much faster than for bytes in bytes.
+    """Return whether a line surely follows the rules for depth and values."""
+    # A str again, because Python finds a str in a str much faster than bytes in bytes.
     shape = line.encode().translate(_SHAPES).decode("latin-1")
-    if shape.count("[") > DEEPEST or ("\\" in shape and _SURROGATE in shape):
+    if shape.count("[") > MAX_DEPTH or ("\\" in shape and _SURROGATE in shape):
         return False
     return "000" not in shape or not any(each in shape for each in _LONG)
 
 
-def read(line: str) -> tuple[dict[str, Any], BadRequest | None]:
-    """The line's JSON object, and the rule of section 10 that it breaks, if it breaks one.
+def parse(line: str) -> tuple[dict[str, Any], BadRequest | None]:
+    """Return a line's JSON object, and an error if it breaks a rule of section 10.
 
-    Raises ProtocolError where the line is not a JSON object at all.
+    Raises ProtocolError if the line is not a JSON object at all.
     """
     faults: list[str] = []
 
     def integer(digits: str) -> int:
-        # Python refuses to read very long integers, so their length is looked at first.
+        # The length first, because the interpreter refuses to parse very long integers.
         value = int(digits) if len(digits) <= 20 else _LARGEST + 1
         if not _SMALLEST <= value <= _LARGEST:
-            faults.append(f"Integers lie between -2^63 and 2^63-1, got {digits[:24]}.")
+            faults.append(f"Expected an integer from -2^63 to 2^63-1, got {digits[:24]}.")
         return value
 
     def number(digits: str) -> float:
         value = float(digits)
         if math.isinf(value):
-            faults.append(f"Numbers must not overflow, got {digits[:24]}.")
+            faults.append(f"Numbers must not overflow a double, got {digits[:24]}.")
         return value
 
     def constant(name: str) -> float:
         faults.append(f"{name} is not JSON.")
         return 0.0
 
-    flat = _without_the_deepest(line)
+    flat = _cut_at_max_depth(line)
     if flat is not line:
-        faults.append(f"JSON is nested at most {DEEPEST} deep.")
+        faults.append(f"JSON must be nested at most {MAX_DEPTH} levels deep.")
     try:
         value = json.loads(flat, parse_int=integer, parse_float=number, parse_constant=constant)
     except ValueError:
-        raise ProtocolError("A frame holds JSON objects, one a line.") from None
+        raise ProtocolError("Expected JSON objects, one per line.") from None
     if not isinstance(value, dict):
-        raise ProtocolError("A frame holds JSON objects, one a line.")
+        raise ProtocolError("Expected JSON objects, one per line.")
     if _has_surrogates(value):
         faults.append("Text must not hold lone surrogates.")
     return value, BadRequest(faults[0]) if faults else None
 
 
-def _without_the_deepest(line: str) -> str:
-    """The line with everything below the lawful depth left out, so that reading it cannot recurse
-    without bound; the very same line where there is nothing to leave out."""
+def _cut_at_max_depth(line: str) -> str:
+    """Return a line with null in place of all values below the allowed depth.
+
+    That bounds the recursion of the parser. A line that is not too deep is returned as the same object.
+    """
     parts: list[str] = []
     open_brackets: list[str] = []
     kept_until = 0
@@ -84,18 +86,18 @@ def _without_the_deepest(line: str) -> str:
         token = match.group()
         if token in ("[", "{"):
             open_brackets.append(token)
-            if len(open_brackets) == DEEPEST + 1:
+            if len(open_brackets) == MAX_DEPTH + 1:
                 parts.append(line[kept_until : match.start()])
         elif token in _PARTNERS:
             if not open_brackets or open_brackets.pop() != _PARTNERS[token]:
-                raise ProtocolError("A frame holds JSON objects, one a line.")
-            if len(open_brackets) == DEEPEST:
+                raise ProtocolError("Expected JSON objects, one per line.")
+            if len(open_brackets) == MAX_DEPTH:
                 parts.append("null")
                 kept_until = match.end()
     if not parts:
         return line
     if open_brackets:
-        raise ProtocolError("A frame holds JSON objects, one a line.")
+        raise ProtocolError("Expected JSON objects, one per line.")
     return "".join([*parts, line[kept_until:]])
 
 

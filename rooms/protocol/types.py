@@ -1,4 +1,4 @@
-"""What events are made of."""
+"""The types of fields of commands and events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Capacity: TypeAlias = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 EventName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
-# What a name may be before it is normalised, which is slow for long texts.
+# The limit before a name is normalised, which is slow for long texts.
 UserName: TypeAlias = Annotated[str, Meta(max_length=256)]
 Password: TypeAlias = Annotated[str, Meta(max_length=128)]
 
@@ -27,7 +27,7 @@ class Value(Struct, frozen=True, kw_only=True):
 
 
 class User(Value, frozen=True, kw_only=True):
-    """Somebody as others see them. ``id`` is a Django primary key, or a random one for a guest."""
+    """A user as others see it; ``id`` is a Django primary key, or random for a guest."""
 
     name: str
     id: str
@@ -35,7 +35,7 @@ class User(Value, frozen=True, kw_only=True):
 
 
 class Position(Value, frozen=True, kw_only=True):
-    """A place in a room's history: ``seq`` counts from 1 within one ``epoch``."""
+    """A position in a room's history: ``seq`` counts from 1 within one ``epoch``."""
 
     epoch: str
     seq: Count

@@ -1,7 +1,7 @@
-"""Lawful names of users, rooms and events (native protocol, section 10).
+"""Valid names of users, rooms and events (native protocol, section 10).
 
-A user's name is normalised (NFKC) and unique case-insensitively in its application; a room's name
-is compared exactly as it was sent.
+A user's name is normalised (NFKC) and unique in its application, whatever its case; a room's name is
+compared exactly as it was sent.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import unicodedata
 
 from rooms.protocol.errors import BadRequest
 
-LONGEST_NAME = 64
-# Of events, in rooms: the tables hold no more.
-LONGEST_EVENT = 64
-# What a message is called whose sender gave its event no name.
+MAX_NAME_LENGTH = 64
+# Of events in rooms: the columns of the tables hold no more.
+MAX_EVENT_LENGTH = 64
+# The event name of a message that was sent without one.
 DEFAULT_EVENT = "message"
-# The room of what is said to one client alone, which roomer's clients are in from the start.
-ROOT = "root"
+# The room of direct messages from the server. Clients of roomer are members of it from the start.
+ROOT_ROOM = "root"
 APPLICATION_NAME = re.compile(r"^[-a-zA-Z0-9_]{1,64}\Z")
 
 _USER_CATEGORIES = frozenset("LMNPS")
 _FORBIDDEN_IN_ROOMS = frozenset({"Cc", "Cf", "Cs", "Co"})
-# What the tables hold, without control characters and lone surrogates.
+# What the columns of the tables hold, without control characters and lone surrogates.
 _ROOM_OF_ANY_PROTOCOL = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 
 
 def user_name(name: str) -> str:
-    """The name as it is kept and shown: NFKC of what was sent.
+    """Return a user name in its stored form, which is NFKC.
 
-    Raises BadRequest, with a sentence that says what is lawful.
+    Raises BadRequest for an invalid name.
     """
-    # Before it is normalised as well: that is slow for long texts.
-    _check_length("A user name", name, longest=4 * LONGEST_NAME)
+    # Before normalisation too, which is slow for long texts.
+    _check_length("A user name", name, longest=4 * MAX_NAME_LENGTH)
     name = unicodedata.normalize("NFKC", name)
     _check_length("A user name", name)
     if name != name.strip(" ") or "  " in name:
@@ -46,14 +46,14 @@ def user_name(name: str) -> str:
 
 
 def user_key(name: str) -> str:
-    """What two spellings of one user name have in common."""
+    """Return the key that all spellings of a user name share."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def room_name(name: str) -> str:
-    """The name unchanged. Raises BadRequest where it is not lawful."""
-    if 1 <= len(name) <= LONGEST_NAME and name.isascii() and name.isprintable() and " " not in name:
-        # Most are.
+    """Return a room name unchanged. Raises BadRequest for an invalid name."""
+    if 1 <= len(name) <= MAX_NAME_LENGTH and name.isascii() and name.isprintable() and " " not in name:
+        # The common case, without the slower checks below.
         return name
     _check_length("A room name", name)
     if name[0].isspace() or name[-1].isspace():
@@ -67,19 +67,18 @@ def room_name(name: str) -> str:
 
 
 def is_room_name(name: str) -> bool:
-    """Whether clients of protocols other than the native one may call a room so; its rule is narrower."""
+    """Return whether compatibility protocols allow a room name."""
     return _ROOM_OF_ANY_PROTOCOL.fullmatch(name) is not None
 
 
 def is_event_name(name: str) -> bool:
-    """Whether an event may be called so in a room; an empty name only other protocols than the native one
-    know."""
-    return len(name) <= LONGEST_EVENT and "\0" not in name
+    """Return whether an event name is valid; compatibility protocols allow ``""``."""
+    return len(name) <= MAX_EVENT_LENGTH and "\0" not in name
 
 
-def _check_length(what: str, name: str, longest: int = LONGEST_NAME) -> None:
+def _check_length(what: str, name: str, longest: int = MAX_NAME_LENGTH) -> None:
     if not 1 <= len(name) <= longest:
-        raise BadRequest(f"{what} has 1 to {LONGEST_NAME} characters, got {len(name)}.")
+        raise BadRequest(f"{what} has 1 to {MAX_NAME_LENGTH} characters, got {len(name)}.")
 
 
 def _shown(character: str) -> str:

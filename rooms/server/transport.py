@@ -16,7 +16,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from rooms.protocol import frame_protocol
-from rooms.protocol.frame_protocol import Close, Ping, Reader, Said, Violation
+from rooms.protocol.frame_protocol import Close, Ping, Reader, Received, Violation
 from rooms.server.keepalive import Keepalive
 
 # A client has so long to answer a close frame, and so long to read that its own was the last.
@@ -189,7 +189,7 @@ class Wire(asyncio.Protocol):
             self._received = messages
         self._wake()
 
-    def _mind(self, heard: list[Said]) -> None:
+    def _mind(self, heard: list[Received]) -> None:
         """What is said to the server itself."""
         if pings := [said.payload for said in heard if isinstance(said, Ping)]:
             self._answer_pings(pings)

@@ -1,1 +1,1 @@
-"""Tests of the Django admin, through Django's own test client."""
+"""Tests of the Django admin, with Django's test client."""

@@ -1,6 +1,6 @@
-"""Somebody who may do everything, and somebody who may only look.
+"""A superuser, a viewer, and rows to administrate.
 
-What needs Django set up is imported late: pytest may read this file before it configures the suite.
+Models are imported late: pytest may load this file before it configures Django.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def boss(django_user_model: type[User], db: None) -> User:
-    return django_user_model.objects.create_superuser("boss")
+def superuser(django_user_model: type[User], db: None) -> User:
+    return django_user_model.objects.create_superuser("superuser")
 
 
 @pytest.fixture
-def client(client: Client, boss: User) -> Client:
-    """A browser in which the superuser is signed in."""
-    client.force_login(boss)
+def client(client: Client, superuser: User) -> Client:
+    """A client in which the superuser is signed in."""
+    client.force_login(superuser)
     return client
 
 
 @pytest.fixture
-def onlooker(django_user_model: type[User], db: None) -> Client:
-    """A browser of somebody who may see everything of this app and change nothing."""
+def viewer(django_user_model: type[User], db: None) -> Client:
+    """A client of a user with all view permissions of this app and no others."""
     from django.contrib.auth.models import Permission
     from django.test import Client
 
-    user = django_user_model.objects.create_user("onlooker", is_staff=True)
+    user = django_user_model.objects.create_user("viewer", is_staff=True)
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="rooms", codename__startswith="view")
     )
@@ -56,8 +56,8 @@ def room(application: Application) -> Room:
 
 
 @pytest.fixture
-def notices(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the engine of every process is told from now on."""
-    told: list[Any] = []
-    monkeypatch.setattr("rooms.signals.notify", told.append)
-    return told
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The control messages that are sent from now on."""
+    messages: list[Any] = []
+    monkeypatch.setattr("rooms.signals.notify", messages.append)
+    return messages

@@ -1,4 +1,4 @@
-"""The admin's pages as somebody at a browser uses them: look, change what one wants, save."""
+"""Uses the admin's pages like a browser: open a page, change fields, save."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def form_of(response: HttpResponse) -> BaseForm:
 
 
 def filled_in(form: BaseForm) -> dict[str, Any]:
-    """What the browser would send if one pressed Save at once."""
+    """The data that a browser sends for the unchanged form."""
     sent: dict[str, Any] = {}
     for field in form:
         value = field.value()
@@ -36,7 +36,7 @@ def filled_in(form: BaseForm) -> dict[str, Any]:
 
 
 def save(client: Client, row: Model, changes: Mapping[str, Any], button: str = "_save") -> HttpResponse:
-    """Open the page of a row, change something (None unticks a box) and press a button."""
+    """Open the page of a row, change fields (None unticks a box) and press a button."""
     where = address(type(row), "change", row.pk)
     sent = {**filled_in(form_of(client.get(where))), **changes, button: "Save"}
     return client.post(where, {name: value for name, value in sent.items() if value is not None})
@@ -49,6 +49,6 @@ def add(client: Client, model: type[Model], fields: Mapping[str, Any]) -> HttpRe
 
 
 def act(client: Client, action: str, *rows: Model, **more: str) -> HttpResponse:
-    """Carry out an action on rows of a list."""
+    """Run an action on rows of a list."""
     data = {"action": action, "_selected_action": [row.pk for row in rows], **more}
     return client.post(address(type(rows[0]), "changelist"), data)

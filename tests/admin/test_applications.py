@@ -1,4 +1,4 @@
-"""Applications in the admin."""
+"""The admin of applications."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_list_counts_rooms(client: Client, application: Application) -> None
     assert f'href="{address(Room, "changelist")}?application__id__exact={other.pk}">3<' in response.text
 
 
-def test_the_list_asks_as_much_for_many_as_for_few(
+def test_the_number_of_queries_of_the_list_is_constant(
     client: Client, application: Application, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(6, exact=False) as few:
@@ -44,39 +44,39 @@ def test_search(client: Client, application: Application, searched: str, found: 
 
 
 @pytest.mark.parametrize(("action", "enabled"), [("disable", False), ("enable", True)])
-def test_the_actions_reach_the_sockets_of_what_they_change(
-    client: Client, application: Application, notices: list[Any], action: str, enabled: bool
+def test_the_actions_send_a_message_for_each_row_that_they_change(
+    client: Client, application: Application, sent: list[Any], action: str, enabled: bool
 ) -> None:
     others = [
         Application.objects.create(name=name, enabled=not enabled, title="As it was") for name in ("a", "b")
     ]
     Application.objects.filter(pk=application.pk).update(enabled=enabled)
-    notices.clear()
+    sent.clear()
     response = act(client, action, application, *others)
     assert response.status_code == 302
     assert set(Application.objects.values_list("enabled", flat=True)) == {enabled}
-    assert notices == [ApplicationChanged(application="a"), ApplicationChanged(application="b")]
+    assert sent == [ApplicationChanged(application="a"), ApplicationChanged(application="b")]
     assert LogEntry.objects.count() == 2
     assert f"2 applications were {action}d." in client.get(response["Location"]).text
 
 
-def test_an_onlooker_has_no_actions(onlooker: Client, application: Application) -> None:
-    act(onlooker, "disable", application)
+def test_a_viewer_has_no_actions(viewer: Client, application: Application) -> None:
+    act(viewer, "disable", application)
     application.refresh_from_db()
     assert application.enabled
 
 
-def test_blank_limits_show_what_holds(client: Client, application: Application, settings: Any) -> None:
+def test_blank_limits_show_the_defaults(client: Client, application: Application, settings: Any) -> None:
     settings.ROOMS = {"LEAVE_GRACE": 4321}
     form = form_of(client.get(address(Application, "change", application.pk)))
     assert form.fields["leave_grace"].widget.attrs["placeholder"] == 4321
     assert form["leave_grace"].value() is None
-    # What a blank one stands for differs from door to door.
+    # The default differs from protocol to protocol.
     assert "placeholder" not in str(form["max_message_bytes"])
     assert "protocol" in form["max_message_bytes"].help_text
 
 
-def test_doors_are_chosen_by_ticking_them(client: Client, application: Application) -> None:
+def test_protocols_are_chosen_with_checkboxes(client: Client, application: Application) -> None:
     save(client, application, {"protocols": ["native", "roomer"]})
     application.refresh_from_db()
     assert application.protocols == ["native", "roomer"]
@@ -86,29 +86,29 @@ def test_doors_are_chosen_by_ticking_them(client: Client, application: Applicati
     assert "protocols" in form_of(save(client, application, {"protocols": ["matrix"]})).errors
 
 
-def test_doors_that_the_site_has_closed_are_marked(
+def test_protocols_that_the_site_does_not_allow_are_marked(
     client: Client, application: Application, settings: Any
 ) -> None:
     settings.ROOMS = {"PROTOCOLS": ["native", "gowsev"]}
     page = client.get(address(Application, "change", application.pk)).text
-    assert page.count("(closed by this site&#x27;s settings)") == 3
-    assert "roomer (closed by this site&#x27;s settings)" in page
-    assert "gowsev (closed" not in page
+    assert page.count("(not allowed by the settings of this site)") == 3
+    assert "roomer (not allowed by the settings of this site)" in page
+    assert "gowsev (not allowed" not in page
 
 
-def test_doors_that_are_all_closed_are_not_chosen(
+def test_protocols_that_the_site_does_not_allow_cannot_be_chosen_alone(
     client: Client, application: Application, settings: Any
 ) -> None:
     settings.ROOMS = {"PROTOCOLS": ["native", "gowsev"]}
     page = save(client, application, {"protocols": ["roomer", "goroomserver"]})
-    assert "so nobody could come in. They open: native, gowsev." in page.text
+    assert "allow none of the chosen protocols, only: native, gowsev." in page.text
     assert save(client, application, {"protocols": ["roomer", "gowsev"]}).status_code == 302
     application.refresh_from_db()
     assert application.protocols == ["roomer", "gowsev"]
 
 
 @pytest.mark.parametrize(("protocol", "names"), [("roomer", ["fewer", "tea"]), ("native", ["tea"])])
-def test_applications_are_filtered_by_the_door_that_they_open(
+def test_applications_are_filtered_by_protocol(
     client: Client, application: Application, protocol: str, names: list[str]
 ) -> None:
     Application.objects.create(name="fewer", protocols=["roomer", "gowsev"])

@@ -1,4 +1,4 @@
-"""Deleting in the admin: what goes is counted beforehand, and every socket hears of it."""
+"""Deletions in the admin: counts of related rows, and control messages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def messages(room: Room) -> list[Message]:
     ]
 
 
-def gone(room: Room) -> RoomChanged:
+def deleted(room: Room) -> RoomChanged:
     return RoomChanged(
         application=room.application.name, room=room.pk, name=room.name, listed=room.listed, deleted=True
     )
 
 
-def test_what_goes_too_is_counted_and_not_listed(
+def test_related_rows_are_counted_and_not_listed(
     client: Client, application: Application, room: Room, messages: list[Message]
 ) -> None:
     Ban.objects.create(application=application, guest="Bob")
@@ -42,7 +42,7 @@ def test_what_goes_too_is_counted_and_not_listed(
         assert str(row).replace("&", "&amp;") in page.text
 
 
-def test_the_page_asks_as_much_for_many_as_for_few(
+def test_the_number_of_queries_of_the_page_is_constant(
     client: Client, room: Room, messages: list[Message], django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(12, exact=False) as few:
@@ -54,48 +54,50 @@ def test_the_page_asks_as_much_for_many_as_for_few(
         client.get(address(Room, "delete", room.pk))
 
 
-def test_deleting_one(client: Client, room: Room, messages: list[Message], notices: list[Any]) -> None:
-    notice = gone(room)
+def test_deleting_a_room_sends_a_message(
+    client: Client, room: Room, messages: list[Message], sent: list[Any]
+) -> None:
+    expected = deleted(room)
     client.post(address(Room, "delete", room.pk), {"post": "yes"})
     assert not Room.objects.exists()
     assert not Message.objects.exists()
-    assert notices == [notice]
+    assert sent == [expected]
 
 
-def test_the_action_closes_each_room(client: Client, room: Room, notices: list[Any]) -> None:
+def test_the_action_sends_a_message_for_each_room(client: Client, room: Room, sent: list[Any]) -> None:
     other = Room.objects.create(application=room.application, name="other")
-    notices.clear()
-    told = [gone(room), gone(other)]
-    asked = act(client, "delete_selected", room, other)
-    assert asked.context["model_count"]
+    sent.clear()
+    expected = [deleted(room), deleted(other)]
+    confirmation = act(client, "delete_selected", room, other)
+    assert confirmation.context["model_count"]
     assert Room.objects.count() == 2
     act(client, "delete_selected", room, other, post="yes")
     assert not Room.objects.exists()
-    assert sorted(notices, key=lambda notice: notice.room) == told
+    assert sorted(sent, key=lambda message: message.room) == expected
 
 
-def test_the_action_is_called_what_it_does(client: Client, room: Room) -> None:
+def test_the_action_has_its_own_label(client: Client, room: Room) -> None:
     assert "Close (delete) selected rooms" in client.get(address(Room, "changelist")).text
 
 
 def test_deleting_an_application_closes_its_rooms(
-    client: Client, application: Application, room: Room, notices: list[Any]
+    client: Client, application: Application, room: Room, sent: list[Any]
 ) -> None:
     ban = Ban.objects.create(application=application, room=room, guest="Bob")
-    notices.clear()
-    told = [gone(room), ApplicationChanged(application="tea")]
+    sent.clear()
+    expected = [deleted(room), ApplicationChanged(application="tea")]
     act(client, "delete_selected", application, post="yes")
     assert not Application.objects.exists()
     assert not Ban.objects.filter(pk=ban.pk).exists()
-    assert [notice for notice in told if notice not in notices] == []
+    assert [message for message in expected if message not in sent] == []
 
 
-@pytest.mark.parametrize(("may", "status"), [(["room"], 403), (["room", "message"], 302)])
-def test_it_takes_the_permission_for_all_that_goes(
-    room: Room, messages: list[Message], may: list[str], status: int
+@pytest.mark.parametrize(("permissions", "status"), [(["room"], 403), (["room", "message"], 302)])
+def test_deleting_needs_the_permission_for_all_related_models(
+    room: Room, messages: list[Message], permissions: list[str], status: int
 ) -> None:
     user = User.objects.create_user("cleaner", is_staff=True)
-    names = [f"{verb}_{model}" for model in may for verb in ("view", "delete")]
+    names = [f"{verb}_{model}" for model in permissions for verb in ("view", "delete")]
     user.user_permissions.set(Permission.objects.filter(codename__in=names))
     client = Client()
     client.force_login(user)

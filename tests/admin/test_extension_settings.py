@@ -1,4 +1,4 @@
-"""Extensions in the admin: the choice, and the settings on the page of what uses them."""
+"""The choice of an extension in the admin, and its settings on the same page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN = f"{__name__}.Plain"
 class Theatre(Extension):
     """Shows <plays>.
 
-    And more of the kind.
+    A second paragraph.
     """
 
     class Settings(forms.Form):
@@ -31,7 +31,7 @@ class Theatre(Extension):
 
         def clean_seats(self) -> int:
             if self.cleaned_data["seats"] == 13:
-                raise forms.ValidationError("Nobody wants to sit there.")
+                raise forms.ValidationError("This number is not allowed.")
             return self.cleaned_data["seats"]
 
         def clean(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class Theatre(Extension):
 
 
 class Plain(Extension):
-    """Has nothing to set."""
+    """Has no settings."""
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def extensions() -> Iterator[None]:
 
 @pytest.fixture(params=[Application, Room])
 def extended(request: pytest.FixtureRequest, application: Application, room: Room) -> Application | Room:
-    """An application, and a room, that the extension is on."""
+    """An application and a room with the extension."""
     row = application if request.param is Application else room
     row.extension = NAME
     row.save()
@@ -67,9 +67,7 @@ def settings_of(row: Application | Room) -> dict[str, Any]:
     return row.extension_settings
 
 
-def test_the_settings_are_on_the_page_with_what_is_in_force(
-    client: Client, extended: Application | Room
-) -> None:
+def test_the_page_shows_the_settings_in_force(client: Client, extended: Application | Room) -> None:
     response = client.get(address(type(extended), "change", extended.pk))
     form = form_of(response)
     assert {name: value for name, value in filled_in(form).items() if name.startswith("settings-")} == {
@@ -84,9 +82,7 @@ def test_the_settings_are_on_the_page_with_what_is_in_force(
     assert "Shows &lt;plays&gt;.</option>" in response.text
 
 
-def test_saving_keeps_the_settings_as_the_engine_reads_them(
-    client: Client, extended: Application | Room
-) -> None:
+def test_saved_settings_are_read_by_the_node(client: Client, extended: Application | Room) -> None:
     changes = {"settings-seats": "7", "settings-first_night": "2027-01-31", "settings-standing": None}
     assert save(client, extended, changes).status_code == 302
     assert settings_of(extended) == {"seats": 7, "first_night": "2027-01-31", "standing": False}
@@ -100,7 +96,7 @@ def test_saving_keeps_the_settings_as_the_engine_reads_them(
     assert not form["settings-standing"].value()
 
 
-def test_saving_the_page_as_it_is_changes_nothing_but_writes_the_settings_down(
+def test_saving_an_unchanged_page_stores_the_default_settings(
     client: Client, extended: Application | Room
 ) -> None:
     where = address(type(extended), "change", extended.pk)
@@ -116,11 +112,11 @@ def test_saving_the_page_as_it_is_changes_nothing_but_writes_the_settings_down(
     [
         ({"settings-seats": "none"}, "settings-seats", "Enter a whole number."),
         ({"settings-seats": "0"}, "settings-seats", "greater than or equal to 1"),
-        ({"settings-seats": "13"}, "settings-seats", "Nobody wants to sit there."),
+        ({"settings-seats": "13"}, "settings-seats", "This number is not allowed."),
         ({"settings-seats": "101"}, "__all__", "Too full."),
     ],
 )
-def test_errors_of_the_extensions_own_form_are_shown_once_where_they_belong(
+def test_errors_of_the_extensions_form_are_shown_once_at_their_field(
     client: Client, extended: Application | Room, changes: dict[str, str], where: str, text: str
 ) -> None:
     response = save(client, extended, changes)
@@ -133,9 +129,9 @@ def test_errors_of_the_extensions_own_form_are_shown_once_where_they_belong(
     assert settings_of(extended) == {}
 
 
-def test_another_extension_begins_with_its_own_settings(client: Client, extended: Application | Room) -> None:
+def test_another_extension_starts_with_its_own_settings(client: Client, extended: Application | Room) -> None:
     save(client, extended, {"settings-seats": "7"})
-    # What stands in the fields of the extension that goes does not matter any more.
+    # Values of the previous extension are not validated.
     changes = {"extension": "roomsite.WordFilter", "settings-seats": "none"}
     response = save(client, extended, changes)
     assert response["Location"] == address(type(extended), "change", extended.pk)
@@ -146,7 +142,7 @@ def test_another_extension_begins_with_its_own_settings(client: Client, extended
 
 
 @pytest.mark.parametrize("chosen", [PLAIN, ""])
-def test_without_settings_there_is_no_place_for_them(
+def test_an_extension_without_settings_adds_no_fields(
     client: Client, extended: Application | Room, chosen: str
 ) -> None:
     response = save(client, extended, {"extension": chosen})
@@ -156,7 +152,7 @@ def test_without_settings_there_is_no_place_for_them(
     assert settings_of(extended) == {}
 
 
-def test_a_choice_beside_an_error_comes_back_with_the_settings_that_were_there(
+def test_a_page_with_an_error_shows_the_settings_of_the_stored_extension(
     client: Client, extended: Application | Room
 ) -> None:
     response = save(client, extended, {"extension": "roomsite.WordFilter", "history_size": "x"})
@@ -167,14 +163,14 @@ def test_a_choice_beside_an_error_comes_back_with_the_settings_that_were_there(
     assert "settings-words" not in response.text
 
 
-def test_a_new_row_leads_to_its_settings(client: Client, db: None) -> None:
+def test_adding_a_row_redirects_to_its_settings(client: Client, db: None) -> None:
     response = add(client, Application, {"name": "new", "extension": NAME})
     application = Application.objects.get(name="new")
     assert response["Location"] == address(Application, "change", application.pk)
     assert add(client, Application, {"name": "newer"})["Location"] == address(Application, "changelist")
 
 
-def test_the_choice_says_what_extensions_are_for(client: Client, application: Application) -> None:
+def test_the_choices_show_the_docstring_of_an_extension(client: Client, application: Application) -> None:
     form = form_of(client.get(address(Application, "change", application.pk)))
     choices = dict(form.fields["extension"].choices)
     assert {"", NAME, PLAIN, "roomsite.WordFilter", "roomsite.Quiz"} <= set(choices)
@@ -186,20 +182,18 @@ def test_an_unknown_extension_cannot_be_chosen(client: Client, application: Appl
     assert "extension" in form_of(response).errors
 
 
-def test_an_extension_that_is_gone_is_told_and_kept(client: Client, extended: Application | Room) -> None:
+def test_a_missing_extension_is_reported_and_kept(client: Client, extended: Application | Room) -> None:
     extended.extension, extended.extension_settings = "gone.<Gone>", {"left": "over"}
     extended.save()
     page = client.get(address(type(extended), "change", extended.pk))
-    assert "This site has no extension gone.&lt;Gone&gt;, so nobody enters until it is back" in page.text
+    assert "This site has no extension gone.&lt;Gone&gt;, so users cannot join." in page.text
     assert "gone.&lt;Gone&gt; (missing)" in page.text
     assert save(client, extended, {"title": "New title"}).status_code == 302
     assert settings_of(extended) == {"left": "over"}
     assert (extended.extension, extended.title) == ("gone.<Gone>", "New title")
 
 
-def test_settings_that_are_lawful_no_more_can_be_put_right(
-    client: Client, extended: Application | Room
-) -> None:
+def test_invalid_stored_settings_can_be_corrected(client: Client, extended: Application | Room) -> None:
     extended.extension_settings = {"seats": "many", "standing": False}
     extended.save()
     form = form_of(client.get(address(type(extended), "change", extended.pk)))
@@ -209,10 +203,10 @@ def test_settings_that_are_lawful_no_more_can_be_put_right(
     assert settings_of(extended)["seats"] == 5
 
 
-def test_an_onlooker_reads_the_settings(onlooker: Client, extended: Application | Room) -> None:
+def test_a_viewer_can_read_the_settings(viewer: Client, extended: Application | Room) -> None:
     extended.extension_settings = {"seats": 4321}
     extended.save()
     where = address(type(extended), "change", extended.pk)
-    assert "4321" in onlooker.get(where).text
-    assert onlooker.post(where, {}).status_code == 403
-    assert act(onlooker, "enable", extended).status_code == 200
+    assert "4321" in viewer.get(where).text
+    assert viewer.post(where, {}).status_code == 403
+    assert act(viewer, "enable", extended).status_code == 200

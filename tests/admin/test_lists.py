@@ -1,4 +1,4 @@
-"""Every list, whatever column it is sorted by, shows each row once."""
+"""Every list shows each row once, in the order of any column."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MODELS = [Application, Room, Message, StateMessage, Ban, Mute]
 
 @pytest.fixture
 def rows(db: None) -> None:
-    """Two of everything, and two of what hangs on one of them."""
+    """Two rows of each model, and two related rows of each."""
     for name in ("one", "two"):
         application = Application.objects.create(name=name)
         for room in [application.rooms.create(name=f"{name} {number}") for number in range(2)]:
             for seq in range(1, 3):
-                said = {"event": f"event {seq}", "data": "1", "time": timezone.now(), "seq": seq}
-                Message.objects.create(room=room, **said)
-                StateMessage.objects.create(room=room, **said)
+                fields = {"event": f"event {seq}", "data": "1", "time": timezone.now(), "seq": seq}
+                Message.objects.create(room=room, **fields)
+                StateMessage.objects.create(room=room, **fields)
             for kind in (Ban, Mute):
                 kind.objects.create(application=application, room=room, guest=room.name)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_sorting(client: Client, rows: None, model: type[Model]) -> None:
+def test_a_sorted_list_shows_each_row_once(client: Client, rows: None, model: type[Model]) -> None:
     columns = len(admin.site.get_model_admin(model).list_display)
     for order in [sign + str(column) for column in range(1, columns + 1) for sign in ("", "-")]:
         response = client.get(address(model, "changelist"), {"o": order})

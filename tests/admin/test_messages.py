@@ -1,4 +1,4 @@
-"""Messages and state in the admin: read and deleted, never written."""
+"""The admin of messages and state: view and delete, no edit."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ from rooms.models import Application, Message, Room, StateMessage
 from tests.admin.pages import act, address
 
 
-def say(room: Room, model: type[Model] = Message, **fields: object) -> Model:
-    said = {"event": "message", "data": '"<hello>"', "seq": 1, "time": timezone.now(), **fields}
-    return model._default_manager.create(room=room, **said)
+def store(room: Room, model: type[Model] = Message, **fields: object) -> Model:
+    values = {"event": "message", "data": '"<hello>"', "seq": 1, "time": timezone.now(), **fields}
+    return model._default_manager.create(room=room, **values)
 
 
 @pytest.fixture(params=[Message, StateMessage])
-def said(request: pytest.FixtureRequest, room: Room) -> Model:
-    return say(room, request.param, sender_id="7", sender_name="Ann", sender_guest=True)
+def message(request: pytest.FixtureRequest, room: Room) -> Model:
+    return store(room, request.param, sender_id="7", sender_name="Ann", sender_guest=True)
 
 
-def test_it_is_read(client: Client, said: Model) -> None:
-    for where in (address(type(said), "changelist"), address(type(said), "change", said.pk)):
+def test_a_message_is_shown(client: Client, message: Model) -> None:
+    for where in (address(type(message), "changelist"), address(type(message), "change", message.pk)):
         text = client.get(where).text
         assert "Ann (guest)" in text
         assert "&quot;&lt;hello&gt;&quot;" in text
         assert "Tea &amp; cake / lobby" in text
 
 
-def test_it_is_not_written(client: Client, said: Model) -> None:
-    model = type(said)
+def test_a_message_cannot_be_edited(client: Client, message: Model) -> None:
+    model = type(message)
     assert client.get(address(model, "add")).status_code == 403
-    assert client.post(address(model, "change", said.pk), {"data": '"other"'}).status_code == 403
-    said.refresh_from_db()
-    assert said.data == '"<hello>"'
+    assert client.post(address(model, "change", message.pk), {"data": '"other"'}).status_code == 403
+    message.refresh_from_db()
+    assert message.data == '"<hello>"'
 
 
-def test_it_is_deleted(client: Client, said: Model) -> None:
-    act(client, "delete_selected", said, post="yes")
-    assert not type(said)._default_manager.exists()
+def test_a_message_can_be_deleted(client: Client, message: Model) -> None:
+    act(client, "delete_selected", message, post="yes")
+    assert not type(message)._default_manager.exists()
 
 
-def test_what_the_server_said(client: Client, room: Room) -> None:
-    say(room)
+def test_a_message_without_a_sender_is_from_the_server(client: Client, room: Room) -> None:
+    store(room)
     assert "the server" in client.get(address(Message, "changelist")).text
 
 
-def test_a_long_message_is_short_in_the_list_and_whole_on_its_page(client: Client, room: Room) -> None:
-    message = say(room, data='"' + "x" * 5000 + '"')
+def test_a_long_message_is_truncated_in_the_list_only(client: Client, room: Room) -> None:
+    message = store(room, data='"' + "x" * 5000 + '"')
     assert "x" * 80 not in client.get(address(Message, "changelist")).text
     assert "x" * 5000 in client.get(address(Message, "change", message.pk)).text
 
 
 @pytest.mark.parametrize("model", [Message, StateMessage])
-def test_the_list_asks_as_much_for_many_as_for_few(
+def test_the_number_of_queries_of_the_list_is_constant(
     client: Client, room: Room, model: type[Model], django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    say(room, model)
+    store(room, model)
     with django_assert_num_queries(8, exact=False) as few:
         client.get(address(model, "changelist"))
     for number in range(20):
         application = Application.objects.create(name=f"application-{number}")
-        say(Room.objects.create(application=application, name="room"), model)
+        store(Room.objects.create(application=application, name="room"), model)
     with django_assert_num_queries(len(few)):
         client.get(address(model, "changelist"))
 
@@ -80,10 +80,10 @@ def test_the_list_asks_as_much_for_many_as_for_few(
     ],
 )
 def test_search_and_filters(client: Client, room: Room, query: dict[str, str], found: int) -> None:
-    say(room)
-    say(room, seq=2, data="2", state=True)
+    store(room)
+    store(room, seq=2, data="2", state=True)
     elsewhere = Application.objects.create(name="elsewhere")
-    say(Room.objects.create(application=elsewhere, name="room"), data="3")
+    store(Room.objects.create(application=elsewhere, name="room"), data="3")
     if "application" in query:
         query = {"room__application__id__exact": str(elsewhere.pk)}
     assert client.get(address(Message, "changelist"), query).context["cl"].result_count == found

@@ -1,4 +1,4 @@
-"""Bans and mutes in the admin."""
+"""The admin of bans and mutes."""
 
 from __future__ import annotations
 
@@ -19,64 +19,66 @@ KINDS = pytest.mark.parametrize("kind", [Ban, Mute])
 
 
 @KINDS
-def test_a_new_one_says_who_made_it_and_reaches_the_sockets(
-    client: Client, room: Room, boss: User, notices: list[Any], kind: type[Restriction]
+def test_a_new_restriction_records_its_creator_and_sends_a_message(
+    client: Client, room: Room, superuser: User, sent: list[Any], kind: type[Restriction]
 ) -> None:
     fields = {"application": room.application_id, "room": room.pk, "guest": "Bob", "reason": "Noise"}
     assert add(client, kind, fields).status_code == 302
     restriction = kind._default_manager.get()
-    assert (restriction.created_by, restriction.room, restriction.guest) == (boss, room, "Bob")
-    assert notices == [RoomChanged(application="tea", room=room.pk, name="lobby", listed=True)]
+    assert (restriction.created_by, restriction.room, restriction.guest) == (superuser, room, "Bob")
+    assert sent == [RoomChanged(application="tea", room=room.pk, name="lobby", listed=True)]
 
 
 @KINDS
-def test_changing_it_leaves_whom_it_concerns_and_who_made_it(
-    client: Client, application: Application, boss: User, notices: list[Any], kind: type[Restriction]
+def test_a_change_keeps_user_and_creator(
+    client: Client, application: Application, superuser: User, sent: list[Any], kind: type[Restriction]
 ) -> None:
     ann = User.objects.create_user("ann")
     restriction = kind._default_manager.create(application=application, user=ann, created_by=ann)
-    notices.clear()
-    changes = {"reason": "Noise", "user": boss.pk, "until_0": "2030-01-01", "until_1": "12:00:00"}
+    sent.clear()
+    changes = {"reason": "Noise", "user": superuser.pk, "until_0": "2030-01-01", "until_1": "12:00:00"}
     assert save(client, restriction, changes).status_code == 302
     restriction.refresh_from_db()
     assert (restriction.user, restriction.created_by, restriction.reason) == (ann, ann, "Noise")
     assert restriction.until is not None
-    assert notices == [ApplicationChanged(application="tea")]
+    assert sent == [ApplicationChanged(application="tea")]
 
 
 @pytest.mark.parametrize(
     ("fields", "where"),
     [
         ({}, "__all__"),
-        ({"guest": "Bob", "user": "boss"}, "__all__"),
+        ({"guest": "Bob", "user": "superuser"}, "__all__"),
         ({"guest": "Bob", "room": "elsewhere"}, "room"),
     ],
 )
-def test_errors_are_told(
-    client: Client, application: Application, boss: User, fields: dict[str, Any], where: str
+def test_invalid_fields_are_reported(
+    client: Client, application: Application, superuser: User, fields: dict[str, Any], where: str
 ) -> None:
     elsewhere = Room.objects.create(application=Application.objects.create(name="other"), name="room")
-    keys = {"boss": boss.pk, "elsewhere": elsewhere.pk}
+    keys = {"superuser": superuser.pk, "elsewhere": elsewhere.pk}
     sent = {name: keys.get(value, value) for name, value in fields.items()}
     response = add(client, Ban, {"application": application.pk, **sent})
     assert list(form_of(response).errors) == [where]
     assert not Ban.objects.exists()
 
 
-def test_deleting_reaches_the_sockets(client: Client, application: Application, notices: list[Any]) -> None:
+def test_a_deletion_sends_a_message(client: Client, application: Application, sent: list[Any]) -> None:
     bans = [Ban.objects.create(application=application, guest=name) for name in ("Ann", "Bob")]
-    notices.clear()
+    sent.clear()
     act(client, "delete_selected", *bans, post="yes")
     assert not Ban.objects.exists()
-    assert notices == [ApplicationChanged(application="tea")] * 2
+    assert sent == [ApplicationChanged(application="tea")] * 2
 
 
-def test_the_filter_for_those_in_force(client: Client, application: Application) -> None:
+def test_the_filter_separates_active_and_expired_restrictions(
+    client: Client, application: Application
+) -> None:
     for guest, until in (("Ann", None), ("Bob", timedelta(hours=1)), ("Eve", timedelta(hours=-1))):
         ends = None if until is None else timezone.now() + until
         Ban.objects.create(application=application, guest=guest, until=ends)
     for value, found in (("yes", {"Ann", "Bob"}), ("no", {"Eve"}), ("", {"Ann", "Bob", "Eve"})):
-        response = client.get(address(Ban, "changelist"), {"in_force": value} if value else {})
+        response = client.get(address(Ban, "changelist"), {"active": value} if value else {})
         assert {ban.guest for ban in response.context["cl"].result_list} == found
 
 
@@ -89,7 +91,7 @@ def test_search(client: Client, room: Room, searched: str, found: int) -> None:
 
 
 @KINDS
-def test_the_list_asks_as_much_for_many_as_for_few(
+def test_the_number_of_queries_of_the_list_is_constant(
     client: Client, room: Room, kind: type[Restriction], django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     kind._default_manager.create(application=room.application, guest="Bob")
@@ -97,8 +99,8 @@ def test_the_list_asks_as_much_for_many_as_for_few(
         client.get(address(kind, "changelist"))
     for number in range(20):
         application = Application.objects.create(name=f"application-{number}")
-        place = Room.objects.create(application=application, name="room")
+        other = Room.objects.create(application=application, name="room")
         user = User.objects.create_user(f"user-{number}")
-        kind._default_manager.create(application=application, room=place, user=user, created_by=user)
+        kind._default_manager.create(application=application, room=other, user=user, created_by=user)
     with django_assert_num_queries(len(few)):
         client.get(address(kind, "changelist"))

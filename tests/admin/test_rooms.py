@@ -1,4 +1,4 @@
-"""Rooms in the admin: the list, the password that nobody can read, the one owner."""
+"""The admin of rooms: the list, the write-only password, the single owner."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rooms.node.control_messages import RoomChanged
 from tests.admin.pages import add, address, form_of, save
 
 
-def say(room: Room, count: int) -> None:
+def store(room: Room, count: int) -> None:
     Message.objects.bulk_create(
         Message(room=room, seq=seq, event="message", data="1", time=timezone.now())
         for seq in range(1, count + 1)
@@ -27,9 +27,9 @@ def say(room: Room, count: int) -> None:
 # The list ----------------------------------------------------------------------------------------------
 
 
-def test_the_list_counts_messages_and_tells_the_last(client: Client, room: Room) -> None:
+def test_the_list_shows_message_count_and_last_message(client: Client, room: Room) -> None:
     quiet = Room.objects.create(application=room.application, name="quiet")
-    say(room, 3)
+    store(room, 3)
     expected = [("lobby", 3, Message.objects.get(seq=3).time), ("quiet", 0, None)]
     for order in ("-4", "4"):
         response = client.get(address(Room, "changelist"), {"o": order})
@@ -39,16 +39,16 @@ def test_the_list_counts_messages_and_tells_the_last(client: Client, room: Room)
     assert f"room__id__exact={quiet.pk}" in response.text
 
 
-def test_the_list_tells_whose_they_are(client: Client, application: Application) -> None:
+def test_the_list_shows_the_owner(client: Client, application: Application) -> None:
     ann = User.objects.create_user("ann")
     Room.objects.create(application=application, name="one", owner=ann)
     Room.objects.create(application=application, name="two", guest_owner_id="7", guest_owner_name="Visitor")
     text = client.get(address(Room, "changelist")).text
-    for words in (">ann<", ">Visitor<"):
-        assert words in text
+    for cell in (">ann<", ">Visitor<"):
+        assert cell in text
 
 
-def test_the_list_asks_as_much_for_many_as_for_few(
+def test_the_number_of_queries_of_the_list_is_constant(
     client: Client, room: Room, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     with django_assert_num_queries(10, exact=False) as few:
@@ -56,7 +56,7 @@ def test_the_list_asks_as_much_for_many_as_for_few(
     for number in range(20):
         application = Application.objects.create(name=f"application-{number}")
         owner = User.objects.create_user(f"owner-{number}")
-        say(Room.objects.create(application=application, name="room", owner=owner), 2)
+        store(Room.objects.create(application=application, name="room", owner=owner), 2)
     with django_assert_num_queries(len(few)):
         client.get(address(Room, "changelist"))
 
@@ -64,7 +64,7 @@ def test_the_list_asks_as_much_for_many_as_for_few(
 @pytest.mark.parametrize(
     ("query", "found"),
     [
-        *[({"q": words}, ["lobby"]) for words in ("lob", "tea cake", "ann")],
+        *[({"q": query}, ["lobby"]) for query in ("lob", "tea cake", "ann")],
         ({"q": "Visitor"}, ["other"]),
         ({"q": "nothing"}, []),
         ({"mode__exact": "broadcast"}, ["other"]),
@@ -88,7 +88,7 @@ def test_search_and_filters(client: Client, room: Room, query: dict[str, str], f
     assert [row.name for row in rows] == found
 
 
-def test_the_autocomplete_tells_rooms_of_one_name_apart(client: Client, room: Room) -> None:
+def test_the_autocomplete_distinguishes_rooms_of_one_name(client: Client, room: Room) -> None:
     Room.objects.create(application=Application.objects.create(name="chess"), name="lobby")
     query = {"app_label": "rooms", "model_name": "ban", "field_name": "room", "term": "lobby"}
     results = client.get("/admin/autocomplete/", query).json()["results"]
@@ -117,7 +117,7 @@ def test_a_password_is_hashed_kept_changed_and_removed(client: Client, room: Roo
     assert room.password == ""
 
 
-def test_a_new_password_and_none_contradict_each_other(client: Client, room: Room) -> None:
+def test_a_new_password_and_its_removal_are_an_error(client: Client, room: Room) -> None:
     save(client, room, {"new_password": "sesame1"})
     response = save(client, room, {"new_password": "sesame2", "remove_password": "on"})
     assert list(form_of(response).errors) == ["remove_password"]
@@ -125,70 +125,72 @@ def test_a_new_password_and_none_contradict_each_other(client: Client, room: Roo
     assert check_password("sesame1", room.password)
 
 
-def test_there_is_nothing_to_remove_from_a_room_without_password(client: Client, room: Room) -> None:
+def test_removal_is_disabled_without_a_password(client: Client, room: Room) -> None:
     assert form_of(client.get(address(Room, "change", room.pk))).fields["remove_password"].disabled
 
 
-def test_a_new_room(client: Client, application: Application, notices: list[Any]) -> None:
+def test_a_new_room_sends_a_message(client: Client, application: Application, sent: list[Any]) -> None:
     fields = {"application": application.pk, "name": "new", "new_password": "sesame"}
     assert add(client, Room, fields).status_code == 302
     room = Room.objects.get(name="new")
     assert check_password("sesame", room.password)
     assert room.extension_settings == {}
-    assert notices == [RoomChanged(application="tea", room=room.pk, name="new", listed=False)]
+    assert sent == [RoomChanged(application="tea", room=room.pk, name="new", listed=False)]
 
 
 @pytest.mark.parametrize(("name", "where"), [("", "name"), ("lob\u200bby", "name"), ("lobby", "__all__")])
-def test_an_unlawful_name_is_an_error(client: Client, room: Room, name: str, where: str) -> None:
+def test_an_invalid_name_is_an_error(client: Client, room: Room, name: str, where: str) -> None:
     response = add(client, Room, {"application": room.application_id, "name": name})
     assert list(form_of(response).errors) == [where]
 
 
-def test_a_user_takes_a_room_over_from_a_guest(client: Client, room: Room, boss: User) -> None:
+def test_a_user_replaces_a_guest_as_owner(client: Client, room: Room, superuser: User) -> None:
     Room.objects.filter(pk=room.pk).update(guest_owner_id="7", guest_owner_name="Visitor")
     assert "Visitor" in client.get(address(Room, "change", room.pk)).text
     save(client, room, {"title": "Still the guest's"})
     room.refresh_from_db()
     assert room.guest_owner_id == "7"
-    assert save(client, room, {"owner": boss.pk}).status_code == 302
+    assert save(client, room, {"owner": superuser.pk}).status_code == 302
     room.refresh_from_db()
-    assert (room.owner, room.guest_owner_id, room.guest_owner_name) == (boss, "", "")
+    assert (room.owner, room.guest_owner_id, room.guest_owner_name) == (superuser, "", "")
 
 
-def test_a_room_stays_in_its_application(client: Client, room: Room) -> None:
+def test_the_application_of_a_room_cannot_be_changed(client: Client, room: Room) -> None:
     other = Application.objects.create(name="other")
     save(client, room, {"application": other.pk})
     room.refresh_from_db()
     assert room.application.name == "tea"
 
 
-def test_blank_fields_show_what_the_application_says(client: Client, room: Room) -> None:
+def test_blank_fields_show_the_values_of_the_application(client: Client, room: Room) -> None:
     Application.objects.filter(pk=room.application_id).update(leave_grace=0, history_size=77)
     form = form_of(client.get(address(Room, "change", room.pk)))
     shown = {name: form.fields[name].widget.attrs["placeholder"] for name in form.inherited}
     assert shown["leave_grace"] == 0
     assert shown["history_size"] == 77
     assert shown["request_rate"] == 20
-    assert dict(form.fields["history"].choices)[""] == "As the application says"
+    assert dict(form.fields["history"].choices)[""] == "Same as the application"
 
 
-def test_users_are_given_by_id_where_the_admin_has_none(client: Client, room: Room, boss: User) -> None:
+def test_users_are_chosen_by_id_where_the_admin_has_no_user_model(
+    client: Client, room: Room, superuser: User
+) -> None:
     where = address(Room, "change", room.pk)
     assert "admin-autocomplete" in str(form_of(client.get(where))["owner"])
     users = admin.site.get_model_admin(User)
     admin.site.unregister(User)
     try:
         assert "admin-autocomplete" not in str(form_of(client.get(where))["owner"])
-        assert save(client, room, {"owner": boss.pk}).status_code == 302
+        assert save(client, room, {"owner": superuser.pk}).status_code == 302
     finally:
         admin.site.register(User, type(users))
     room.refresh_from_db()
-    assert room.owner == boss
+    assert room.owner == superuser
 
 
-def test_an_onlooker_sees_all_but_the_password(onlooker: Client, room: Room) -> None:
+def test_a_viewer_sees_all_fields_but_the_password(viewer: Client, room: Room) -> None:
     Room.objects.filter(pk=room.pk).update(password="md5$secret")
-    page = onlooker.get(address(Room, "change", room.pk))
+    page = viewer.get(address(Room, "change", room.pk))
     assert page.status_code == 200
     assert "password" not in page.text.replace("/password_change/", "").replace("Change password", "")
-    assert onlooker.get(address(Room, "changelist")).status_code == 200
+    assert viewer.get(address(Room, "changelist")).status_code == 200

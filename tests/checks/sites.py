@@ -1,4 +1,4 @@
-"""Settings of a sound site, and what the checks report once some of them are changed."""
+"""Settings of a sound site, and what the checks report after changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def messages(django_settings: Any, changes: dict[str, Any]) -> list[Any]:
 
 
 def assert_reported(django_settings: Any, changes: dict[str, Any], ids: str, text: str) -> None:
-    """The changes are reported under exactly these ids, with the text in a message or hint."""
+    """Assert that exactly these ids are reported, with the text."""
     found = messages(django_settings, changes)
     assert {message.id for message in found} == set(ids.split())
     assert all(message.hint for message in found)

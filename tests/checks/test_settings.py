@@ -96,7 +96,7 @@ def test_a_missing_setting_is_not_reported(settings: Any) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("databases", [None, ["default"]])
 def test_django_runs_the_checks(settings: Any, databases: list[str] | None) -> None:
-    """An unknown key is reported, and no check raises the error that reading the settings raises."""
+    """An unknown key is reported, and no check raises the error of reading it."""
     settings.ROOMS = {"PNG_INTERVAL": 3}
     settings.CHANNEL_LAYERS = {}
     settings.ASGI_APPLICATION = None

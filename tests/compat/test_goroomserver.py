@@ -1,4 +1,4 @@
-"""The goroomserver codec by itself: what a frame asks, and what clients are told."""
+"""The goroomserver codec: the commands of frames, and the frames of events."""
 
 from __future__ import annotations
 
@@ -73,47 +73,47 @@ def frame(event: object = 11, data: object = None, *, room: str = "", app: str =
     return json.dumps({"appName": app, "roomName": room, "eventType": event, "data": sent})
 
 
-def asked(codec: Goroomserver, text: str | bytes) -> Any:
-    """The one request of a frame, out of its envelope."""
-    (addressed,) = codec.decode(text)
-    assert isinstance(addressed, ApplicationCommand)
-    assert addressed.application == "test"
-    return addressed.command
+def decode(codec: Goroomserver, text: str | bytes) -> Any:
+    """Return the command inside the ``ApplicationCommand`` of a frame."""
+    (wrapped,) = codec.decode(text)
+    assert isinstance(wrapped, ApplicationCommand)
+    assert wrapped.application == "test"
+    return wrapped.command
 
 
-def told(codec: Goroomserver, event: Event) -> Any:
+def encoded(codec: Goroomserver, event: Event) -> Any:
     written = codec.encode(event)
     return None if written is None else json.loads(written)
 
 
 def answered(event: int, data: object = None, *, answer: object, room: str = "") -> Any:
-    """What a client is told who asked this, and was answered so."""
+    """Return the frame for a command that the node answers with ``answer``."""
     codec = Goroomserver()
     (command,) = codec.decode(frame(event, data, room=room))
-    return told(codec, Reply(id=command.id, data=answer))  # type: ignore[arg-type]
+    return encoded(codec, Reply(id=command.id, data=answer))  # type: ignore[arg-type]
 
 
 def refused(event: int, error: RoomsError, data: object = None, *, room: str = "") -> Any:
     codec = Goroomserver()
     (command,) = codec.decode(frame(event, data, room=room))
-    return told(codec, error_event(command.id, error))  # type: ignore[arg-type]
+    return encoded(codec, error_event(command.id, error))  # type: ignore[arg-type]
 
 
-def spoken(event: Event) -> Any:
+def broadcast(event: Event) -> Any:
     written = Goroomserver.encode_broadcast(event, "test")
     return None if written is None else json.loads(written)
 
 
-def said(data: object, *, event: str = "message", sender: User | None = ANN) -> Message:
+def message(data: object, *, event: str = "message", sender: User | None = ANN) -> Message:
     raw = Raw(json.dumps(data).encode())
     return Message(room="lobby", event=event, data=raw, sender=sender, seq=1, time="t")
 
 
-# What is asked ---------------------------------------------------------------------------------------
+# Decoding --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("event", "data", "request_"),
+    ("event", "data", "command"),
     [
         (6, {"username": "ann", "password": "x"}, Login(id=1, name="ann")),
         (7, {}, Logout(id=1)),
@@ -125,45 +125,45 @@ def said(data: object, *, event: str = "message", sender: User | None = ANN) -> 
         (3, {}, None),
     ],
 )
-def test_each_event_asks_for_something(event: int, data: object, request_: object) -> None:
-    assert asked(Goroomserver(), frame(event, data)) == request_
+def test_each_event_is_a_command(event: int, data: object, command: object) -> None:
+    assert decode(Goroomserver(), frame(event, data)) == command
 
 
 def test_a_message_with_a_room_name_is_for_that_room() -> None:
-    command = asked(Goroomserver(), frame(11, {"text": "hi", "roomName": "other"}, room="lobby"))
+    command = decode(Goroomserver(), frame(11, {"text": "hi", "roomName": "other"}, room="lobby"))
     assert command == SendToRoomOrApplication(
         id=1, room="lobby", data=Raw(b'{"text":"hi","roomName":"other"}')
     )
 
 
 def test_a_name_in_the_data_is_the_name_of_the_event() -> None:
-    command = asked(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
+    command = decode(Goroomserver(), frame(11, {"eventName": "start"}, room="lobby"))
     assert command == SendToRoomOrApplication(
         id=1, room="lobby", event="start", data=Raw(b'{"eventName":"start"}')
     )
-    assert asked(Goroomserver(), frame(11, {"eventName": "start"})).event == "start"
+    assert decode(Goroomserver(), frame(11, {"eventName": "start"})).event == "start"
 
 
 @pytest.mark.parametrize("name", ["", None, 5, ["start"]])
-def test_what_is_no_name_is_only_data(name: object) -> None:
-    assert asked(Goroomserver(), frame(11, {"eventName": name}, room="lobby")).event is None
+def test_an_event_name_that_is_no_text_is_only_data(name: object) -> None:
+    assert decode(Goroomserver(), frame(11, {"eventName": name}, room="lobby")).event is None
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "a\0"])
-def test_an_unlawful_name_of_an_event_is_error_10(name: str) -> None:
+def test_an_invalid_event_name_is_error_10(name: str) -> None:
     codec = Goroomserver()
-    answer = told(codec, asked(codec, frame(11, {"eventName": name}, room="lobby")))
+    answer = encoded(codec, decode(codec, frame(11, {"eventName": name}, room="lobby")))
     assert (answer["eventType"], answer["error"]["code"]) == (11, 10)
     assert answer["data"]["eventName"] == name
 
 
-def test_a_binary_frame_is_read_as_its_text() -> None:
-    assert asked(Goroomserver(), frame(7).encode()) == Logout(id=1)
+def test_a_binary_frame_is_decoded_like_its_text() -> None:
+    assert decode(Goroomserver(), frame(7).encode()) == Logout(id=1)
 
 
-def test_unknown_members_and_another_order_do_not_matter() -> None:
+def test_unknown_members_and_the_order_of_members_are_ignored() -> None:
     text = '{"data":{"username":"ann"},"eventType":6,"unknown":[1,{"x":2}],"appName":"test"}'
-    assert asked(Goroomserver(), text) == Login(id=1, name="ann")
+    assert decode(Goroomserver(), text) == Login(id=1, name="ann")
 
 
 def test_member_names_are_matched_exactly() -> None:
@@ -174,37 +174,37 @@ def test_member_names_are_matched_exactly() -> None:
 
 
 @pytest.mark.parametrize("name", [None, 7, {"a": 1}, ["ann"], True])
-def test_a_login_without_a_name_asks_for_the_empty_one(name: object) -> None:
-    assert asked(Goroomserver(), frame(6, {"username": name})) == Login(id=1, name="")
+def test_a_login_without_a_name_has_an_empty_name(name: object) -> None:
+    assert decode(Goroomserver(), frame(6, {"username": name})) == Login(id=1, name="")
 
 
 @pytest.mark.parametrize("event", [4, 5, 9, 10])
 @pytest.mark.parametrize("name", [None, "", 7, "a\nb", "x" * 129, "\ud800", "a\x00"])
-def test_an_unlawful_name_of_a_room_is_error_6(event: int, name: object) -> None:
+def test_an_invalid_room_name_is_error_6(event: int, name: object) -> None:
     codec = Goroomserver()
-    error = asked(codec, frame(event, {"roomName": name}, room="outer"))
-    answer = told(codec, error)
+    error = decode(codec, frame(event, {"roomName": name}, room="outer"))
+    answer = encoded(codec, error)
     assert answer["error"] == {"code": 6, "message": "Room name provided is invalid"}
     assert (answer["eventType"], answer["code"]) == (event, 500)
     assert answer["data"] == {"roomName": "outer", "appName": "test"}
 
 
-def test_an_unlawful_outer_name_of_a_room_is_error_6_for_a_message() -> None:
+def test_an_invalid_room_name_of_a_message_is_error_6() -> None:
     codec = Goroomserver()
-    answer = told(codec, asked(codec, frame(11, {"text": "hi"}, room="a\tb")))
+    answer = encoded(codec, decode(codec, frame(11, {"text": "hi"}, room="a\tb")))
     assert answer["error"]["code"] == 6
     assert answer["data"] == {"text": "hi", "roomName": "a\tb", "appName": "test"}
 
 
 @pytest.mark.parametrize("name", [" blank ", "x" * 128, "ünï", "zero\u200bwidth"])
-def test_names_of_rooms_are_taken_as_they_are(name: str) -> None:
-    assert asked(Goroomserver(), frame(4, {"roomName": name})).room == name
+def test_room_names_are_unchanged(name: str) -> None:
+    assert decode(Goroomserver(), frame(4, {"roomName": name})).room == name
 
 
 @pytest.mark.parametrize("event", [1, 2, 8, 12, 13, 99, 0, -1, 2**62])
-def test_what_is_not_for_clients_is_error_10_and_repeats_the_data(event: int) -> None:
+def test_an_event_that_clients_cannot_send_is_error_10_with_the_data(event: int) -> None:
     codec = Goroomserver()
-    answer = told(codec, asked(codec, frame(event, {"k": "v", "roomName": "x"}, room="r")))
+    answer = encoded(codec, decode(codec, frame(event, {"k": "v", "roomName": "x"}, room="r")))
     assert answer == {
         "eventType": event,
         "data": {"k": "v", "roomName": "r", "appName": "test"},
@@ -214,9 +214,9 @@ def test_what_is_not_for_clients_is_error_10_and_repeats_the_data(event: int) ->
 
 
 @pytest.mark.parametrize("text", ['{"appName":"test"}', '{"appName":"test","eventType":null,"data":null}'])
-def test_what_is_missing_or_null_reads_as_empty(text: str) -> None:
+def test_missing_and_null_members_are_empty(text: str) -> None:
     codec = Goroomserver()
-    answer = told(codec, asked(codec, text))
+    answer = encoded(codec, decode(codec, text))
     assert (answer["eventType"], answer["error"]["code"]) == (0, 10)
     assert answer["data"] == {"roomName": "", "appName": "test"}
 
@@ -248,47 +248,47 @@ def test_what_is_missing_or_null_reads_as_empty(text: str) -> None:
         (b'{"eventType":11}\x00', 0),
     ],
 )
-def test_what_is_malformed_is_error_10_with_the_event_as_sent(text: str | bytes, event: int) -> None:
+def test_a_malformed_frame_is_error_10_with_its_event(text: str | bytes, event: int) -> None:
     codec = Goroomserver()
     (error,) = codec.decode(text)
     assert isinstance(error, Error)
-    answer = told(codec, error)
+    answer = encoded(codec, error)
     assert (answer["eventType"], answer["code"], answer["error"]["code"]) == (event, 500, 10)
     assert answer["data"] == {"roomName": "", "appName": ""}
 
 
-def test_a_malformed_request_repeats_what_could_be_read() -> None:
+def test_the_error_for_a_malformed_frame_repeats_what_could_be_parsed() -> None:
     codec = Goroomserver()
     (error,) = codec.decode('{"appName":"test","roomName":"r","eventType":4,"data":5}')
-    assert told(codec, error)["data"] == {"roomName": "r", "appName": "test"}  # type: ignore[arg-type]
+    assert encoded(codec, error)["data"] == {"roomName": "r", "appName": "test"}  # type: ignore[arg-type]
 
 
-def test_numbers_are_those_that_64_bits_or_a_double_hold() -> None:
+def test_numbers_beyond_64_bits_are_doubles() -> None:
     numbers = f'{{"appName":"test","eventType":11,"data":{{"n":[9007199254740993,1e21,-0.0,{10**30}]}}}}'
-    read = json.loads(bytes(asked(Goroomserver(), numbers).data))["n"]
-    assert read == [9007199254740993, 1e21, -0.0, 1e30]
-    assert isinstance(read[3], float)
+    numbers_read = json.loads(bytes(decode(Goroomserver(), numbers).data))["n"]
+    assert numbers_read == [9007199254740993, 1e21, -0.0, 1e30]
+    assert isinstance(numbers_read[3], float)
 
 
-def test_a_lone_surrogate_is_repeated_but_not_said() -> None:
+def test_a_message_with_a_lone_surrogate_is_refused_and_repeated() -> None:
     codec = Goroomserver()
-    answer = told(codec, asked(codec, frame(11, {"text": "\ud800"}, room="lobby")))
+    answer = encoded(codec, decode(codec, frame(11, {"text": "\ud800"}, room="lobby")))
     assert answer["error"]["code"] == 10
     assert answer["data"]["text"] == "\ud800"
 
 
 @given(some.one_of(frames, texts, some.binary()))
-def test_no_frame_raises_and_each_can_be_answered(sent: str | bytes) -> None:
+def test_every_frame_can_be_answered(sent: str | bytes) -> None:
     codec = Goroomserver()
     (command,) = codec.decode(sent)
     error = command if isinstance(command, Error) else error_event(command.id, NotMember("No."))
-    answer = told(codec, error)
+    answer = encoded(codec, error)
     assert set(answer) == {"eventType", "data", "code", "error"}
     assert type(answer["eventType"]) is int
     assert {"roomName", "appName"} <= set(answer["data"])
 
 
-# What is answered ------------------------------------------------------------------------------------
+# Answers ---------------------------------------------------------------------------------------------
 
 
 def test_a_login_is_answered_with_name_and_application() -> None:
@@ -300,20 +300,20 @@ def test_a_login_is_answered_with_name_and_application() -> None:
     }
 
 
-def test_a_logout_is_answered_with_the_name_of_its_application() -> None:
-    trunk = Goroomserver()
-    branches = {"test": trunk.for_application("test"), "other": trunk.for_application("other")}
-    for user, (application, branch) in zip((ANN, BOB), branches.items(), strict=True):
-        (command,) = trunk.decode(frame(6, app=application))
-        told(branch, Reply(id=command.id, data={"user": user, "token": "t"}))  # type: ignore[arg-type]
-    (command,) = trunk.decode(frame(7))
-    answer = told(branches["test"], Reply(id=command.id, data={}))  # type: ignore[arg-type]
+def test_a_logout_is_answered_with_the_user_name_in_its_application() -> None:
+    parent = Goroomserver()
+    children = {"test": parent.for_application("test"), "other": parent.for_application("other")}
+    for user, (application, child) in zip((ANN, BOB), children.items(), strict=True):
+        (command,) = parent.decode(frame(6, app=application))
+        encoded(child, Reply(id=command.id, data={"user": user, "token": "t"}))  # type: ignore[arg-type]
+    (command,) = parent.decode(frame(7))
+    answer = encoded(children["test"], Reply(id=command.id, data={}))  # type: ignore[arg-type]
     assert answer["eventType"] == 7
     assert answer["data"] == {"userName": "ann", "appName": "test"}
 
 
 @pytest.mark.parametrize("event", [4, 5, 9, 10])
-def test_coming_and_going_are_answered_with_room_and_application(event: int) -> None:
+def test_joins_and_leaves_are_answered_with_room_and_application(event: int) -> None:
     answer = answered(event, {"roomName": "lobby", "k": 1}, answer={}, room="outer")
     assert answer == {
         "eventType": event,
@@ -323,26 +323,26 @@ def test_coming_and_going_are_answered_with_room_and_application(event: int) -> 
     }
 
 
-def test_a_known_application_is_answered_with_its_name() -> None:
+def test_the_question_for_an_application_is_answered_with_its_name() -> None:
     assert answered(3, answer={})["data"] == {"appName": "test"}
 
 
 @pytest.mark.parametrize("answer", [SentData(seq=1, time="t"), {"seq": None, "time": "t"}])
-def test_a_message_to_a_room_is_answered_by_nothing(answer: object) -> None:
+def test_a_message_to_a_room_is_not_answered(answer: object) -> None:
     assert answered(11, {"text": "hi"}, answer=answer, room="lobby") is None
 
 
-def test_a_message_to_nobody_is_answered_by_nothing() -> None:
+def test_a_message_without_a_handler_is_not_answered() -> None:
     assert answered(11, {"text": "hi"}, answer={}) is None
 
 
-def test_a_handler_answers_the_sender() -> None:
+def test_the_answer_of_a_handler_is_sent_to_the_sender() -> None:
     answer = answered(11, {"q": 1}, answer={"seq": None, "time": "t", "right": True}, room="lobby")
     assert answer["data"] == {"right": True, "roomName": "lobby", "appName": "test"}
     assert (answer["eventType"], answer["code"], answer["error"]) == (11, 200, NO_ERROR)
 
 
-def test_a_handler_of_the_application_answers_with_whatever_it_likes() -> None:
+def test_the_answer_of_an_application_handler_is_complete() -> None:
     answer = answered(11, {"q": 1}, answer={"time": "noon", "seq": 5})
     assert answer["data"] == {"time": "noon", "seq": 5, "roomName": "", "appName": "test"}
 
@@ -382,10 +382,10 @@ def errors(code: str) -> Error:
         (5, "internal_error", 500),
     ],
 )
-def test_each_error_has_a_code_here(event: int, code: str, number: int) -> None:
+def test_each_error_has_a_code_of_this_protocol(event: int, code: str, number: int) -> None:
     codec = Goroomserver()
     list(codec.decode(frame(event, {"roomName": "lobby"})))
-    answer = told(codec, errors(code))
+    answer = encoded(codec, errors(code))
     assert (answer["eventType"], answer["code"], answer["error"]["code"]) == (event, 500, number)
     assert answer["error"]["message"] != "What went wrong."
 
@@ -396,12 +396,12 @@ def test_the_text_of_an_extension_reaches_the_client(event: int, number: int) ->
     assert answer["error"] == {"code": number, "message": "Not on Sundays."}
 
 
-def test_a_full_room_says_so() -> None:
+def test_a_join_of_a_full_room_has_a_text_of_its_own() -> None:
     answer = refused(4, RoomFull("Room lobby is full (2 of 2)."), {"roomName": "lobby"})
     assert answer["error"] == {"code": 12, "message": "room is full"}
 
 
-def test_why_a_message_is_refused_is_said() -> None:
+def test_the_reason_for_a_refused_message_is_sent() -> None:
     answer = refused(11, Muted("You are muted here."), {"text": "hi"}, room="lobby")
     assert answer["error"] == {"code": 500, "message": "You are muted here."}
 
@@ -412,16 +412,16 @@ def test_an_error_repeats_the_data_under_the_outer_names() -> None:
     assert answer["data"] == {"roomName": "outer", "appName": "test", "k": [1, {"x": None}]}
 
 
-def test_an_unlawful_request_of_a_room_is_no_fault_of_the_login() -> None:
+def test_a_bad_request_is_a_login_error_for_logins_only() -> None:
     assert refused(4, BadRequest("No."), {"roomName": "x"})["error"]["code"] == 6
     assert refused(6, BadRequest("No."))["error"]["code"] == 3
 
 
-# What is told ----------------------------------------------------------------------------------------
+# Events ----------------------------------------------------------------------------------------------
 
 
-def test_a_message_carries_where_it_was_said_and_by_whom() -> None:
-    assert spoken(said({"text": "hi", "roomName": "fake", "userName": "fake"})) == {
+def test_a_message_has_room_application_and_sender() -> None:
+    assert broadcast(message({"text": "hi", "roomName": "fake", "userName": "fake"})) == {
         "eventType": 11,
         "data": {"text": "hi", "roomName": "lobby", "appName": "test", "userName": "ann"},
         "code": 200,
@@ -429,47 +429,47 @@ def test_a_message_carries_where_it_was_said_and_by_whom() -> None:
     }
 
 
-def test_what_the_server_says_is_said_by_nobody() -> None:
-    assert spoken(said({}, sender=None))["data"]["userName"] == ""
+def test_a_message_of_the_server_has_an_empty_sender() -> None:
+    assert broadcast(message({}, sender=None))["data"]["userName"] == ""
 
 
 @pytest.mark.parametrize("value", ["hi", 5, None, [1, 2], True])
-def test_data_that_is_no_object_is_a_member_of_one(value: object) -> None:
-    assert spoken(said(value))["data"]["data"] == value
+def test_data_that_is_no_object_becomes_a_member(value: object) -> None:
+    assert broadcast(message(value))["data"]["data"] == value
 
 
-def test_another_event_is_named_unless_the_data_names_one() -> None:
-    assert spoken(said({"a": 1}, event="score"))["data"]["eventName"] == "score"
-    assert spoken(said({"eventName": "mine"}, event="score"))["data"]["eventName"] == "mine"
-    assert "eventName" not in spoken(said({"a": 1}))["data"]
+def test_an_event_name_is_added_unless_the_data_has_one() -> None:
+    assert broadcast(message({"a": 1}, event="score"))["data"]["eventName"] == "score"
+    assert broadcast(message({"eventName": "mine"}, event="score"))["data"]["eventName"] == "mine"
+    assert "eventName" not in broadcast(message({"a": 1}))["data"]
 
 
-def test_data_are_told_as_they_are_written() -> None:
+def test_members_of_the_data_keep_their_text() -> None:
     deep = "[" * 100 + "]" * 100
     raw = Raw(f' {{"a":{deep},"b":1e999,"c":1.10}}'.encode())
-    written = Goroomserver.encode_broadcast(structs.replace(said({}), data=raw), "test")
+    written = Goroomserver.encode_broadcast(structs.replace(message({}), data=raw), "test")
     assert written is not None
     assert f'"data":{{"a":{deep},"b":1e999,"c":1.10,"roomName":"lobby"'.encode() in written
 
 
-def test_rooms_that_come_and_go_are_told() -> None:
+def test_added_and_removed_rooms_are_encoded() -> None:
     about = {"roomName": "lobby", "appName": "test"}
-    assert spoken(RoomAdded(room=LOBBY)) == {
+    assert broadcast(RoomAdded(room=LOBBY)) == {
         "eventType": 12,
         "data": about,
         "code": 200,
         "error": NO_ERROR,
     }
-    gone = spoken(RoomRemoved(room="lobby"))
+    gone = broadcast(RoomRemoved(room="lobby"))
     assert (gone["eventType"], gone["data"]) == (13, about)
 
 
 @pytest.mark.parametrize(("sender", "name"), [(None, ""), (BOB, "bob")])
-def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -> None:
+def test_a_direct_message_is_encoded_like_a_message(sender: User | None, name: str) -> None:
     event = Direct(room="r", event="message", data=Raw(b'{"a":1}'), sender=sender, to="ann")
     data = {"a": 1, "roomName": "r", "appName": "test", "userName": name}
-    assert spoken(event)["data"] == data
-    assert told(Goroomserver().for_application("test"), event)["data"] == data
+    assert broadcast(event)["data"] == data
+    assert encoded(Goroomserver().for_application("test"), event)["data"] == data
     outside = structs.replace(event, outside=True)
     assert Goroomserver.encode_broadcast(outside, "test") is None
 
@@ -486,6 +486,6 @@ def test_what_is_said_to_one_user_is_a_message(sender: User | None, name: str) -
         RoomEdited(room=LOBBY),
     ],
 )
-def test_about_the_rest_it_is_silent(event: Event) -> None:
+def test_other_events_have_no_frame(event: Event) -> None:
     assert Goroomserver().encode(event) is None
-    assert spoken(event) is None
+    assert broadcast(event) is None

@@ -1,4 +1,4 @@
-"""gowsev's codec, against section 4 of the foreign protocols; frames are written by hand."""
+"""The gowsev codec, with frames written by hand."""
 
 from __future__ import annotations
 
@@ -32,56 +32,56 @@ from rooms.protocol.types import User
 ANN = User(name="ann", id="1", guest=False)
 
 
-def one(frame: str | bytes) -> Command | Error:
+def decode(frame: str | bytes) -> Command | Error:
     (found,) = Gowsev().decode(frame)
     return found
 
 
-def asked(frame: str | bytes) -> tuple[type, str]:
-    """The kind of request, and its room."""
-    found: Any = one(frame)
+def command_of(frame: str | bytes) -> tuple[type, str]:
+    """Return the class and the room of a command."""
+    found: Any = decode(frame)
     assert not isinstance(found, Error), frame
     return type(found), found.room
 
 
 def is_invalid(frame: str | bytes) -> bool:
-    found = one(frame)
+    found = decode(frame)
     return isinstance(found, Error) and Gowsev().encode(found) == b"Invalid message"
 
 
 def published(frame: str | bytes) -> tuple[str, bytes]:
-    """The room and the data of a ``publish``."""
-    found = one(frame)
+    """Return the room and the data of a ``publish``."""
+    found = decode(frame)
     assert isinstance(found, SendWithoutJoining), frame
     assert (found.event, found.echo) == (None, None)
     return found.room, bytes(found.data)
 
 
-def said(data: bytes) -> Message:
+def message(data: bytes) -> Message:
     return Message(
         room="news", event="message", data=Raw(data), sender=ANN, seq=1, time="2026-01-01T00:00:00.000Z"
     )
 
 
-# Reading -----------------------------------------------------------------------------------------
+# Decoding ----------------------------------------------------------------------------------------
 
 
-def test_the_four_commands() -> None:
-    assert asked("subscribe:news") == (CompatJoin, "news")
-    assert asked("unsubscribe:news") == (Leave, "news")
-    assert isinstance(one("unsubscribe-all"), LeaveAll)
+def test_the_four_commands_are_decoded() -> None:
+    assert command_of("subscribe:news") == (CompatJoin, "news")
+    assert command_of("unsubscribe:news") == (Leave, "news")
+    assert isinstance(decode("unsubscribe-all"), LeaveAll)
     assert published("publish:news:hello") == ("news", b'"hello"')
 
 
-def test_a_subscriber_is_a_member_who_may_come_again_and_make_the_room() -> None:
-    found = one("subscribe:news")
+def test_a_subscription_is_a_join_that_may_create_the_room() -> None:
+    found = decode("subscribe:news")
     assert isinstance(found, CompatJoin)
     assert (found.create, found.if_member) == ("on_demand", "reply")
 
 
-def test_text_and_binary_are_read_alike() -> None:
+def test_text_and_binary_frames_are_decoded_alike() -> None:
     for frame in ("subscribe:v-東京", "publish:v-東京:Grüße 🦊", "unsubscribe:x y", "unsubscribe-all", "?"):
-        assert one(frame.encode()) == one(frame)
+        assert decode(frame.encode()) == decode(frame)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,11 @@ def test_text_and_binary_are_read_alike() -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
-def test_a_channel_runs_to_the_first_white_space(command: str, rest: str, channel: str) -> None:
-    assert asked(f"{command}:{rest}") == ({"subscribe": CompatJoin, "unsubscribe": Leave}[command], channel)
+def test_a_channel_ends_at_the_first_white_space(command: str, rest: str, channel: str) -> None:
+    assert command_of(f"{command}:{rest}") == (
+        {"subscribe": CompatJoin, "unsubscribe": Leave}[command],
+        channel,
+    )
 
 
 @pytest.mark.parametrize("command", ["subscribe", "unsubscribe"])
@@ -115,7 +118,7 @@ def test_a_channel_runs_to_the_first_white_space(command: str, rest: str, channe
     "rest",
     ["", " ", " \t", "\nnews", "\r\nnews", " \n news", "a\x1cb", "a\x00b", "a\x7f", "a\x9f", "🦊" * 129],
 )
-def test_a_command_without_a_lawful_channel_is_invalid(command: str, rest: str) -> None:
+def test_a_command_without_a_valid_channel_is_invalid(command: str, rest: str) -> None:
     assert is_invalid(f"{command}:{rest}")
 
 
@@ -132,14 +135,12 @@ def test_a_command_without_a_lawful_channel_is_invalid(command: str, rest: str) 
         ('news:{"a":1}', "news", b'{"a":1}'),
     ],
 )
-def test_a_publish_has_all_up_to_the_second_colon_as_channel_and_the_rest_as_body(
-    rest: str, room: str, body: bytes
-) -> None:
+def test_the_second_colon_of_a_publish_separates_channel_and_body(rest: str, room: str, body: bytes) -> None:
     assert published(f"publish:{rest}") == (room, body)
 
 
 @pytest.mark.parametrize("rest", ["", "news", ":", ":body", "a\tb:x", "a\nb:x", "x" * 129 + ":x"])
-def test_a_publish_without_a_lawful_channel_or_a_second_colon_is_invalid(rest: str) -> None:
+def test_a_publish_without_a_valid_channel_or_a_second_colon_is_invalid(rest: str) -> None:
     assert is_invalid(f"publish:{rest}")
 
 
@@ -162,7 +163,7 @@ def test_anything_else_is_invalid(frame: str) -> None:
     assert is_invalid(frame.encode())
 
 
-def test_bytes_that_are_no_text_are_no_channel_but_a_body() -> None:
+def test_bytes_that_are_not_utf_8_are_valid_in_a_body_only() -> None:
     for frame in (
         b"subscribe:\xff",
         b"unsubscribe:a\xed\xa0\x80",
@@ -171,46 +172,46 @@ def test_bytes_that_are_no_text_are_no_channel_but_a_body() -> None:
         b"\xffsubscribe:a",
     ):
         assert is_invalid(frame), frame
-    assert asked(b"subscribe:news \xff") == (CompatJoin, "news")
+    assert command_of(b"subscribe:news \xff") == (CompatJoin, "news")
     assert published(b"publish:news:\xff\x00") == ("news", b'{"base64":"/wA="}')
 
 
 @given(st.binary() | st.text())
 @example(b"publish:a:\x80")
 @example("subscribe:" + "\t" * 20_000)
-def test_whatever_comes_is_read(frame: str | bytes) -> None:
+def test_every_frame_is_one_command_or_error(frame: str | bytes) -> None:
     for protocol in (Gowsev(), Frames()):
         (found,) = protocol.decode(frame)
         assert isinstance(found, Command | Error)
 
 
 @given(st.binary())
-def test_a_body_arrives_as_it_was_sent(body: bytes) -> None:
+def test_decoding_and_encoding_a_body_gives_the_same_bytes(body: bytes) -> None:
     _, data = published(b"publish:news:" + body)
-    assert Gowsev.encode_broadcast(said(data), "") == body
+    assert Gowsev.encode_broadcast(message(data), "") == body
 
 
-# Writing -----------------------------------------------------------------------------------------
+# Encoding ----------------------------------------------------------------------------------------
 
 
-def test_a_reply_is_ok_and_an_error_is_not() -> None:
+def test_a_reply_is_ok_and_an_error_is_invalid_message() -> None:
     codec = Gowsev()
     for frame in ("subscribe:a", "unsubscribe:a", "unsubscribe-all", "publish:a:b"):
-        found = one(frame)
+        found = decode(frame)
         assert isinstance(found, Command)
         assert codec.encode(Reply(id=found.id, data={})) == b"OK"
         assert codec.encode(Error(id=found.id or UNSET, code="banned", message="No.")) == b"Invalid message"
 
 
-def test_who_was_no_subscriber_is_out_all_the_same() -> None:
-    codec, leave, enter = Gowsev(), one("unsubscribe:a"), one("subscribe:a")
+def test_unsubscribing_without_a_subscription_is_ok() -> None:
+    codec, leave, join = Gowsev(), decode("unsubscribe:a"), decode("subscribe:a")
     assert isinstance(leave, Leave)
-    assert isinstance(enter, CompatJoin)
+    assert isinstance(join, CompatJoin)
     assert leave.id is not None
-    assert enter.id is not None
+    assert join.id is not None
     for code in ("not_member", "room_not_found"):
         assert codec.encode(Error(id=leave.id, code=code, message="No.")) == b"OK"
-        assert codec.encode(Error(id=enter.id, code=code, message="No.")) == b"Invalid message"
+        assert codec.encode(Error(id=join.id, code=code, message="No.")) == b"Invalid message"
         assert codec.encode(Error(code=code, message="No.")) == b"Invalid message"
 
 
@@ -224,8 +225,8 @@ def test_who_was_no_subscriber_is_out_all_the_same() -> None:
         (b'{"base64":"/wA="}', b"\xff\x00"),
     ],
 )
-def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> None:
-    assert Gowsev.encode_broadcast(said(data), "") == body
+def test_a_message_is_encoded_as_its_body(data: bytes, body: bytes) -> None:
+    assert Gowsev.encode_broadcast(message(data), "") == body
     direct = Direct(room="", event="message", data=Raw(data), sender=None, to="x")
     assert Gowsev.encode_broadcast(direct, "") == body
     assert Frames().encode(direct) == body
@@ -242,30 +243,30 @@ def test_what_is_said_is_told_as_its_body_alone(data: bytes, body: bytes) -> Non
         Closing(code=4000, message="The server restarts."),
     ],
 )
-def test_it_is_silent_about_all_else(event: Event) -> None:
+def test_other_events_have_no_frame(event: Event) -> None:
     assert Gowsev().encode(event) is None
     assert Gowsev.encode_broadcast(event, "") is None
     assert Frames().encode(event) is None
 
 
-# Bare frames -----------------------------------------------------------------------------------------
+# Raw frames ------------------------------------------------------------------------------------------
 
 
-def test_bare_frames_go_to_the_extension_as_they_came() -> None:
-    bare = Gowsev().raw()
-    assert list(bare.decode("subscribe:ä")) == [SendRawFrame(data="subscribe:ä".encode())]
-    assert list(bare.decode(b"\xff")) == [SendRawFrame(data=b"\xff")]
+def test_raw_frames_are_passed_to_the_extension_unchanged() -> None:
+    raw = Gowsev().raw()
+    assert list(raw.decode("subscribe:ä")) == [SendRawFrame(data="subscribe:ä".encode())]
+    assert list(raw.decode(b"\xff")) == [SendRawFrame(data=b"\xff")]
 
 
-def test_nothing_is_answered_to_bare_frames() -> None:
-    bare = Gowsev().raw()
-    assert bare.encode(Reply(id=None, data={})) is None
-    assert bare.encode(Error(code=BadRequest.code, message="No.")) is None
-    assert type(bare).encode_broadcast(said(b'"in a room"'), "") is None
+def test_raw_frames_are_not_answered() -> None:
+    raw = Gowsev().raw()
+    assert raw.encode(Reply(id=None, data={})) is None
+    assert raw.encode(Error(code=BadRequest.code, message="No.")) is None
+    assert type(raw).encode_broadcast(message(b'"in a room"'), "") is None
 
 
-def test_bare_frames_are_the_same_door() -> None:
-    bare = Gowsev().raw()
-    assert load_protocol(bare.name) is Gowsev
-    assert (bare.binary, bare.options.anonymous) == (Gowsev.binary, Gowsev.options.anonymous) == (True, True)
-    assert bare.raw() is bare
+def test_raw_frames_belong_to_the_same_protocol() -> None:
+    raw = Gowsev().raw()
+    assert load_protocol(raw.name) is Gowsev
+    assert (raw.binary, raw.options.anonymous) == (Gowsev.binary, Gowsev.options.anonymous) == (True, True)
+    assert raw.raw() is raw

@@ -1,4 +1,4 @@
-"""One socket in several applications: the real engine behind a socket that is only a pair of queues."""
+"""One socket in several applications: a real node behind a socket made of queues."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from rooms.node.node import Node
 
 
-# Nothing takes so long but a test that waits for what never comes.
+# Only a test that waits for an event which never comes takes this long.
 PATIENCE = 20
 
 
-class Visitor:
-    """A client of the protocol, behind the real service. It is the socket as well."""
+class Client:
+    """A client with a real session, of which it is the socket as well."""
 
     def __init__(self, node: Node, *, address: str = "") -> None:
         from rooms.compat.multiplex import MultiplexSession
@@ -41,22 +41,22 @@ class Visitor:
             node, str(uuid.uuid4()), load_protocol("goroomserver")(), application="", address=address
         )
         self.closed: int | None = None
-        self.told: deque[dict[str, Any]] = deque()
+        self.received: deque[dict[str, Any]] = deque()
         self._sent: asyncio.Queue[str | bytes | None] = asyncio.Queue()
         self._woken = asyncio.Event()
-        self._service = MultiplexSession(node, commands_of(node), self.connection, self)
+        self._session = MultiplexSession(node, commands_of(node), self.connection, self)
 
     def run(self, user: Any) -> None:
-        self._running = asyncio.create_task(self._service.run(user))
+        self._running = asyncio.create_task(self._session.run(user))
 
-    # As a socket.
+    # The socket.
 
     async def next(self) -> str | bytes | None:
         return await self._sent.get()
 
     async def send(self, frame: bytes, *, binary: bool) -> None:
         assert not binary
-        self.told.append(json.loads(frame))
+        self.received.append(json.loads(frame))
         self._woken.set()
 
     async def close(self, code: int, reason: str) -> None:
@@ -64,7 +64,7 @@ class Visitor:
         self._sent.put_nowait(None)
         self._woken.set()
 
-    # As a client.
+    # The client.
 
     def put(self, event: int, data: Any = None, *, app: str = "chat", room: str = "") -> None:
         self.put_text(json.dumps({"appName": app, "roomName": room, "eventType": event, "data": data}))
@@ -73,84 +73,84 @@ class Visitor:
         self._sent.put_nowait(frame)
 
     def drop(self) -> None:
-        """The socket is gone."""
+        """End the socket."""
         self._sent.put_nowait(None)
 
-    async def gone(self) -> None:
-        """Drop, and wait until nothing is left of it."""
+    async def close_and_wait(self) -> None:
+        """End the socket, and wait until its session has ended."""
         self.drop()
         await self._running
 
-    async def hear(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
-            while not self.told:
+            while not self.received:
                 self._woken.clear()
                 await self._woken.wait()
-        return self.told.popleft()
+        return self.received.popleft()
 
-    async def until_closed(self) -> int:
+    async def wait_closed(self) -> int:
         async with asyncio.timeout(PATIENCE):
             while self.closed is None:
                 self._woken.clear()
                 await self._woken.wait()
         return self.closed
 
-    async def heard(self, kind: int, app: str = "chat") -> dict[str, Any]:
-        """The data of what comes next, which is of this kind and from this application."""
-        told = await self.hear()
-        assert (told["eventType"], told["code"]) == (kind, 200), told
-        assert told["data"]["appName"] == app
-        data: dict[str, Any] = told["data"]
+    async def receive_event(self, kind: int, app: str = "chat") -> dict[str, Any]:
+        """Return the data of the next frame, of this event and application."""
+        received = await self.receive()
+        assert (received["eventType"], received["code"]) == (kind, 200), received
+        assert received["data"]["appName"] == app
+        data: dict[str, Any] = received["data"]
         return data
 
-    async def ask(self, event: int, data: Any = None, **options: Any) -> int:
-        """Have something carried out: the number of the error, 0 is none. Nothing else may come before it."""
+    async def request(self, event: int, data: Any = None, **options: Any) -> int:
+        """Send an event and return the error number of its answer; 0 is none."""
         self.put(event, data, **options)
-        told = await self.hear()
-        assert told["eventType"] == event, told
-        number: int = told["error"]["code"]
-        self.text = told["error"]["message"]
-        self.data = told["data"]
+        received = await self.receive()
+        assert received["eventType"] == event, received
+        number: int = received["error"]["code"]
+        self.text = received["error"]["message"]
+        self.data = received["data"]
         return number
 
     async def login(self, name: str, *rooms: str, app: str = "chat") -> None:
-        assert await self.ask(6, {"username": name}, app=app) == 0, self.text
+        assert await self.request(6, {"username": name}, app=app) == 0, self.text
         for room in rooms:
-            assert await self.ask(4, {"roomName": room}, app=app) == 0, self.text
+            assert await self.request(4, {"roomName": room}, app=app) == 0, self.text
 
-    async def settle(self, app: str = "chat") -> None:
-        """Until everything that was asked so far is carried out; nothing may have come because of it."""
-        assert await self.ask(99, app=app) in (2, 10)
+    async def drain(self, app: str = "chat") -> None:
+        """Wait until all events so far are executed; they must not have caused a frame."""
+        assert await self.request(99, app=app) in (2, 10)
 
 
-Open = Callable[..., Awaitable[Visitor]]
+Open = Callable[..., Awaitable[Client]]
 
 
 @asynccontextmanager
-async def protocols(node: Node) -> AsyncIterator[Open]:
-    visitors: list[Visitor] = []
+async def connecting(node: Node) -> AsyncIterator[Open]:
+    clients: list[Client] = []
 
-    async def open_(user: Any = None, **options: Any) -> Visitor:
-        visitor = Visitor(node, **options)
-        visitor.run(user)
-        visitors.append(visitor)
-        return visitor
+    async def open_(user: Any = None, **options: Any) -> Client:
+        client = Client(node, **options)
+        client.run(user)
+        clients.append(client)
+        return client
 
     yield open_
-    for visitor in visitors:
-        await visitor.removed()
+    for client in clients:
+        await client.close_and_wait()
 
 
 @pytest.fixture
-async def visit(node: Node) -> AsyncIterator[Open]:
-    """Opens sockets of the engine."""
-    async with protocols(node) as open_:
+async def connect(node: Node) -> AsyncIterator[Open]:
+    """Return a function that opens sockets of the node."""
+    async with connecting(node) as open_:
         yield open_
 
 
 @pytest.fixture
 async def quiz(chat: Application) -> Application:
-    """A second application."""
+    """Create a second application."""
     from rooms.models import Application
 
     return await Application.objects.acreate(name="quiz", history="memory", request_rate=0)
@@ -168,7 +168,7 @@ async def make_room(application: Application, name: str = "lobby", **fields: Any
 
 
 async def present(node: Node, application: str, room: str | None = None) -> list[str]:
-    """The names of those who are in an application, or in one of its rooms."""
+    """Return the names of the members of an application, or of one of its rooms."""
     await node.context.tasks.drain()
     live = await node.context.registry.application(application)
     assert live is not None
@@ -190,11 +190,11 @@ async def use(row: Any, name: str) -> None:
 # Several applications --------------------------------------------------------------------------------
 
 
-async def test_one_socket_is_in_two_applications(
-    visit: Open, node: Node, quiz: Application, lobby: Room
+async def test_one_socket_may_be_in_two_applications(
+    connect: Open, node: Node, quiz: Application, lobby: Room
 ) -> None:
     await make_room(quiz)
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann", "lobby")
     await ann.login("ann of the quiz", "lobby", app="quiz")
     assert await present(node, "chat", "lobby") == ["ann"]
@@ -202,160 +202,166 @@ async def test_one_socket_is_in_two_applications(
     assert await present(node, "chat") == ["ann"]
 
 
-async def test_messages_of_both_applications_are_heard(visit: Open, quiz: Application, lobby: Room) -> None:
+async def test_messages_of_both_applications_are_received(
+    connect: Open, quiz: Application, lobby: Room
+) -> None:
     await make_room(quiz)
-    ann, bob = await visit(), await visit()
+    ann, bob = await connect(), await connect()
     for app in ("chat", "quiz"):
         await ann.login("ann", "lobby", app=app)
         await bob.login("bob", "lobby", app=app)
     for app in ("chat", "quiz"):
         bob.put(11, {"to": app}, app=app, room="lobby")
         for each in (ann, bob):
-            data = await each.heard(11, app)
+            data = await each.receive_event(11, app)
             assert data == {"to": app, "roomName": "lobby", "appName": app, "userName": "bob"}
 
 
-async def test_a_logout_leaves_the_other_application_alone(
-    visit: Open, node: Node, quiz: Application, lobby: Room
+async def test_a_logout_does_not_affect_the_other_application(
+    connect: Open, node: Node, quiz: Application, lobby: Room
 ) -> None:
-    ann = await visit()
+    ann = await connect()
     await make_room(quiz)
     await ann.login("ann", "lobby")
     await ann.login("ann", "lobby", app="quiz")
-    assert await ann.ask(7) == 0
+    assert await ann.request(7) == 0
     assert ann.data == {"userName": "ann", "appName": "chat"}
     assert await present(node, "chat") == await present(node, "chat", "lobby") == []
     assert await present(node, "quiz", "lobby") == ["ann"]
-    assert await ann.ask(4, {"roomName": "lobby"}) == 2
-    assert await ann.ask(5, {"roomName": "lobby"}, app="quiz") == 0
+    assert await ann.request(4, {"roomName": "lobby"}) == 2
+    assert await ann.request(5, {"roomName": "lobby"}, app="quiz") == 0
 
 
-async def test_after_a_logout_one_may_come_back_at_once(visit: Open, lobby: Room) -> None:
-    ann = await visit()
+async def test_a_client_may_log_in_again_after_a_logout(connect: Open, lobby: Room) -> None:
+    ann = await connect()
     for _ in range(3):
         await ann.login("ann", "lobby")
-        assert await ann.ask(7) == 0
+        assert await ann.request(7) == 0
 
 
-async def test_the_end_of_the_socket_leaves_everything(
-    visit: Open, node: Node, quiz: Application, lobby: Room
+async def test_the_end_of_the_socket_leaves_all_applications_and_rooms(
+    connect: Open, node: Node, quiz: Application, lobby: Room
 ) -> None:
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann", "lobby")
     await ann.login("ann", app="quiz")
-    bob = await visit()
-    await ann.removed()
-    await bob.settle()
+    bob = await connect()
+    await ann.close_and_wait()
+    await bob.drain()
     assert await present(node, "chat") == await present(node, "quiz") == []
     assert await present(node, "chat", "lobby") == []
     assert list(node.connections) == [bob.connection]
     assert all(group not in node.context.hub for group in active_groups(node))
 
 
-async def test_who_goes_can_return_with_the_same_name(visit: Open, lobby: Room) -> None:
-    ann = await visit()
+async def test_a_new_socket_may_log_in_with_the_same_name(connect: Open, lobby: Room) -> None:
+    ann = await connect()
     await ann.login("ann", "lobby")
-    await ann.removed()
-    again = await visit()
-    await again.login("ann", "lobby")
+    await ann.close_and_wait()
+    other = await connect()
+    await other.login("ann", "lobby")
 
 
-async def test_a_socket_is_in_so_many_applications(
-    visit: Open, quiz: Application, monkeypatch: pytest.MonkeyPatch
+async def test_the_number_of_applications_of_a_socket_is_limited(
+    connect: Open, quiz: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rooms.compat.multiplex.MOST_APPLICATIONS", 1)
-    ann = await visit()
+    monkeypatch.setattr("rooms.compat.multiplex.MAX_APPLICATIONS", 1)
+    ann = await connect()
     await ann.login("ann")
-    assert await ann.ask(6, {"username": "ann"}, app="quiz") == 3
-    assert await ann.ask(7) == 0
+    assert await ann.request(6, {"username": "ann"}, app="quiz") == 3
+    assert await ann.request(7) == 0
     await ann.login("ann", app="quiz")
 
 
-# Logging in ------------------------------------------------------------------------------------------
+# Logins ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("event", [3, 4, 6, 11, 99, 0])
-async def test_an_unknown_application_is_error_1(visit: Open, event: int) -> None:
-    ann = await visit()
-    assert await ann.ask(event, {"username": "ann"}, app="nowhere") == 1
+async def test_an_unknown_application_is_error_1(connect: Open, event: int) -> None:
+    ann = await connect()
+    assert await ann.request(event, {"username": "ann"}, app="nowhere") == 1
     assert ann.data == {"username": "ann", "roomName": "", "appName": "nowhere"}
-    assert await ann.ask(event, app="") == 1
+    assert await ann.request(event, app="") == 1
 
 
-async def test_an_application_whose_door_is_shut_is_unknown(visit: Open, chat: Application) -> None:
+async def test_an_application_that_does_not_allow_the_protocol_is_unknown(
+    connect: Open, chat: Application
+) -> None:
     chat.protocols = ["native"]
     await chat.asave()
-    ann = await visit()
-    assert await ann.ask(6, {"username": "ann"}) == 1
-    assert await ann.ask(3) == 1
+    ann = await connect()
+    assert await ann.request(6, {"username": "ann"}) == 1
+    assert await ann.request(3) == 1
 
 
-async def test_whether_there_is_an_application_can_be_asked_by_anybody(visit: Open) -> None:
-    ann = await visit()
-    assert await ann.ask(3) == 0
+async def test_a_client_may_ask_for_an_application_before_a_login(connect: Open) -> None:
+    ann = await connect()
+    assert await ann.request(3) == 0
     assert ann.data == {"appName": "chat"}
-    assert await ann.ask(4, {"roomName": "lobby"}) == 2
+    assert await ann.request(4, {"roomName": "lobby"}) == 2
 
 
 @pytest.mark.parametrize("event", [4, 5, 7, 9, 10, 11, 99, 1, 2, 0])
-async def test_before_a_login_everything_else_is_error_2(visit: Open, event: int) -> None:
-    ann = await visit()
-    assert await ann.ask(event, {"roomName": "lobby"}) == 2
+async def test_all_other_events_before_a_login_are_error_2(connect: Open, event: int) -> None:
+    ann = await connect()
+    assert await ann.request(event, {"roomName": "lobby"}) == 2
 
 
 @pytest.mark.parametrize("name", ["", " ann", "a\nb", "x" * 65, "x" * 5000, "\ud800"])
-async def test_an_unlawful_name_is_error_3(visit: Open, node: Node, name: str) -> None:
-    ann = await visit()
-    assert await ann.ask(6, {"username": name}) == 3
+async def test_an_invalid_name_is_error_3(connect: Open, node: Node, name: str) -> None:
+    ann = await connect()
+    assert await ann.request(6, {"username": name}) == 3
     assert ann.text == "User login error"
     assert list(node.connections) == [ann.connection]
 
 
-async def test_a_name_that_is_taken_is_error_4(visit: Open, node: Node) -> None:
-    ann, bob = await visit(), await visit()
+async def test_a_name_that_is_taken_is_error_4(connect: Open, node: Node) -> None:
+    ann, bob = await connect(), await connect()
     await ann.login("ann")
-    assert await bob.ask(6, {"username": "ANN"}) == 4
+    assert await bob.request(6, {"username": "ANN"}) == 4
     assert bob.data == {"username": "ANN", "roomName": "", "appName": "chat"}
     await bob.login("bob")
 
 
-async def test_who_is_logged_in_is_told_so(visit: Open, node: Node) -> None:
-    ann = await visit()
+async def test_a_second_login_is_error_4(connect: Open, node: Node) -> None:
+    ann = await connect()
     await ann.login("ann")
-    assert await ann.ask(6, {"username": "ann"}) == 4
-    assert await ann.ask(6, {"username": "bob"}) == 4
+    assert await ann.request(6, {"username": "ann"}) == 4
+    assert await ann.request(6, {"username": "bob"}) == 4
     assert await present(node, "chat") == ["ann"]
 
 
-async def test_a_login_that_an_extension_refuses_leaves_nothing(
-    visit: Open, node: Node, chat: Application, installed: Any
+async def test_a_login_that_an_extension_refuses_is_cleaned_up(
+    connect: Open, node: Node, chat: Application, installed: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
-    gone = []
+    disconnected = []
 
     async def on_login(self: Any, event: Any) -> None:
         raise Rejected("Not on Sundays.")
 
     async def on_disconnect(self: Any, event: Any) -> None:
-        gone.append(event.user)
+        disconnected.append(event.user)
 
     await use(chat, installed(extension(on_login=on_login, on_disconnect=on_disconnect)))
-    ann = await visit()
-    assert (await ann.ask(6, {"username": "ann"}), ann.text) == (3, "Not on Sundays.")
+    ann = await connect()
+    assert (await ann.request(6, {"username": "ann"}), ann.text) == (3, "Not on Sundays.")
     assert await present(node, "chat") == []
     assert list(node.connections) == [ann.connection]
-    assert gone == [None]
-    assert await ann.ask(4, {"roomName": "lobby"}) == 2
+    assert disconnected == [None]
+    assert await ann.request(4, {"roomName": "lobby"}) == 2
 
 
-async def test_too_many_from_one_address_are_refused_and_not_closed(visit: Open, chat: Application) -> None:
+async def test_too_many_connections_from_one_address_are_refused_without_a_close(
+    connect: Open, chat: Application
+) -> None:
     chat.max_connections_per_address = 1
     await chat.asave()
-    ann, bob = await visit(address="10.0.0.1"), await visit(address="10.0.0.1")
+    ann, bob = await connect(address="10.0.0.1"), await connect(address="10.0.0.1")
     await ann.login("ann")
-    assert await bob.ask(6, {"username": "bob"}) == 3
-    assert await ann.ask(7) == 0
+    assert await bob.request(6, {"username": "bob"}) == 3
+    assert await ann.request(7) == 0
     await bob.login("bob")
 
 
@@ -365,24 +371,24 @@ async def django_user(name: str) -> Any:
     return await sync_to_async(get_user_model().objects.create_user)(name)
 
 
-async def test_a_signed_in_user_logs_in_by_their_session(visit: Open, node: Node, chat: Application) -> None:
+async def test_a_signed_in_user_logs_in_by_session(connect: Open, node: Node, chat: Application) -> None:
     user = await django_user("dora")
-    dora = await visit(user)
+    dora = await connect(user)
     await dora.login("dora")
     (connection,) = [each for each in node.connections if each.user is not None]
     assert connection.user is not None
     assert (connection.user.id, connection.user.guest) == (str(user.pk), False)
 
 
-async def test_a_signed_in_user_may_be_a_guest_by_another_name(visit: Open, chat: Application) -> None:
-    dora = await visit(await django_user("dora"))
+async def test_a_signed_in_user_may_be_a_guest_with_another_name(connect: Open, chat: Application) -> None:
+    dora = await connect(await django_user("dora"))
     await dora.login("visitor")
-    stranger = await visit()
-    assert await stranger.ask(6, {"username": "dora"}) == 4
+    stranger = await connect()
+    assert await stranger.request(6, {"username": "dora"}) == 4
 
 
 async def test_the_login_of_a_signed_in_user_can_be_refused(
-    visit: Open, chat: Application, installed: Any
+    connect: Open, chat: Application, installed: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
@@ -390,55 +396,57 @@ async def test_the_login_of_a_signed_in_user_can_be_refused(
         raise Rejected("Not you.")
 
     await use(chat, installed(extension(on_login=on_login)))
-    dora = await visit(await django_user("dora"))
-    assert (await dora.ask(6, {"username": "dora"}), dora.text) == (3, "Not you.")
+    dora = await connect(await django_user("dora"))
+    assert (await dora.request(6, {"username": "dora"}), dora.text) == (3, "Not you.")
 
 
-async def test_only_signed_in_users_enter_where_that_is_asked(visit: Open, chat: Application) -> None:
+async def test_an_application_for_users_refuses_guests(connect: Open, chat: Application) -> None:
     chat.entry = "users"
     await chat.asave()
-    guest, dora = await visit(), await visit(await django_user("dora"))
-    assert await guest.ask(6, {"username": "guest"}) == 3
+    guest, dora = await connect(), await connect(await django_user("dora"))
+    assert await guest.request(6, {"username": "guest"}) == 3
     await dora.login("dora")
 
 
 # Rooms -----------------------------------------------------------------------------------------------
 
 
-async def test_joining_again_an_unknown_and_a_full_room(visit: Open, node: Node, chat: Application) -> None:
+async def test_joins_of_a_member_of_a_missing_and_of_a_full_room_are_errors(
+    connect: Open, node: Node, chat: Application
+) -> None:
     await make_room(chat, "small", max_members=1)
-    ann, bob = await visit(), await visit()
+    ann, bob = await connect(), await connect()
     await ann.login("ann", "small")
     await bob.login("bob")
-    assert await ann.ask(4, {"roomName": "small"}) == 8
+    assert await ann.request(4, {"roomName": "small"}) == 8
     assert await present(node, "chat", "small") == ["ann"]
-    assert await bob.ask(4, {"roomName": "nowhere"}) == 7
-    assert (await bob.ask(4, {"roomName": "small"}), bob.text) == (12, "room is full")
+    assert await bob.request(4, {"roomName": "nowhere"}) == 7
+    assert (await bob.request(4, {"roomName": "small"}), bob.text) == (12, "room is full")
 
 
-async def test_no_room_is_made_by_coming(visit: Open, chat: Application) -> None:
+async def test_a_join_creates_no_room(connect: Open, chat: Application) -> None:
     from rooms.models import Room
 
     assert chat.rooms_on_demand
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann")
     for event in (4, 9):
-        assert await ann.ask(event, {"roomName": "nowhere"}) == 7
+        assert await ann.request(event, {"roomName": "nowhere"}) == 7
     assert not await Room.objects.aexists()
 
 
-async def test_leaving(visit: Open, node: Node, lobby: Room) -> None:
-    ann = await visit()
+async def test_a_leave_removes_the_member(connect: Open, node: Node, lobby: Room) -> None:
+    ann = await connect()
     await ann.login("ann", "lobby")
-    assert await ann.ask(5, {"roomName": "nowhere"}) == 7
-    assert await ann.ask(5, {"roomName": "lobby"}) == 0
+    assert await ann.request(5, {"roomName": "nowhere"}) == 7
+    assert await ann.request(5, {"roomName": "lobby"}) == 0
     assert ann.data == {"roomName": "lobby", "appName": "chat"}
     assert await present(node, "chat", "lobby") == []
-    assert await ann.ask(5, {"roomName": "lobby"}) == 9
+    assert await ann.request(5, {"roomName": "lobby"}) == 9
 
 
-async def test_a_handler_may_refuse_to_let_somebody_come_or_go(
-    visit: Open, node: Node, lobby: Room, installed: Any
+async def test_an_extension_may_refuse_a_join_or_a_leave(
+    connect: Open, node: Node, lobby: Room, installed: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
@@ -450,51 +458,53 @@ async def test_a_handler_may_refuse_to_let_somebody_come_or_go(
         raise Rejected("Stay a while.")
 
     await use(lobby, installed(extension(on_join=on_join, on_before_leave=on_before_leave)))
-    ann, bob = await visit(), await visit()
+    ann, bob = await connect(), await connect()
     await ann.login("ann", "lobby")
     await bob.login("bob")
-    assert (await bob.ask(4, {"roomName": "lobby"}), bob.text) == (12, "Not you.")
-    assert (await ann.ask(5, {"roomName": "lobby"}), ann.text) == (13, "Stay a while.")
+    assert (await bob.request(4, {"roomName": "lobby"}), bob.text) == (12, "Not you.")
+    assert (await ann.request(5, {"roomName": "lobby"}), ann.text) == (13, "Stay a while.")
     assert await present(node, "chat", "lobby") == ["ann"]
 
 
-async def test_who_subscribes_hears_and_is_not_listed(visit: Open, node: Node, lobby: Room) -> None:
-    ann, bob = await visit(), await visit()
+async def test_a_subscriber_receives_messages_and_is_no_member(
+    connect: Open, node: Node, lobby: Room
+) -> None:
+    ann, bob = await connect(), await connect()
     await ann.login("ann", "lobby")
     await bob.login("bob")
-    assert await bob.ask(9, {"roomName": "lobby"}) == 0
+    assert await bob.request(9, {"roomName": "lobby"}) == 0
     assert bob.data == {"roomName": "lobby", "appName": "chat"}
     assert await present(node, "chat", "lobby") == ["ann"]
     ann.put(11, {"n": 1}, room="lobby")
-    assert (await bob.heard(11))["n"] == 1
-    assert await bob.ask(11, {"n": 2}, room="lobby") == 9
-    assert await bob.ask(9, {"roomName": "lobby"}) == 8
-    assert await bob.ask(5, {"roomName": "lobby"}) == 9
-    assert await bob.ask(10, {"roomName": "lobby"}) == 0
-    assert await bob.ask(10, {"roomName": "lobby"}) == 9
+    assert (await bob.receive_event(11))["n"] == 1
+    assert await bob.request(11, {"n": 2}, room="lobby") == 9
+    assert await bob.request(9, {"roomName": "lobby"}) == 8
+    assert await bob.request(5, {"roomName": "lobby"}) == 9
+    assert await bob.request(10, {"roomName": "lobby"}) == 0
+    assert await bob.request(10, {"roomName": "lobby"}) == 9
     ann.put(11, {"n": 3}, room="lobby")
-    assert (await ann.heard(11))["n"] == 1
-    assert (await ann.heard(11))["n"] == 3
-    await bob.settle()
+    assert (await ann.receive_event(11))["n"] == 1
+    assert (await ann.receive_event(11))["n"] == 3
+    await bob.drain()
 
 
-async def test_a_message_needs_a_room_that_one_is_in(visit: Open, lobby: Room) -> None:
-    ann = await visit()
+async def test_only_a_member_may_send_to_a_room(connect: Open, lobby: Room) -> None:
+    ann = await connect()
     await ann.login("ann")
-    assert await ann.ask(11, {"text": "hi"}, room="lobby") == 9
+    assert await ann.request(11, {"text": "hi"}, room="lobby") == 9
     assert ann.data == {"text": "hi", "roomName": "lobby", "appName": "chat"}
-    assert await ann.ask(11, {"text": "hi"}, room="nowhere") == 7
+    assert await ann.request(11, {"text": "hi"}, room="nowhere") == 7
 
 
-async def test_a_message_for_nobody_is_silent(visit: Open) -> None:
-    ann = await visit()
+async def test_a_message_without_a_handler_is_not_answered(connect: Open) -> None:
+    ann = await connect()
     await ann.login("ann")
     ann.put(11, {"text": "hi"})
-    await ann.settle()
+    await ann.drain()
 
 
-async def test_handlers_of_room_and_application_take_messages(
-    visit: Open, chat: Application, lobby: Room, installed: Any
+async def test_handlers_of_room_and_application_answer_messages(
+    connect: Open, chat: Application, lobby: Room, installed: Any
 ) -> None:
     from rooms import message
 
@@ -507,79 +517,83 @@ async def test_handlers_of_room_and_application_take_messages(
     name = installed(extension(take=take))
     for row in (chat, lobby):
         await use(row, name)
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann", "lobby")
     ann.put(11, {"quiet": True}, room="lobby")
     ann.put(11, {"quiet": True})
-    await ann.settle()
+    await ann.drain()
     ann.put(11, {"q": 1}, room="lobby")
-    assert await ann.heard(11) == {"by": "the room", "roomName": "lobby", "appName": "chat"}
+    assert await ann.receive_event(11) == {"by": "the room", "roomName": "lobby", "appName": "chat"}
     ann.put(11, {"q": 1})
-    assert await ann.heard(11) == {"by": "the application", "roomName": "", "appName": "chat"}
+    assert await ann.receive_event(11) == {"by": "the application", "roomName": "", "appName": "chat"}
 
 
-async def test_what_the_server_writes_names_the_application(
-    visit: Open, node: Node, quiz: Application
+async def test_messages_of_the_server_name_the_application(
+    connect: Open, node: Node, quiz: Application
 ) -> None:
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann")
     await ann.login("ann", app="quiz")
     for app in ("chat", "quiz"):
         await node.services.write(app, 1, {"a": app})
     for app in ("chat", "quiz"):
-        assert (await ann.heard(11, app))["a"] == app
+        assert (await ann.receive_event(11, app))["a"] == app
 
 
-async def test_rooms_that_come_and_go_are_told_to_everybody_who_is_logged_in(
-    visit: Open, node: Node, chat: Application, quiz: Application
+async def test_added_and_removed_rooms_are_sent_to_clients_that_are_logged_in(
+    connect: Open, node: Node, chat: Application, quiz: Application
 ) -> None:
-    ann, bob, nobody = await visit(), await visit(), await visit()
+    ann, bob, guest = await connect(), await connect(), await connect()
     await ann.login("ann")
     await bob.login("bob", app="quiz")
     room = await make_room(chat, "new")
-    assert await ann.heard(12) == {"roomName": "new", "appName": "chat"}
+    assert await ann.receive_event(12) == {"roomName": "new", "appName": "chat"}
     await make_room(chat, "hidden", listed=False)
     room.title = "Another title"
     await room.asave()
     await room.adelete()
-    assert await ann.heard(13) == {"roomName": "new", "appName": "chat"}
-    for each, app in ((ann, "chat"), (bob, "quiz"), (nobody, "chat")):
-        await each.settle(app)
+    assert await ann.receive_event(13) == {"roomName": "new", "appName": "chat"}
+    for each, app in ((ann, "chat"), (bob, "quiz"), (guest, "chat")):
+        await each.drain(app)
 
 
-async def test_after_the_logout_rooms_are_told_no_more(visit: Open, chat: Application) -> None:
-    ann, bob = await visit(), await visit()
+async def test_rooms_are_not_sent_after_a_logout(connect: Open, chat: Application) -> None:
+    ann, bob = await connect(), await connect()
     await ann.login("ann")
     await bob.login("bob")
-    assert await ann.ask(7) == 0
+    assert await ann.request(7) == 0
     await make_room(chat, "new")
-    await bob.heard(12)
-    await ann.settle()
+    await bob.receive_event(12)
+    await ann.drain()
 
 
-async def test_who_is_in_a_room_that_goes_can_go_on(visit: Open, chat: Application, lobby: Room) -> None:
-    ann = await visit()
+async def test_a_member_of_a_removed_room_stays_connected(
+    connect: Open, chat: Application, lobby: Room
+) -> None:
+    ann = await connect()
     await ann.login("ann", "lobby")
     await lobby.adelete()
-    await ann.heard(13)
-    assert await ann.ask(5, {"roomName": "lobby"}) == 7
+    await ann.receive_event(13)
+    assert await ann.request(5, {"roomName": "lobby"}) == 7
     await make_room(chat)
-    await ann.heard(12)
-    assert await ann.ask(4, {"roomName": "lobby"}) == 0
+    await ann.receive_event(12)
+    assert await ann.request(4, {"roomName": "lobby"}) == 0
 
 
-async def test_a_native_client_hears_it_and_is_heard(visit: Open, node: Node, lobby: Room) -> None:
-    from tests.node.clients import Client, active_groups
+async def test_native_clients_and_goroomserver_clients_exchange_messages(
+    connect: Open, node: Node, lobby: Room
+) -> None:
+    from tests.node.clients import Client as NativeClient
 
-    native = await Client.named(node, "nat", "lobby")
-    ann = await visit()
+    native = await NativeClient.named(node, "nat", "lobby")
+    ann = await connect()
     await ann.login("ann", "lobby")
     ann.put(11, {"text": "hi"}, room="lobby")
-    await ann.heard(11)
+    await ann.receive_event(11)
     assert native.messages() == [{"text": "hi"}]
     assert [each["user"]["name"] for each in native.told("joined")] == ["ann"]
     await native.say("lobby", "plain", event="greeting")
-    assert await ann.heard(11) == {
+    assert await ann.receive_event(11) == {
         "data": "plain",
         "eventName": "greeting",
         "roomName": "lobby",
@@ -589,11 +603,11 @@ async def test_a_native_client_hears_it_and_is_heard(visit: Open, node: Node, lo
     native.disconnect()
 
 
-# Ends ------------------------------------------------------------------------------------------------
+# Closes ----------------------------------------------------------------------------------------------
 
 
-def heartbeat(node: Node, connection: Connection, later: float) -> None:
-    """What the heartbeat would do after so many seconds."""
+def look_later(node: Node, connection: Connection, later: float) -> None:
+    """Look at a connection as the periodic task does, ``later`` seconds from now."""
     import time
 
     from rooms.node.periodic import PeriodicTasks
@@ -604,103 +618,107 @@ def heartbeat(node: Node, connection: Connection, later: float) -> None:
     )._look_at(connection, time.monotonic() + later)
 
 
-async def test_who_is_logged_in_nowhere_is_closed_in_time(visit: Open, node: Node) -> None:
+async def test_a_socket_without_a_login_is_closed_after_the_timeout(connect: Open, node: Node) -> None:
     from rooms.protocol.errors import CloseCode
 
-    ann = await visit()
-    assert await ann.ask(3) == 0
-    heartbeat(node, ann.connection, 290)
-    assert await ann.ask(6, {"username": ""}) == 3
-    heartbeat(node, ann.connection, 301)
-    assert await ann.until_closed() == CloseCode.LOGIN_TIMEOUT
+    ann = await connect()
+    assert await ann.request(3) == 0
+    look_later(node, ann.connection, 290)
+    assert await ann.request(6, {"username": ""}) == 3
+    look_later(node, ann.connection, 301)
+    assert await ann.wait_closed() == CloseCode.LOGIN_TIMEOUT
 
 
-async def test_who_is_logged_in_somewhere_stays_and_after_the_logout_the_time_begins(
-    visit: Open, node: Node, quiz: Application
+async def test_the_login_timeout_starts_with_the_last_logout(
+    connect: Open, node: Node, quiz: Application
 ) -> None:
     from rooms.protocol.errors import CloseCode
 
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann")
     await ann.login("ann", app="quiz")
-    assert await ann.ask(7) == 0
+    assert await ann.request(7) == 0
     for each in list(node.connections):
-        heartbeat(node, each, 3600)
-    await ann.settle()
-    assert await ann.ask(7, app="quiz") == 0
-    heartbeat(node, ann.connection, 290)
-    await ann.settle()
-    heartbeat(node, ann.connection, 301)
-    assert await ann.until_closed() == CloseCode.LOGIN_TIMEOUT
+        look_later(node, each, 3600)
+    await ann.drain()
+    assert await ann.request(7, app="quiz") == 0
+    look_later(node, ann.connection, 290)
+    await ann.drain()
+    look_later(node, ann.connection, 301)
+    assert await ann.wait_closed() == CloseCode.LOGIN_TIMEOUT
 
 
-async def test_an_application_that_is_closed_closes_the_socket(visit: Open, chat: Application) -> None:
+async def test_a_disabled_application_closes_the_socket(connect: Open, chat: Application) -> None:
     from rooms.protocol.errors import CloseCode
 
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann")
     chat.enabled = False
     await chat.asave()
-    assert await ann.until_closed() == CloseCode.NO_SUCH_APPLICATION
+    assert await ann.wait_closed() == CloseCode.NO_SUCH_APPLICATION
 
 
-async def test_too_many_requests_are_refused_and_then_close(visit: Open, chat: Application) -> None:
+async def test_too_many_commands_are_refused_and_then_close_the_socket(
+    connect: Open, chat: Application
+) -> None:
     from rooms.protocol.errors import CloseCode
 
     chat.request_rate, chat.request_burst = 1, 2
     await chat.asave()
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann")
-    assert [await ann.ask(99, {"n": n}) for n in range(4)] == [10, 10, 500, 500]
+    assert [await ann.request(99, {"n": n}) for n in range(4)] == [10, 10, 500, 500]
     assert ann.data == {"n": 3, "roomName": "", "appName": "chat"}
-    assert await ann.ask(99) == 500
-    assert await ann.until_closed() == CloseCode.RATE_LIMITED
+    assert await ann.request(99) == 500
+    assert await ann.wait_closed() == CloseCode.RATE_LIMITED
 
 
-async def test_who_is_logged_in_nowhere_has_the_limit_of_the_site(make_node: Any, chat: Application) -> None:
-    async with protocols(await make_node(request_rate=1, request_burst=2)) as open_:
-        ann = await open_()
-        assert [await ann.ask(3) for _ in range(3)] == [0, 0, 500]
-
-
-async def test_what_cannot_be_read_has_the_limit_of_an_application_that_one_is_in(
+async def test_a_socket_without_a_login_has_the_rate_limit_of_the_site(
     make_node: Any, chat: Application
 ) -> None:
-    async with protocols(await make_node(request_rate=1, request_burst=2)) as open_:
+    async with connecting(await make_node(request_rate=1, request_burst=2)) as open_:
+        ann = await open_()
+        assert [await ann.request(3) for _ in range(3)] == [0, 0, 500]
+
+
+async def test_invalid_frames_have_the_rate_limit_of_an_application_of_the_socket(
+    make_node: Any, chat: Application
+) -> None:
+    async with connecting(await make_node(request_rate=1, request_burst=2)) as open_:
         ann = await open_()
         await ann.login("ann")
         for _ in range(4):
             ann.put_text("hello")
-            assert (await ann.hear())["error"]["code"] == 10
+            assert (await ann.receive())["error"]["code"] == 10
 
 
-async def test_who_does_not_read_is_closed_for_all_applications(
-    visit: Open, node: Node, quiz: Application, lobby: Room
+async def test_a_slow_consumer_is_closed_in_all_applications(
+    connect: Open, node: Node, quiz: Application, lobby: Room
 ) -> None:
     from rooms.protocol.errors import CloseCode
 
-    ann = await visit()
+    ann = await connect()
     await ann.login("ann", "lobby")
-    (branch,) = [each for each in node.connections if each.user is not None]
+    (sub_connection,) = [each for each in node.connections if each.user is not None]
     ann.connection._limits = dataclasses.replace(ann.connection._limits, bytes=100)
     ann.connection.writing_since = 1.0
-    branch.push(b"x" * 60)
-    assert branch.is_slow()
+    sub_connection.push(b"x" * 60)
+    assert sub_connection.is_slow()
     for _ in range(5):
-        branch.push(b"x" * 60)
+        sub_connection.push(b"x" * 60)
     assert ann.connection.close_code == CloseCode.SLOW_CONSUMER
-    assert await ann.until_closed() == CloseCode.SLOW_CONSUMER
+    assert await ann.wait_closed() == CloseCode.SLOW_CONSUMER
 
 
 @settings(max_examples=50, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(several=some.lists(some.one_of(frames, texts, some.binary()), max_size=5))
-async def test_no_frame_closes_the_socket(visit: Open, lobby: Room, several: list[str | bytes]) -> None:
-    ann = await visit()
+async def test_no_frame_closes_the_socket(connect: Open, lobby: Room, several: list[str | bytes]) -> None:
+    ann = await connect()
     await ann.login(f"ann {uuid.uuid4().hex[:8]}", "lobby")
     for each in several:
         ann.put_text(each)
     ann.put(99, {"the": "end"})
-    while "the" not in (await ann.hear())["data"]:
+    while "the" not in (await ann.receive())["data"]:
         pass
     assert ann.closed is None
     ann.drop()

@@ -1,4 +1,4 @@
-"""The roomer protocol's codec, against its own frames written by hand."""
+"""The roomer codec, with frames written by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from rooms.compat.roomer import LONGEST_ID, RESERVED, Roomer
+from rooms.compat.roomer import MAX_ID_LENGTH, RESERVED, Roomer
 from rooms.protocol.commands import Command, Leave, Ping, Pong
 from rooms.protocol.compat_commands import CompatJoin, SendDirect, SendToRoomOrApplication
 from rooms.protocol.errors import CloseCode, ProtocolError
@@ -44,33 +44,33 @@ Field = str | bytes
 
 
 def frame(*fields: Field) -> bytes:
-    """Fields, each after its length."""
+    """Return fields, each after its length."""
     texts = [field.encode() if isinstance(field, str) else field for field in fields]
     return b"".join(struct.pack(">I", len(text)) + text for text in texts)
 
 
-def read(frame: str | bytes) -> list[Command | Error]:
+def decode(frame: str | bytes) -> list[Command | Error]:
     return list(Roomer().decode(frame))
 
 
 def connected() -> tuple[Roomer, CompatJoin]:
-    """A codec, and what it asks for its client to begin with."""
+    """Return a codec and its first command, the join of ``root``."""
     roomer = Roomer()
     (command,) = roomer.on_connected(ID)
     assert isinstance(command, CompatJoin)
     return roomer, command
 
 
-def asked(roomer: Roomer, event: str, room: str) -> Any:
-    """What a client's own frame for coming in or going out asks; its id is what is answered."""
+def decode_one(roomer: Roomer, event: str, room: str) -> Any:
+    """Return the command of a client's join or leave; its answer has the same id."""
     (command,) = roomer.decode(frame(room, event, ID, ID, ID))
     assert isinstance(command, CompatJoin | Leave)
     assert command.id is not None
     return command
 
 
-def join_data(room: str, *members: User, past: Message | None = None) -> JoinData:
-    messages = [past] if past else []
+def join_data(room: str, *members: User, earlier: Message | None = None) -> JoinData:
+    messages = [earlier] if earlier else []
     you = You(send=True, moderate=False)
     return JoinData(
         room=RoomDetails(name=room, title="", mode="open", owner=None, max_members=None, you=you),
@@ -83,15 +83,15 @@ def join_data(room: str, *members: User, past: Message | None = None) -> JoinDat
     )
 
 
-def entered(room: str) -> Roomer:
-    """The codec of a client that is in a room."""
+def joined(room: str) -> Roomer:
+    """Return the codec of a client that has joined a room."""
     roomer, _ = connected()
-    command = asked(roomer, "join", room)
+    command = decode_one(roomer, "join", room)
     assert roomer.encode(Reply(id=command.id, data=join_data(room, SELF))) is not None
     return roomer
 
 
-def refusal(command: Command, code: str, *, retry: bool = False) -> Error:
+def error_for(command: Command, code: str, *, retry: bool = False) -> Error:
     assert command.id is not None
     return Error(id=command.id, code=code, message="No.", retry=retry)
 
@@ -101,70 +101,70 @@ def message(**fields: Any) -> Message:
     return Message(**{**usual, "seq": 1, "time": "t", **fields})
 
 
-# Reading -----------------------------------------------------------------------------------------
+# Decoding ----------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_contract() -> None:
+def test_the_example_of_the_specification_is_decoded() -> None:
     data = bytes.fromhex("000000056c6f6262790000000463686174" + "00000000" + "00000024") + ID.encode()
     data += bytes.fromhex("0000000b") + b"Hello room!"
-    assert read(data) == [
+    assert decode(data) == [
         SendToRoomOrApplication(room="lobby", event="chat", data=Raw(b'"Hello room!"'), echo=False)
     ]
 
 
-def test_whoever_connects_comes_into_root() -> None:
+def test_a_new_connection_joins_root() -> None:
     _, command = connected()
     assert (command.room, command.create, command.if_member) == ("root", "always", "announce")
     assert command.id is not None
 
 
 @pytest.mark.parametrize("rest", [("", "", ""), (ID, ID, ID), ("ann", "", "{}")])
-def test_join_and_leave_whatever_goes_along(rest: tuple[str, str, str]) -> None:
-    (join,) = read(frame("lobby", "join", *rest))
+def test_join_and_leave_ignore_the_other_fields(rest: tuple[str, str, str]) -> None:
+    (join,) = decode(frame("lobby", "join", *rest))
     assert isinstance(join, CompatJoin)
     assert (join.room, join.create, join.if_member) == ("lobby", "on_demand", "announce")
-    (leave,) = read(frame("lobby", "leave", *rest))
+    (leave,) = decode(frame("lobby", "leave", *rest))
     assert isinstance(leave, Leave)
     assert leave.room == "lobby"
 
 
-def test_requests_that_are_answered_have_ids_of_their_own() -> None:
+def test_commands_that_are_answered_have_different_ids() -> None:
     roomer, root = connected()
     ids = [
         root.id,
-        asked(roomer, "join", "a").id,
-        asked(roomer, "join", "a").id,
-        asked(roomer, "leave", "a").id,
+        decode_one(roomer, "join", "a").id,
+        decode_one(roomer, "join", "a").id,
+        decode_one(roomer, "leave", "a").id,
     ]
     assert len(set(ids)) == 4
 
 
 def test_a_recipient_makes_a_message_direct() -> None:
-    assert read(frame("lobby", "chat", "ann", "forged", b"\xff")) == [
+    assert decode(frame("lobby", "chat", "ann", "forged", b"\xff")) == [
         SendDirect(room="lobby", event="chat", data=Raw(b'{"base64":"/w=="}'), to="ann")
     ]
 
 
-def test_the_sender_is_not_told_its_own_message() -> None:
-    (command,) = read(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
+def test_a_message_is_not_sent_back_to_its_sender() -> None:
+    (command,) = decode(frame("lobby", "cursor-moved", "", "", b'{"x":1}'))
     assert command == SendToRoomOrApplication(
         room="lobby", event="cursor-moved", data=Raw(b'{"x":1}'), echo=False
     )
 
 
 def test_an_event_may_have_an_empty_name() -> None:
-    assert read(frame("lobby", "", "", "", "")) == [
+    assert decode(frame("lobby", "", "", "", "")) == [
         SendToRoomOrApplication(room="lobby", event="", data=Raw(b'""'), echo=False)
     ]
 
 
 @pytest.mark.parametrize("to", ["", ID])
 @pytest.mark.parametrize("event", sorted(RESERVED))
-def test_what_only_the_server_says_is_dropped(event: str, to: str) -> None:
-    assert read(frame("lobby", event, to, "", ID)) == []
+def test_reserved_events_are_dropped(event: str, to: str) -> None:
+    assert decode(frame("lobby", event, to, "", ID)) == []
 
 
-def test_the_reserved_names_are_those_of_the_contract() -> None:
+def test_the_reserved_names_are_those_of_the_specification() -> None:
     assert RESERVED | {"join", "leave"} == {
         *("close", "join", "join_ack", "leave", "leave_ack", "member_left", "new_member", "open")
     }
@@ -172,37 +172,37 @@ def test_the_reserved_names_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("room", ["", "x" * 129, "a\nb", "a\0", "\x7f", "a\x85"])
 @pytest.mark.parametrize(("event", "to"), [("join", ID), ("leave", ID), ("chat", ""), ("chat", "ann")])
-def test_a_frame_for_a_room_of_no_lawful_name_is_dropped(room: str, event: str, to: str) -> None:
-    assert read(frame(room, event, to, "", "")) == []
+def test_a_frame_with_an_invalid_room_name_is_dropped(room: str, event: str, to: str) -> None:
+    assert decode(frame(room, event, to, "", "")) == []
 
 
 @pytest.mark.parametrize(
     "room", [" ", " v-Case", "x" * 128, "🦊" * 70, "Zürich – 東京", "cafe\u0301", "\u200b"]
 )
-def test_room_names_are_taken_as_they_are(room: str) -> None:
-    (command,) = read(frame(room, "join", "", "", ""))
+def test_room_names_are_unchanged(room: str) -> None:
+    (command,) = decode(frame(room, "join", "", "", ""))
     assert isinstance(command, CompatJoin)
     assert command.room == room
 
 
 @pytest.mark.parametrize("event", ["e" * 65, "a\0b"])
-def test_a_frame_with_no_lawful_event_is_dropped(event: str) -> None:
-    assert read(frame("lobby", event, "", "", "")) == []
+def test_a_frame_with_an_invalid_event_name_is_dropped(event: str) -> None:
+    assert decode(frame("lobby", event, "", "", "")) == []
 
 
 @pytest.mark.parametrize("event", ["e" * 1024, "a\0b"])
-def test_what_is_said_to_one_may_be_called_almost_anything(event: str) -> None:
-    (command,) = read(frame("lobby", event, "ann", "", "x"))
+def test_direct_messages_may_have_longer_event_names(event: str) -> None:
+    (command,) = decode(frame("lobby", event, "ann", "", "x"))
     assert command == SendDirect(room="lobby", event=event, data=Raw(b'"x"'), to="ann")
-    assert read(frame("lobby", event + "e" * 1023, "ann", "", "")) == []
+    assert decode(frame("lobby", event + "e" * 1023, "ann", "", "")) == []
 
 
-def test_a_recipient_who_cannot_be_is_not_looked_for() -> None:
-    assert read(frame("lobby", "chat", "n" * (LONGEST_ID + 1), "", "")) == []
-    assert len(read(frame("lobby", "chat", "n" * LONGEST_ID, "", ""))) == 1
+def test_a_recipient_with_a_name_that_is_too_long_is_dropped() -> None:
+    assert decode(frame("lobby", "chat", "n" * (MAX_ID_LENGTH + 1), "", "")) == []
+    assert len(decode(frame("lobby", "chat", "n" * MAX_ID_LENGTH, "", ""))) == 1
 
 
-WHOLE = frame("root", "note", "", "", "x")
+VALID = frame("root", "note", "", "", "x")
 
 
 @pytest.mark.parametrize(
@@ -212,9 +212,9 @@ WHOLE = frame("root", "note", "", "", "x")
         b"\0" * 19,
         b"\x80" + b"\0" * 19,
         b"\0\0\0\xffroot\0\0\0\x04note" + b"\0" * 8 + b"\0\0\0\x01x",
-        WHOLE + b"\0",
-        WHOLE + WHOLE,
-        WHOLE[:-1],
+        VALID + b"\0",
+        VALID + VALID,
+        VALID[:-1],
         b"\xff\xff\xff\xff" * 5,
         frame("root", "note", "", ""),
         frame(b"\xff", "note", "", "", ""),
@@ -225,99 +225,99 @@ WHOLE = frame("root", "note", "", "", "x")
         "",
     ],
 )
-def test_a_malformed_frame_ends_the_connection(data: str | bytes) -> None:
+def test_a_malformed_frame_is_a_protocol_error(data: str | bytes) -> None:
     with pytest.raises(ProtocolError) as raised:
-        read(data)
+        decode(data)
     assert raised.value.close_code is CloseCode.BAD_FRAME
 
 
-def test_a_text_frame_is_read_by_its_bytes() -> None:
+def test_a_text_frame_is_decoded_like_its_bytes() -> None:
     binary = frame("Zürich", "note", "", "", "ü")
-    assert read(binary.decode()) == read(binary)
-    assert read(binary) == [
+    assert decode(binary.decode()) == decode(binary)
+    assert decode(binary) == [
         SendToRoomOrApplication(room="Zürich", event="note", data=Raw('"ü"'.encode()), echo=False)
     ]
 
 
-def test_the_shortest_frame_is_lawful_but_names_no_room() -> None:
-    assert read(b"\0" * 20) == []
+def test_the_shortest_valid_frame_has_no_room_and_is_dropped() -> None:
+    assert decode(b"\0" * 20) == []
 
 
-# Writing -----------------------------------------------------------------------------------------
+# Encoding ----------------------------------------------------------------------------------------
 
 
-def test_the_answer_to_coming_in() -> None:
+def test_a_join_is_answered_with_the_members() -> None:
     roomer, root = connected()
     answer = roomer.encode(Reply(id=root.id, data=join_data("root", ANN, SELF)))
     assert answer == frame("root", "join_ack", "", ID, f'["ann","{ID}"]')
 
 
-def test_what_was_said_before_is_not_told() -> None:
+def test_the_answer_to_a_join_holds_no_earlier_messages() -> None:
     roomer, _ = connected()
-    command = asked(roomer, "join", "lobby")
-    answer = roomer.encode(Reply(id=command.id, data=join_data("lobby", SELF, past=message(state=True))))
+    command = decode_one(roomer, "join", "lobby")
+    answer = roomer.encode(Reply(id=command.id, data=join_data("lobby", SELF, earlier=message(state=True))))
     assert answer == frame("lobby", "join_ack", "", ID, f'["{ID}"]')
 
 
-def test_the_answer_to_going_out() -> None:
-    roomer = entered("lobby")
-    command = asked(roomer, "leave", "lobby")
+def test_a_leave_is_answered_with_leave_ack() -> None:
+    roomer = joined("lobby")
+    command = decode_one(roomer, "leave", "lobby")
     assert roomer.encode(Reply(id=command.id, data={})) == frame("lobby", "leave_ack", "", ID, ID)
 
 
-def test_who_never_was_in_is_told_to_be_out_as_well() -> None:
+def test_a_leave_of_a_client_that_is_no_member_is_answered_with_leave_ack() -> None:
     roomer, _ = connected()
-    command = asked(roomer, "leave", "lobby")
-    assert roomer.encode(refusal(command, "not_member")) == frame("lobby", "leave_ack", "", ID, ID)
+    command = decode_one(roomer, "leave", "lobby")
+    assert roomer.encode(error_for(command, "not_member")) == frame("lobby", "leave_ack", "", ID, ID)
 
 
 @pytest.mark.parametrize("code", ["rejected", "rate_limited", "unavailable", "internal_error"])
-def test_who_may_not_go_out_stays_in(code: str) -> None:
-    roomer = entered("lobby")
-    assert roomer.encode(refusal(asked(roomer, "leave", "lobby"), code)) is None
+def test_a_refused_leave_is_not_answered(code: str) -> None:
+    roomer = joined("lobby")
+    assert roomer.encode(error_for(decode_one(roomer, "leave", "lobby"), code)) is None
 
 
 @pytest.mark.parametrize(
     "code",
     ["room_not_found", "room_full", "banned", "bad_password", "rejected", "rate_limited", "unavailable"],
 )
-def test_who_may_not_come_in_is_told_to_be_out(code: str) -> None:
+def test_a_refused_join_is_answered_with_leave_ack(code: str) -> None:
     roomer, root = connected()
-    assert roomer.encode(refusal(root, code)) == frame("root", "leave_ack", "", ID, ID)
-    command = asked(roomer, "join", "lobby")
-    assert roomer.encode(refusal(command, code)) == frame("lobby", "leave_ack", "", ID, ID)
+    assert roomer.encode(error_for(root, code)) == frame("root", "leave_ack", "", ID, ID)
+    command = decode_one(roomer, "join", "lobby")
+    assert roomer.encode(error_for(command, code)) == frame("lobby", "leave_ack", "", ID, ID)
 
 
-def test_who_is_in_and_may_not_come_in_again_stays_in() -> None:
-    roomer = entered("lobby")
-    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "rate_limited")) is None
+def test_a_refused_second_join_is_not_answered() -> None:
+    roomer = joined("lobby")
+    assert roomer.encode(error_for(decode_one(roomer, "join", "lobby"), "rate_limited")) is None
     assert roomer.encode(Removed(room="lobby", reason="kicked")) is not None
-    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+    assert roomer.encode(error_for(decode_one(roomer, "join", "lobby"), "banned")) is not None
 
 
-def test_who_has_left_and_may_not_come_in_again_is_told_to_be_out() -> None:
-    roomer = entered("lobby")
-    roomer.encode(Reply(id=asked(roomer, "leave", "lobby").id, data={}))
-    assert roomer.encode(refusal(asked(roomer, "join", "lobby"), "banned")) is not None
+def test_a_refused_join_after_a_leave_is_answered_with_leave_ack() -> None:
+    roomer = joined("lobby")
+    roomer.encode(Reply(id=decode_one(roomer, "leave", "lobby").id, data={}))
+    assert roomer.encode(error_for(decode_one(roomer, "join", "lobby"), "banned")) is not None
 
 
-def test_each_request_is_answered_once() -> None:
+def test_each_command_is_answered_once() -> None:
     roomer, _ = connected()
-    command = asked(roomer, "join", "lobby")
+    command = decode_one(roomer, "join", "lobby")
     answer = Reply(id=command.id, data=join_data("lobby", SELF))
     assert roomer.encode(answer) is not None
     assert roomer.encode(answer) is None
-    assert roomer.encode(refusal(command, "unavailable")) is None
+    assert roomer.encode(error_for(command, "unavailable")) is None
 
 
-def test_who_is_put_out_is_told_to_be_out() -> None:
-    roomer = entered("lobby")
+def test_a_removed_client_receives_leave_ack() -> None:
+    roomer = joined("lobby")
     for reason in ("kicked", "banned", "closed", "logged_out"):
         removed = Removed(room="lobby", reason=reason, message="Out.")
         assert roomer.encode(removed) == frame("lobby", "leave_ack", "", ID, ID)
 
 
-def test_who_comes_and_goes() -> None:
+def test_joins_and_leaves_are_encoded_and_presence_diffs_are_not() -> None:
     for event in (Joined(room="lobby", user=ANN), Rejoined(room="lobby", user=ANN)):
         assert Roomer.encode_broadcast(event, "chat") == frame("lobby", "new_member", "", "", "ann")
     left = Left(room="lobby", user=ANN, reason="kicked")
@@ -326,7 +326,7 @@ def test_who_comes_and_goes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("sent", "expected"),
     [
         (message(), frame("lobby", "chat", "", "ann", "Hello")),
         (message(sender=None), frame("lobby", "chat", "", "", "Hello")),
@@ -341,16 +341,16 @@ def test_who_comes_and_goes() -> None:
         (message(original=Raw(b"{}"), state=True), frame("lobby", "chat", "", "ann", "Hello")),
     ],
 )
-def test_what_members_are_told(said: Message, told: bytes) -> None:
-    assert Roomer.encode_broadcast(said, "chat") == told
-    assert entered("lobby").encode(said) == told
+def test_messages_are_encoded_for_members(sent: Message, expected: bytes) -> None:
+    assert Roomer.encode_broadcast(sent, "chat") == expected
+    assert joined("lobby").encode(sent) == expected
 
 
-def test_what_is_said_to_one_alone() -> None:
+def test_direct_messages_are_encoded_with_their_recipient() -> None:
     direct = Direct(room="lobby", event="whisper", data=Raw(b'"only you"'), sender=ANN, to=ID)
-    told = frame("lobby", "whisper", ID, "ann", "only you")
-    assert Roomer.encode_broadcast(direct, "chat") == told
-    assert entered("lobby").encode(direct) == told
+    expected = frame("lobby", "whisper", ID, "ann", "only you")
+    assert Roomer.encode_broadcast(direct, "chat") == expected
+    assert joined("lobby").encode(direct) == expected
     server = Direct(room="root", event="answer", data=Raw(b"1"), sender=None, to=ID)
     assert Roomer.encode_broadcast(server, "chat") == frame("root", "answer", ID, "", "1")
 
@@ -373,11 +373,11 @@ INFO = RoomInfo(name="lobby", title="", members=1, max_members=None, mode="open"
         Closing(code=4000, message="Bye."),
     ],
 )
-def test_of_anything_else_it_is_silent(event: Event | Command) -> None:
-    assert entered("lobby").encode(event) is None
+def test_other_events_have_no_frame(event: Event | Command) -> None:
+    assert joined("lobby").encode(event) is None
 
 
-# Anything ----------------------------------------------------------------------------------------
+# Arbitrary frames----------------------------------------------------------------------------------
 
 room_names = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
 event_names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=64)
@@ -385,37 +385,37 @@ event_names = st.text(st.characters(exclude_characters="\0", exclude_categories=
 
 @given(st.binary(max_size=60) | st.text(max_size=60))
 @example("\ud800")
-def test_no_frame_does_more_than_end_the_connection(data: str | bytes) -> None:
+def test_arbitrary_frames_raise_nothing_but_protocol_errors(data: str | bytes) -> None:
     with contextlib.suppress(ProtocolError):
-        read(data)
+        decode(data)
 
 
 @given(st.lists(st.binary(max_size=8), min_size=5, max_size=5), st.integers(0, 80), st.integers(0, 255))
-def test_no_frame_with_a_wrong_byte_does_more_than_end_the_connection(
-    fields: list[bytes], place: int, byte: int
-) -> None:
+def test_damaged_frames_raise_nothing_but_protocol_errors(fields: list[bytes], place: int, byte: int) -> None:
     data = bytearray(frame(*fields))
     data[place % len(data)] = byte
     with contextlib.suppress(ProtocolError):
-        read(bytes(data))
+        decode(bytes(data))
 
 
 @given(room_names, event_names, st.binary(max_size=60))
-def test_what_one_says_the_others_hear(room: str, event: str, payload: bytes) -> None:
+def test_decoding_and_encoding_a_message_gives_the_same_frame(room: str, event: str, payload: bytes) -> None:
     if event in RESERVED | {"join", "leave"}:
         return
-    (command,) = read(frame(room, event, "", "forged", payload))
+    (command,) = decode(frame(room, event, "", "forged", payload))
     assert isinstance(command, SendToRoomOrApplication)
-    said = message(room=command.room, event=command.event, data=command.data, sender=SELF)
-    assert Roomer.encode_broadcast(said, "chat") == frame(room, event, "", ID, payload)
+    sent = message(room=command.room, event=command.event, data=command.data, sender=SELF)
+    assert Roomer.encode_broadcast(sent, "chat") == frame(room, event, "", ID, payload)
     assert to_bytes(command.data) == payload
 
 
 @given(room_names, event_names, st.binary(max_size=60))
-def test_what_is_said_to_one_is_heard_as_it_is(room: str, event: str, payload: bytes) -> None:
+def test_decoding_and_encoding_a_direct_message_gives_the_same_frame(
+    room: str, event: str, payload: bytes
+) -> None:
     if event in RESERVED | {"join", "leave"}:
         return
-    (command,) = read(frame(room, event, "ann", "", payload))
+    (command,) = decode(frame(room, event, "ann", "", payload))
     assert isinstance(command, SendDirect)
     direct = Direct(room=command.room, event=command.event, data=command.data, sender=SELF, to=command.to)
     assert Roomer.encode_broadcast(direct, "chat") == frame(room, event, "ann", ID, payload)

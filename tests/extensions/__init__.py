@@ -1,1 +1,1 @@
-"""Tests of what a site writes extensions with."""
+"""Tests of `rooms.extensions`."""

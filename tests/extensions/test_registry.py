@@ -1,4 +1,4 @@
-"""Extensions by name, and their settings between the form, the row and the handler."""
+"""Registered extensions by name, and their settings."""
 
 from __future__ import annotations
 
@@ -48,33 +48,33 @@ def test_an_extension_is_found_by_its_name() -> None:
     assert register(Quiz) is Quiz
 
 
-def test_one_that_is_not_there_is_none() -> None:
+def test_a_missing_extension_is_none() -> None:
     assert registry.find(NAME) is None
 
 
-def test_the_module_called_extensions_is_not_part_of_the_name() -> None:
+def test_the_module_extensions_is_not_part_of_the_name() -> None:
     assert registry.find("roomsite.WordFilter") is not None
     assert registry.find("roomsite.Quiz") is not None
 
 
 @pytest.mark.usefixtures("registered")
-def test_a_name_belongs_to_one() -> None:
+def test_a_duplicate_name_is_an_error() -> None:
     double = type("Quiz", (Extension,), {"__module__": Quiz.__module__})
     with pytest.raises(ValueError, match="already"):
         register(double)
 
 
 @pytest.mark.parametrize("wrong", [object, Quiz("a", None, {}), "Quiz"])
-def test_only_extensions_are_registered(wrong: object) -> None:
+def test_only_extensions_can_be_registered(wrong: object) -> None:
     with pytest.raises(TypeError, match="subclass of Extension"):
         register(wrong)  # type: ignore[type-var]
 
 
-def test_where_nothing_is_stored_the_initial_values_hold() -> None:
+def test_missing_settings_have_their_initial_values() -> None:
     assert registry.read_settings(Quiz, {}) == DEFAULTS
 
 
-def test_stored_values_hold_and_unknown_ones_are_ignored() -> None:
+def test_stored_settings_are_read_and_unknown_ones_ignored() -> None:
     stored = {"rounds": 3, "strict": False, "until": "2031-05-06", "shoes": 42}
     assert registry.read_settings(Quiz, stored) == {
         **DEFAULTS,
@@ -84,13 +84,15 @@ def test_stored_values_hold_and_unknown_ones_are_ignored() -> None:
     }
 
 
-def test_what_is_not_lawful_any_more_gives_way_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_invalid_stored_settings_are_logged_and_the_initial_ones_used(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     with caplog.at_level(logging.ERROR):
         assert registry.read_settings(Quiz, {"rounds": 0, "title": "x"}) == DEFAULTS
     assert "Quiz" in caplog.text
 
 
-def test_what_is_stored_is_read_as_it_was_cleaned() -> None:
+def test_stored_settings_are_read_as_they_were_cleaned() -> None:
     form = Quiz.Settings({"rounds": 4, "title": "é", "strict": "", "until": "2031-05-06", "factor": "2.5"})
     assert form.is_valid()
     stored = registry.store_settings(form)

@@ -1,4 +1,4 @@
-"""Calling extensions: which hooks run, what becomes of their errors, settings and timers."""
+"""The runner of an extension: hooks, errors, settings and timers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Install = Callable[[type[Extension]], str]
 
 
 class Recorder(Extension):
-    """Notes what it is called with; ``raises`` says what it does about it."""
+    """Records its calls; ``raises`` is the error of ``on_join``."""
 
     class Settings(forms.Form):
         size = forms.IntegerField(initial=1)
@@ -49,151 +49,151 @@ class Recorder(Extension):
 
 
 @pytest.fixture(autouse=True)
-def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def reset_recorder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Recorder, "calls", [])
     monkeypatch.setattr(Recorder, "raises", None)
 
 
 @pytest.fixture
-async def hooks() -> AsyncIterator[ExtensionRunner]:
+async def runner() -> AsyncIterator[ExtensionRunner]:
     pool = ThreadPool(2, 8)
-    hooks = ExtensionRunner(SerialExecutor(pool, 20), Mock())
-    yield hooks
-    hooks.stop()
+    runner = ExtensionRunner(SerialExecutor(pool, 20), Mock())
+    yield runner
+    runner.stop()
     await asyncio.to_thread(pool.close)
 
 
-async def use(hooks: ExtensionRunner, name: str, **settings: Any) -> None:
-    await hooks.configure(name, settings, "chat", None)
+async def configure(runner: ExtensionRunner, name: str, **settings: Any) -> None:
+    await runner.configure(name, settings, "chat", None)
 
 
-async def test_without_an_extension_nothing_runs(hooks: ExtensionRunner) -> None:
-    assert (hooks.active, hooks.handles("on_join"), hooks.find_handler("roll")) == (False, False, None)
-    await hooks.call("on_join", "event")
-    await hooks.notify("on_join", "event")
+async def test_without_an_extension_nothing_runs(runner: ExtensionRunner) -> None:
+    assert (runner.active, runner.handles("on_join"), runner.find_handler("roll")) == (False, False, None)
+    await runner.call("on_join", "event")
+    await runner.notify("on_join", "event")
 
 
-async def test_only_overridden_hooks_run(hooks: ExtensionRunner, installed: Install) -> None:
-    await use(hooks, installed(Recorder))
-    assert (hooks.handles("on_join"), hooks.handles("on_message"), hooks.active) == (True, False, True)
-    await hooks.call("on_message", "event")
-    await hooks.call("on_join", "event")
-    await hooks.call("on_leave", "event")
+async def test_only_overridden_hooks_run(runner: ExtensionRunner, installed: Install) -> None:
+    await configure(runner, installed(Recorder))
+    assert (runner.handles("on_join"), runner.handles("on_message"), runner.active) == (True, False, True)
+    await runner.call("on_message", "event")
+    await runner.call("on_join", "event")
+    await runner.call("on_leave", "event")
     assert Recorder.calls == [("init", 1), ("join", "event"), ("leave", "event")]
 
 
-async def test_settings_are_in_force_at_once_without_a_new_beginning(
-    hooks: ExtensionRunner, installed: Install
+async def test_new_settings_are_in_force_at_once_without_a_restart(
+    runner: ExtensionRunner, installed: Install
 ) -> None:
     name = installed(Recorder)
-    await use(hooks, name, size=2)
-    roll = hooks.find_handler("roll")
+    await configure(runner, name, size=2)
+    roll = runner.find_handler("roll")
     assert roll is not None
-    await use(hooks, name, size=3)
-    await hooks.run(roll, "event")
+    await configure(runner, name, size=3)
+    await runner.run(roll, "event")
     assert Recorder.calls == [("init", 2), ("roll", 3)]
 
 
-async def test_another_extension_begins_anew_and_none_ends_it(
-    hooks: ExtensionRunner, installed: Install
+async def test_another_extension_or_none_replaces_the_running_one(
+    runner: ExtensionRunner, installed: Install
 ) -> None:
     class Other(Extension):
         async def on_join(self, event: Any) -> None:
             Recorder.calls.append(("other", event))
 
-    await use(hooks, installed(Recorder))
-    await use(hooks, installed(Other))
-    await hooks.call("on_join", 1)
-    await use(hooks, "")
-    await hooks.call("on_join", 2)
+    await configure(runner, installed(Recorder))
+    await configure(runner, installed(Other))
+    await runner.call("on_join", 1)
+    await configure(runner, "")
+    await runner.call("on_join", 2)
     assert Recorder.calls == [("init", 1), ("other", 1)]
 
 
-async def test_one_that_is_gone_leaves_the_place_shut(
-    hooks: ExtensionRunner, caplog: pytest.LogCaptureFixture
+async def test_a_missing_extension_is_not_started(
+    runner: ExtensionRunner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hooks.ensure_ready()
-    await use(hooks, "gone.Extension")
-    assert (hooks.active, hooks.not_started) == (False, True)
+    runner.ensure_ready()
+    await configure(runner, "gone.Extension")
+    assert (runner.active, runner.not_started) == (False, True)
     with pytest.raises(Unavailable, match="try again"):
-        hooks.ensure_ready()
-    assert "There is no extension gone.Extension; until there is, nobody enters chat." in caplog.text
-    await use(hooks, "")
-    hooks.ensure_ready()
+        runner.ensure_ready()
+    assert "This site has no extension gone.Extension: chat refuses users." in caplog.text
+    await configure(runner, "")
+    runner.ensure_ready()
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), Rejected("no"), SystemExit(1)], ids=repr)
-async def test_one_that_cannot_begin_leaves_the_place_shut(
-    hooks: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+async def test_an_extension_that_fails_to_start_is_not_started(
+    runner: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(Extension):
         async def init(self) -> None:
             raise error
 
-    await use(hooks, installed(Broken))
-    assert (hooks.active, hooks.not_started) == (False, True)
-    assert "could not begin; until it does, nobody enters chat." in caplog.text
+    await configure(runner, installed(Broken))
+    assert (runner.active, runner.not_started) == (False, True)
+    assert "failed to start: chat refuses users." in caplog.text
 
 
-async def test_one_that_is_just_beginning_leaves_the_place_shut(
-    hooks: ExtensionRunner, installed: Install
-) -> None:
+async def test_a_starting_extension_is_not_started(runner: ExtensionRunner, installed: Install) -> None:
     seen: list[bool] = []
 
     class Watching(Extension):
         async def init(self) -> None:
-            seen.append(hooks.not_started)
+            seen.append(runner.not_started)
 
-    await use(hooks, installed(Recorder))
-    await use(hooks, installed(Watching))
-    assert (seen, hooks.not_started) == ([True], False)
+    await configure(runner, installed(Recorder))
+    await configure(runner, installed(Watching))
+    assert (seen, runner.not_started) == ([True], False)
 
 
-async def test_one_that_could_not_begin_is_tried_again_with_other_settings_or_after_a_minute(
-    hooks: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch
+async def test_a_failed_start_is_repeated_with_other_settings_or_after_a_minute(
+    runner: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
     monkeypatch.setattr("rooms.extensions.runner.time", clock)
-    tried: list[float] = []
+    starts: list[float] = []
     broken = True
 
     class Broken(Extension):
         async def init(self) -> None:
-            tried.append(clock.now)
+            starts.append(clock.now)
             if broken:
                 raise ValueError
 
     name = installed(Broken)
     for now in (100, 101, 159.9, 160, 161):
         clock.now = now
-        await use(hooks, name, size=1)
-    assert tried == [100, 160]
+        await configure(runner, name, size=1)
+    assert starts == [100, 160]
     clock.now = 162
-    await use(hooks, name, size=2)
-    assert (tried, hooks.not_started) == ([100, 160, 162], True)
-    # Another that was chosen meanwhile, or none, is no reason to wait.
-    await use(hooks, "")
+    await configure(runner, name, size=2)
+    assert (starts, runner.not_started) == ([100, 160, 162], True)
+    # A change of the extension meanwhile starts it without delay.
+    await configure(runner, "")
     broken = False
-    await use(hooks, name, size=2)
-    assert (tried, hooks.not_started, hooks.active) == ([100, 160, 162, 162], False, True)
+    await configure(runner, name, size=2)
+    assert (starts, runner.not_started, runner.active) == ([100, 160, 162, 162], False, True)
 
 
-async def test_a_refusal_passes_and_is_no_error(hooks: ExtensionRunner, installed: Install) -> None:
-    await use(hooks, installed(Recorder))
+async def test_a_refusal_is_raised_and_not_logged_as_an_error(
+    runner: ExtensionRunner, installed: Install
+) -> None:
+    await configure(runner, installed(Recorder))
     Recorder.raises = Rejected("Not you.")
     with pytest.raises(Rejected, match="Not you"):
-        await hooks.call("on_join", "event")
+        await runner.call("on_join", "event")
     assert Recorder.calls[-1] == ("join", "event")
 
 
 @pytest.mark.parametrize("error", [ValueError("why"), SystemExit(1), asyncio.CancelledError()], ids=repr)
-async def test_what_breaks_is_told_to_the_log_and_to_on_error(
-    hooks: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+async def test_an_error_is_logged_and_passed_to_on_error(
+    runner: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await use(hooks, installed(Recorder))
+    await configure(runner, installed(Recorder))
     Recorder.raises = error
     with pytest.raises(HandlerFailed):
-        await hooks.call("on_join", "event")
+        await runner.call("on_join", "event")
     assert Recorder.calls[-1] == ("error", "event", error)
     assert "on_join of extension" in caplog.text
 
@@ -206,17 +206,17 @@ async def test_what_breaks_is_told_to_the_log_and_to_on_error(
         (SimpleNamespace(), ""),
     ],
 )
-async def test_the_log_says_where_it_came_from(
-    hooks: ExtensionRunner, installed: Install, event: Any, origin: str, caplog: pytest.LogCaptureFixture
+async def test_the_log_names_the_origin_of_the_event(
+    runner: ExtensionRunner, installed: Install, event: Any, origin: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await use(hooks, installed(Recorder))
+    await configure(runner, installed(Recorder))
     Recorder.raises = ValueError()
-    await hooks.notify("on_join", event)
-    assert f"on_join of extension {hooks._name} failed{origin}\n" in caplog.text
+    await runner.notify("on_join", event)
+    assert f"on_join of extension {runner._name} failed{origin}\n" in caplog.text
 
 
-async def test_an_on_error_that_breaks_too_is_logged(
-    hooks: ExtensionRunner, installed: Install, caplog: pytest.LogCaptureFixture
+async def test_an_error_in_on_error_is_logged(
+    runner: ExtensionRunner, installed: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Hopeless(Extension):
         async def on_join(self, event: Any) -> None:
@@ -225,70 +225,70 @@ async def test_an_on_error_that_breaks_too_is_logged(
         async def on_error(self, event: object, error: BaseException) -> None:
             raise RecursionError
 
-    await use(hooks, installed(Hopeless))
+    await configure(runner, installed(Hopeless))
     with pytest.raises(HandlerFailed):
-        await hooks.call("on_join", "event")
+        await runner.call("on_join", "event")
     assert "on_error of extension" in caplog.text
 
 
-@pytest.mark.parametrize("error", [ValueError("why"), Rejected("no say")], ids=repr)
-async def test_a_hook_without_a_say_keeps_its_errors(
-    hooks: ExtensionRunner, installed: Install, error: BaseException
+@pytest.mark.parametrize("error", [ValueError("why"), Rejected("no")], ids=repr)
+async def test_notify_does_not_raise_errors_of_the_hook(
+    runner: ExtensionRunner, installed: Install, error: BaseException
 ) -> None:
-    await use(hooks, installed(Recorder))
+    await configure(runner, installed(Recorder))
     Recorder.raises = error
-    await hooks.notify("on_join", "event")
+    await runner.notify("on_join", "event")
 
 
-async def test_a_rooms_event_reaches_its_application_in_the_rooms_lane(
-    hooks: ExtensionRunner, installed: Install
+async def test_the_extension_of_an_application_runs_in_the_executor_of_the_room(
+    runner: ExtensionRunner, installed: Install
 ) -> None:
-    inside, release = asyncio.Event(), asyncio.Event()
+    entered, release = asyncio.Event(), asyncio.Event()
 
     class Slow(Extension):
         async def on_join(self, event: Any) -> None:
-            inside.set()
+            entered.set()
             await release.wait()
 
-    await use(hooks, installed(Slow))
+    await configure(runner, installed(Slow))
     room, other = SerialExecutor(ThreadPool(1, 1), 20), SerialExecutor(ThreadPool(1, 1), 20)
-    first = asyncio.ensure_future(hooks.call("on_join", 1, executor=room))
-    await inside.wait()
-    inside.clear()
-    # Another room of the application is not held up.
-    second = asyncio.ensure_future(hooks.call("on_join", 2, executor=other))
+    first = asyncio.ensure_future(runner.call("on_join", 1, executor=room))
+    await entered.wait()
+    entered.clear()
+    # An event of another room runs at the same time.
+    second = asyncio.ensure_future(runner.call("on_join", 2, executor=other))
     async with asyncio.timeout(20):
-        await inside.wait()
+        await entered.wait()
     release.set()
     await asyncio.gather(first, second)
 
 
-async def test_what_an_extension_is_only_told_may_come_late(
+async def test_a_notification_waits_longer_than_a_call(
     installed: Install,
 ) -> None:
     pool = ThreadPool(2, 8)
-    hooks = ExtensionRunner(SerialExecutor(pool, 0.01), Mock())
-    inside, go_on = asyncio.Event(), asyncio.Event()
-    await use(hooks, installed(Recorder))
-    # It has begun in time and takes no notice of its own limit.
-    busy = asyncio.ensure_future(hooks.executor.run(_stubborn, inside, go_on))
-    await inside.wait()
-    told = asyncio.ensure_future(hooks.notify("on_join", "late"))
+    runner = ExtensionRunner(SerialExecutor(pool, 0.01), Mock())
+    entered, release = asyncio.Event(), asyncio.Event()
+    await configure(runner, installed(Recorder))
+    # It starts in time and ignores its own timeout.
+    busy = asyncio.ensure_future(runner.executor.run(_stubborn, entered, release))
+    await entered.wait()
+    notified = asyncio.ensure_future(runner.notify("on_join", "late"))
     with pytest.raises(Unavailable):
-        await hooks.call("on_join", "asked")
-    go_on.set()
+        await runner.call("on_join", "asked")
+    release.set()
     with pytest.raises(HandlerFailed):
         await busy
-    await told
+    await notified
     assert Recorder.calls == [("init", 1), ("join", "late")]
     await asyncio.to_thread(pool.close)
 
 
-async def _stubborn(inside: asyncio.Event, go_on: asyncio.Event) -> None:
-    inside.set()
-    while not go_on.is_set():
+async def _stubborn(entered: asyncio.Event, release: asyncio.Event) -> None:
+    entered.set()
+    while not release.is_set():
         try:
-            await go_on.wait()
+            await release.wait()
         except asyncio.CancelledError:
             continue
 
@@ -297,7 +297,7 @@ async def _stubborn(inside: asyncio.Event, go_on: asyncio.Event) -> None:
 
 
 class Ticking(Extension):
-    """Called again and again; ``fails`` says whether it breaks."""
+    """Counts its timeouts; ``fails`` makes each raise an error."""
 
     timeout = 0.001
     ticks: ClassVar[list[int]] = []
@@ -313,46 +313,46 @@ class Ticking(Extension):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_timeout_comes_again_and_again_until_it_is_stopped(
-    hooks: ExtensionRunner, installed: Install, fails: bool, monkeypatch: pytest.MonkeyPatch
+async def test_on_timeout_is_repeated_until_the_runner_stops(
+    runner: ExtensionRunner, installed: Install, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ticking, "ticks", [])
     monkeypatch.setattr(Ticking, "fails", fails)
     monkeypatch.setattr(Ticking, "enough", asyncio.Event(), raising=False)
-    await use(hooks, installed(Ticking))
+    await configure(runner, installed(Ticking))
     async with asyncio.timeout(20):
         await Ticking.enough.wait()
-    hooks.stop()
-    await asyncio.gather(*hooks._timeouts)
+    runner.stop()
+    await asyncio.gather(*runner._timeouts)
     count = len(Ticking.ticks)
-    await hooks.executor.run(int)
+    await runner.executor.run(int)
     assert len(Ticking.ticks) == count
-    assert hooks._timer is None or hooks._timer.cancelled()
+    assert runner._timer is None or runner._timer.cancelled()
 
 
 class Patient(Extension):
-    """Waits an hour, unless it is told otherwise."""
+    """Has a timeout of an hour until a test sets another."""
 
     timeout: float | None = 3600
-    begun: ClassVar[Patient]
+    started: ClassVar[Patient]
     called: ClassVar[asyncio.Event]
 
     async def init(self) -> None:
-        type(self).begun = self
+        type(self).started = self
 
     async def on_timeout(self) -> None:
         self.called.set()
 
 
 @pytest.fixture
-async def patient(hooks: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch) -> Patient:
+async def patient(runner: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch) -> Patient:
     monkeypatch.setattr(Patient, "called", asyncio.Event(), raising=False)
-    await use(hooks, installed(Patient))
-    return Patient.begun
+    await configure(runner, installed(Patient))
+    return Patient.started
 
 
 @pytest.mark.parametrize("in_a_thread", [False, True])
-async def test_a_timeout_that_is_set_holds_at_once(patient: Patient, in_a_thread: bool) -> None:
+async def test_a_timeout_that_is_set_is_in_force_at_once(patient: Patient, in_a_thread: bool) -> None:
     if in_a_thread:
         await asyncio.to_thread(setattr, patient, "timeout", 0.001)
     else:
@@ -361,26 +361,24 @@ async def test_a_timeout_that_is_set_holds_at_once(patient: Patient, in_a_thread
         await Patient.called.wait()
 
 
-async def test_setting_the_timeout_begins_the_wait_anew_and_none_ends_it(
-    hooks: ExtensionRunner, patient: Patient
+async def test_setting_the_timeout_restarts_the_timer_and_none_stops_it(
+    runner: ExtensionRunner, patient: Patient
 ) -> None:
-    first = hooks._timer
+    first = runner._timer
     assert first is not None
     patient.timeout = 3600
-    await hooks.executor.run(int)
-    second = hooks._timer
+    await runner.executor.run(int)
+    second = runner._timer
     assert second is not None
     assert (first.cancelled(), second.when() > first.when()) == (True, True)
     patient.timeout = None
-    await hooks.executor.run(int)
+    await runner.executor.run(int)
     assert second.cancelled()
-    assert hooks._timer is second
+    assert runner._timer is second
 
 
-async def test_a_timeout_that_is_being_handled_is_not_called_a_second_time(
-    hooks: ExtensionRunner, installed: Install
-) -> None:
-    inside, go_on = asyncio.Event(), asyncio.Event()
+async def test_on_timeout_does_not_overlap_itself(runner: ExtensionRunner, installed: Install) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
 
     class Slow(Extension):
         timeout = 0.001
@@ -389,92 +387,90 @@ async def test_a_timeout_that_is_being_handled_is_not_called_a_second_time(
         async def on_timeout(self) -> None:
             type(self).at_once += 1
             assert self.at_once == 1
-            # While this is still going on.
+            # While this call is running.
             self.timeout = 0.001
-            inside.set()
-            await go_on.wait()
+            entered.set()
+            await release.wait()
             type(self).at_once -= 1
             self.timeout = None
 
-    await use(hooks, installed(Slow))
-    await inside.wait()
+    await configure(runner, installed(Slow))
+    await entered.wait()
     for _ in range(5):
         await asyncio.sleep(0)
-    assert len(hooks._timeouts) == 1
-    go_on.set()
-    await asyncio.gather(*hooks._timeouts)
+    assert len(runner._timeouts) == 1
+    release.set()
+    await asyncio.gather(*runner._timeouts)
     assert Slow.at_once == 0
 
 
 @pytest.mark.parametrize("hook", ["on_connect", "on_receive", "on_disconnect"])
-async def test_who_takes_frames_waits_anew_whenever_something_has_happened(
-    hooks: ExtensionRunner, installed: Install, hook: str
+async def test_with_on_receive_activity_restarts_the_timer(
+    runner: ExtensionRunner, installed: Install, hook: str
 ) -> None:
     waits: list[Any] = []
 
     class Quiet(Extension):
         async def on_receive(self, event: Any) -> None:
-            waits.append(hooks._timer)
+            waits.append(runner._timer)
 
         async def on_timeout(self) -> None: ...
 
-    await use(hooks, installed(Quiet))
-    first = hooks._timer
+    await configure(runner, installed(Quiet))
+    first = runner._timer
     assert first is not None
     assert round(first.when() - asyncio.get_running_loop().time()) == 60
-    assert hooks.handles(hook)
-    await hooks.notify(hook, "event")
-    second = hooks._timer
+    assert runner.handles(hook)
+    await runner.notify(hook, "event")
+    second = runner._timer
     assert second is not None
     assert (first.cancelled(), second.cancelled(), second.when() > first.when()) == (True, False, True)
-    # While it is handled nothing is waited for.
+    # While it is handled, no timer runs.
     assert waits == ([first] if hook == "on_receive" else [])
 
 
-async def test_who_takes_no_frames_is_called_in_time_whatever_happens(
-    hooks: ExtensionRunner, patient: Patient
+async def test_without_on_receive_activity_does_not_restart_the_timer(
+    runner: ExtensionRunner, patient: Patient
 ) -> None:
-    first = hooks._timer
-    assert not hooks.handles("on_connect")
-    await hooks.notify("on_connect", "event")
-    assert hooks._timer is first
+    first = runner._timer
+    assert not runner.handles("on_connect")
+    await runner.notify("on_connect", "event")
+    assert runner._timer is first
 
 
-async def test_as_long_as_anything_happens_nothing_is_waited_for(
-    hooks: ExtensionRunner, installed: Install
-) -> None:
-    inside, go_on = asyncio.Event(), asyncio.Event()
+async def test_no_timer_runs_during_activity(runner: ExtensionRunner, installed: Install) -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
 
     class Busy(Extension):
         async def on_receive(self, event: Any) -> None:
             if event == "last":
-                inside.set()
-                await go_on.wait()
+                entered.set()
+                await release.wait()
 
         async def on_timeout(self) -> None: ...
 
-    await use(hooks, installed(Busy))
-    told = [asyncio.ensure_future(hooks.notify("on_receive", event)) for event in ("first", "last")]
-    await inside.wait()
-    await told[0]
-    assert hooks._timer is not None
-    assert hooks._timer.cancelled()
-    go_on.set()
-    await told[1]
-    assert not hooks._timer.cancelled()
+    await configure(runner, installed(Busy))
+    notified = [asyncio.ensure_future(runner.notify("on_receive", event)) for event in ("first", "last")]
+    await entered.wait()
+    await notified[0]
+    assert runner._timer is not None
+    assert runner._timer.cancelled()
+    release.set()
+    await notified[1]
+    assert not runner._timer.cancelled()
 
 
-async def test_the_engine_hears_of_the_end_of_an_extension(
-    hooks: ExtensionRunner, installed: Install
+async def test_the_node_is_informed_when_an_extension_stops(
+    runner: ExtensionRunner, installed: Install
 ) -> None:
     class Broken(Extension):
         async def init(self) -> None:
             raise ValueError
 
-    ended: Any = hooks._services.extension_stopped
-    await use(hooks, installed(Recorder))
-    running = hooks._extension
-    ended.assert_not_called()
-    await use(hooks, installed(Broken))
-    assert [type(call.args[0]) for call in ended.call_args_list] == [Recorder, Broken]
-    assert ended.call_args_list[0].args[0] is running
+    stopped: Any = runner._services.extension_stopped
+    await configure(runner, installed(Recorder))
+    running = runner._extension
+    stopped.assert_not_called()
+    await configure(runner, installed(Broken))
+    assert [type(call.args[0]) for call in stopped.call_args_list] == [Recorder, Broken]
+    assert stopped.call_args_list[0].args[0] is running

@@ -1,8 +1,8 @@
-"""Small raw clients of the five doors, written from the documents alone.
+"""Small clients of the five protocols, written from the documents alone.
 
-Each says and hears in its protocol's own words and shares no code with the server. Nothing here sleeps: a
-test that wants to see that something does *not* arrive asks for something that must come later
-(`answers()`) and looks at what came before it. Next in the flow: `sites.py` opens them.
+They share no code with the server. Nothing here sleeps: a test that something does *not* arrive sends a
+command whose answer must come later (`drain()`) and looks at what came before it. `sites.py` opens the
+clients.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-#: Seconds after which something that must come is given up.
+#: The timeout in seconds for an expected frame.
 PATIENCE = 30.0
 
 
-class Visitor(ABC):
-    """One connection to one door."""
+class Client(ABC):
+    """One connection of one protocol."""
 
     path: ClassVar[str]
 
@@ -33,104 +33,104 @@ class Visitor(ABC):
         self._waiting: deque[Any] = deque()
 
     @abstractmethod
-    async def greet(self) -> None:
-        """What has to be said and heard before anything else; afterwards the client has a name."""
+    async def log_in(self) -> None:
+        """Exchange the first frames of a connection; afterwards the client has a name."""
 
     @abstractmethod
-    async def enter(self, room: str) -> Any:
-        """Come into a room; what the server answered."""
+    async def join(self, room: str) -> Any:
+        """Join a room and return the answer."""
 
     @abstractmethod
-    def admits(self, answer: Any) -> bool:
-        """Whether this answer to ``enter`` lets the client in."""
+    def is_joined(self, answer: Any) -> bool:
+        """Return whether an answer to ``join`` is a success."""
 
     @abstractmethod
-    async def say(self, room: str, content: Any, event: str = "message") -> None:
-        """Say something in a room as this protocol's clients do, without waiting for an answer."""
+    async def send_message(self, room: str, content: Any, event: str = "message") -> None:
+        """Send a message to a room, without waiting for an answer."""
 
     @abstractmethod
-    async def answers(self) -> list[Any]:
-        """Ask something harmless and wait for its answer; what came before that and was not looked at."""
+    async def drain(self) -> list[Any]:
+        """Send a harmless command and return what was received before its answer."""
 
-    def read(self, frame: str | bytes) -> list[Any]:
-        """The messages of a frame."""
+    def parse(self, frame: str | bytes) -> list[Any]:
+        """Return the messages in a frame."""
         return [frame]
 
-    def is_message(self, heard: Any) -> bool:
-        """Whether this is something said in a room."""
+    def is_message(self, frame: Any) -> bool:
+        """Return whether a frame is a message in a room."""
         return True
 
-    async def hear(self) -> Any:
-        """The next message of the server, whatever it is. Raises ConnectionClosed."""
+    async def receive(self) -> Any:
+        """Return the next frame of any kind. Raises ConnectionClosed."""
         while not self._waiting:
-            self._waiting.extend(self.read(await asyncio.wait_for(self.socket.recv(), PATIENCE)))
+            self._waiting.extend(self.parse(await asyncio.wait_for(self.socket.recv(), PATIENCE)))
         return self._waiting.popleft()
 
-    async def told(self) -> Any:
-        """The next thing said in a room, passing over all else."""
-        while not self.is_message(heard := await self.hear()):
+    async def receive_message(self) -> Any:
+        """Return the next message in a room, and skip all other frames."""
+        while not self.is_message(frame := await self.receive()):
             pass
-        return heard
+        return frame
 
     async def send(self, frame: str | bytes) -> None:
         await self.socket.send(frame)
 
-    async def closed(self) -> int:
-        """Read until the server closes; the code."""
+    async def wait_closed(self) -> int:
+        """Read until the server closes, and return the close code."""
         try:
             while True:
-                await self.hear()
+                await self.receive()
         except ConnectionClosed:
             return self.socket.close_code or 0
 
     def drop(self) -> None:
-        """Lose the connection: no close frame, no farewell."""
+        """End the connection without a close frame."""
         self.socket.transport.abort()
 
 
-class Native(Visitor):
+class Native(Client):
     path = "/ws/rooms/{}/"
 
-    def read(self, frame: str | bytes) -> list[Any]:
+    def parse(self, frame: str | bytes) -> list[Any]:
         assert isinstance(frame, str)
         return [json.loads(line) for line in frame.split("\n") if line]
 
-    def is_message(self, heard: Any) -> bool:
-        return bool(heard["type"] == "message")
+    def is_message(self, frame: Any) -> bool:
+        return bool(frame["type"] == "message")
 
-    async def ask(self, kind: str, /, **fields: Any) -> Any:
-        """A request's answer; what comes before it is kept."""
+    async def request(self, kind: str, /, **fields: Any) -> Any:
+        """Send a command and return its answer; earlier frames are kept."""
         id = uuid.uuid4().hex
         await self.send(json.dumps({"type": kind, "id": id, **fields}))
-        kept = []
-        while (heard := await self.hear()).get("id") != id:
-            kept.append(heard)
-        self._waiting.extendleft(reversed(kept))
-        return heard
+        earlier = []
+        while (frame := await self.receive()).get("id") != id:
+            earlier.append(frame)
+        self._waiting.extendleft(reversed(earlier))
+        return frame
 
-    async def greet(self) -> None:
-        assert (await self.hear())["type"] == "connected"
+    async def log_in(self) -> None:
+        assert (await self.receive())["type"] == "connected"
         self.name = f"n-{uuid.uuid4().hex[:12]}"
-        assert (await self.ask("login", name=self.name))["type"] == "reply"
+        assert (await self.request("login", name=self.name))["type"] == "reply"
 
-    async def enter(self, room: str) -> Any:
-        return await self.ask("join", room=room)
+    async def join(self, room: str) -> Any:
+        return await self.request("join", room=room)
 
-    def admits(self, answer: Any) -> bool:
+    def is_joined(self, answer: Any) -> bool:
         return bool(answer["type"] == "reply")
 
-    async def say(self, room: str, content: Any, event: str = "message") -> None:
+    async def send_message(self, room: str, content: Any, event: str = "message") -> None:
         await self.send(json.dumps({"type": "message", "room": room, "data": content, "event": event}))
 
-    async def answers(self) -> list[Any]:
-        await self.ask("ping")
+    async def drain(self) -> list[Any]:
+        await self.request("ping")
         before = list(self._waiting)
         self._waiting.clear()
         return before
 
 
-class Roomer(Visitor):
-    """``hear`` gives ``(room, event, dst, src, payload)``."""
+class Roomer(Client):
+    """Its frames are tuples of room, event, dst, src and payload."""
 
     path = "/ws/roomer/{}/"
 
@@ -139,7 +139,7 @@ class Roomer(Visitor):
         fields = [room.encode(), event.encode(), dst.encode(), b"", payload]
         return b"".join(len(each).to_bytes(4, "big") + each for each in fields)
 
-    def read(self, frame: str | bytes) -> list[Any]:
+    def parse(self, frame: str | bytes) -> list[Any]:
         assert isinstance(frame, bytes)
         fields, at = [], 0
         for _ in range(5):
@@ -149,35 +149,35 @@ class Roomer(Visitor):
         assert at == len(frame), f"not a frame of five fields: {frame!r}"
         return [(*(each.decode() for each in fields[:4]), fields[4])]
 
-    def is_message(self, heard: Any) -> bool:
-        return heard[1] not in ("join_ack", "leave_ack", "new_member", "member_left")
+    def is_message(self, frame: Any) -> bool:
+        return frame[1] not in ("join_ack", "leave_ack", "new_member", "member_left")
 
-    async def greet(self) -> None:
-        room, event, _, self.name, _ = await self.hear()
+    async def log_in(self) -> None:
+        room, event, _, self.name, _ = await self.receive()
         assert (room, event) == ("root", "join_ack")
 
-    async def enter(self, room: str) -> Any:
+    async def join(self, room: str) -> Any:
         await self.send(self.frame(room, "join"))
-        while (heard := await self.hear())[:2] not in ((room, "join_ack"), (room, "leave_ack")):
+        while (frame := await self.receive())[:2] not in ((room, "join_ack"), (room, "leave_ack")):
             pass
-        return heard
+        return frame
 
-    def admits(self, answer: Any) -> bool:
+    def is_joined(self, answer: Any) -> bool:
         return bool(answer[1] == "join_ack")
 
-    async def say(self, room: str, content: Any, event: str = "message") -> None:
+    async def send_message(self, room: str, content: Any, event: str = "message") -> None:
         await self.send(self.frame(room, event, content))
 
-    async def answers(self) -> list[Any]:
-        # To itself, which is lawful.
+    async def drain(self) -> list[Any]:
+        # A direct message to itself is valid.
         await self.send(self.frame("root", "marker", dst=self.name))
         before = []
-        while (heard := await self.hear())[1] != "marker":
-            before.append(heard)
+        while (frame := await self.receive())[1] != "marker":
+            before.append(frame)
         return before
 
 
-class Rtbroadcaster(Visitor):
+class Rtbroadcaster(Client):
     path = "/ws/rtbroadcaster/{}/"
 
     @staticmethod
@@ -185,116 +185,118 @@ class Rtbroadcaster(Visitor):
         plain = {"funcKey": "", "funcParams": [], "stateMessage": False}
         return json.dumps({"uuid": room, "status": {"value": value, "text": "connected"}, **plain, **more})
 
-    def read(self, frame: str | bytes) -> list[Any]:
+    def parse(self, frame: str | bytes) -> list[Any]:
         assert isinstance(frame, str)
         return [json.loads(line) for line in frame.split("\n")]
 
-    def is_message(self, heard: Any) -> bool:
-        return bool(heard["status"]["value"] == 3 and heard["funcKey"])
+    def is_message(self, frame: Any) -> bool:
+        return bool(frame["status"]["value"] == 3 and frame["funcKey"])
 
-    async def greet(self) -> None:
-        """Nothing is said before a room is made or entered."""
+    async def log_in(self) -> None:
+        """Do nothing: the first frame creates or joins a room."""
 
-    async def make(self) -> str:
-        """Make a room and own it; its name."""
+    async def create_room(self) -> str:
+        """Create a room as its owner, and return its name."""
         await self.send(self.message(1))
-        answer = await self.hear()
+        answer = await self.receive()
         assert answer["status"] == {"value": 3, "text": "connected"}, answer
         room: str = answer["uuid"]
         return room
 
-    async def enter(self, room: str) -> Any:
+    async def join(self, room: str) -> Any:
         await self.send(self.message(2, room))
-        return await self.hear()
+        return await self.receive()
 
-    def admits(self, answer: Any) -> bool:
+    def is_joined(self, answer: Any) -> bool:
         return bool(answer["status"]["value"] == 3)
 
-    async def say(self, room: str, content: Any, event: str = "message", *, state: bool = False) -> None:
+    async def send_message(
+        self, room: str, content: Any, event: str = "message", *, state: bool = False
+    ) -> None:
         await self.send(self.message(3, room, funcKey=event, funcParams=content, stateMessage=state))
 
-    async def answers(self) -> list[Any]:
-        # What is no JSON is answered, and nothing else becomes of it.
+    async def drain(self) -> list[Any]:
+        # A frame that is not JSON is answered with an error, and has no other effect.
         await self.send("marker")
         before = []
-        while (heard := await self.hear())["status"]["value"] != 0:
-            before.append(heard)
+        while (frame := await self.receive())["status"]["value"] != 0:
+            before.append(frame)
         return before
 
 
-class Goroomserver(Visitor):
+class Goroomserver(Client):
     path = "/ws/goroomserver/"
 
     def message(self, kind: int, data: Any, room: str = "") -> str:
         return json.dumps({"appName": self.application, "roomName": room, "eventType": kind, "data": data})
 
-    def read(self, frame: str | bytes) -> list[Any]:
+    def parse(self, frame: str | bytes) -> list[Any]:
         assert isinstance(frame, str)
         return [json.loads(frame)]
 
-    def is_message(self, heard: Any) -> bool:
-        return bool(heard["eventType"] == 11 and heard["code"] == 200)
+    def is_message(self, frame: Any) -> bool:
+        return bool(frame["eventType"] == 11 and frame["code"] == 200)
 
-    async def ask(self, kind: int, data: Any, room: str = "") -> Any:
+    async def request(self, kind: int, data: Any, room: str = "") -> Any:
         await self.send(self.message(kind, data, room))
-        while (heard := await self.hear())["eventType"] != kind:
+        while (frame := await self.receive())["eventType"] != kind:
             pass
-        return heard
+        return frame
 
-    async def greet(self) -> None:
+    async def log_in(self) -> None:
         self.name = f"g-{uuid.uuid4().hex[:12]}"
-        answer = await self.ask(6, {"username": self.name})
+        answer = await self.request(6, {"username": self.name})
         assert answer["code"] == 200, answer
 
-    async def enter(self, room: str) -> Any:
-        return await self.ask(4, {"roomName": room})
+    async def join(self, room: str) -> Any:
+        return await self.request(4, {"roomName": room})
 
-    def admits(self, answer: Any) -> bool:
+    def is_joined(self, answer: Any) -> bool:
         return bool(answer["code"] == 200)
 
-    async def say(self, room: str, content: Any, event: str = "message") -> None:
+    async def send_message(self, room: str, content: Any, event: str = "message") -> None:
         await self.send(self.message(11, content, room))
 
-    async def answers(self) -> list[Any]:
+    async def drain(self) -> list[Any]:
         await self.send(self.message(99, {}))
         before = []
-        while (heard := await self.hear())["eventType"] != 99:
-            before.append(heard)
+        while (frame := await self.receive())["eventType"] != 99:
+            before.append(frame)
         return before
 
 
-class Gowsev(Visitor):
+class Gowsev(Client):
     path = "/ws/gowsev/{}/"
 
-    def read(self, frame: str | bytes) -> list[Any]:
+    def parse(self, frame: str | bytes) -> list[Any]:
         assert isinstance(frame, bytes)
         return [frame]
 
-    def is_message(self, heard: Any) -> bool:
-        return heard not in (b"OK", b"Invalid message")
+    def is_message(self, frame: Any) -> bool:
+        return frame not in (b"OK", b"Invalid message")
 
-    async def greet(self) -> None:
-        """It has no name that it is told."""
+    async def log_in(self) -> None:
+        """Do nothing: the client does not learn its name."""
 
-    async def enter(self, room: str) -> Any:
+    async def join(self, room: str) -> Any:
         await self.send(f"subscribe:{room}")
-        return await self.hear()
+        return await self.receive()
 
-    def admits(self, answer: Any) -> bool:
+    def is_joined(self, answer: Any) -> bool:
         return bool(answer == b"OK")
 
-    async def say(self, room: str, content: Any, event: str = "message") -> None:
+    async def send_message(self, room: str, content: Any, event: str = "message") -> None:
         await self.send(b"publish:" + room.encode() + b":" + content)
 
-    async def answers(self) -> list[Any]:
+    async def drain(self) -> list[Any]:
         await self.send("marker")
         before = []
-        while (heard := await self.hear()) != b"Invalid message":
-            before.append(heard)
+        while (frame := await self.receive()) != b"Invalid message":
+            before.append(frame)
         return before
 
 
-PROTOCOLS: dict[str, type[Visitor]] = {
+PROTOCOLS: dict[str, type[Client]] = {
     "native": Native,
     "roomer": Roomer,
     "rtbroadcaster": Rtbroadcaster,

@@ -1,7 +1,7 @@
-"""Sites on which clients of all doors are tried, and guests who come and go there.
+"""Sites for the tests of all protocols, and their clients.
 
-The sites have the applications that transcripts and tests of several doors enter. `Guests` opens clients on
-one application and closes them all at the end.
+The sites have the applications of the transcripts and of the tests of several protocols. `Clients` opens
+clients of one application and closes them all at the end.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from tests.integration.protocols import PROTOCOLS
 from tests.integration.vectors import open_socket
 from tests.servers import Kind, Server, fresh_database, manage, site_environment
 
-#: A room of the application `doors` that was made in the database; rtbroadcaster can join it by its name.
+#: A room of the application `protocols` from the database; its name is valid in rtbroadcaster as well.
 OPEN_ROOM = "3f0c9f1e-5a53-4d3b-8a0e-2f6f4f3a7b11"
 
-#: So many rooms has each of the applications `few-rooms-…`. The application `limited` has the usual rates.
+#: The room limit of the applications `few-rooms-…`. The application `limited` has the default rate limits.
 FEW_ROOMS = 20
 
-#: Rows without limits, in which users make rooms as they go.
+#: Fields of an application without limits, with rooms on demand.
 FREE = {
     "rooms_on_demand": True,
     "request_rate": 0,
@@ -31,7 +31,7 @@ FREE = {
 }
 
 
-class Guests:
+class Clients:
     """Opens clients of one application, and closes them all when the block ends."""
 
     def __init__(self, server: Server, application: str) -> None:
@@ -46,7 +46,7 @@ class Guests:
         await self._stack.aclose()
 
     async def open(self, protocol: str, **options: Any) -> Any:
-        """A client of this door on which nothing has been read yet."""
+        """Return a client of which no frame has been read yet."""
         kind = PROTOCOLS[protocol]
         address = self.server.ws + kind.path.format(self.application)
         socket = await self._stack.enter_async_context(
@@ -54,18 +54,18 @@ class Guests:
         )
         return kind(socket, self.application)
 
-    async def come(self, protocol: str, room: str | None = None, **options: Any) -> Any:
-        """A client that has been greeted and, if a room is named, is in it."""
-        visitor = await self.open(protocol, **options)
-        await visitor.greet()
+    async def connect(self, protocol: str, room: str | None = None, **options: Any) -> Any:
+        """Return a client that is logged in and, if a room is given, has joined it."""
+        client = await self.open(protocol, **options)
+        await client.log_in()
         if room is not None:
-            answer = await visitor.enter(room)
-            assert visitor.admits(answer), f"{protocol} may not enter {room}: {answer}"
-        return visitor
+            answer = await client.join(room)
+            assert client.is_joined(answer), f"{protocol} cannot join {room}: {answer}"
+        return client
 
 
 def rows(environment: dict[str, str], applications: dict[str, Any], rooms: list[dict[str, Any]]) -> None:
-    """Make applications (fields by name) and rooms (fields, with their application's name) in a database."""
+    """Create applications (fields by name) and rooms (fields with ``application``)."""
     script = (
         "from rooms.models import Application, Room\n"
         f"for name, fields in {applications!r}.items():\n"
@@ -78,19 +78,19 @@ def rows(environment: dict[str, str], applications: dict[str, Any], rooms: list[
 
 
 def prepared_database() -> str:
-    """A database with the applications that transcripts and tests of several doors enter."""
+    """Create a database for the transcripts and the tests of several protocols."""
     database_url = fresh_database()
     scenarios = vectors.load()
     names = {application for _, application in vectors.ADDRESSES.values()}
     names |= {each.application for each in scenarios if each.application}
-    applications: dict[str, Any] = {name: dict(FREE) for name in names | {"doors"}}
+    applications: dict[str, Any] = {name: dict(FREE) for name in names | {"protocols"}}
     applications["test"] = {**FREE, "rooms_on_demand": False}
     applications["limited"] = {"rooms_on_demand": True}
     applications["native-only"] = {**FREE, "protocols": ["native"]}
     applications |= {f"few-rooms-{protocol}": {**FREE, "max_rooms": FEW_ROOMS} for protocol in PROTOCOLS}
     rooms: list[dict[str, Any]] = [
         {"application": "test", "name": "v-lobby", "max_members": 2},
-        {"application": "doors", "name": OPEN_ROOM, "title": "Made in the admin"},
+        {"application": "protocols", "name": OPEN_ROOM, "title": "Made in the admin"},
     ]
     for each in scenarios:
         application = each.application or vectors.ADDRESSES[each.protocol][1]
@@ -101,14 +101,16 @@ def prepared_database() -> str:
 
 @functools.cache
 def pair() -> tuple[Server, Server]:
-    """One such site with two processes on one Redis."""
-    database_url, redis_url = prepared_database(), services.redis("doors").url
+    """Return two servers of such a site, which share one Redis."""
+    database_url, redis_url = prepared_database(), services.redis("protocols").url
     first = Server.start("uvicorn", database_url, redis_url)
     return first, Server.start("uvicorn", database_url, redis_url)
 
 
 @functools.cache
 def site(kind: Kind) -> Server:
-    """A server of this kind on such a database. Shared by the modules that ask for it, and ended with the
-    run."""
+    """Return a server of this kind for such a site.
+
+    All modules share it, and it ends with the test run.
+    """
     return Server.start(kind, prepared_database())

@@ -68,7 +68,7 @@ async def test_a_handshake_is_refused_as_the_extension_says(
             await knock(url + query)
         # Daphne can say no other status than this.
         assert refused.value.response.status_code == (403 if server.kind == "daphne" else 401)
-        assert (b"Bring the key." in refused.value.response.body) is (server.kind != "daphne")
+        assert (b"Expected the key." in refused.value.response.body) is (server.kind != "daphne")
         if server.kind == "runrooms":
             # uvicorn calls that an error, which it is not.
             assert "from 127.0.0.1 is refused: 401" in server.tail()

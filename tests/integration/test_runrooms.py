@@ -211,8 +211,8 @@ def test_extensions_begin_without_a_client() -> None:
         # One that cannot be found is told in the log, as soon as its application is loaded.
         application = make_application(server, extension="nowhere.Nothing")
         server.restart()
-        missing = "There is no extension nowhere.Nothing; until there is, nobody enters"
-        assert f"{missing} {application}." in server.tail()
+        missing = "This site has no extension nowhere.Nothing:"
+        assert f"{missing} {application} refuses users." in server.tail()
 
 
 # Its end ----------------------------------------------------------------------------------------------

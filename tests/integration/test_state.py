@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.protocols import PROTOCOLS
-from tests.integration.sites import Guests
+from tests.integration.sites import Clients
 from tests.servers import KINDS
 
 if TYPE_CHECKING:
@@ -27,34 +27,34 @@ one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 REPLAYED = [("title", ["Doors, all five"]), ("slide", ["2", "x"]), ("size", ['{"x": 1}'])]
 
 
-async def keep_state(guests: Guests, room: str) -> None:
+async def keep_state(clients: Clients, room: str) -> None:
     """Have a native client say it, with values that are replaced and one that is taken away."""
-    speaker = await guests.come("native", room)
+    speaker = await clients.connect("native", room)
     first = [("title", "Doors"), ("gone", 1), ("slide", ["1"])]
     last = [("slide", SAID["slide"]), ("gone", None), ("title", SAID["title"]), ("size", SAID["size"])]
     for event, data in first + last:
-        answer = await speaker.ask("message", room=room, event=event, data=data, state=True)
+        answer = await speaker.request("message", room=room, event=event, data=data, state=True)
         assert answer["type"] == "reply", answer
-    await speaker.ask("message", room=room, event="title", data="not state")
+    await speaker.request("message", room=room, event="title", data="not state")
 
 
 async def replayed(client: Rtbroadcaster) -> list[tuple[str, Any]]:
     """The state that a client is told which is just in."""
-    told = [each for each in await client.answers() if client.is_message(each)]
+    told = [each for each in await client.drain() if client.is_message(each)]
     assert all(each["stateMessage"] is True for each in told)
     return [(each["funcKey"], each["funcParams"]) for each in told]
 
 
-async def check_at_every_door(guests: Guests, room: str) -> None:
+async def check_at_every_door(clients: Clients, room: str) -> None:
     """Native and rtbroadcaster clients are told the state; the others come in all the same, and hear nothing
     of what was said before."""
-    joined = (await (await guests.come("native")).enter(room))["data"]
+    joined = (await (await clients.connect("native")).join(room))["data"]
     assert [(each["event"], each["data"]) for each in joined["state"]] == list(SAID.items())
     assert all(each["state"] is True for each in joined["state"])
-    assert await replayed(await guests.come("rtbroadcaster", room)) == REPLAYED
+    assert await replayed(await clients.connect("rtbroadcaster", room)) == REPLAYED
     for protocol in PROTOCOLS.keys() - {"native", "rtbroadcaster"}:
-        client = await guests.come(protocol, room)
-        assert [each for each in await client.answers() if client.is_message(each)] == []
+        client = await clients.connect(protocol, room)
+        assert [each for each in await client.drain() if client.is_message(each)] == []
 
 
 @one_kind
@@ -62,49 +62,49 @@ async def check_at_every_door(guests: Guests, room: str) -> None:
 @pytest.mark.parametrize("application", ["durable", "bench"])
 async def test_state_outlives_its_server(server: Server, how: str, application: str) -> None:
     room = str(uuid.uuid4())
-    async with Guests(server, application) as guests:
-        await keep_state(guests, room)
-        await check_at_every_door(guests, room)
+    async with Clients(server, application) as clients:
+        await keep_state(clients, room)
+        await check_at_every_door(clients, room)
         if how == "kill":
             await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.restart)
-    async with Guests(server, application) as guests:
-        await check_at_every_door(guests, room)
+    async with Clients(server, application) as clients:
+        await check_at_every_door(clients, room)
         # And goes on where it stood: what is new comes last, what is known keeps its place.
-        speaker = await guests.come("native", room)
+        speaker = await clients.connect("native", room)
         for event, data in (("new", 1), ("title", "Replaced")):
-            await speaker.ask("message", room=room, event=event, data=data, state=True)
-        joined = (await (await guests.come("native")).enter(room))["data"]
+            await speaker.request("message", room=room, event=event, data=data, state=True)
+        joined = (await (await clients.connect("native")).join(room))["data"]
         told = [(each["event"], each["data"]) for each in joined["state"]]
         assert told == [*({**SAID, "title": "Replaced"}).items(), ("new", 1)]
 
 
 @one_kind
 async def test_state_of_an_rtbroadcaster_owner_outlives_a_crash(server: Server) -> None:
-    async with Guests(server, "durable") as guests:
-        owner = await guests.come("rtbroadcaster")
-        room = await owner.make()
-        await owner.say(room, ["1"], "zoom", state=True)
-        await owner.say(room, None, "stop", state=True)
+    async with Clients(server, "durable") as clients:
+        owner = await clients.connect("rtbroadcaster")
+        room = await owner.create_room()
+        await owner.send_message(room, ["1"], "zoom", state=True)
+        await owner.send_message(room, None, "stop", state=True)
         own_way = {"status": {"value": 3, "text": "my way"}, "funcKey": "own", "funcParams": ["x"]}
         await owner.send(owner.message(3, room, stateMessage=True, more=9, **own_way))
-        await owner.say(room, ["2"], "zoom", state=True)
-        assert await owner.answers() == []
+        await owner.send_message(room, ["2"], "zoom", state=True)
+        assert await owner.drain() == []
         await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.restart)
-    async with Guests(server, "durable") as guests:
-        joined = (await (await guests.come("native")).enter(room))["data"]
+    async with Clients(server, "durable") as clients:
+        joined = (await (await clients.connect("native")).join(room))["data"]
         told = [("zoom", ["2"]), ("stop", []), ("own", ["x"])]
         assert [(each["event"], each["data"]) for each in joined["state"]] == told
-        listener = await guests.come("rtbroadcaster", room)
-        heard = [await listener.hear() for _ in range(3)]
+        listener = await clients.connect("rtbroadcaster", room)
+        heard = [await listener.receive() for _ in range(3)]
         assert [(each["funcKey"], each["funcParams"]) for each in heard] == [
             ("zoom", ["2"]),
             ("stop", None),
             ("own", ["x"]),
         ]
         assert heard[2]["status"]["text"] == "my way"
-        assert await listener.answers() == []
+        assert await listener.drain() == []
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
@@ -113,10 +113,10 @@ async def test_state_is_the_same_at_another_process_at_once(
 ) -> None:
     room = str(uuid.uuid4())
     here, there = redis_pair
-    async with Guests(here, application) as guests, Guests(there, application) as others:
-        await keep_state(guests, room)
+    async with Clients(here, application) as clients, Clients(there, application) as others:
+        await keep_state(clients, room)
         await check_at_every_door(others, room)
-        await check_at_every_door(guests, room)
+        await check_at_every_door(clients, room)
 
 
 async def test_state_that_is_said_while_others_come_in_is_told_to_each_of_them(
@@ -125,20 +125,20 @@ async def test_state_that_is_said_while_others_come_in_is_told_to_each_of_them(
     """Either the answer tells a value or it follows; none of those is missing, doubled or out of order."""
     room = str(uuid.uuid4())
     here, there = redis_pair
-    async with Guests(here, "durable") as guests, Guests(there, "durable") as others:
-        speaker = await guests.come("native", room)
-        coming = [await others.come("native") for _ in range(10)]
+    async with Clients(here, "durable") as clients, Clients(there, "durable") as others:
+        speaker = await clients.connect("native", room)
+        coming = [await others.connect("native") for _ in range(10)]
 
         async def values(client: Native) -> list[int]:
-            joined = (await client.enter(room))["data"]
+            joined = (await client.join(room))["data"]
             seen = [each["data"] for each in joined["state"]]
             while not seen or seen[-1] != 99:
-                seen.append((await client.told())["data"])
+                seen.append((await client.receive_message())["data"])
             return seen
 
         listening = []
         for number in range(100):
-            await speaker.ask("message", room=room, event="slide", data=number, state=True, echo=False)
+            await speaker.request("message", room=room, event="slide", data=number, state=True, echo=False)
             if number % 10 == 0:
                 listening.append(asyncio.create_task(values(coming.pop())))
         for seen in await asyncio.gather(*listening):

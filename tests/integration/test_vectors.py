@@ -1,4 +1,4 @@
-"""Every transcript in tests/vectors, played against both servers, and the player itself."""
+"""All transcripts in tests/vectors, against both servers, and the player itself."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ Outcomes = dict[str, Exception | None]
 
 @pytest.fixture(scope="module")
 def played() -> dict[Kind, Outcomes]:
-    """What went wrong with each scenario under each kind of server. All are played at once, since most of
-    their time is listening."""
+    """Return the error of each scenario for each kind of server.
+
+    Scenarios run concurrently, because they wait most of the time.
+    """
     addresses = [sites.site(kind).ws for kind in KINDS]
 
     async def play_all() -> list[Outcomes]:
@@ -43,12 +45,12 @@ def outcomes(request: pytest.FixtureRequest, played: dict[Kind, Outcomes]) -> Ou
 
 
 @pytest.mark.parametrize("name", [str(each) for each in SCENARIOS])
-def test_the_server_answers_as_the_transcript_says(outcomes: Outcomes, name: str) -> None:
+def test_the_server_answers_as_in_the_transcript(outcomes: Outcomes, name: str) -> None:
     if (error := outcomes[name]) is not None:
         raise error
 
 
-def test_all_transcripts_of_the_originals_are_there() -> None:
+def test_all_transcripts_of_the_originals_are_played() -> None:
     theirs = [path for path in vectors.FOLDER.glob("*/*.json") if path.parent.name in vectors.ADDRESSES]
     assert len(theirs) == 121
     assert len(SCENARIOS) >= 121 + 25
@@ -62,7 +64,7 @@ OTHER = "0b7a3a34-8d63-4f0e-8f0e-54b1d7b3a9c2"
 
 @asynccontextmanager
 async def scripted(*frames: str | bytes, code: int | None = None) -> AsyncIterator[str]:
-    """A server that answers whatever is sent with these frames, and then, perhaps, closes."""
+    """Serve these frames as the answer to any frame, followed by a close if given."""
 
     async def answer(socket: ServerConnection) -> None:
         try:
@@ -81,12 +83,12 @@ async def scripted(*frames: str | bytes, code: int | None = None) -> AsyncIterat
 async def play(
     server: str, *expected: Any, protocol: str = "gowsev", steps: Sequence[dict[str, Any]] = ()
 ) -> None:
-    """One client connects and says something, whereupon these events are expected."""
-    say = {"client": "A", "action": "send_text", "data": "?"}
+    """Connect a client, send a frame, and expect these events."""
+    send = {"client": "A", "action": "send_text", "data": "?"}
     scenario = Scenario(
         protocol,
         "scripted",
-        [{"client": "A", "action": "connect"}, say, *steps],
+        [{"client": "A", "action": "connect"}, send, *steps],
         [{}, {"A": list(expected)} if expected else {}, *({} for _ in steps)],
     )
     await vectors.play(scenario, server, quiet=0.05, patience=0.3)
@@ -109,7 +111,7 @@ async def play(
         ("no JSON", {"text": "no JSON"}),
     ],
 )
-async def test_what_is_expected_passes(frame: str | bytes, event: Any) -> None:
+async def test_an_expected_frame_passes(frame: str | bytes, event: Any) -> None:
     async with scripted(frame) as server:
         await play(server, event)
 
@@ -142,7 +144,7 @@ async def test_what_is_expected_passes(frame: str | bytes, event: Any) -> None:
         (b"OK", {"close": [1000]}),
     ],
 )
-async def test_anything_else_fails(frame: str | bytes, event: Any) -> None:
+async def test_any_other_frame_fails(frame: str | bytes, event: Any) -> None:
     async with scripted(frame) as server:
         with pytest.raises(Mismatch, match="expected"):
             await play(server, event)
@@ -154,7 +156,7 @@ async def test_a_missing_frame_fails() -> None:
             await play(server, {"binary": "1"}, {"binary": "2"})
 
 
-async def test_a_frame_too_much_fails_at_the_end() -> None:
+async def test_an_additional_frame_fails_at_the_end() -> None:
     async with scripted(b"1", b"2") as server:
         with pytest.raises(Mismatch, match=re.escape("got binary b'2', expected nothing")):
             await play(server, {"binary": "1"})
@@ -166,7 +168,7 @@ async def test_a_frame_where_nothing_is_expected_fails() -> None:
             await play(server)
 
 
-async def test_frames_of_one_client_come_in_order() -> None:
+async def test_frames_of_one_client_are_compared_in_order() -> None:
     async with scripted(b"1", b"2") as server:
         await play(server, {"binary": "1"}, {"binary": "2"})
         with pytest.raises(Mismatch, match="got binary b'1'"):
@@ -204,7 +206,7 @@ async def test_a_server_that_does_not_close_fails() -> None:
             await play(server, {"binary": "1"}, {"close": "any"})
 
 
-async def test_the_clients_own_ends_are_events() -> None:
+async def test_closes_by_the_client_are_events() -> None:
     async with scripted() as server:
         for action, code in (("close", 1000), ("drop", 1006)):
             steps = [{"client": "A", "action": "connect"}, {"client": "A", "action": action}]
@@ -212,13 +214,13 @@ async def test_the_clients_own_ends_are_events() -> None:
             await vectors.play(ends, server, quiet=0.05, patience=5)
 
 
-async def test_what_is_sent_is_what_the_file_says() -> None:
-    got: list[str | bytes] = []
+async def test_frames_are_sent_as_in_the_file() -> None:
+    received: list[str | bytes] = []
 
-    async def listen(socket: ServerConnection) -> None:
+    async def record(socket: ServerConnection) -> None:
         await socket.send(ID)
         async for frame in socket:
-            got.append(frame)
+            received.append(frame)
 
     steps = [
         {"client": "A", "action": "connect"},
@@ -228,10 +230,10 @@ async def test_what_is_sent_is_what_the_file_says() -> None:
         {"client": "A", "action": "close"},
     ]
     expect: list[Any] = [{"A": [{"text": "$id:A"}]}, {}, {}, {}, {"A": [{"close": [1000]}]}]
-    async with serve(listen, "127.0.0.1", 0, compression=None) as server:
+    async with serve(record, "127.0.0.1", 0, compression=None) as server:
         address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         await vectors.play(Scenario("gowsev", "sends", steps, expect), address, quiet=0.01, patience=5)
-    assert got == [f"to {ID} for $1", b"1", b"\xff", "ab"]
+    assert received == [f"to {ID} for $1", b"1", b"\xff", "ab"]
 
 
 async def test_an_unknown_symbol_cannot_be_sent() -> None:

@@ -1,7 +1,7 @@
-"""How the transcripts in tests/vectors write bytes, and whether what arrived is what they expect.
+"""Values in the transcripts of tests/vectors, compared with what arrived.
 
-Symbols such as `$id:A` stand for what is random. All of them are UUIDs in text form, so that the
-length of every value is known before its symbols are. Next in the flow: `vectors.py` plays a file.
+Symbols such as `$id:A` stand for random context. All of them are UUIDs as text, so the length of a value is
+known before its symbols are. `vectors.py` plays the transcripts.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 Known: TypeAlias = dict[str, str]
-"""What the symbols stand for, by their names."""
+"""The texts of the symbols, by name."""
 
 Event: TypeAlias = Mapping[str, Any]
-"""What a transcript expects, as the file has it."""
+"""An expected event, as in the file."""
 
 UUID_LENGTH = 36
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -25,7 +25,7 @@ SYMBOL = re.compile(r"\$(\$|[a-z]+:\w+)")
 
 @dataclass(frozen=True)
 class Arrived:
-    """Something that a client received: a frame, or the end of its connection."""
+    """An event of a client: a frame, or the end of its connection."""
 
     kind: Literal["text", "binary", "close"]
     content: bytes = b""
@@ -42,7 +42,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class AnyOrder:
-    """A JSON array of these texts in any order, written compactly."""
+    """A compact JSON array of these texts in any order."""
 
     texts: tuple[str, ...]
 
@@ -51,31 +51,31 @@ Part: TypeAlias = bytes | Symbol | AnyOrder
 
 
 def written(value: Any, known: Known) -> bytes:
-    """The bytes of a value that is to be sent. Raises KeyError for a symbol that nothing has told yet."""
+    """Return the bytes of a value to send. Raises KeyError for an unknown symbol."""
     pieces = []
     for part in parts(value):
-        assert not isinstance(part, AnyOrder), "a set stands only in expectations"
+        assert not isinstance(part, AnyOrder), "a set is valid in expectations only"
         pieces.append(known[part.name].encode() if isinstance(part, Symbol) else part)
     return b"".join(pieces)
 
 
 def matches(event: Event, arrived: Arrived, known: Known) -> Known | None:
-    """What is known of the symbols afterwards, or None: that is not what was expected."""
+    """Return the symbols known afterwards, or None if the event does not match."""
     now = dict(known)
     if "close" in event:
         anything = "any" in (event["close"], event.get("ours"))
-        fits = arrived.kind == "close" and (anything or arrived.code in event["close"])
+        equal = arrived.kind == "close" and (anything or arrived.code in event["close"])
     elif "json" in event:
-        fits = arrived.kind == "text" and _fits_json(event["json"], arrived.content, now)
+        equal = arrived.kind == "text" and _matches_json(event["json"], arrived.content, now)
     elif "text" in event:
-        fits = arrived.kind == "text" and _fits_text(event["text"], arrived.content, now)
+        equal = arrived.kind == "text" and _matches_text(event["text"], arrived.content, now)
     else:
-        fits = arrived.kind == "binary" and _fits(event["binary"], arrived.content, now)
-    return now if fits else None
+        equal = arrived.kind == "binary" and _matches(event["binary"], arrived.content, now)
+    return now if equal else None
 
 
 def parts(value: Any) -> Iterator[Part]:
-    """A value as bytes and what stands between them."""
+    """Yield a value as bytes and the parts between them."""
     if isinstance(value, str):
         yield from _parts_of_text(value)
         return
@@ -95,7 +95,7 @@ def parts(value: Any) -> Iterator[Part]:
     elif kind == "set":
         yield AnyOrder(tuple(content))
     else:
-        raise ValueError(f"There is no value {kind!r}. Lawful: hex, repeat, concat, fields, set.")
+        raise ValueError(f"Expected hex, repeat, concat, fields or set, got {kind!r}.")
 
 
 def _parts_of_text(text: str) -> Iterator[Part]:
@@ -109,7 +109,7 @@ def _parts_of_text(text: str) -> Iterator[Part]:
 
 def _only_bytes(value: Any) -> Iterator[bytes]:
     for part in parts(value):
-        assert isinstance(part, bytes), "what is repeated holds no symbols"
+        assert isinstance(part, bytes), "a repeated value must not hold symbols"
         yield part
 
 
@@ -122,24 +122,24 @@ def _length(part: Part) -> int:
     return len("[]") + sum(quoted) + max(0, len(quoted) - 1)
 
 
-def _fits(value: Any, found: bytes, known: Known) -> bool:
+def _matches(value: Any, found: bytes, known: Known) -> bool:
     at = 0
     for part in parts(value):
         piece = found[at : at + _length(part)]
         at += _length(part)
         if isinstance(part, Symbol):
-            fits = _stands_for(part.name, piece.decode(errors="replace"), known)
+            equal = _bind(part.name, piece.decode(errors="replace"), known)
         elif isinstance(part, AnyOrder):
-            fits = _fits_in_any_order(part, piece, known)
+            equal = _matches_in_any_order(part, piece, known)
         else:
-            fits = piece == part
-        if not fits:
+            equal = piece == part
+        if not equal:
             return False
     return at == len(found)
 
 
-def _stands_for(name: str, text: str, known: Known) -> bool:
-    """Whether the symbol may stand for this text; from now on it does."""
+def _bind(name: str, text: str, known: Known) -> bool:
+    """Return whether a symbol can be this text, and bind it if it can."""
     if name in known:
         return known[name] == text
     if not UUID4.fullmatch(text) or text in known.values():
@@ -148,7 +148,7 @@ def _stands_for(name: str, text: str, known: Known) -> bool:
     return True
 
 
-def _fits_in_any_order(expected: AnyOrder, found: bytes, known: Known) -> bool:
+def _matches_in_any_order(expected: AnyOrder, found: bytes, known: Known) -> bool:
     try:
         texts = json.loads(found)
     except ValueError:
@@ -157,10 +157,10 @@ def _fits_in_any_order(expected: AnyOrder, found: bytes, known: Known) -> bool:
         return False
     if not isinstance(texts, list):
         return False
-    # What is known already first, so that a new symbol stands for what is left.
+    # Texts with known symbols first, so that a new symbol is bound to one of the others.
     left = list(texts)
     for text in sorted(expected.texts, key=lambda each: not all(s in known for s in _symbols(each))):
-        matching = next((each for each in left if _fits(text, str(each).encode(), known)), None)
+        matching = next((each for each in left if _matches(text, str(each).encode(), known)), None)
         if matching is None:
             return False
         left.remove(matching)
@@ -174,16 +174,16 @@ def _symbols(text: str) -> list[str]:
 # JSON ----------------------------------------------------------------------------------------------
 
 
-def _fits_text(expected: Any, found: bytes, known: Known) -> bool:
-    """JSON is compared as JSON: the order of members, escapes and the spelling of numbers are free."""
+def _matches_text(expected: Any, found: bytes, known: Known) -> bool:
+    """Compare JSON as JSON: order of members, escapes and format of numbers are free."""
     try:
         wanted, got = json.loads(expected), json.loads(found)
     except (TypeError, ValueError):
-        return _fits(expected, found, known)
+        return _matches(expected, found, known)
     return _same(wanted, got, known, exactly=True)
 
 
-def _fits_json(expected: Any, found: bytes, known: Known) -> bool:
+def _matches_json(expected: Any, found: bytes, known: Known) -> bool:
     try:
         got = json.loads(found)
     except ValueError:
@@ -192,7 +192,10 @@ def _fits_json(expected: Any, found: bytes, known: Known) -> bool:
 
 
 def _same(expected: Any, found: Any, known: Known, *, exactly: bool) -> bool:
-    """Whether two JSON values are the same; unless ``exactly``, objects may have more members."""
+    """Return whether two JSON values are equal.
+
+    Unless ``exactly``, the objects in ``found`` may have more members.
+    """
     if isinstance(expected, dict):
         return (
             isinstance(found, dict)
@@ -209,8 +212,8 @@ def _same(expected: Any, found: Any, known: Known, *, exactly: bool) -> bool:
             and all(_same(*pair, known, exactly=exactly) for pair in zip(expected, found, strict=True))
         )
     if isinstance(expected, str):
-        return isinstance(found, str) and _fits(expected, found.encode(errors="surrogatepass"), known)
+        return isinstance(found, str) and _matches(expected, found.encode(errors="surrogatepass"), known)
     if isinstance(expected, bool) or expected is None:
         return found is expected
-    # As doubles, which is what the clients read.
+    # As doubles, as the clients parse them.
     return isinstance(found, int | float) and not isinstance(found, bool) and float(found) == float(expected)

@@ -1,8 +1,7 @@
-"""Plays the transcripts in tests/vectors over real sockets against a running server.
+"""A player of the transcripts in tests/vectors, against a running server.
 
-`load()` reads the files; `play()` carries one out and raises `Mismatch` at the first thing that is
-otherwise than expected; `play_all()` plays many, as much at the same time as they allow. What a file
-holds is told by tests/vectors/README.md.
+`load()` reads the files; `play()` plays one and raises `Mismatch` at the first difference; `play_all()`
+plays many concurrently. tests/vectors/README.md describes the format of the files.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from tests.integration.values import Arrived, Event, Known, matches, written
 
 FOLDER = Path(__file__).resolve().parent.parent / "vectors"
 
-#: Where the originals' own clients look for them, and the application that is entered there.
+#: The paths that clients of the originals use, and the applications behind them.
 ADDRESSES = {
     "roomer": ("/ws", "roomer"),
     "rtbroadcaster": ("/broadcasting", "rtbroadcaster"),
     "goroomserver": ("/", "test"),
     "gowsev": ("/ws/gowsev/gowsev/", "gowsev"),
 }
-#: Doors whose frames may carry several messages, one to a line.
+#: Protocols with several messages per frame, one per line.
 LINES = frozenset({"rtbroadcaster", "native"})
 
 QUIET = 0.25
-"""Seconds of listening where nothing is expected."""
+"""Seconds to wait where nothing is expected."""
 PATIENCE = 20.0
-"""Seconds after which something that must come is given up."""
+"""The timeout in seconds for an expected event."""
 AT_ONCE = 8
-"""So many scenarios of one protocol are played at the same time."""
+"""The number of scenarios of one protocol that run concurrently."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One file. ``expect`` is what our server is to answer."""
+    """One file; ``expect`` is what this project's server must answer."""
 
     protocol: str
     name: str
@@ -54,7 +53,7 @@ class Scenario:
         return f"{self.protocol}/{self.name}"
 
     def address(self, protocol: str | None) -> str:
-        """The path of a door to this scenario's application; None: that of the scenario's protocol."""
+        """Return the path of a protocol, or of the scenario's own, to its application."""
         path, application = ADDRESSES[self.protocol]
         application = self.application or application
         if protocol == "native":
@@ -66,12 +65,14 @@ class Scenario:
 
 
 class Mismatch(AssertionError):
-    """The server did something else than the transcript says."""
+    """The server did not answer as in the transcript."""
 
 
 def load() -> list[Scenario]:
-    """Every scenario: the originals', and ours. One of ours replaces an original of the same name that
-    the original alone does not decide."""
+    """Return all scenarios, those of the originals first.
+
+    One of ours replaces an original of the same name whose file is marked as undecided.
+    """
     ours = {str(each): each for each in map(_read, sorted(FOLDER.glob("ours/*/*.json")))}
     theirs = [_read(path) for protocol in ADDRESSES for path in sorted((FOLDER / protocol).glob("*.json"))]
     return [ours.pop(str(each), each) for each in theirs] + list(ours.values())
@@ -80,9 +81,11 @@ def load() -> list[Scenario]:
 def _read(path: Path) -> Scenario:
     content = json.loads(path.read_text())
     expect = content["expect_ours"] or content["expect"]
-    assert content["name"] == path.stem, f"{path} calls itself {content['name']}"
-    assert content["protocol"] == path.parent.name, f"{path} is of {content['protocol']}"
-    assert len(expect) == len(content["steps"]), f"{path} expects {len(expect)} times"
+    assert content["name"] == path.stem, f"{path} has the name {content['name']}"
+    assert content["protocol"] == path.parent.name, f"{path} has the protocol {content['protocol']}"
+    assert len(expect) == len(content["steps"]), (
+        f"{path} has {len(expect)} expectations for {len(content['steps'])} steps"
+    )
     return Scenario(
         content["protocol"],
         content["name"],
@@ -94,7 +97,7 @@ def _read(path: Path) -> Scenario:
 
 
 class Client:
-    """One connection, and what has arrived on it."""
+    """One connection, and the events that arrived on it."""
 
     def __init__(self, socket: ClientConnection, *, lines: bool) -> None:
         self.socket = socket
@@ -104,15 +107,15 @@ class Client:
         self._reading = asyncio.create_task(self._read())
 
     async def next(self, patience: float) -> Arrived:
-        """What arrived next. Raises TimeoutError."""
+        """Return the next event. Raises TimeoutError."""
         return self._kept.pop() if self._kept else await asyncio.wait_for(self._arrived.get(), patience)
 
     def keep(self, arrived: Arrived) -> None:
-        """Look at it again next time."""
+        """Return this event again next time."""
         self._kept.append(arrived)
 
     def more(self) -> Arrived | None:
-        """Something that has arrived beyond what was looked at, if anything has."""
+        """Return an event that has arrived already, or None."""
         if self._kept:
             return self._kept.pop()
         return None if self._arrived.empty() else self._arrived.get_nowait()
@@ -137,7 +140,7 @@ class Client:
 
 
 async def play(scenario: Scenario, server: str, *, quiet: float = QUIET, patience: float = PATIENCE) -> None:
-    """Carry the scenario out against the server at this address (``ws://host:port``). Raises Mismatch."""
+    """Play a scenario against a server (``ws://host:port``). Raises Mismatch."""
     player = _Player(scenario, server, quiet, patience)
     try:
         await player.play()
@@ -146,13 +149,13 @@ async def play(scenario: Scenario, server: str, *, quiet: float = QUIET, patienc
 
 
 async def play_all(scenarios: Iterable[Scenario], server: str) -> dict[str, Exception | None]:
-    """Play them, protocols side by side; what went wrong with each, by its name."""
+    """Play scenarios concurrently, and return the error of each by its name."""
     results: dict[str, Exception | None] = {}
-    # roomer's clients all meet in root.
-    turns = {each: asyncio.Semaphore(1 if each == "roomer" else AT_ONCE) for each in ADDRESSES}
+    # All clients of roomer share root, so its scenarios run one after the other.
+    limits = {each: asyncio.Semaphore(1 if each == "roomer" else AT_ONCE) for each in ADDRESSES}
 
     async def outcome(scenario: Scenario) -> None:
-        async with turns[scenario.protocol]:
+        async with limits[scenario.protocol]:
             try:
                 if scenario.protocol == "roomer":
                     await wait_for_empty_root(server + scenario.address(None))
@@ -166,13 +169,13 @@ async def play_all(scenarios: Iterable[Scenario], server: str) -> dict[str, Exce
 
 
 async def wait_for_empty_root(address: str) -> None:
-    """Until everybody else has left roomer's room root, where all its clients meet."""
+    """Wait until no other client is in root, which all clients of roomer share."""
     async with asyncio.timeout(PATIENCE), open_socket(address) as socket:
         *_, own, listed = _fields(await socket.recv())
         others = set(json.loads(listed)) - {own.decode()}
         while others:
-            _, event, _, _, who = _fields(await socket.recv())
-            others -= {who.decode()} if event == b"member_left" else set()
+            _, event, _, _, name = _fields(await socket.recv())
+            others -= {name.decode()} if event == b"member_left" else set()
         await socket.send(written({"fields": ["root", "leave", "", "", ""]}, {}))
         while _fields(await socket.recv())[1] != b"leave_ack":
             pass
@@ -189,7 +192,7 @@ def _fields(frame: str | bytes) -> list[bytes]:
 
 
 def open_socket(address: str, **options: Any) -> connect:
-    """A plain WebSocket: no subprotocol, no Origin, no compression, no pings of its own."""
+    """Open a WebSocket without subprotocol, Origin, compression and pings of its own."""
     plain: dict[str, Any] = {"compression": None, "ping_interval": None, "proxy": None, "max_size": None}
     return connect(address, **{**plain, "max_queue": None, **options})
 
@@ -207,18 +210,18 @@ class _Player:
         for number, step in enumerate(self._scenario.steps):
             where = f"{self._scenario}, step {number} ({step['client']} {step['action']})"
             try:
-                await self._carry_out(step)
+                await self._execute(step)
             except ConnectionClosed as error:
                 raise Mismatch(f"{where}: the connection is closed: {error}") from None
             expected = self._scenario.expect[number]
-            await self._hear(expected, where)
+            await self._expect(expected, where)
             if not expected:
                 await asyncio.sleep(step["ms"] / 1000 if "ms" in step else self._quiet)
-            self._see_that_there_is_no_more(where)
+            self._expect_no_more(where)
         await asyncio.sleep(self._quiet)
-        self._see_that_there_is_no_more(f"{self._scenario}, afterwards")
+        self._expect_no_more(f"{self._scenario}, afterwards")
 
-    async def _carry_out(self, step: Mapping[str, Any]) -> None:
+    async def _execute(self, step: Mapping[str, Any]) -> None:
         action, name = step["action"], step["client"]
         if action == "connect":
             protocol = step.get("protocol")
@@ -231,7 +234,7 @@ class _Player:
         elif action == "drop":
             self.clients[name].socket.transport.abort()
         elif action != "expect_quiet":
-            raise ValueError(f"There is no action {action!r}.")
+            raise ValueError(f"Got the unknown action {action!r}.")
 
     async def _send(self, socket: ClientConnection, step: Mapping[str, Any], *, text: bool) -> None:
         if "fragments" in step:
@@ -240,17 +243,17 @@ class _Player:
             for each in step["burst"] if "burst" in step else [step["data"]]:
                 await socket.send(written(each, self._known), text=text)
 
-    async def _hear(self, expected: Mapping[str, Sequence[Event]], where: str) -> None:
+    async def _expect(self, expected: Mapping[str, Sequence[Event]], where: str) -> None:
         for name, events in expected.items():
             for event in events:
                 try:
-                    await self._hear_one(self.clients[name], event, f"{where}: {name}")
+                    await self._expect_event(self.clients[name], event, f"{where}: {name}")
                 except TimeoutError:
                     if "optional" in event:
                         continue
                     raise Mismatch(f"{where}: {name} did not get {_short(event)}") from None
 
-    async def _hear_one(self, client: Client, event: Event, where: str) -> None:
+    async def _expect_event(self, client: Client, event: Event, where: str) -> None:
         missing = list(event.get("unordered", [event]))
         while missing:
             arrived = await client.next(self._patience)
@@ -266,7 +269,7 @@ class _Player:
                 client.keep(arrived)
                 return
 
-    def _see_that_there_is_no_more(self, where: str) -> None:
+    def _expect_no_more(self, where: str) -> None:
         for name, client in self.clients.items():
             if (arrived := client.more()) is not None:
                 raise Mismatch(f"{where}: {name} got {arrived}, expected nothing")

@@ -1,4 +1,4 @@
-"""A wire between a client and a server that a test can cut: a TCP relay on a port of its own."""
+"""A TCP relay between clients and a server that a test can interrupt."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 
 class Wire:
-    """Relays every connection to `port` until it is cut, and again once it is mended."""
+    """Relays all connections to ``port``, except between ``cut`` and ``mend``."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._whole = True
-        self._lock = threading.Lock()  # so that nothing slips through while the wire is being cut
+        self._lock = threading.Lock()  # so that no connection is missed by a cut
         self._ends: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -22,18 +22,18 @@ class Wire:
         self._start(self._listen)
 
     def cut(self) -> None:
-        """End every connection; new ones end at once."""
+        """End all connections, and new ones at once."""
         with self._lock:
             self._whole = False
             for end in self._ends:
                 hang_up(end)
 
     def mend(self) -> None:
-        """Let new connections through."""
+        """Relay new connections again."""
         self._whole = True
 
     def remove(self) -> None:
-        """End it for good."""
+        """Stop relaying for good."""
         self.cut()
         hang_up(self._listener)
         for thread in self._threads:
@@ -69,7 +69,7 @@ class Wire:
 
 
 def relay(source: socket.socket, target: socket.socket) -> None:
-    """Hand on what comes until one of the two ends; then end both."""
+    """Relay bytes until one of the two sockets ends, then end both."""
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
@@ -78,6 +78,6 @@ def relay(source: socket.socket, target: socket.socket) -> None:
 
 
 def hang_up(end: socket.socket) -> None:
-    """End a connection in both directions; a thread that waits for it wakes up."""
+    """End a connection in both directions, which wakes up threads that wait for it."""
     with contextlib.suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)

@@ -140,7 +140,11 @@ async def present(client: Client, room: str) -> list[str]:
 def active_groups(node: Node) -> list[str]:
     """The keys of all groups with members in this process."""
     registry = node.context.registry
-    groups = [each for application in registry.applications() for each in (application.members, application.room_list)]
+    groups = [
+        each
+        for application in registry.applications()
+        for each in (application.members, application.room_list)
+    ]
     return [group.key for group in (*groups, *registry.rooms()) if group.members]
 
 

@@ -30,7 +30,7 @@ from rooms.protocol.compat_commands import (
 from rooms.protocol.errors import AlreadyMember, CloseCode, NotMember, Rejected, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Event, Rejoined
 from rooms.protocol.native import Native
-from tests.node.clients import Client, Install, MakeEngine, let_time_pass, present, refused, active_groups
+from tests.node.clients import Client, Install, MakeEngine, active_groups, let_time_pass, present, refused
 
 
 class Foreign(Native):

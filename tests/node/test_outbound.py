@@ -1,4 +1,4 @@
-"""Outbound connections of extensions, with a real WebSocket service on the other side."""
+"""Outbound connections of extensions to a real WebSocket service."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from rooms.protocol.errors import (
     Unavailable,
 )
 from rooms.protocol.types import Position
-from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon, active_groups
+from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon
 
 
 async def again(node: Node, client: Client) -> Client:

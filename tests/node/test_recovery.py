@@ -17,10 +17,10 @@ from rooms.conf import Backend, get_settings
 from rooms.histories.base import History
 from rooms.histories.database import DatabaseHistory
 from rooms.hub.config import RoomConfig, room_group
+from rooms.hub.room import Room
 from rooms.models import Application
 from rooms.node import periodic, recovery
 from rooms.node.node import Node
-from rooms.hub.room import Room
 from rooms.protocol import timestamps
 from rooms.protocol.commands import Join
 from rooms.protocol.errors import CloseCode, InternalError, Unavailable

@@ -344,7 +344,7 @@ async def test_a_message_is_sent_on_to_another_room_that_is_there(
         doing.act = staticmethod(lambda event: event.send_to_room("said", "x"))
         with pytest.raises(Exception, match="Something went wrong"):
             await ann.ask(request)
-    assert "name the room to send to" in caplog.text
+    assert "Expected the argument room" in caplog.text
 
 
 async def test_a_message_is_sent_on_to_one_user_in_whatever_room(node: Node, doing: type[Answering]) -> None:

@@ -53,7 +53,7 @@ async def choose(node: Node, row: Application | Room, extension: str) -> None:
 
 async def test_handshakes_are_answered_with_503(node: Node, chat: Application, unusable: str) -> None:
     await choose(node, chat, unusable)
-    with pytest.raises(Unavailable, match="not ready"):
+    with pytest.raises(Unavailable, match="not started"):
         await authenticate_handshake(node.context, "chat", handshake())
     # A closed door is no business of the extension.
     chat.protocols = ["native"]
@@ -142,7 +142,7 @@ async def test_it_opens_when_the_extension_begins_at_last(
     await node.context.registry.refresh()
     await refused(Unavailable, Client(node).connect())
     # At most once a minute, unless the row has other settings now.
-    monkeypatch.setattr("rooms.extensions.runner.AGAIN_SECONDS", 0)
+    monkeypatch.setattr("rooms.extensions.runner.RESTART_INTERVAL", 0)
     for row in (chat, room):
         row.extension_settings = {"other": 1}
         monkeypatch.setattr(Guarded, "broken", row is room)

@@ -1,4 +1,4 @@
-"""Errors are wire answers: their codes are those of the native protocol, sections 7 and 8."""
+"""Errors are wire answers; native protocol, sections 7 and 8."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ CODES = {
     *("bad_request", "unknown_type", "reserved_event", "not_logged_in", "login_refused", "name_taken"),
     *("bad_token", "permission_denied", "application_full", "room_not_found", "room_exists", "room_full"),
     *("room_closed", "bad_password", "banned", "muted", "not_member", "not_sender", "user_not_found"),
-    # Only told by protocols to which coming in twice is a fault.
+    # Only for protocols in which a second join is an error.
     "already_member",
     *("message_too_large", "too_many_rooms", "rate_limited", "rejected", "unavailable", "internal_error"),
 }
 CLOSE_CODES = {
-    # The client asked for it.
+    # The client closed the connection, or asked for it.
     "normal": 1000,
     "server_restart": 4000,
     "slow_consumer": 4001,
@@ -52,23 +52,23 @@ def test_the_close_codes_are_those_of_the_protocol() -> None:
 
 
 @pytest.mark.parametrize("error", CLASSES)
-def test_the_sentence_is_the_message(error: type[RoomsError]) -> None:
+def test_the_argument_is_the_message(error: type[RoomsError]) -> None:
     raised = error("Room lobby is full.")
     assert raised.message == str(raised) == "Room lobby is full."
 
 
-def test_what_may_succeed_later_says_so() -> None:
+def test_errors_that_may_succeed_later_have_retry() -> None:
     assert {each.code for each in CLASSES if each.retry} == {
         *("name_taken", "application_full", "rate_limited", "unavailable"),
     }
 
 
-def test_an_instance_may_know_better_whether_to_retry() -> None:
+def test_an_instance_may_override_retry() -> None:
     assert errors.RoomFull("Full.", retry=True).retry is True
     assert Unavailable("Gone.", retry=False).retry is False
     assert errors.RoomFull("Full.").retry is False
 
 
-def test_a_protocol_error_says_how_the_connection_ends() -> None:
+def test_a_protocol_error_has_a_close_code() -> None:
     assert ProtocolError("Not JSON.").close_code is CloseCode.BAD_FRAME
     assert ProtocolError("Too long.", CloseCode.FRAME_TOO_LARGE).close_code is CloseCode.FRAME_TOO_LARGE

@@ -1,4 +1,4 @@
-"""Which texts are JSON for every door, told without reading them: as slow reading in ``strict.py`` says."""
+"""Validation of JSON agrees with ``strict_json.py`` and builds no values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from rooms.protocol import strict_json
 from rooms.protocol.errors import ProtocolError
-from rooms.protocol.json_validation import LONGEST_WITH_HUGE_NUMBERS, is_lawful
-from rooms.protocol.strict_json import DEEPEST
+from rooms.protocol.json_validation import MAX_LENGTH_WITH_HUGE_NUMBERS, is_valid_json
+from rooms.protocol.strict_json import MAX_DEPTH
 
 MEGABYTE = 1024 * 1024
 
 
-def keeps_the_rules(text: str) -> bool:
-    """The same of an object, found out by reading every value."""
+def follows_the_rules(text: str) -> bool:
+    """Return the same for an object, by parsing every value."""
     try:
-        return strict_json.read(text)[1] is None
+        return strict_json.parse(text)[1] is None
     except (ProtocolError, UnicodeEncodeError):
         return False
 
@@ -76,9 +76,9 @@ def deeper(value: Any, levels: int) -> Any:
 
 @given(values, st.integers(0, 14))
 @example([], 14)
-def test_a_value_is_lawful_as_the_slow_reading_says(value: Any, levels: int) -> None:
+def test_validation_of_a_value_agrees_with_strict_parsing(value: Any, levels: int) -> None:
     text = json.dumps({"a": deeper(value, levels)})
-    assert is_lawful(text.encode()) == keeps_the_rules(text)
+    assert is_valid_json(text.encode()) == follows_the_rules(text)
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
@@ -91,40 +91,40 @@ def test_a_value_is_lawful_as_the_slow_reading_says(value: Any, levels: int) -> 
 @example("[9223372036854775808]")
 @example("[1,-9223372036854775809]")
 @example('["\\\\",9223372036854775808]')
-def test_any_text_is_lawful_as_the_slow_reading_says(text: str) -> None:
+def test_validation_of_any_text_agrees_with_strict_parsing(text: str) -> None:
     whole = f'{{"a":{text}}}'
     try:
         json.loads(whole)
     except (ValueError, RecursionError):
-        assert not is_lawful(whole.encode())
+        assert not is_valid_json(whole.encode())
     else:
-        assert is_lawful(whole.encode()) == keeps_the_rules(whole)
+        assert is_valid_json(whole.encode()) == follows_the_rules(whole)
 
 
-def test_the_rules_hold_in_long_texts() -> None:
-    string = '"[{\\"' + "x" * LONGEST_WITH_HUGE_NUMBERS + '"'
-    deep = "[" * (DEEPEST - 1) + "]" * (DEEPEST - 1)
-    assert is_lawful(f"[{string},{deep},9223372036854775807,1e-400,1e99]".encode())
-    assert not is_lawful(f"[{string},[{deep}]]".encode())
-    assert not is_lawful(f"[{string},9223372036854775808]".encode())
+def test_the_rules_apply_to_long_texts() -> None:
+    string = '"[{\\"' + "x" * MAX_LENGTH_WITH_HUGE_NUMBERS + '"'
+    deep = "[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1)
+    assert is_valid_json(f"[{string},{deep},9223372036854775807,1e-400,1e99]".encode())
+    assert not is_valid_json(f"[{string},[{deep}]]".encode())
+    assert not is_valid_json(f"[{string},9223372036854775808]".encode())
 
 
-def test_a_long_text_holds_no_numbers_that_might_be_too_large() -> None:
-    numbers = "1e300," * (LONGEST_WITH_HUGE_NUMBERS // 6)
-    assert is_lawful(f"[{numbers[:-1]}]".encode())
-    assert not is_lawful(f"[{numbers}1e300,1]".encode())
-    assert is_lawful(f'["{numbers}1e300"]'.encode())
+def test_a_long_text_with_a_number_that_may_overflow_is_invalid() -> None:
+    numbers = "1e300," * (MAX_LENGTH_WITH_HUGE_NUMBERS // 6)
+    assert is_valid_json(f"[{numbers[:-1]}]".encode())
+    assert not is_valid_json(f"[{numbers}1e300,1]".encode())
+    assert is_valid_json(f'["{numbers}1e300"]'.encode())
 
 
 @pytest.mark.parametrize(
     "repeated",
     ["[],", "[[[[[[[[[]]]]]]]]],", '"",', '"[",[],', "1234567890123456789,", "1e99,", '"\\\\",', '"\\"",'],
 )
-def test_no_values_are_made_of_a_text(repeated: str) -> None:
-    # What is never made takes no time: the values of such a text would take many times its length.
+def test_validation_builds_no_values(repeated: str) -> None:
+    # Values that are not built take no time either; those of this text would take many times its length.
     text = ("[" + repeated * (MEGABYTE // len(repeated)) + "1]").encode()
     tracemalloc.start()
-    assert is_lawful(text)
+    assert is_valid_json(text)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 * MEGABYTE

@@ -1,6 +1,6 @@
-"""Lines that were made to do harm: they are read in time that grows with their length and no faster.
+"""Hostile lines are parsed in linear time.
 
-Nothing is measured: what takes the square of the length would take minutes here.
+Nothing is measured: quadratic time would take minutes for these lengths.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rooms.protocol.native import Native
 
 SIZES = [64 * 1024, 256 * 1024]
 
-# What is repeated after the beginning of an object, up to the size.
+# The beginning of an object, and what is repeated after it up to the size.
 PATTERNS = {
     "escaped quotes": ('{"a":"', r"\""),
     "escaped quotes after a bracket": ('{"a":["', r"\""),
@@ -40,13 +40,13 @@ PATTERNS = {
 }
 
 
-def made(pattern: str, size: int, end: str = "") -> str:
+def line_of(pattern: str, size: int, end: str = "") -> str:
     beginning, repeated = PATTERNS[pattern]
     return beginning + repeated * (size // len(repeated)) + end
 
 
 def answers(line: str) -> list[Command | Error]:
-    """What comes of a line; nothing where it ends the connection."""
+    """Return the commands and errors of a line; none if it closes the connection."""
     try:
         return list(Native().decode(line))
     except ProtocolError:
@@ -55,28 +55,28 @@ def answers(line: str) -> list[Command | Error]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_no_line_takes_the_square_of_its_length(pattern: str, size: int) -> None:
+def test_no_line_takes_quadratic_time(pattern: str, size: int) -> None:
     for end in ("", '"', '"}', "}", "\\"):
-        line = made(pattern, size, end)
+        line = line_of(pattern, size, end)
         assert all(isinstance(each, Error) for each in answers(line))
         strict_json.is_plain(line)
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_long_line_of_escaped_quotes_that_ends_is_read(size: int) -> None:
+def test_a_long_line_of_escaped_quotes_is_parsed(size: int) -> None:
     text = '"' * (size // 2)
     line = json.dumps({"type": "login", "id": 1, "deep": text, "name": 1})
     (answer,) = answers(line)
     assert isinstance(answer, Error)
     assert answer.id == 1
-    # Brackets in strings are no nesting, however many.
-    value, fault = strict_json.read(json.dumps({"a": '["\\{' * (size // 5)}))
+    # Brackets in strings are not nesting.
+    value, fault = strict_json.parse(json.dumps({"a": '["\\{' * (size // 5)}))
     assert fault is None
     assert len(value["a"]) >= size // 5 * 4
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_too_deep_but_complete_is_told_so(size: int) -> None:
+def test_a_complete_line_that_is_too_deep_is_a_bad_request(size: int) -> None:
     depth = size // 2
     line = '{"type":"message","room":"a","id":7,"data":' + "[" * depth + "]" * depth + "}"
     (answer,) = answers(line)
@@ -96,13 +96,13 @@ def test_what_is_too_deep_but_complete_is_told_so(size: int) -> None:
         ('{"type":"rooms","id":1,"prefix":"%s"}', "prefix"),
     ],
 )
-def test_no_name_holds_nul(line: str, field: str, place: str) -> None:
+def test_a_name_with_nul_is_a_bad_request(line: str, field: str, place: str) -> None:
     (answer,) = answers(line % rf"{place}\u0000{place}")
     assert isinstance(answer, Error)
     assert (answer.id, answer.code) == (1, "bad_request")
-    (lawful,) = answers(line % "lawful")
-    assert isinstance(lawful, Command)
-    assert getattr(lawful, field) == "lawful"
+    (valid,) = answers(line % "valid")
+    assert isinstance(valid, Command)
+    assert getattr(valid, field) == "valid"
 
 
 def test_data_may_hold_nul() -> None:

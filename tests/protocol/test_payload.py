@@ -1,4 +1,4 @@
-"""Payloads as JSON and JSON as payloads: nothing is lost in either direction."""
+"""Conversion between payloads and JSON values is lossless in both directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from rooms.protocol.payload import from_bytes, to_bytes
-from rooms.protocol.strict_json import DEEPEST
+from rooms.protocol.strict_json import MAX_DEPTH
 
 
 def value_of(payload: bytes) -> Any:
@@ -33,7 +33,7 @@ def as_json(value: Any) -> Raw:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are the same as JSON, where 1, 1.0 and true are three."""
+    """Return whether two values are the same JSON, where 1, 1.0 and true all differ."""
     return repr(one) == repr(other)
 
 
@@ -41,7 +41,7 @@ def nested(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
 
-# The same bytes come back --------------------------------------------------------------------------
+# Round trips of bytes -----------------------------------------------------------------------------
 
 TEXTS = st.sampled_from(
     ["", "a", '"', "\\", "1", "{}", "[", "]", "null", '{"base64":"', "/w==", '"}', " ", "\n"]
@@ -84,14 +84,14 @@ payloads = st.one_of(
 @example(b'{"base64":"/w==","base64":"/w=="}')
 @example(b'{"base64":"aGVsbG8="}')
 @example(b'[\n{"type":"closing"}\n]')
-def test_bytes_come_back_as_they_were(payload: bytes) -> None:
+def test_bytes_survive_the_round_trip(payload: bytes) -> None:
     data = bytes(from_bytes(payload))
     json.loads(data)
     assert b"\n" not in data
     assert to_bytes(from_bytes(payload)) == payload
 
 
-# The same value comes back -------------------------------------------------------------------------
+# Round trips of values ----------------------------------------------------------------------------
 
 scalars = st.one_of(
     st.none(),
@@ -119,18 +119,18 @@ values = st.recursive(
 @example({"base64": "MTIz"})
 @example({"base64": "/w="})
 @example({"base64": "/x=="})
-def test_values_come_back_as_they_were(value: Any) -> None:
+def test_values_survive_the_round_trip(value: Any) -> None:
     assert same(json.loads(bytes(from_bytes(to_bytes(as_json(value))))), value)
 
 
 @given(values)
-def test_it_does_not_matter_how_a_value_is_written(value: Any) -> None:
+def test_the_round_trip_does_not_depend_on_the_formatting(value: Any) -> None:
     for text in (json.dumps(value), json.dumps(value, ensure_ascii=False, indent=1).replace("\n", "\t")):
         back = json.loads(bytes(from_bytes(to_bytes(Raw(text.encode())))))
         assert same(back, value)
 
 
-# What becomes of what ------------------------------------------------------------------------------
+# Conversions --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_it_does_not_matter_how_a_value_is_written(value: Any) -> None:
         (b"\xed\xa0\x80", wrapped(b"\xed\xa0\x80")),
     ],
 )
-def test_what_stands_for_bytes(payload: bytes, value: Any) -> None:
+def test_bytes_become_the_value_of_the_table(payload: bytes, value: Any) -> None:
     assert same(value_of(payload), value)
     assert to_bytes(from_bytes(payload)) == payload
 
@@ -182,11 +182,11 @@ def test_what_stands_for_bytes(payload: bytes, value: Any) -> None:
         ([{"base64": "//79"}], b'[{"base64":"//79"}]'),
     ],
 )
-def test_what_stands_for_values(value: Any, payload: bytes) -> None:
+def test_values_become_the_bytes_of_the_table(value: Any, payload: bytes) -> None:
     assert to_bytes(as_json(value)) == payload
 
 
-def test_a_base64_object_may_be_written_as_programs_write_it() -> None:
+def test_a_base64_object_may_have_blanks_and_escaped_slashes() -> None:
     for text in (b'{"base64":"\\/w=="}', b' { "base64" : "/w==" } ', b'{"base64": "/w=="}'):
         assert to_bytes(Raw(text)) == b"\xff"
 
@@ -194,12 +194,12 @@ def test_a_base64_object_may_be_written_as_programs_write_it() -> None:
 @pytest.mark.parametrize(
     "text", [b'{"b\\u0061se64":"/w=="}', b'{"base64":"\\u002fw=="}', b'{"base64":"/w==","base64":"/w=="}']
 )
-def test_one_that_is_written_otherwise_is_an_object(text: bytes) -> None:
+def test_a_base64_object_in_another_form_is_an_object(text: bytes) -> None:
     assert to_bytes(Raw(text)) == text
     assert bytes(from_bytes(text)) == text
 
 
-def test_base64_in_base64_is_found_at_any_depth() -> None:
+def test_base64_in_base64_is_recognised_at_any_depth() -> None:
     binary, text = b"\xff", b"a"
     for _ in range(12):
         binary, text = wrapped_text(binary), wrapped_text(text)
@@ -214,8 +214,8 @@ def test_json_keeps_its_text() -> None:
         assert bytes(from_bytes(payload)) == payload
 
 
-def test_json_on_several_lines_is_text() -> None:
-    # Told to native clients as it is, its lines would be messages of their own.
+def test_json_with_line_breaks_is_text() -> None:
+    # To native clients each of its lines would be a message of its own.
     assert value_of(b'[\n{"type":"closing"}\n]') == '[\n{"type":"closing"}\n]'
     assert value_of(b"{}\n") == "{}\n"
 
@@ -223,7 +223,7 @@ def test_json_on_several_lines_is_text() -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        nested(DEEPEST + 1),
+        nested(MAX_DEPTH + 1),
         b"[" * 100_000,
         nested(5000),
         b'{"a":' * 17 + b"1" + b"}" * 17,
@@ -243,7 +243,7 @@ def test_json_on_several_lines_is_text() -> None:
         b'[{}, "[[[[[[[[[[[[[[[[[[" ',
     ],
 )
-def test_what_breaks_a_rule_of_the_native_protocol_is_text(payload: bytes) -> None:
+def test_json_that_breaks_a_rule_of_the_native_protocol_is_text(payload: bytes) -> None:
     assert value_of(payload) == payload.decode()
     assert to_bytes(from_bytes(payload)) == payload
 
@@ -251,8 +251,8 @@ def test_what_breaks_a_rule_of_the_native_protocol_is_text(payload: bytes) -> No
 @pytest.mark.parametrize(
     "payload",
     [
-        nested(DEEPEST),
-        b"[" + nested(DEEPEST - 1) + b"," + nested(DEEPEST - 1) + b"]",
+        nested(MAX_DEPTH),
+        b"[" + nested(MAX_DEPTH - 1) + b"," + nested(MAX_DEPTH - 1) + b"]",
         b"[9223372036854775807,-9223372036854775808]",
         b"[0.12345678901234567890123,1234567890123456789012e-5,1E0000000000000000000001]",
         b'["123456789012345678901234567890","\\"[[[[[[[[[[[[[[[[[[[[[[","\\ud83d\\ude00"]',
@@ -260,6 +260,6 @@ def test_what_breaks_a_rule_of_the_native_protocol_is_text(payload: bytes) -> No
         b"1e308",
     ],
 )
-def test_what_keeps_the_rules_is_json(payload: bytes) -> None:
+def test_json_at_the_limits_of_the_rules_is_json(payload: bytes) -> None:
     assert bytes(from_bytes(payload)) == payload
     assert to_bytes(from_bytes(payload)) == payload

@@ -1,4 +1,4 @@
-"""The slow reading: it finds the rule that a line breaks, and cannot be made to recurse."""
+"""Strict parsing finds the rule that a line breaks, with bounded recursion."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rooms.protocol.errors import ProtocolError
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> str:
-    """An object whose value is nested so that the whole is ``depth`` deep."""
+    """Return an object with ``depth`` levels of nesting."""
     return '{"a":' + opening * (depth - 1) + closing * (depth - 1) + "}"
 
 
 def fault(line: str) -> str | None:
-    _, found = strict_json.read(line)
+    _, found = strict_json.parse(line)
     return found.message if found else None
 
 
@@ -32,8 +32,8 @@ def fault(line: str) -> str | None:
         *('{"a": "\\ud83d\\ude00"}', '{"a": "\\u0000"}', '{"NaN": "Infinity"}', ' {"a" : [ 1 , 2 ] } '),
     ],
 )
-def test_lines_that_break_no_rule(line: str) -> None:
-    value, found = strict_json.read(line)
+def test_a_valid_line_has_no_fault(line: str) -> None:
+    value, found = strict_json.parse(line)
     assert found is None
     assert value == json.loads(line)
 
@@ -55,7 +55,7 @@ def test_lines_that_break_no_rule(line: str) -> None:
         ('{"\\udfff": 1}', "surrogates"),
     ],
 )
-def test_lines_that_break_a_rule(line: str, word: str) -> None:
+def test_the_fault_names_the_broken_rule(line: str, word: str) -> None:
     message = fault(line)
     assert message is not None
     assert word in message
@@ -65,9 +65,9 @@ def test_lines_that_break_a_rule(line: str, word: str) -> None:
 @pytest.mark.parametrize(
     "line", ["", "1", "[]", "null", '"a"', "{", "}", '{"a"}', "{]", "{}}", '{"a": 01}', "{'a': 1}"]
 )
-def test_what_is_no_json_object_ends_the_connection(line: str) -> None:
+def test_a_line_that_is_not_a_json_object_is_a_protocol_error(line: str) -> None:
     with pytest.raises(ProtocolError):
-        strict_json.read(line)
+        strict_json.parse(line)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_no_nesting_exhausts_the_stack(line: str) -> None:
         assert fault(line) is not None
 
 
-def test_what_is_below_the_lawful_depth_is_left_out_and_the_rest_is_read() -> None:
-    value, found = strict_json.read('{"id": 7, "deep": ' + "[" * 40 + "]" * 40 + ', "after": 8}')
+def test_values_below_the_allowed_depth_are_left_out_and_the_rest_is_parsed() -> None:
+    value, found = strict_json.parse('{"id": 7, "deep": ' + "[" * 40 + "]" * 40 + ', "after": 8}')
     assert found is not None
     assert (value["id"], value["after"]) == (7, 8)
 
@@ -91,9 +91,9 @@ def test_harmless_lines_are_plain(line: str) -> None:
     assert strict_json.is_plain(line)
 
 
-def deepest(value: Any) -> int:
+def depth_of(value: Any) -> int:
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
-    return 0 if below is None else 1 + max(map(deepest, below), default=0)
+    return 0 if below is None else 1 + max(map(depth_of, below), default=0)
 
 
 ANY_JSON = st.recursive(
@@ -111,22 +111,20 @@ def wrapped(value: dict[str, Any], times: int) -> dict[str, Any]:
 
 
 @given(OBJECTS, st.integers(0, 20), st.booleans())
-def test_a_line_counts_as_plain_only_if_it_breaks_no_rule(
-    value: dict[str, Any], times: int, ascii: bool
-) -> None:
+def test_a_plain_line_breaks_no_rule(value: dict[str, Any], times: int, ascii: bool) -> None:
     line = json.dumps(wrapped(value, times), ensure_ascii=ascii)
     message = fault(line)
-    if deepest(wrapped(value, times)) > strict_json.DEEPEST:
+    if depth_of(wrapped(value, times)) > strict_json.MAX_DEPTH:
         assert message is not None
-    # NaN and Infinity are left to msgspec, which refuses them.
+    # msgspec refuses NaN and Infinity itself.
     if strict_json.is_plain(line) and "NaN" not in line and "Infinity" not in line:
         assert message is None
 
 
 @given(st.text(alphabet='{}[]",:\\u0dD8ef19aN+-. \n'))
-def test_whatever_the_line_it_is_an_object_or_a_protocol_error(line: str) -> None:
+def test_any_line_is_an_object_or_a_protocol_error(line: str) -> None:
     try:
-        value, _ = strict_json.read(line)
+        value, _ = strict_json.parse(line)
     except ProtocolError:
         return
     assert isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""The example extensions, in the engine that calls them."""
+"""The example extensions, alone and in a node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWERS = dict(QUESTIONS)
 
 
 def filtered(data: Any, **settings: Any) -> Any:
-    """What the filter makes of it."""
+    """The data after the filter."""
     extension = WordFilter("chat", None, registry.read_settings(WordFilter, settings))
     room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
     event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "message", data)
@@ -43,30 +43,30 @@ def filtered(data: Any, **settings: Any) -> Any:
         ("", ""),
     ],
 )
-def test_words_are_hidden_wherever_text_stands(data: Any, hidden: Any) -> None:
+def test_words_are_hidden_in_all_strings(data: Any, hidden: Any) -> None:
     assert filtered(data) == hidden
 
 
-def test_the_words_are_a_setting() -> None:
+def test_the_hidden_words_are_a_setting() -> None:
     assert filtered("tea and heck", words=" tea \n\n") == "*** and heck"
     assert filtered("darn", words="") == "darn"
     assert filtered("a.b axb", words="a.b") == "*** axb"
 
 
-def test_a_message_may_be_refused() -> None:
+def test_a_message_with_a_word_is_refused_by_setting() -> None:
     assert filtered("fine", refuse=True) == "fine"
     with pytest.raises(Rejected):
         filtered({"text": "darn"}, refuse=True)
 
 
-def test_the_settings_are_checked() -> None:
+def test_the_settings_are_validated() -> None:
     form = registry.settings_form(Quiz, {"rounds": len(QUESTIONS) + 1})
     assert isinstance(form, forms.Form)
     assert not form.is_valid()
     assert registry.read_settings(Quiz, {}) == {"rounds": 3, "points": 1}
 
 
-async def test_chat_is_relayed_to_everybody_else_in_the_room() -> None:
+async def test_chat_is_relayed_to_all_other_members() -> None:
     replies = AsyncMock()
     room = RoomContext(None, "chat", "lobby")  # type: ignore[arg-type]
     event = MessageEvent(room, User(name="ann", id="1", guest=False), "c", "chat", "Hello!", replies=replies)
@@ -91,7 +91,7 @@ async def node(transactional_db: None) -> AsyncIterator[Node]:
     channel_layers.set("default", before)
 
 
-def said(client: Client) -> list[tuple[str, Any]]:
+def received(client: Client) -> list[tuple[str, Any]]:
     return [(frame["event"], frame["data"]) for frame in client.told("message")]
 
 
@@ -100,56 +100,56 @@ def score(**points: int) -> tuple[str, Any]:
     return ("score", {"text": f"Score: {standings}", "scores": points})
 
 
-async def test_a_quiz(node: Node) -> None:
+async def test_a_quiz_from_start_to_end(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
     with pytest.raises(Rejected, match="/start"):
         await ann.say("quiz", "Canberra", event="answer")
     assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
     with pytest.raises(Rejected):
         await bob.say("quiz", None, event="start")
-    assert said(bob)[0] == score(ann=0, bob=0)
-    first = said(bob)[-1][1]["text"]
+    assert received(bob)[0] == score(ann=0, bob=0)
+    first = received(bob)[-1][1]["text"]
     assert (await bob.say("quiz", "no idea", event="answer"))["right"] is False
     assert (await bob.say("quiz", f"  {ANSWERS[first].upper()} ", event="answer"))["right"] is True
-    assert said(ann)[-3:-1] == [
+    assert received(ann)[-3:-1] == [
         ("right", {"text": f"bob is right: {ANSWERS[first]}."}),
         score(ann=0, bob=5),
     ]
-    second = said(ann)[-1][1]["text"]
+    second = received(ann)[-1][1]["text"]
     assert second != first
-    # One who comes late sees how it stands.
+    # A later member sees the state of the quiz.
     state = (await (await Client.named(node, "eve")).ask(Join(room="quiz")))["state"]
-    stands = {each["event"]: each["data"] for each in state}
-    assert "/start" in stands.pop("quiz")["text"]
-    assert stands == dict([score(ann=0, bob=5), ("question", {"text": second})])
+    current = {each["event"]: each["data"] for each in state}
+    assert "/start" in current.pop("quiz")["text"]
+    assert current == dict([score(ann=0, bob=5), ("question", {"text": second})])
     await ann.say("quiz", ANSWERS[second], event="answer")
-    assert said(bob)[-2:] == [
+    assert received(bob)[-2:] == [
         ("question", None),
         ("finished", {"text": "The quiz is over. Best: ann and bob, with 5."}),
     ]
     assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
-    assert score(ann=0, bob=0, eve=0) in said(bob)
+    assert score(ann=0, bob=0, eve=0) in received(bob)
 
 
-async def test_who_comes_first_reads_how_to_play(node: Node) -> None:
+async def test_the_first_member_gets_the_instructions(node: Node) -> None:
     ann = await Client.named(node, "ann")
     joined = await ann.ask(Join(room="quiz"))
     assert "/start" in joined["messages"][-1]["data"]["text"]
     await Client.named(node, "bob", "quiz")
-    assert said(ann) == []
+    assert received(ann) == []
 
 
-async def test_a_number_is_an_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_number_is_accepted_as_an_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomsite.extensions.QUESTIONS", [("Six and two?", "8"), ("Three and five?", "8")])
     ann = await Client.named(node, "ann", "quiz")
     await ann.say("quiz", None, event="start")
     assert (await ann.say("quiz", 8, event="answer"))["right"] is True
 
 
-async def test_guesses_do_not_go_to_the_room(node: Node) -> None:
+async def test_guesses_are_not_published(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
     await ann.say("quiz", None, event="start")
-    before = len(said(bob))
+    before = len(received(bob))
     await ann.say("quiz", "wrong", event="answer")
     await ann.say("quiz", "just talking")
-    assert said(bob)[before:] == [("message", "just talking")]
+    assert received(bob)[before:] == [("message", "just talking")]

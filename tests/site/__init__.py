@@ -1,1 +1,1 @@
-"""A site for servers of tests: the example site, and extensions that only tests need."""
+"""A site for servers in tests: the example site with further extensions."""

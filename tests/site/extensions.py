@@ -1,4 +1,4 @@
-"""Extensions that only tests need."""
+"""Extensions for tests only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from rooms.extensions import ConnectionEvent, HandshakeEvent, ReceiveEvent
 
 @register
 class Bridge(Extension):
-    """Hands every frame of its clients to a service that it dials, and what the service says to all of them.
-    Only those are let in who have the key."""
+    """Relays frames between a service and its clients, which need a key."""
 
     class Settings(forms.Form):
         url = forms.CharField()
@@ -22,7 +21,7 @@ class Bridge(Extension):
 
     async def on_handshake(self, event: HandshakeEvent) -> None:
         if event.query.get("key") != [self.settings["key"]]:
-            raise HandshakeRejected("Bring the key.", status=401)
+            raise HandshakeRejected("Expected the key.", status=401)
         event.claims["name"] = event.headers.get("x-name", "nobody")
 
     async def on_connect(self, event: ConnectionEvent) -> None:

@@ -1,4 +1,4 @@
-"""The example site's settings and one app more."""
+"""The settings of the example site, with the extensions for tests."""
 
 from __future__ import annotations
 

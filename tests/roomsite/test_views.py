@@ -1,4 +1,4 @@
-"""The pages around the chats: home, signing in and out, what is not there."""
+"""The home page, login and logout, the icon, and the page for 404."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ann() -> User:
     return User.objects.create_user("ann", password="sesame")
 
 
-def test_home_leads_to_the_applications(client: Client) -> None:
+def test_the_home_page_links_to_enabled_applications(client: Client) -> None:
     Application.objects.create(name="tea", title="Tea")
     Application.objects.create(name="closed", enabled=False)
     response = client.get("/")
@@ -25,7 +25,7 @@ def test_home_leads_to_the_applications(client: Client) -> None:
     assert "/rooms/closed/" not in response.text
 
 
-def test_signing_in_and_out(client: Client, ann: User) -> None:
+def test_login_and_logout(client: Client, ann: User) -> None:
     assert "Sign in" in client.get("/login/").text
     wrong = client.post("/login/", {"username": "ann", "password": "wrong"})
     assert 'role="alert"' in wrong.text
@@ -39,18 +39,18 @@ def test_signing_in_and_out(client: Client, ann: User) -> None:
 
 
 @pytest.mark.parametrize("staff", [False, True])
-def test_the_admin_is_offered_in_the_header_to_staff(client: Client, ann: User, staff: bool) -> None:
+def test_the_header_links_to_the_admin_for_staff(client: Client, ann: User, staff: bool) -> None:
     User.objects.update(is_staff=staff)
     client.force_login(ann)
     header = client.get("/").text.partition("</header>")[0]
     assert ("/admin/" in header) is staff
 
 
-def test_browsers_find_an_icon_everywhere(client: Client) -> None:
+def test_the_icon_url_redirects_to_the_static_file(client: Client) -> None:
     assert client.get("/favicon.ico")["Location"] == "/static/rooms/icon.svg"
 
 
-def test_what_is_not_there(client: Client) -> None:
+def test_an_unknown_path_has_an_error_page(client: Client) -> None:
     response = client.get("/nothing/here/")
     assert response.status_code == 404
     assert "Page not found" in response.text

@@ -1,4 +1,4 @@
-"""Who gets the chat page, and what is on it."""
+"""The list of applications, and access to the chat page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config(response: HttpResponse) -> dict[str, Any]:
     return json.loads(found[1])
 
 
-def test_a_guest_is_asked_for_a_name(client: Client, application: Application) -> None:
+def test_a_guest_gets_the_page_with_a_link_to_the_login(client: Client, application: Application) -> None:
     response = client.get("/rooms/tea/")
     assert response.status_code == 200
     assert config(response) == {"application": "tea", "socket": "/ws/rooms/tea/", "user": None, "room": None}
@@ -42,19 +42,17 @@ def test_a_guest_is_asked_for_a_name(client: Client, application: Application) -
     assert "/login/?next=%2Frooms%2Ftea%2F" in response.text
 
 
-def test_the_signed_in_user_is_known(client: Client, application: Application, ann: User) -> None:
+def test_the_config_has_the_signed_in_user(client: Client, application: Application, ann: User) -> None:
     client.force_login(ann)
     response = client.get("/rooms/tea/")
     assert config(response)["user"] == "ann"
     assert "/login/" not in response.text
 
 
-def test_the_first_room_comes_from_the_address_and_stays_text(
-    client: Client, application: Application
-) -> None:
-    evil = "</script><script>alert(1)</script>"
-    response = client.get("/rooms/tea/", {"room": evil})
-    assert config(response)["room"] == evil
+def test_the_config_has_the_room_of_the_query_escaped(client: Client, application: Application) -> None:
+    script = "</script><script>alert(1)</script>"
+    response = client.get("/rooms/tea/", {"room": script})
+    assert config(response)["room"] == script
     assert "alert(1)</script>" not in response.text
 
 
@@ -65,7 +63,7 @@ def test_unknown_and_disabled_applications_are_not_found(client: Client, path: s
 
 
 @pytest.mark.parametrize("entry", ["users", "group"])
-def test_strangers_are_sent_to_sign_in_and_come_back(
+def test_an_anonymous_user_is_redirected_to_the_login(
     client: Client, application: Application, entry: str
 ) -> None:
     Application.objects.update(entry=entry, group=Group.objects.create(name="drinkers"))
@@ -74,7 +72,9 @@ def test_strangers_are_sent_to_sign_in_and_come_back(
     assert response["Location"] == "/login/?next=/rooms/tea/%3Froom%3Dpot"
 
 
-def test_only_the_group_comes_in(client: Client, application: Application, ann: User) -> None:
+def test_access_by_group_needs_a_member_of_the_group(
+    client: Client, application: Application, ann: User
+) -> None:
     group = Group.objects.create(name="drinkers")
     Application.objects.update(entry="group", group=group)
     client.force_login(ann)
@@ -85,7 +85,7 @@ def test_only_the_group_comes_in(client: Client, application: Application, ann: 
     assert client.get("/rooms/tea/").status_code == 200
 
 
-def test_who_is_banned_reads_why(client: Client, application: Application, ann: User) -> None:
+def test_a_banned_user_gets_the_reason(client: Client, application: Application, ann: User) -> None:
     Ban.objects.create(application=application, user=ann, reason="Spilled <everything>")
     client.force_login(ann)
     response = client.get("/rooms/tea/")
@@ -94,7 +94,7 @@ def test_who_is_banned_reads_why(client: Client, application: Application, ann: 
 
 
 @pytest.mark.parametrize(("on_demand", "buttons"), [(True, 1), (False, 0)])
-def test_making_rooms_is_offered_where_it_is_allowed(
+def test_creating_rooms_is_offered_where_it_is_allowed(
     client: Client, application: Application, on_demand: bool, buttons: int
 ) -> None:
     Application.objects.update(rooms_on_demand=on_demand)
@@ -102,7 +102,7 @@ def test_making_rooms_is_offered_where_it_is_allowed(
 
 
 class Inline(HTMLParser):
-    """Finds what a Content-Security-Policy of `default-src 'self'` forbids."""
+    """Finds elements that a Content-Security-Policy of `default-src 'self'` forbids."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Inline(HTMLParser):
 @pytest.mark.parametrize(
     "path", ["/", "/login/", "/rooms/", "/rooms/tea/", "/rooms/members/", "/rooms/nothing/"]
 )
-def test_pages_hold_nothing_inline(
+def test_pages_have_no_inline_code_or_style(
     client: Client, application: Application, ann: User, path: str, signed_in: bool
 ) -> None:
     Application.objects.create(name="members", entry="group")
@@ -135,29 +135,31 @@ def test_pages_hold_nothing_inline(
     assert page.found == []
 
 
-def test_the_index_lists_what_is_enabled(client: Client, application: Application) -> None:
+def test_the_index_lists_enabled_applications(client: Client, application: Application) -> None:
     Application.objects.create(name="closed", title="Closed", enabled=False)
     response = client.get(reverse("rooms:index"))
     assert reverse("rooms:chat", args=["tea"]) in response.text
     assert "Closed" not in response.text
 
 
-@pytest.mark.parametrize("shut_by", ["site", "application"])
-def test_there_is_no_page_where_its_socket_is_not_let_in(
-    client: Client, application: Application, settings: Any, shut_by: str
+@pytest.mark.parametrize("refused_by", ["site", "application"])
+def test_there_is_no_page_where_its_websocket_is_not_allowed(
+    client: Client, application: Application, settings: Any, refused_by: str
 ) -> None:
     Application.objects.create(name="chosen", protocols=["gowsev", "native"])
-    if shut_by == "site":
+    if refused_by == "site":
         settings.ROOMS = {"PROTOCOLS": ["gowsev"]}
     else:
         Application.objects.filter(name="tea").update(protocols=["gowsev"])
     assert client.get("/rooms/tea/").status_code == 404
-    open_ones = [] if shut_by == "site" else ["chosen"]
+    expected = [] if refused_by == "site" else ["chosen"]
     for index in ("/", reverse("rooms:index")):
-        assert re.findall(r"/rooms/(\w+)/", client.get(index).text) == open_ones
+        assert re.findall(r"/rooms/(\w+)/", client.get(index).text) == expected
 
 
-def test_a_site_without_a_look_of_its_own(client: Client, application: Application, settings: Any) -> None:
+def test_a_site_without_templates_uses_the_default_ones(
+    client: Client, application: Application, settings: Any
+) -> None:
     settings.TEMPLATES = [settings.TEMPLATES[0] | {"DIRS": []}]
     response = client.get("/rooms/tea/")
     assert response.status_code == 200
