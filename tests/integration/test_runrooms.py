@@ -182,10 +182,10 @@ async def test_it_says_what_is_where_and_logs_no_requests(site: Site, opened: Op
     ask(site.server.port, "GET", f"/?{marker}")
     log = site.server.log.read_text()
     assert [line for line in log.splitlines() if line.startswith("Listening on")] == [
-        f"Listening on http://127.0.0.1:{site.server.port}/  the site and its doors",
+        f"Listening on http://127.0.0.1:{site.server.port}/  the site with all its protocols",
         f"Listening on ws://127.0.0.1:{site.native}/  native at every path, application durable",
         f"Listening on ws://127.0.0.1:{site.gowsev}/  gowsev at every path, application durable",
-        f"Listening on https://127.0.0.1:{site.tls}/  the site and its doors",
+        f"Listening on https://127.0.0.1:{site.tls}/  the site with all its protocols",
     ]
     assert marker not in log
 

@@ -200,7 +200,7 @@ async def test_a_deploy_loses_nothing_that_was_acknowledged(site: Server, visito
     speaking = [asyncio.create_task(each.speak(enough)) for each in speakers]
     await until(lambda: all(each.acknowledged for each in speakers))
     os.kill(site.pid, signal.SIGHUP)
-    await until(lambda: "Every worker has been replaced." in site.log.read_text())
+    await until(lambda: "All workers have been replaced." in site.log.read_text())
     assert not set(old) & set(site.workers)
     enough.set()
     await asyncio.gather(*speaking)
@@ -244,7 +244,7 @@ async def test_with_a_signal_all_clients_are_told_and_may_come_back_soon(
         assert all(0 <= farewell(client)["retry_in"] <= 5 for client in clients)
         assert await asyncio.to_thread(process.wait, PATIENCE) == 0
     assert_gone(ending, workers)
-    assert "Another one is started" not in ending.log.read_text()
+    assert "A replacement is started" not in ending.log.read_text()
     assert "Traceback" not in ending.log.read_text()
 
 
