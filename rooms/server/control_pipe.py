@@ -1,7 +1,7 @@
 """The worker's end of its connection to the supervisor.
 
 Lines of text: ``accepting NODE`` from the worker once it serves, ``died NODE`` to it when another worker has
-ended. End of file asks the worker to shut down; it also comes when the supervisor itself is gone. The
+ended. End of file asks the worker to shut down; it also comes when the supervisor itself has ended. The
 supervisor's end is in ``supervisor.py``.
 """
 
