@@ -1,4 +1,4 @@
-"""The chart: the cost of a delivery, a panel for each scenario, a dot for each server.
+"""The chart of costs: a panel for each scenario, a dot for each server.
 
 Costs differ by a factor of several hundred, so the axis is logarithmic; hence dots and not bars, whose
 lengths would have no meaning. A line through a dot spans the rounds from cheapest to most expensive.

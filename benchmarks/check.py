@@ -37,7 +37,7 @@ ATTEMPTS = 4
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The cost of an operation: ``bytecodes``, and ``cpu`` in steps of the reference if it is timed.
+    """The cost of an operation: ``bytecodes``, and ``cpu`` if it is timed.
 
     ``most`` is the maximum ratio of bytecodes.
     """
@@ -60,7 +60,10 @@ class Figures:
 
 
 async def bytecodes_of(run: Callable[[], Awaitable[None]]) -> int:
-    """Count the bytecodes of this thread. Exact on Python 3.11; newer versions trace only some."""
+    """Count the bytecodes of this thread.
+
+    Exact on Python 3.11; newer versions trace only some.
+    """
     count = 0
 
     def opcode(frame: FrameType, event: str, argument: Any) -> Any:
@@ -112,7 +115,10 @@ STEPS = 3 * len(BOXES)
 
 
 def reference() -> None:
-    """Do work that resembles fan-out. After a change all figures must be committed again."""
+    """Do work that resembles fan-out.
+
+    After a change all figures must be committed again.
+    """
     for number in range(3):
         frame = json.dumps({"type": "message", "number": number, "data": "x" * 100}).encode()
         for box in BOXES:
@@ -147,7 +153,7 @@ class Stopwatch:
 
 
 async def measure(committed: dict[str, Figures]) -> dict[str, Figures]:
-    """Measure each path; one that seems slower than its committed figures is timed again."""
+    """Measure each path; one that seems slower than before is timed again."""
     from benchmarks.paths import opened
 
     measured: dict[str, Figures] = {}

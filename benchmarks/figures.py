@@ -1,4 +1,4 @@
-"""Figures of the rounds: medians with their spread, and ratios of runs in the same round."""
+"""Figures of the rounds: medians with their spread, and ratios."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Figures:
         return Spread.of(value for value in self.values(scenario, peer, name) if value is not None)
 
     def ratio(self, ours: tuple[str, str, str], theirs: tuple[str, str, str]) -> Spread | None:
-        """Return the ratio of two figures by round; each is a scenario, a peer and a name."""
+        """Return the ratio of two figures by round: scenario, peer and name of each."""
         pairs = zip(self.values(*ours), self.values(*theirs), strict=False)
         return Spread.of(one / other for one, other in pairs if one is not None and other)
 

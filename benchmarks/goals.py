@@ -12,7 +12,7 @@ Found = Callable[[Figures], Spread | None]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``limit`` is the maximum of the figure that ``found`` returns, or its minimum if ``is_least``."""
+    """``limit`` is the maximum of the figure, or its minimum if ``is_least``."""
 
     work: str
     against: str
@@ -40,7 +40,7 @@ def figure(scenario: str, name: str, peer: str = "rooms") -> Found:
 
 
 def best_tutorial(server: str) -> Found:
-    """The cost of a delivery relative to the tutorial's chat on the layer that suits it best."""
+    """The cost relative to the tutorial's chat on the layer that suits it best."""
 
     def found(figures: Figures) -> Spread | None:
         ratios = [
@@ -53,7 +53,10 @@ def best_tutorial(server: str) -> Found:
 
 
 def goals() -> Iterator[Goal]:
-    """Yield the goals in the order of the table. `--also` must use these names for the Go servers."""
+    """Yield the goals in the order of the table.
+
+    `--also` must use these names for the Go servers.
+    """
     work = "Fan-out to 1000, eight messages in flight: CPU"
     for peer, limit in (("roomer", 0.2), ("gowsev", 0.15), ("rtbroadcaster", 0.35), ("socketio", 0.12)):
         yield Goal(work, peer, limit, cost("fanout-8", peer))

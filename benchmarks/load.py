@@ -22,7 +22,10 @@ class NoCompiler(Exception):
 
 
 def build(folder: Path) -> Path:
-    """Return the program in ``folder``, compiled from the current sources. Raises NoCompiler."""
+    """Return the program in ``folder``, compiled from the current sources.
+
+    Raises NoCompiler.
+    """
     sources = sorted(SOURCES.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     program = folder / f"rooms-generator-{digest}"

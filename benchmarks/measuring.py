@@ -1,4 +1,4 @@
-"""Runs the rounds: in each, every scenario with all its peers, one after the other.
+"""Runs the rounds: every scenario with all its peers, one after the other.
 
 Every second round has the reverse order, so that other load affects all peers alike.
 """
@@ -37,7 +37,7 @@ def measure(
     seconds: float,
     report: Callable[[str], None],
 ) -> Reports:
-    """Execute the runs and report each in a line; one that failed is kept with its fault."""
+    """Execute the runs and report each; one that failed is kept with its fault."""
     reports: Reports = {}
     for position, (number, scenario, peer) in enumerate(runs, start=1):
         result = one(program, ground, scenario, peer, scenario.arguments(members, seconds))

@@ -1,4 +1,4 @@
-"""The paths that ``check.py`` measures: clients without sockets, on the example site and our server."""
+"""The paths that ``check.py`` measures, with clients without sockets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ REQUEST = b"\r\n".join(
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """``run`` executes this number of ``operations`` and restores the state before it.
+    """``run`` executes the ``operations`` and restores the state before them.
 
     It is ``timed`` if its memory fits into the processor's cache, which other load shares. ``most`` is
     the maximum ratio of its bytecodes to the committed ones.

@@ -1,4 +1,4 @@
-"""The servers that are measured: Rooms in its deployments, and alternatives to Rooms."""
+"""The servers that are measured: Rooms in its deployments, and alternatives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Part = Literal["node", "redis", "postgres"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """``command`` starts the server, with ``{port}``, ``{python}`` and ``{node}`` replaced.
+    """``command`` starts the server; it may use ``{port}``, ``{python}``, ``{node}``.
 
     ``announcement`` is the start of a line that it prints when it serves; without one it serves as soon
     as its port accepts connections.
@@ -164,7 +164,10 @@ PEERS = {
 
 
 def another(name: str, protocol: str, port: str, command: str) -> Peer:
-    """A server from the command line, started by ``command`` on ``port``. Raises ValueError."""
+    """A server from the command line, started by ``command`` on ``port``.
+
+    Raises ValueError.
+    """
     if not port.isdigit():
         raise ValueError(f"Expected a number as the port of --also {name}, got {port!r}.")
     return Peer(name=name, title=name, protocol=protocol, command=tuple(shlex.split(command)), port=int(port))

@@ -1,4 +1,4 @@
-"""Writes the results: tables in Markdown, `results/latest.json`, and a section of `docs/performance.md`.
+"""Writes the results: `results/latest.json`, and tables in `docs/performance.md`.
 
 The section is the part between two marks.
 """

@@ -11,7 +11,7 @@ PER_DELIVERY = "CPU µs a delivery"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """``options`` are for the generator; ``members`` may be scaled down for a short run.
+    """``options`` are for the generator; ``members`` may be reduced.
 
     Names in braces in the ``title`` are keys of a report.
     """

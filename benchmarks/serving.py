@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 class Ground:
-    """The databases, Redis and Node for the servers of a run, in a temporary ``folder``."""
+    """The databases, Redis and Node for the servers of a run, in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,10 @@ class Ground:
 
     @contextlib.contextmanager
     def serve(self, peer: Peer) -> Iterator[tuple[int, list[int]]]:
-        """Serve in the block; yields the port and the ids of the processes. Raises CannotServe."""
+        """Serve in the block; yields the port and the ids of the processes.
+
+        Raises CannotServe.
+        """
         port = peer.port or free_port()
         values = {"port": str(port), "python": sys.executable, "node": self.node or "node"}
         log = self.folder / f"{peer.name}.log"

@@ -1,4 +1,4 @@
-"""The example site with changed settings and constants, for live servers in tests.
+"""The example site with changed settings and constants, for live servers.
 
     environment = changed_site({"rooms.presence.lease.PATIENCE_SECONDS": 3}, LEAVE_GRACE=1)
     Server.start("runrooms", environment=environment)
@@ -26,7 +26,7 @@ ROOMS = {**ROOMS, **json.loads(os.environ.get(_SETTINGS, "{}"))}
 
 
 def changed_site(constants: Mapping[str, Any] | None = None, **settings: Any) -> dict[str, str]:
-    """Return the environment of a server with these constants of modules and settings in `ROOMS`."""
+    """Return the environment of a server with these constants and `ROOMS` settings."""
     return {
         "DJANGO_SETTINGS_MODULE": __name__,
         _CONSTANTS: json.dumps(dict(constants or {})),

@@ -1,4 +1,4 @@
-"""A reconnecting client of the native protocol: the rules of docs/client-behaviour.md in Python.
+"""A reconnecting client of the native protocol.
 
 Comments give the numbers of the rules.
 
@@ -152,8 +152,10 @@ class Reconnecting:
         patience: float = 6,
         slowness: float = 0.0,
     ) -> None:
-        """``patience``: the number of retries after a temporary refusal. ``slowness``: seconds to sleep
-        after each frame."""
+        """``patience``: the number of retries after a temporary refusal.
+
+        ``slowness``: seconds to sleep after each frame.
+        """
         self.name = name
         self.user: Frame | None = None
         self.token: str | None = None
@@ -213,7 +215,7 @@ class Reconnecting:
                 await self._runner
 
     async def join(self, room: str, **options: Any) -> Frame:
-        """Join a room and stay in it across reconnects; returns the reply to the first join.
+        """Join a room and stay in it; returns the reply to the first join.
 
         Raises `RequestRejected` or `Ended`.
         """
@@ -235,7 +237,7 @@ class Reconnecting:
                     await self._ask("leave", {"room": room})
 
     async def send(self, room: str, data: Any, key: str | None = None, **fields: Any) -> int | None:
-        """Send a message; returns its sequence number once the server has acknowledged it.
+        """Send a message; returns its sequence number once acknowledged.
 
         Raises `RequestRejected`, `Ended` or `QueueFull`.
         """
@@ -392,7 +394,10 @@ class Reconnecting:
             raise Lost from None
 
     async def _ask(self, kind: str, fields: Frame, on_reply: Callable[[Frame], None] | None = None) -> Frame:
-        """Return the data of the reply; ``on_reply`` gets them before any later frame is handled (rule 28)."""
+        """Return the data of the reply.
+
+        ``on_reply`` gets them before any later frame is handled (rule 28).
+        """
         number = next(self._numbers)
         waiting: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
         self._pending[number] = waiting, on_reply
@@ -425,8 +430,7 @@ class Reconnecting:
         fields: Frame,
         on_reply: Callable[[Frame], None] | None = None,
     ) -> Frame:
-        """Send a request when it is allowed, and again if the connection was lost before the answer (rule
-        22)."""
+        """Send a request when allowed, again if its connection is lost (rule 22)."""
         while True:
             await self.until(
                 lambda: ready() and self._quiet is None and self._in_flight < self._max_in_flight

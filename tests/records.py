@@ -8,7 +8,7 @@ from rooms.hub.config import ApplicationConfig, RoomConfig
 
 
 def application_record(**changes: Any) -> ApplicationConfig:
-    """An application without limits, without rooms on demand; `changes` replace fields."""
+    """An application without limits and rooms on demand; `changes` replace fields."""
     fields: dict[str, Any] = {
         "id": 1,
         "name": "chat",

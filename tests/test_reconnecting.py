@@ -85,7 +85,7 @@ class Connection:
         return request
 
     async def acknowledge(self, data: Any, seq: int = 1) -> Frame:
-        """Acknowledge a message with this data, which must be the next request; returns the request."""
+        """Acknowledge a message, which must be the next request; returns the request."""
         request = await self.expect("message")
         assert request["data"] == data
         await self.reply(request, seq=seq, time="t")
@@ -210,7 +210,7 @@ async def until(client: Reconnecting, predicate: Any) -> None:
 
 
 async def expect_marker(client: Reconnecting, connection: Connection, clients: Clients) -> None:
-    """Receive a marker: every request that the client sent before it must have been expected."""
+    """Receive a marker: the client has sent nothing unexpected before it."""
     clients.run(client.request("marker"))
     await connection.expect("marker")
 

@@ -1,4 +1,4 @@
-"""The services of the test suite start, stop and restart, and a missing one is reported."""
+"""Services start, stop and restart, and a missing one is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server behind ``manage.py runrooms``: uvicorn on several addresses, in one process or several.
+"""The server behind ``manage.py runrooms``: uvicorn in one or more processes.
 
 ``addresses`` parses the options, ``preflight`` checks the site, ``listeners`` opens ports and
 certificates, ``server`` serves until a shutdown signal. ``http_upgrade`` passes a WebSocket handshake to

@@ -17,7 +17,10 @@ DIED = "died"
 
 
 class ControlPipe:
-    """Wraps the inherited socket with this file descriptor. Raises OSError if there is none."""
+    """Wraps the inherited socket with this file descriptor.
+
+    Raises OSError if there is none.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -29,7 +32,7 @@ class ControlPipe:
             self._socket.sendall(f"{ACCEPTING} {node_id}\n".encode())
 
     def listen(self, on_node_died: Callable[[str], None], on_end: Callable[[], None]) -> None:
-        """Read in a thread: call ``on_node_died`` for each dead node, ``on_end`` once at the end.
+        """Read in a thread; call ``on_node_died`` for each dead node, then ``on_end``.
 
         A thread, so that a process whose event loop hangs does not outlive its supervisor either.
         """

@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket: parsed, validated and answered, without IO.
+"""Parses, validates and answers the handshake of a WebSocket, without IO.
 
 ``websocket.py`` has the socket.
 """
@@ -32,7 +32,10 @@ _CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r]*,)?[ \t]*upgrade[ \t]*[,\r]"
 
 
 class BadHandshake(Exception):
-    """The request cannot become a WebSocket; carries the HTTP answer: status, text and headers."""
+    """The request cannot become a WebSocket.
+
+    Carries the HTTP response: status, text and headers.
+    """
 
     def __init__(self, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
         super().__init__(text)
@@ -42,7 +45,10 @@ class BadHandshake(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A valid handshake request. Header names are in lower case; ``key`` is the Sec-WebSocket-Key."""
+    """A valid handshake request.
+
+    Header names are in lower case; ``key`` is the Sec-WebSocket-Key.
+    """
 
     path: bytes
     query: bytes
@@ -106,7 +112,10 @@ def parse_request(head: bytes) -> Request:
 
 
 def accept_response(key: bytes, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Build the 101 response that opens the WebSocket. Raises ValueError for a header of several lines."""
+    """Build the 101 response that opens the WebSocket.
+
+    Raises ValueError for a header of several lines.
+    """
     digest = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
     own = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", digest)]
     if subprotocol:

@@ -21,7 +21,10 @@ HEAD_TIMEOUT = 20.0
 
 
 class Http(asyncio.Protocol):
-    """A connection until its first bytes. For uvicorn's ``http``, with ``websocket.py`` for its ``ws``."""
+    """A connection until its first bytes.
+
+    For uvicorn's ``http``, with ``websocket.py`` for its ``ws``.
+    """
 
     __slots__ = ("_app_state", "_config", "_loop", "_server_state", "_timeout", "_transport")
 
@@ -49,7 +52,7 @@ class Http(asyncio.Protocol):
         self._server_state.connections.discard(cast(Any, self))
 
     def data_received(self, data: bytes) -> None:
-        """Replace this protocol by the WebSocket class or by uvicorn's HTTP protocol, for good."""
+        """Replace this protocol by the WebSocket class or by uvicorn's HTTP protocol."""
         self._server_state.connections.discard(cast(Any, self))
         own = self._config, self._server_state, self._app_state
         end = handshake.end_of_request(data)
@@ -91,7 +94,10 @@ class _HttpRequests(H11Protocol):
         self._update_timeout()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand over with the bytes behind the request: a client may send before the response."""
+        """Hand over, with the bytes behind the request.
+
+        A client may send before the response.
+        """
         if event.http_version != b"1.1":
             self.send_400_response("A WebSocket is opened with HTTP/1.1.")
             return

@@ -43,7 +43,10 @@ class Keepalive:
         return instances[interval]
 
     def add(self, connection: Checked) -> int:
-        """Check ``connection`` from now on; returns its slot for ``discard``. Called in the loop."""
+        """Check ``connection`` from now on; returns its slot for ``discard``.
+
+        Called in the event loop.
+        """
         slot = next(self._numbers) % SLOTS
         self._slots[slot].add(connection)
         if not self._running:

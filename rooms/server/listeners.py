@@ -1,4 +1,4 @@
-"""Opens what ``runrooms`` serves: for each address its sockets, its ASGI application and its certificate."""
+"""Opens the addresses of ``runrooms``: sockets, ASGI application, certificate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENCRYPTED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|^Proc-Type: 4,ENCRYPTED", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """The sockets of one address, the ASGI application behind them, and the files for TLS if it uses it."""
+    """The sockets of one address, its ASGI application, and its files for TLS."""
 
     sockets: list[socket.socket]
     application: Any
@@ -40,7 +40,9 @@ class Listener:
 def open_listeners(
     addresses: Sequence[Address], certificate: str | None, key: str | None, *, shared: bool = False
 ) -> list[Listener]:
-    """Open every address. ``shared``: other processes bind the same ports, and none listens yet.
+    """Open every address.
+
+    ``shared``: other processes bind the same ports, and none listens yet.
 
     Raises ValueError if an address cannot be bound, and ImproperlyConfigured without an ASGI application;
     no socket stays open then.
@@ -63,14 +65,17 @@ def open_listeners(
 
 
 class _WebSocketsOnly(ASGIHandler):
-    """Django's HTTP handler on a port that has no pages: every request is answered with 426."""
+    """The HTTP handler of a port without pages: it answers with 426."""
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         return upgrade_required(request)
 
 
 def application_at(address: Address) -> Any:
-    """Return the ASGI application of an address. Raises ImproperlyConfigured if the site has none."""
+    """Return the ASGI application of an address.
+
+    Raises ImproperlyConfigured if the site has none.
+    """
     if address.protocol is None:
         return get_default_application()
     websockets = with_user(endpoint(address.protocol, address.application))
@@ -81,7 +86,7 @@ def application_at(address: Address) -> Any:
 
 
 def bind(addresses: Sequence[Address], *, shared: bool = False) -> list[list[socket.socket]]:
-    """Return the sockets of each address, one for each IP address of its host. Raises ValueError."""
+    """Return the sockets of each address, one for each IP address. Raises ValueError."""
     with ExitStack() as stack:
         bound = [[stack.enter_context(each) for each in _bind(address, shared)] for address in addresses]
         stack.pop_all()
@@ -113,7 +118,10 @@ def _bind(address: Address, shared: bool) -> Iterator[socket.socket]:
 
 
 def _bind_shared(sockaddr: Any, family: socket.AddressFamily) -> socket.socket:
-    """Bind without listening: the system would route clients to a process that does not serve yet."""
+    """Bind without listening.
+
+    The system would route clients to a process that does not serve yet.
+    """
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

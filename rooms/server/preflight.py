@@ -1,4 +1,4 @@
-"""Checks a site before it is served: its database, the applications behind its addresses, its backends."""
+"""Checks a site before it is served: database, applications, backends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rooms.server.addresses import Address
 
 
 def check(workers: int) -> None:
-    """Check what a site needs to be served by this number of processes. Raises ValueError."""
+    """Check that this number of processes can serve the site. Raises ValueError."""
     check_database()
     if workers > 1:
         listeners.check_port_sharing()

@@ -95,7 +95,10 @@ def _config(listener: Listener, verbose: bool) -> uvicorn.Config:
 
 
 class _Server(uvicorn.Server):
-    """One address. Replaces uvicorn's ``serve``, whose signal handlers would act on one address only."""
+    """One address.
+
+    Replaces uvicorn's ``serve``, whose signal handlers would act on one address only.
+    """
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config)
@@ -114,7 +117,10 @@ class _Server(uvicorn.Server):
             server.close()
 
     def awaits_close_frames(self) -> bool:
-        """Whether a client has yet to answer a close frame; cut off now, it might not read it."""
+        """Whether a client has yet to answer a close frame.
+
+        If the socket were closed now, it might not read that frame.
+        """
         return any(isinstance(each, WebSocket) and each.close_sent for each in self.server_state.connections)
 
     async def end(self) -> None:

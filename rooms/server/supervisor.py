@@ -1,4 +1,4 @@
-"""The supervisor behind ``runrooms --workers``: serves nothing itself and keeps the workers running.
+"""The supervisor of ``runrooms --workers``: keeps the workers running.
 
 A worker that exits is replaced, whatever the reason. SIGHUP replaces all workers one after the other, SIGTERM
 and SIGINT shut them all down. Each worker receives the ids of nodes that have died, so that their users are
@@ -30,7 +30,7 @@ SHUTDOWN_TIMEOUT = 24.5
 
 
 class Supervisor:
-    """Runs the command as ``number`` workers; ``on_serving`` is called when all of them serve."""
+    """Runs the command as ``number`` workers; calls ``on_serving`` when all serve."""
 
     def __init__(self, command: Sequence[str], number: int, on_serving: Callable[[], None]) -> None:
         self._command = command
@@ -45,7 +45,10 @@ class Supervisor:
         self._is_clean = True
 
     async def run(self) -> bool:
-        """Run until SIGTERM or SIGINT. Returns whether every worker then shut down cleanly."""
+        """Run until SIGTERM or SIGINT.
+
+        Returns whether every worker then shut down cleanly.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._handle_signal, number)
@@ -139,7 +142,7 @@ class Supervisor:
                 logger.info("All workers have been replaced.")
 
     async def _replace(self, old: Worker) -> bool:
-        """Start a new worker, and stop the old one once the new one serves. Returns whether it does."""
+        """Start a new worker, stop the old one once it serves; returns whether it does."""
         new = Worker(self._command, respawn=False)
         self._add(new)
         serves = False
@@ -186,7 +189,7 @@ class Worker:
 
     @property
     def exited_cleanly(self) -> bool:
-        """Whether it exited as requested; one that did not serve yet had no clients to disconnect."""
+        """Whether it exited as requested, or had no clients because it did not serve yet."""
         return self.node_id is None or (self._process is not None and self._process.returncode == 0)
 
     async def run(self, on_serving: Callable[[Worker], None]) -> None:

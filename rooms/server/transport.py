@@ -1,4 +1,4 @@
-"""Transports WebSocket frames over one socket: reads messages, writes frames, closes.
+"""Transports WebSocket frames over a socket: reads messages, writes frames.
 
 Frames are parsed by ``rooms/protocol/frame_protocol.py``. A client that does not read is noticed with the
 first byte that stays in the buffer; reading stops while the application has not taken earlier messages;
@@ -179,7 +179,7 @@ class FrameTransport(asyncio.Protocol):
             self._handle_control_frames(events)
 
     def _deliver(self, messages: list[str | bytes]) -> None:
-        """Queue messages for the application; stop reading if it has not taken earlier ones."""
+        """Queue messages; stop reading if the application has not taken earlier ones."""
         if self._state != OPEN:
             return
         messages.reverse()
@@ -225,14 +225,17 @@ class FrameTransport(asyncio.Protocol):
     # Writing -----------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:
-        """Write whole frames. False if the client does not read; ``on_drained`` is called when it has."""
+        """Write whole frames; returns False if the client does not read.
+
+        The ``on_drained`` callback is called when it has read everything.
+        """
         if self._state != OPEN:
             return True
         self._transport.write(data)
         return self._writable is None
 
     def on_drained(self, call: Callable[[], None]) -> None:
-        """Set the callback for each time that a client has read everything after it did not."""
+        """Set the callback for a client that has read everything after a pause."""
         self._drained = call
 
     def close(self, code: int, reason: str) -> None:
@@ -246,7 +249,10 @@ class FrameTransport(asyncio.Protocol):
         self._transport.abort()
 
     def check_alive(self) -> None:
-        """Ping the client, or close if it has not answered for too long. Called once an interval."""
+        """Ping the client, or close if it has not answered for too long.
+
+        Called once an interval.
+        """
         if self._state != OPEN or self._paused:
             # The pong may be among the bytes that are not read.
             return
@@ -272,7 +278,10 @@ class FrameTransport(asyncio.Protocol):
             self._slot = self._keepalive.add(self)
 
     def _send_close(self, code: int, reason: str, timeout: float, received_reason: str = "") -> None:
-        """Send a close frame, and abort after ``timeout``. Messages received before are still delivered."""
+        """Send a close frame, and abort after ``timeout``.
+
+        Messages received before are still delivered.
+        """
         if self._state != OPEN:
             return
         self._transport.write(frame_protocol.close_frame(code, reason))

@@ -1,4 +1,4 @@
-"""The database is locked or stopped: messages are refused as unavailable, connections stay open.
+"""The database is locked or stopped: messages are refused, connections stay.
 
 Afterwards messages that are sent again are stored once.
 """
@@ -57,7 +57,7 @@ def stopped(postgres: services.Postgres) -> Iterator[None]:
 
 
 async def send_while_refused(client: Client, room: str, number: int) -> None:
-    """Send during the outage: each message is refused as unavailable, the connection still answers."""
+    """Send during the outage: messages are refused, the connection still answers."""
     for _ in range(2):
         with pytest.raises(HandshakeRejected) as refused:
             await client.say(room, number, key=f"key {number}")

@@ -1,4 +1,4 @@
-"""Two processes on one database without Redis share presence, also when one of them ends."""
+"""Two processes without Redis share presence, also when one of them ends."""
 
 from __future__ import annotations
 

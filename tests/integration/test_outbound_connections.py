@@ -1,4 +1,4 @@
-"""Extensions on real servers: a rejected handshake, and an outbound connection to a service."""
+"""Extensions on real servers: rejected handshakes and outbound connections."""
 
 from __future__ import annotations
 

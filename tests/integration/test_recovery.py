@@ -1,5 +1,4 @@
-"""Recovery with `since` (section 5): in another process, after restarts, under another server, during
-traffic.
+"""Recovery with `since` (section 5): in another process, after restarts.
 
 Either the reply has every missed message, or it says `recovered: false`.
 """
@@ -102,7 +101,7 @@ async def test_recreated_room_recovers_nothing(pair: Pair) -> None:
 
 
 async def test_client_that_changes_processes_during_traffic_misses_nothing(pair: Pair) -> None:
-    """It receives every message once and in order, and no message before the reply to its join."""
+    """It receives every message once, in order, and none before the reply."""
     room = unique("room")
     here, there = pair
     senders = [await here.guest(), await there.guest()]

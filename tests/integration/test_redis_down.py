@@ -1,4 +1,4 @@
-"""Redis is killed, frozen or absent: two processes keep working, and reconnect after its return."""
+"""Redis is killed, frozen or absent: two processes work on and reconnect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acknowledged data survives `kill -9`: history with its epoch, state, idempotency keys, logins, rooms."""
+"""Acknowledged data survives `kill -9`: history, state, keys, logins, rooms."""
 
 from __future__ import annotations
 

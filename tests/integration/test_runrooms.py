@@ -1,4 +1,4 @@
-"""``manage.py runrooms`` as a process: several ports and TLS, dedicated ports, shutdown."""
+"""``manage.py runrooms`` as a process: dedicated ports, TLS, shutdown."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def opened(certificate: Certificate) -> AsyncIterator[Open]:
 
 
 async def logged_in(socket: ClientConnection, *rooms: str) -> Client:
-    """Return a client on this socket that is connected, logged in, and in these rooms."""
+    """Return a client on this socket that is logged in and in these rooms."""
     client = Client(socket)
     assert (await client.receive())["application"] == "durable"
     await client.login(name=unique("guest"))
@@ -234,7 +234,10 @@ async def test_signal_closes_every_connection_and_ends_the_process(
 
 @contextlib.contextmanager
 def unresponsive_clients(port: int) -> Iterator[None]:
-    """Two clients that delay a shutdown: one never answers a close, one never ends its request."""
+    """Connect two clients that delay a shutdown.
+
+    One never answers a close frame, one never ends its request.
+    """
     with (
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent,
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as unfinished,

@@ -1,4 +1,4 @@
-"""State messages survive restarts and are sent to clients that join, in the order of their first keys.
+"""State messages survive restarts and are sent to clients that join.
 
 Native and rtbroadcaster clients receive state; the other protocols have none.
 """
@@ -30,7 +30,7 @@ REPLAYED = [("title", ["Protocols, all five"]), ("slide", ["2", "x"]), ("size", 
 
 
 async def send_state(guests: Guests, room: str) -> None:
-    """Send the state from a native client, with values that are replaced and one that is deleted."""
+    """Send the state from a native client, with replaced and deleted values."""
     sender = await guests.come("native", room)
     first = [("title", "Protocols"), ("deleted", 1), ("slide", ["1"])]
     last = [("slide", STATE["slide"]), ("deleted", None), ("title", STATE["title"]), ("size", STATE["size"])]
@@ -48,7 +48,7 @@ async def replayed(client: Rtbroadcaster) -> list[tuple[str, Any]]:
 
 
 async def check_all_protocols(guests: Guests, room: str) -> None:
-    """Native and rtbroadcaster clients receive the state on join; clients of other protocols nothing."""
+    """Native and rtbroadcaster clients receive the state on join, others nothing."""
     joined = (await (await guests.come("native")).enter(room))["data"]
     assert [(each["event"], each["data"]) for each in joined["state"]] == list(STATE.items())
     assert all(each["state"] is True for each in joined["state"])
@@ -123,7 +123,7 @@ async def test_state_is_available_in_another_process_at_once(
 async def test_state_sent_during_joins_reaches_every_joining_client_once(
     redis_pair: tuple[Server, Server],
 ) -> None:
-    """A value is in the reply or follows it; none is missing, duplicated or out of order."""
+    """Values are in the reply or follow it, each once and in order."""
     room = str(uuid.uuid4())
     here, there = redis_pair
     async with Guests(here, "durable") as guests, Guests(there, "durable") as others:

@@ -1,4 +1,4 @@
-"""Two processes on one database are one site, with and without Redis: they share rooms, users and lists."""
+"""Two processes on one database are one site, with and without Redis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Pair = tuple[Visitors, Visitors]
 
 @pytest.fixture(scope="module")
 def pair_without_redis() -> Iterator[tuple[Server, Server]]:
-    """Like `redis_pair`, but connected through PostgreSQL, or on SQLite through Unix sockets."""
+    """Two processes connected through PostgreSQL, or on SQLite through Unix sockets."""
     database_url, environment = fresh_database(), {"ROOMS_WORKERS": "2"}
     first = Server.start("uvicorn", database_url, environment=environment)
     second = Server.start("uvicorn", database_url, environment=environment)

@@ -1,4 +1,4 @@
-"""Processes that are connected without Redis: one is killed, one is added, connections are lost.
+"""Processes without Redis: one is killed, one is added, connections are lost.
 
 They use notifications on PostgreSQL, and Unix sockets on SQLite. `test_two_processes.py` has the tests of two
 processes that keep running.

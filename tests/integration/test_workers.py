@@ -1,4 +1,4 @@
-"""`manage.py runrooms --workers`: what clients see when one of several workers ends, and when all do."""
+"""`runrooms --workers`: what clients see when one worker ends, and when all end."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_second_site_on_the_same_port_is_refused(site: Server) -> None:
 
 
 class Sender:
-    """Sends numbered messages, each until it is acknowledged, over as many connections as needed."""
+    """Sends numbered messages, each until it is acknowledged, and reconnects."""
 
     def __init__(self, visitors: Visitors, application: str, room: str, name: str) -> None:
         self.acknowledged: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""``manage.py rooms_demo``: demo data in an empty database, and nothing in any other."""
+"""``manage.py rooms_demo``: demo data in an empty database, none in any other."""
 
 from __future__ import annotations
 

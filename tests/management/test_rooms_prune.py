@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def room() -> Room:
-    """A room that keeps two messages and has five; one of two revoked tokens has expired."""
+    """A room that keeps two of its five messages, and two tokens, one expired."""
     application = Application.objects.create(name="chat", history_size=2)
     room = Room.objects.create(application=application, name="lobby")
     Sequence.objects.update_or_create(room=room, defaults={"seq": 5})

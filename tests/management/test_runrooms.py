@@ -1,4 +1,4 @@
-"""``manage.py runrooms``: its options, what it refuses before it serves, and how it starts workers."""
+"""``manage.py runrooms``: its options, its refusals, and how it starts workers."""
 
 from __future__ import annotations
 

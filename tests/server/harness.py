@@ -1,4 +1,4 @@
-"""An ASGI application under uvicorn with the server's classes, in the test's own event loop.
+"""An ASGI application under uvicorn in the event loop of the test.
 
     async with serve(application) as site:
         client = await site.connect_websocket()
@@ -114,7 +114,10 @@ class Client:
         return self
 
     async def next(self) -> object:
-        """Read the next frame: text, bytes, an opcode with its payload, a close code; None at the end."""
+        """Read the next frame; None at the end.
+
+        A frame is text, bytes, a pair of opcode and payload, or a close code.
+        """
         async with asyncio.timeout(PATIENCE):
             while not self._received:
                 data = await self.reader.read(1 << 16)
@@ -188,7 +191,10 @@ async def connect(site: Site, application: Application) -> tuple[Client, Any, An
 
 
 async def connect_without_reading(site: Site, application: Application) -> tuple[Client, Any, Any]:
-    """Open a WebSocket whose client stops reading; the client, its frame transport and receive."""
+    """Open a WebSocket whose client stops reading.
+
+    Returns the client, its frame transport and the application's receive.
+    """
     own = socket.socket()
     # A small buffer, so that it is soon full.
     own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -1,4 +1,4 @@
-"""A single timer checks every connection once an interval, and none after the event loop was blocked."""
+"""A single timer checks every connection once an interval."""
 
 from __future__ import annotations
 

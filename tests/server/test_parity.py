@@ -1,4 +1,4 @@
-"""The WebSocket class behaves as uvicorn's own classes do, as seen by an ASGI application.
+"""The WebSocket class behaves like uvicorn's own class.
 
 Ours reports more: a disconnect always has a reason, a lost connection has 1006 (there: 1005), and the close
 frame for an invalid frame names the fault.
@@ -101,7 +101,7 @@ def _plain(response: tuple[int, dict[str, str], bytes]) -> list[object]:
 
 
 async def _read_frames(client: Client, status: int) -> list[object]:
-    """Read up to the close frame; uvicorn's class sends none when an application fails."""
+    """Read up to the close frame, which uvicorn's class omits after an error."""
     frames: list[object] = []
     while status == 101 and (each := await client.next()) is not None and each != 1011:
         frames.append(each)

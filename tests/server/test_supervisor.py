@@ -1,4 +1,4 @@
-"""The supervisor of `runrooms --workers` as a process, with workers that start quickly (`worker.py`)."""
+"""The supervisor of `runrooms --workers` as a process, with fake workers."""
 
 from __future__ import annotations
 

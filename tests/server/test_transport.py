@@ -27,7 +27,7 @@ FRAME = frame_protocol.frame(frame_protocol.BINARY, b"x" * 65536)
 
 
 def fill(transport: Any) -> int:
-    """Write until the transport reports that the client does not read; the number of frames."""
+    """Write until the client does not read; returns the number of frames."""
     written = 1
     while transport.write(FRAME):
         written += 1

@@ -1,4 +1,4 @@
-"""The WebSocket class as an ASGI application and a client use it: the handshake, messages, the end."""
+"""The WebSocket class: the handshake, messages, the end of a connection."""
 
 from __future__ import annotations
 

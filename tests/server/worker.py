@@ -1,4 +1,4 @@
-"""A worker without a site, for the tests of the supervisor: it logs what happens to it.
+"""A fake worker for the tests of the supervisor, which logs its events.
 
     python worker.py DIRECTORY --supervisor DESCRIPTOR
 

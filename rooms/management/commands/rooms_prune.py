@@ -1,4 +1,7 @@
-"""``manage.py rooms_prune``: deletes expired rows, as the servers do every ten minutes."""
+"""``manage.py rooms_prune``: deletes expired rows.
+
+The servers do the same every ten minutes.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""``manage.py runrooms``: serves the site and its protocols on several addresses, in one process or several.
+"""``manage.py runrooms``: serves the site and its protocols.
 
-The options are parsed in ``rooms/server/addresses.py``; ``rooms/server/server.py`` serves,
-``rooms/server/supervisor.py`` runs several processes.
+It listens on several addresses, in one process or several. The options are parsed in
+``rooms/server/addresses.py``; ``rooms/server/server.py`` serves, ``rooms/server/supervisor.py`` runs
+several processes.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ class Command(BaseCommand):
         super().run_from_argv(argv)
 
     def execute(self, *args: Any, workers: int, **options: Any) -> str | None:
-        """Restart if the settings were read without the number of processes: they may depend on it."""
+        """Restart if the settings were read without the number of workers.
+
+        They may depend on it.
+        """
         if workers < 1:
             raise CommandError(f"Expected --workers 1 or more, got {workers}.")
         if workers > 1 and not self.is_own_process:
@@ -157,7 +161,7 @@ def _supervise(opened: list[Listener], workers: int, on_serving: Callable[[], No
 def parse_addresses(
     listen: list[str], listen_tls: list[str], cert: str | None, key: str | None
 ) -> list[Address]:
-    """Parse the addresses of the options and check the certificate. Raises ValueError."""
+    """Parse the addresses and check the certificate. Raises ValueError."""
     if listen_tls:
         listeners.check_certificate(cert, key)
     elif cert or key:
