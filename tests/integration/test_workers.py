@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -28,8 +28,7 @@ WORKERS = 2
 CONNECTIONS = 20
 
 
-def start() -> Server:
-    environment = changed_site(SHORT_LEASES, LEAVE_GRACE=1)
+def start(environment: Mapping[str, str] | None = None) -> Server:
     return Server.start("runrooms", environment=environment, options=("--workers", str(WORKERS)))
 
 
@@ -127,15 +126,16 @@ async def test_clients_of_other_workers_stay_connected_when_a_worker_is_killed(
             missing.discard((await client.push("message"))["data"])
 
 
-async def test_users_of_a_killed_worker_leave_after_the_grace_period(
-    site: Server, visitors: Visitors
-) -> None:
+async def test_users_of_a_killed_worker_leave_after_the_grace_period() -> None:
     """The supervisor reports the death: the lease of 50 seconds would end much later."""
-    application, room = make_application(site, leave_grace=1, rooms_on_demand=True), unique("room")
-    clients = await join_all_workers(visitors, room, application)
-    os.kill(site.workers[0], signal.SIGKILL)
-    lost, kept = await lost_and_kept(clients)
-    left = [(await kept[0].push("left"))["user"] for _ in lost]
+    site = await asyncio.to_thread(start, changed_site(SHORT_LEASES, LEAVE_GRACE=1))
+    with running(site):
+        await all_serve(site)
+        async with Visitors(site) as visitors:
+            clients = await join_all_workers(visitors, unique("room"))
+            os.kill(site.workers[0], signal.SIGKILL)
+            lost, kept = await lost_and_kept(clients)
+            left = [(await kept[0].push("left"))["user"] for _ in lost]
     assert sorted(user["name"] for user in left) == sorted(client.user["name"] for client in lost)
 
 

@@ -59,8 +59,8 @@ async def test_refused_request_ends_the_connection(request_head: bytes, status: 
 async def test_incomplete_head_is_closed_after_a_timeout(
     data: bytes, is_second_request: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rooms.server.http_upgrade.HEAD_TIMEOUT", 0.05)
-    async with serve(page_or_echo, timeout_keep_alive=0.05) as site:
+    monkeypatch.setattr("rooms.server.http_upgrade.HEAD_TIMEOUT", 0.5)
+    async with serve(page_or_echo, timeout_keep_alive=0.5) as site:
         socket = await site.connect_websocket()
         # Its timeout begins after the one of the WebSocket.
         client = await site.connect()

@@ -264,7 +264,7 @@ async def test_keepalive_does_not_count_while_reading_is_paused() -> None:
 
 
 async def test_clients_are_pinged_at_the_interval() -> None:
-    async with serve(echo, ws_ping_interval=0.02, ws_ping_timeout=None) as site:
+    async with serve(echo, ws_ping_interval=0.4, ws_ping_timeout=None) as site:
         client = await site.connect_websocket()
         assert [await client.next() for _ in range(3)] == [("PING", b"")] * 3
         (websocket,) = site.websockets
