@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 SENDERS = 3
 
-#: On SQLite a server waits only this long for a lock.
-BUSY_TIMEOUT = {"rooms.concurrency.timeouts._SQLITE": "PRAGMA busy_timeout = 2000"}
+#: A server waits only two seconds for a lock or a statement.
+SHORT_TIMEOUTS = {
+    "rooms.concurrency.timeouts._SQLITE": "PRAGMA busy_timeout = 2000",
+    "rooms.concurrency.timeouts._POSTGRESQL": (
+        "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '2s'; "
+        "SET LOCAL idle_in_transaction_session_timeout = '2s'"
+    ),
+}
 
 
 @contextlib.contextmanager
@@ -102,7 +108,7 @@ async def check_outage(server: Server, outage: contextlib.AbstractContextManager
 
 async def test_locked_database_refuses_messages_until_it_is_unlocked() -> None:
     database_url = await asyncio.to_thread(fresh_database)
-    environment = changed_site(BUSY_TIMEOUT)
+    environment = changed_site(SHORT_TIMEOUTS)
     server = await asyncio.to_thread(Server.start, "uvicorn", database_url, environment=environment)
     with running(server):
         await check_outage(server, locked(database_url))
