@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests import services
-from tests.changed_site import changed_site
+from tests.changed_site import SHORT_STATEMENTS, changed_site
 from tests.integration.native import HandshakeRejected, Visitors, unique
 from tests.servers import Server, fresh_database, manage, on_postgres, running, site_environment
 
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from tests.integration.native import Client
 
 SENDERS = 3
-
-#: A server waits only two seconds for a lock or a statement.
-SHORT_TIMEOUTS = {
-    "rooms.concurrency.timeouts._SQLITE": "PRAGMA busy_timeout = 2000",
-    "rooms.concurrency.timeouts._POSTGRESQL": (
-        "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '2s'; "
-        "SET LOCAL idle_in_transaction_session_timeout = '2s'"
-    ),
-}
 
 
 @contextlib.contextmanager
@@ -108,7 +99,7 @@ async def check_outage(server: Server, outage: contextlib.AbstractContextManager
 
 async def test_locked_database_refuses_messages_until_it_is_unlocked() -> None:
     database_url = await asyncio.to_thread(fresh_database)
-    environment = changed_site(SHORT_TIMEOUTS)
+    environment = changed_site(SHORT_STATEMENTS)
     server = await asyncio.to_thread(Server.start, "uvicorn", database_url, environment=environment)
     with running(server):
         await check_outage(server, locked(database_url))

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import services
+from tests.changed_site import FREQUENT_CHECKS, changed_site
 from tests.integration.native import PATIENCE, Visitors, unique
 from tests.servers import Server, fresh_database, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.integration.native import Client
+    from tests.changed_site import FREQUENT_CHECKS, changed_site
+from tests.integration.native import Client
 
 Pair = tuple[Visitors, Visitors]
 
@@ -33,9 +35,9 @@ def redis() -> services.Redis:
 def servers(redis: services.Redis) -> Iterator[tuple[Server, Server]]:
     """Two processes that started without Redis."""
     redis.stop()
-    database_url = fresh_database()
-    first = Server.start("uvicorn", database_url, redis.url)
-    second = Server.start("uvicorn", database_url, redis.url)
+    database_url, environment = fresh_database(), changed_site(FREQUENT_CHECKS)
+    first = Server.start("uvicorn", database_url, redis.url, environment)
+    second = Server.start("uvicorn", database_url, redis.url, environment)
     with running(first, second):
         yield first, second
 
@@ -47,6 +49,14 @@ async def pair(servers: tuple[Server, Server], redis: services.Redis) -> AsyncIt
         yield here, there
     if redis.process is None:
         await asyncio.to_thread(redis.launch)
+
+
+@pytest.fixture
+async def running_redis(servers: tuple[Server, Server], redis: services.Redis) -> services.Redis:
+    """Redis, started if no test has done so."""
+    if redis.process is None:
+        await asyncio.to_thread(redis.launch)
+    return redis
 
 
 @asynccontextmanager
@@ -106,7 +116,6 @@ async def join_both(pair: Pair, room: str) -> tuple[Client, Client]:
     return clients
 
 
-# Must be the first test: the servers have just started without Redis.
 async def test_processes_started_without_redis_work_and_connect_to_it_later(
     pair: Pair, redis: services.Redis
 ) -> None:
@@ -119,11 +128,13 @@ async def test_processes_started_without_redis_work_and_connect_to_it_later(
 
 
 @pytest.mark.parametrize("outage", [killed, frozen])
-async def test_rooms_keep_working_during_an_outage(pair: Pair, redis: services.Redis, outage: Any) -> None:
+async def test_rooms_keep_working_during_an_outage(
+    pair: Pair, running_redis: services.Redis, outage: Any
+) -> None:
     room, other = unique("room"), unique("room")
     clients = await join_both(pair, room)
     await exchange_messages(clients, room)
-    async with outage(redis):
+    async with outage(running_redis):
         await check_everything_works(pair, clients, room)
         # A room without members before.
         for client in clients:
@@ -136,7 +147,7 @@ async def test_rooms_keep_working_during_an_outage(pair: Pair, redis: services.R
 
 @pytest.mark.parametrize("outage", [killed, frozen])
 async def test_messages_around_an_outage_arrive_in_order(
-    pair: Pair, redis: services.Redis, outage: Any
+    pair: Pair, running_redis: services.Redis, outage: Any
 ) -> None:
     room = unique("room")
     clients = await join_both(pair, room)
@@ -154,7 +165,7 @@ async def test_messages_around_an_outage_arrive_in_order(
             tasks.create_task(send(client))
         seqs = await answered(50)
         for _ in range(2):
-            async with outage(redis):
+            async with outage(running_redis):
                 seqs += await answered(200)
             seqs += await answered(200)
         stop.set()
