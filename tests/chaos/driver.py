@@ -18,7 +18,7 @@ from tests.chaos.logs import ClientMessage, Logs, Outage
 from tests.chaos.nemeses import LayerDeaf, Nemesis, RedisDies, nemeses_of
 from tests.chaos.people import Flapping, Sender, Slow, Witness, pause
 from tests.chaos.sites import Site
-from tests.reconnecting import Ended, HandshakeRejected, Lost
+from tests.reconnecting import Ended, Lost, RequestRejected
 
 BUSY = tuple(f"busy-{number}" for number in range(1, 6))
 QUIET = "quiet"
@@ -299,7 +299,7 @@ async def _presence(this: Run, there: Sequence[Witness]) -> None:
         lists: list[ClientMessage] = []
         for each in (*there[:1], *there[-8:]):
             for room in {QUIET, STAGE} & set(each.heard):
-                with suppress(Ended, Lost, HandshakeRejected):
+                with suppress(Ended, Lost, RequestRejected):
                     lists.append(ClientMessage(each.name, room, await each.members(room)))
         truth = {room: {each.name for each in there if room in each.heard} for room in ROOMS}
         right = bool(lists) and all(asked.users == truth[asked.room] for asked in lists)
