@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from rooms.concurrency import coalescing
+from rooms.concurrency import batching
 from rooms.models import Application
 from rooms.node.node import Node
 from rooms.protocol import frame_protocol
@@ -148,7 +148,7 @@ async def opened() -> AsyncIterator[list[Path]]:
         max_connections_per_address=0,
     )
     # Here one asks at a time, and would wait for others in vain.
-    coalescing.PAUSE_SECONDS = 0
+    batching.LOOKUP_PAUSE = 0
     config = Config(application, log_config=None, lifespan="off", ws_ping_interval=None)
     config.load()
     connect = partial(Client, config, ServerState())

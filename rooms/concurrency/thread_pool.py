@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from threading import Barrier, local
+from queue import SimpleQueue
+from threading import Barrier, Thread, local
 from typing import Any, TypeVar
 
 from django.db import (
@@ -39,6 +40,7 @@ OUTAGES = (OperationalError, InterfaceError, InternalError)
 PATIENCE_SECONDS = 5.0
 # A question to the site's tables is not waited for longer; ``concurrency/timeouts.py`` bounds our own ones more closely.
 QUERY_TIMEOUT = 10.0
+DATABASE_UNAVAILABLE = "The database does not answer; try again in a moment."
 
 
 class Cancelled(Exception):
@@ -106,8 +108,7 @@ class ThreadPool:
         except (*OUTAGES, TimeoutError) as error:
             if isinstance(error, TimeoutError) and not waiting.expired():
                 raise
-            logger.warning("The database did not answer: %s", error or "it takes too long")
-            raise Unavailable("The database does not answer; try again in a moment.") from error
+            raise _unavailable(error) from error
         finally:
             asked.given_up = True
 
@@ -128,6 +129,80 @@ class ThreadPool:
         if not future.cancelled():
             # Somebody may have stopped waiting; the error is then seen by nobody else.
             future.exception()
+
+
+class WorkerThread:
+    """One thread that runs jobs in order, with a database connection of its own.
+
+    It is a daemon: a process that ends does not wait for a database that does not answer.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run a job and return its result.
+
+        Raises Unavailable when the database does not answer, else what the job raises.
+        """
+        if self._thread is None:
+            self._thread = Thread(target=self._run_all, name=self._name, daemon=True)
+            self._thread.start()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put((job, future))
+        return await future
+
+    def close(self, timeout: float) -> None:
+        """Finish the jobs that are queued, then end the thread and its database connection."""
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join(timeout)
+            self._thread = None
+
+    def _run_all(self) -> None:
+        try:
+            while (queued := self._jobs.get()) is not None:
+                job, future = queued
+                outcome = _outcome_of(job)
+                # A loop that is closed waits for nothing.
+                with suppress(RuntimeError):
+                    future.get_loop().call_soon_threadsafe(_resolve, future, *outcome)
+                del queued, job, future, outcome
+                # With DEBUG on Django records every query.
+                reset_queries()
+        finally:
+            connections.close_all()
+
+
+def _outcome_of(job: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    """Run a job; return its result, or None and its error as other threads may have it."""
+    try:
+        return job(), None
+    except Exception as error:
+        let_go(error)
+        if not isinstance(error, OUTAGES):
+            return None, error
+        for connection in connections.all(initialized_only=True):
+            connection.close_if_unusable_or_obsolete()
+        return None, _unavailable(error)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    logger.warning("The database did not answer: %s", error or "timeout")
+    unavailable = Unavailable(DATABASE_UNAVAILABLE)
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _with_database(asked: _Asked, job: Callable[..., T], arguments: tuple[Any, ...]) -> T:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from rooms.concurrency.batching import Completion, FutureCompletion, complete_alone
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.handler import PRUNE_SECONDS, HistoryHandler
-from rooms.histories.waiting import Completion, FutureCompletion, complete_alone
 
 __all__ = [
     "PRUNE_SECONDS",

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+from rooms.concurrency.batching import Completion
 from rooms.conf import get_settings
-from rooms.histories.waiting import Completion
 from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message

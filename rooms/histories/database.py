@@ -20,15 +20,14 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from rooms import models
-from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.batching import Batcher, Completion, Entry
+from rooms.concurrency.thread_pool import DATABASE_UNAVAILABLE, ThreadPool, WorkerThread
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.conf import get_settings
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
 from rooms.histories.queries import DuplicateKey, insert, message_of, put_state, read_state, said, sender_id
-from rooms.histories.waiting import Completion
 from rooms.hub.config import RoomConfig
 from rooms.models.database import database
 from rooms.protocol import timestamps
@@ -45,6 +44,12 @@ PRUNE_EVERY = 256
 LOOKS = 5
 # Databases take only so many values in a query.
 MOST_POSITIONS = 10_000
+# A transaction holds at most this number of messages: all of them wait for its end.
+MAX_MESSAGES = 512
+# More than this number of messages would wait longer than the timeout.
+MAX_PENDING = 4096
+# At the end, the writer's thread has this time for what it is writing.
+CLOSE_TIMEOUT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +60,31 @@ class _Append:
 
 
 class DatabaseHistory(History):
-    """The default. Reads go to a few threads, appends to the ledger."""
+    """The default history.
+
+    Reads go to a few threads. One thread writes the messages, many to a transaction; reads that must not
+    overtake an append wait their turn there.
+    """
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
         self._pool = ThreadPool(threads, queue, "rooms-history", answer_seconds=STATEMENT_TIMEOUT)
-        self._ledger: Ledger[_Append] = Ledger(_append_all)
+        self._writer = WorkerThread("rooms-history-writer")
+        self._writes: Batcher[Any] = Batcher(
+            self._write,
+            max_items=MAX_MESSAGES,
+            max_pending=MAX_PENDING,
+            timeout=STATEMENT_TIMEOUT,
+            unavailable=DATABASE_UNAVAILABLE,
+        )
         # The last room that was looked at when pruning was broken off: the next goes on behind it.
         self._pruned_to = 0
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
-        self._ledger.append(_Append(room, message, key), completion)
+        self._writes.add(_Append(room, message, key), completion)
 
     @property
     def pending(self) -> int:
-        return len(self._ledger)
+        return len(self._writes)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         return await self._pool.run(_read, _snapshot, room, since, limit)
@@ -77,7 +93,8 @@ class DatabaseHistory(History):
         return await self._pool.run(_read, _page, room, before, after, limit)
 
     async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
-        result: list[Message] = await self._ledger.read(partial(_read, _after, room, seq))
+        read = partial(_read, _after, room, seq)
+        result: list[Message] = await self._writes.call(read, alone=True)
         return result
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
@@ -100,18 +117,26 @@ class DatabaseHistory(History):
                     continue
                 deleted = pruning.CHUNK
                 while deleted >= pruning.CHUNK:
-                    # In the ledger's turn, since writers of one process need not compete.
-                    deleted = await self._ledger.read(partial(pruning.prune, retention))
+                    # In the writer's thread, because the writers of one process need not compete.
+                    deleted = await self._writes.call(partial(pruning.prune, retention), alone=True)
                     pruned += deleted
         self._pruned_to = 0
         return pruned
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._ledger.close)
+        await self._writes.drain()
+        await asyncio.to_thread(self._writer.close, CLOSE_TIMEOUT)
         await asyncio.to_thread(self._pool.close)
 
+    async def _write(self, entries: Sequence[Entry[Any]]) -> list[Any]:
+        items = [entry.item for entry in entries]
+        if isinstance(items[0], _Append):
+            return await self._writer.run(partial(_append_all, items))
+        # A read is alone in its batch.
+        return [await self._writer.run(items[0])]
 
-# Writing, in the ledger's thread -------------------------------------------------------------------
+
+# Writing, in the writer's thread --------------------------------------------------------------------
 
 
 def _append_all(appends: Sequence[_Append]) -> list[Any]:

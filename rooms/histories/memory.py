@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from rooms.concurrency.batching import Completion, complete_alone
 from rooms.conf import get_settings
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
-from rooms.histories.waiting import Completion, complete_alone
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
 from rooms.protocol.errors import RoomsError

@@ -9,12 +9,11 @@ from typing import Any
 
 import msgspec
 
-from rooms.concurrency.coalescing import Together
+from rooms.concurrency.batching import Completion, Lookups, complete_alone
 from rooms.concurrency.thread_pool import ThreadPool
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.queries import put_state, read_state
-from rooms.histories.waiting import Completion, complete_alone
 from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
@@ -29,9 +28,7 @@ class NoHistory(History):
 
     def __init__(self) -> None:
         self._pool = ThreadPool(2, 256, "rooms-state", answer_seconds=STATEMENT_TIMEOUT)
-        self._states: Together[int, RoomConfig, list[Message]] = Together(
-            partial(self._pool.run, _read_states)
-        )
+        self._states: Lookups[int, RoomConfig, list[Message]] = Lookups(partial(self._pool.run, _read_states))
         self._storing: set[asyncio.Future[None]] = set()
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
@@ -51,7 +48,7 @@ class NoHistory(History):
         complete_alone(completion, result)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
-        return Snapshot(state=await self._states.ask(room.id, room))
+        return Snapshot(state=await self._states.get(room.id, room))
 
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
         return Page(messages=[], more=False)

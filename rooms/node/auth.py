@@ -19,7 +19,7 @@ from django.core import signing
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from rooms.concurrency.coalescing import Together
+from rooms.concurrency.batching import Lookups
 from rooms.concurrency.rate_limits import TokenBucket
 from rooms.hub.connection import Connection
 from rooms.models import RevokedToken
@@ -61,7 +61,7 @@ class Authenticator:
     def __init__(self, parts: NodeContext) -> None:
         self._parts = parts
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
-        self._registered: Together[str, str, bool] = Together(partial(parts.pool.run, are_registered))
+        self._registered: Lookups[str, str, bool] = Lookups(partial(parts.pool.run, are_registered))
 
     async def by_session(self, connection: Connection, application: Application, user: Any) -> None:
         """Log the handshake's Django user in, where the application admits them; else nothing."""
@@ -178,7 +178,7 @@ class Authenticator:
         if request.name is None:
             raise BadRequest("Log in with a name or with a token.")
         name = validators.user_name(request.name)
-        if await self._registered.ask(validators.user_key(name), name):
+        if await self._registered.get(validators.user_key(name), name):
             raise NameTaken(f"The name {name} belongs to a registered user.", retry=False)
         return Identity(user=User(name=name, id=f"guest-{secrets.token_hex(16)}", guest=True))
 

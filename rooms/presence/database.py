@@ -2,7 +2,7 @@
 
 What is done to a group is done under the lock of its row (``changes.py``), so that two processes never both
 see somebody as the first one in or the last one out; what several in this process ask of it at once is done
-together (``group_commit.py``). Leases run by the database's clock (``sweeping.py``).
+together (``concurrency/batching.py``). Leases run by the database's clock (``expiry.py``).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.batching import Batcher, Entry
+from rooms.concurrency.thread_pool import DATABASE_UNAVAILABLE, ThreadPool
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
 from rooms.presence import expiry, operations, queries
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
-from rooms.presence.group_commit import Entry, GroupCommit
 from rooms.presence.lease import Lease
 from rooms.presence.operations import Add, Change, Close, Fade, Remove
 from rooms.protocol.errors import Unavailable
@@ -29,6 +30,10 @@ logger = logging.getLogger("rooms.presence")
 TIDY_EVERY = 100
 # Of what is said again, so much at a time.
 CHUNK = 500
+# A transaction holds at most this number of changes: meanwhile it holds the group's lock.
+MAX_CHANGES = 200
+# More than this number of changes would wait too long.
+MAX_PENDING = 8192
 
 
 class DatabasePresence(Presence):
@@ -41,7 +46,16 @@ class DatabasePresence(Presence):
         self._reading = ThreadPool(threads, queue, "rooms-presence-reading", answer_seconds=STATEMENT_TIMEOUT)
         # The lease waits for nobody, whatever crowd there is.
         self._leasing = ThreadPool(1, queue, "rooms-presence-lease", answer_seconds=STATEMENT_TIMEOUT)
-        self._changes: GroupCommit[Change] = GroupCommit(self._write, threads)
+        self._changes: Batcher[Change] = Batcher(
+            self._write,
+            key=attrgetter("group"),
+            max_items=MAX_CHANGES,
+            max_pending=MAX_PENDING,
+            max_writes=threads,
+            timeout=STATEMENT_TIMEOUT,
+            timeout_per_write=True,
+            unavailable=DATABASE_UNAVAILABLE,
+        )
         # What this process has said, to say it again when others took it for dead.
         self._said: dict[tuple[str, str], User] = {}
         # Groups and ids of users who may have been taken out without anybody being told so.
@@ -59,12 +73,12 @@ class DatabasePresence(Presence):
     ) -> bool:
         if not self._lease.begun:
             await self._begin()
-        first: bool = await self._changes.submit(group, Add(self.node, connection, user, limit, unique))
+        first: bool = await self._changes.call(Add(group, self.node, connection, user, limit, unique))
         self._said[group, connection] = user
         return first
 
     async def start_grace(self, group: str, connection: str, user: User) -> None:
-        await self._changes.submit(group, Fade(connection, user))
+        await self._changes.call(Fade(group, connection, user))
 
     async def remove(self, group: str, connection: str, user: User) -> bool:
         return bool(await self.remove_all(group, {connection: user}))
@@ -73,7 +87,7 @@ class DatabasePresence(Presence):
         every = list(connections.items())
         known = [user.id for each, user in every if self._said.pop((group, each), None) is not None]
         try:
-            asked = [self._changes.submit(group, Remove(connection, user)) for connection, user in every]
+            asked = [self._changes.call(Remove(group, connection, user)) for connection, user in every]
             answers = await asyncio.gather(*asked)
         except BaseException:
             # It may be done all the same, and is asked for again.
@@ -98,7 +112,7 @@ class DatabasePresence(Presence):
         return await self._reading.run(queries.find, group, list(user_names))
 
     async def close_group(self, group: str) -> bool:
-        closed: bool = await self._changes.submit(group, Close())
+        closed: bool = await self._changes.call(Close(group))
         return closed
 
     async def take_turn(self, group: str, user: User, token: str) -> bool:
@@ -125,12 +139,12 @@ class DatabasePresence(Presence):
         await self._leasing.run(expiry.expire_node, node, seconds)
 
     async def close(self) -> None:
-        await self._changes.settle()
+        await self._changes.drain()
         for pool in (self._writing, self._reading, self._leasing):
             await asyncio.to_thread(pool.close)
 
-    async def _write(self, group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
-        return await self._writing.run(operations.carry_out, group, entries)
+    async def _write(self, entries: Sequence[Entry[Change]]) -> list[Any]:
+        return await self._writing.run(operations.carry_out, entries[0].item.group, entries)
 
     def _sweep(self) -> None:
         """In a thread. One that takes longer than a beat goes on."""
@@ -168,7 +182,7 @@ class DatabasePresence(Presence):
         if user is not None:
             # Whoever is removed from now on is so after this.
             try:
-                first = await self._changes.submit(group, Add(self.node, connection, user))
+                first = await self._changes.call(Add(group, self.node, connection, user))
             except GroupClosed:
                 first = False
             if first:

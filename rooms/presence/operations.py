@@ -15,9 +15,9 @@ from typing import Any, Literal
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from rooms.concurrency.batching import Entry
 from rooms.models import PresenceGroup, PresentConnection, PresentUser
 from rooms.presence.base import LEASE_SECONDS, GroupClosed, GroupFull, NameInUse, place_of
-from rooms.presence.group_commit import Entry
 from rooms.presence.queries import holders, locked
 from rooms.protocol import validators
 from rooms.protocol.types import User
@@ -27,6 +27,7 @@ from rooms.protocol.types import User
 class Add:
     """As ``Presence.add``."""
 
+    group: str
     node: str
     connection: str
     user: User
@@ -38,6 +39,7 @@ class Add:
 class Fade:
     """As ``Presence.start_grace``."""
 
+    group: str
     connection: str
     user: User
 
@@ -46,6 +48,7 @@ class Fade:
 class Remove:
     """As ``Presence.remove``: whether the user is ``out`` with it, ``inside`` still, or was ``absent``."""
 
+    group: str
     connection: str
     user: User
 
@@ -53,6 +56,8 @@ class Remove:
 @dataclass(frozen=True, slots=True)
 class Close:
     """As ``Presence.close_group``."""
+
+    group: str
 
 
 Change = Add | Fade | Remove | Close
@@ -62,7 +67,7 @@ def carry_out(group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
     """What each change answers, or raises."""
     with locked(group) as closed:
         # Not before, because waiting for the lock is what takes long.
-        wanted = [None if entry.given_up else entry.change for entry in entries]
+        wanted = [None if entry.done else entry.item for entry in entries]
         changing = _Group(group, [change for change in wanted if change is not None], closed=closed[group])
         answers = [None if change is None else changing.answer(change) for change in wanted]
         changing.write()

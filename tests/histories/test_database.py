@@ -42,8 +42,11 @@ def history(histories: tuple[DatabaseHistory, DatabaseHistory]) -> DatabaseHisto
     return histories[0]
 
 
+append_all = database._append_all
+
+
 class Commits:
-    """Counts the transactions of the ledger, and can hold up the next one."""
+    """Counts the transactions of the writer, and can hold up the next one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -55,13 +58,13 @@ class Commits:
         self.entered.set()
         self.gate.wait(timeout=10)
         self.count += 1
-        return database._append_all(appends)
+        return append_all(appends)
 
 
 @pytest.fixture
-def commits(history: DatabaseHistory) -> Commits:
+def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     commits = Commits()
-    history._ledger._write = commits.write
+    monkeypatch.setattr(database, "_append_all", commits.write)
     return commits
 
 
@@ -110,7 +113,7 @@ class OneByOne(Commits):
         self.entered.set()
         self.gate.wait(timeout=10)
         self.count += len(appends)
-        return [result for each in appends for result in database._append_all([each])]
+        return [result for each in appends for result in append_all([each])]
 
 
 async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> None:
@@ -123,11 +126,11 @@ async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConf
 
 
 async def test_many_messages_share_a_transaction(
-    history: DatabaseHistory, room: RoomConfig, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await check_that_a_commit_is_shared(history, room, commits)
     broken = OneByOne()
-    history._ledger._write = broken.write
+    monkeypatch.setattr(database, "_append_all", broken.write)
     with pytest.raises(AssertionError):
         await check_that_a_commit_is_shared(history, room, broken)
 
@@ -396,7 +399,7 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
 
     def loses(self: BaseDatabaseWrapper) -> None:
         commit(self)
-        if threading.current_thread().name == "rooms-ledger" and not lost:
+        if threading.current_thread().name == "rooms-history-writer" and not lost:
             lost.append("answer")
             raise OperationalError("server closed the connection unexpectedly")
 

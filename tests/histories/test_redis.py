@@ -12,7 +12,6 @@ from django.test import override_settings
 from redis.asyncio import Redis
 
 from rooms.histories import redis as module
-from rooms.histories.pipe import Pipe
 from rooms.histories.redis import RedisHistory
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
@@ -153,13 +152,13 @@ async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
     history: RedisHistory, room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips: list[int] = []
-    answers = Pipe._answers
+    send = history._calls._write
 
-    async def counted(self: Pipe, calls: Any) -> Any:
+    async def counted(calls: Any) -> Any:
         trips.append(len(calls))
-        return await answers(self, calls)
+        return await send(calls)
 
-    monkeypatch.setattr(Pipe, "_answers", counted)
+    monkeypatch.setattr(history._calls, "_write", counted)
     await redis.hset("rooms:history:77:meta", "seq", "not a number")
     broken = RoomConfig(**{name: getattr(room, name) for name in RoomConfig.__slots__} | {"id": 77})
     said = [append_and_wait(history, room, message()) for _ in range(20)]
@@ -299,7 +298,7 @@ async def test_a_redis_that_is_not_there_is_unavailable(room: RoomConfig) -> Non
 async def test_a_redis_that_is_frozen_is_not_waited_for(
     room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(module, "TIMEOUT", 0.3)
     server = services.redis("frozen")
     async with closed(RedisHistory(url=server.url)) as history:
         before = (await append_and_wait(history, room, message())).message.seq or 0
@@ -320,7 +319,7 @@ async def test_a_redis_that_is_frozen_is_not_waited_for(
 async def test_an_append_whose_answer_got_lost_is_not_said_twice(
     room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
     between = Between()
     async with between as url, closed(RedisHistory(url=url)) as history:
         await append_and_wait(history, room, message())
@@ -349,20 +348,20 @@ async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomConf
 async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
     history: RedisHistory, room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, entered, answers = asyncio.Event(), asyncio.Event(), Pipe._answers
+    held, entered, send = asyncio.Event(), asyncio.Event(), history._calls._write
 
-    async def holds(self: Pipe, calls: Any) -> Any:
+    async def holds(calls: Any) -> Any:
         entered.set()
         await held.wait()
-        return await answers(self, calls)
+        return await send(calls)
 
-    monkeypatch.setattr(Pipe, "_answers", holds)
-    monkeypatch.setattr(history._pipe, "_seconds", 0.2)
+    monkeypatch.setattr(history._calls, "_write", holds)
+    monkeypatch.setattr(history._calls, "_timeout", 0.2)
     first = asyncio.ensure_future(append_and_wait(history, room, message(b"1")))
     await entered.wait()
     with pytest.raises(Unavailable):
         await append_and_wait(history, room, message(b"2"))
-    monkeypatch.setattr(history._pipe, "_seconds", 20)
+    monkeypatch.setattr(history._calls, "_timeout", 20)
     with pytest.raises(Unavailable):
         await first
     last = asyncio.ensure_future(append_and_wait(history, room, message(b"3")))

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from rooms.concurrency import timeouts
 from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
-from rooms.presence import Arrival, Departure, database, expiry, group_commit, operations, queries
+from rooms.presence import Arrival, Departure, database, expiry, operations, queries
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, Presence
 from rooms.presence.database import TIDY_EVERY, DatabasePresence
 from rooms.presence.memory import MemoryPresence
@@ -238,8 +238,7 @@ async def give_up(asking: asyncio.Task[Any]) -> None:
 
 
 async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (database, group_commit):
-        monkeypatch.setattr(module, "STATEMENT_TIMEOUT", 0.05)
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.05)
     presence = DatabasePresence()
     late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "carry_out")
     try:
