@@ -101,24 +101,3 @@ class PresentConnection(models.Model):
 
     def __str__(self) -> str:
         return self.connection
-
-
-class PresenceTurn(models.Model):
-    """A user whose coming into a group one process is deciding on."""
-
-    group = models.CharField(max_length=255)
-    user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
-    token = models.CharField(max_length=32)
-    until = models.DateTimeField()
-
-    objects = Written()
-
-    class Meta:
-        verbose_name = _("turn")
-        verbose_name_plural = _("turns")
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["group", "user_id"], name="rooms_presenceturn_user")
-        ]
-
-    def __str__(self) -> str:
-        return self.token

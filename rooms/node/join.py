@@ -116,8 +116,7 @@ class Membership:
                 return room, before, before
             password = room.record.password
             await self._check_password(connection, request, room, user)
-            # One's turn first: it may be held by a process that died, and others need not wait for that.
-            async with join_hooks.turn(self._parts, room, user, listens=listens_only), _Admission(room):
+            async with _Admission(room):
                 # The last one went out, or the password changed, while we were on our way in.
                 if room.gone or room.record.password != password:
                     continue

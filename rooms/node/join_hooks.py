@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 from rooms.extensions import JoinEvent, LeaveEvent
 from rooms.extensions.runner import ExtensionRunner
@@ -13,14 +12,6 @@ from rooms.node.leave import LeaveHandler
 from rooms.node.registry import Room
 from rooms.protocol.errors import NotMember, RoomFull
 from rooms.protocol.types import User
-
-
-def turn(parts: NodeContext, room: Room, user: User, *, listens: bool) -> AbstractAsyncContextManager[None]:
-    """Held while somebody comes in: of processes in which one user does at once, one asks the extensions,
-    and the others see the user inside."""
-    if listens or not parts.presence.shared or not asked(room):
-        return nullcontext()
-    return parts.presence.turn(room.group, user)
 
 
 def asked(room: Room) -> bool:

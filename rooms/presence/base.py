@@ -8,28 +8,19 @@ process said ends with the process, because nothing runs in a process that was k
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rooms.protocol import validators
-from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 
 # Leases are renewed, and those that ran out are looked for, at each beat. A beat comes up to 40 % and a
 # tick late: the last sign of life, the lease and the beat that finds it over are together less than 60 s.
 BEAT_SECONDS = 5
 LEASE_SECONDS = 50
-# A turn is renewed as long as its process lives, and else over after so many seconds; whoever waits for one
-# looks again each time, but not for ever.
-TURN_SECONDS = 12
-RENEW_TURN_SECONDS = 4
-LOOK_SECONDS = 0.05
-WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,46 +127,6 @@ class Presence(ABC):
     async def expire_node(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
         """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.
         Many may say so; one that is alive after all takes it back with its next beat."""
-
-    @contextlib.asynccontextmanager
-    async def turn(self, group: str, user: User) -> AsyncIterator[None]:
-        """In all processes, one at a time for each user of a group. Raises Unavailable when it took too long
-        to be one's turn."""
-        token, over = uuid.uuid4().hex, asyncio.Event()
-        try:
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    while not await self.take_turn(group, user, token):  # noqa: ASYNC110 (told by nobody)
-                        await asyncio.sleep(LOOK_SECONDS)
-            except TimeoutError:
-                raise Unavailable("You are coming in elsewhere just now; try again in a moment.") from None
-            keeping = asyncio.create_task(self._keep_turn(group, user, token, over))
-            try:
-                yield
-            finally:
-                # Not cancelled: a renewal that is under way must not come after the end.
-                over.set()
-                await keeping
-        finally:
-            # Also one that nobody waited for any more, and that was given all the same.
-            await self.end_turn(group, user, token)
-
-    async def _keep_turn(self, group: str, user: User, token: str, over: asyncio.Event) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_TURN_SECONDS):
-                    await over.wait()
-                    return
-            with contextlib.suppress(Unavailable):
-                await self.take_turn(group, user, token)
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        """Have a turn if it is nobody else's, for ``TURN_SECONDS`` from now on. A store of one process leaves
-        that to the room's lock."""
-        return True
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:  # noqa: B027 (see above)
-        """It is over. Raises nothing: it ends by itself as well."""
 
     async def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
         """Let go of connections. What this process said ends with its lease."""

@@ -8,7 +8,6 @@ together (``concurrency/batching.py``). Leases run by the database's clock (``ex
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -21,10 +20,7 @@ from rooms.presence import expiry, operations, queries
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
 from rooms.presence.lease import Lease
 from rooms.presence.operations import Add, Change, Close, Fade, Remove
-from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
-
-logger = logging.getLogger("rooms.presence")
 
 # What is no more needed is deleted once in so many beats.
 TIDY_EVERY = 100
@@ -114,15 +110,6 @@ class DatabasePresence(Presence):
     async def close_group(self, group: str) -> bool:
         closed: bool = await self._changes.call(Close(group))
         return closed
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        return await self._reading.run(queries.take_turn, group, user, token)
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:
-        try:
-            await self._reading.run(queries.end_turn, group, user, token)
-        except Unavailable as error:
-            logger.warning("A turn is left to run out: %s", error.message)
 
     async def heartbeat(self) -> list[Departure | Arrival]:
         await self._renew()

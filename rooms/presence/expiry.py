@@ -13,7 +13,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from rooms.concurrency.timeouts import bounded_transaction
-from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
+from rooms.models import PresenceGroup, PresenceNode, PresentConnection, PresentUser
 from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS, Departure
 from rooms.presence.queries import locked, user_of
 
@@ -109,6 +109,5 @@ def tidy() -> None:
     stray = PresentConnection.objects.filter(~Exists(leases)).values_list("node", flat=True).distinct()
     with bounded_transaction():
         PresenceGroup.objects.filter(open_, ~Exists(inside)).delete()
-        PresenceTurn.objects.filter(until__lt=Now()).delete()
         nodes = [PresenceNode(pk=node, lease=Now() - timedelta(seconds=1)) for node in stray]
         PresenceNode.objects.bulk_create(nodes, ignore_conflicts=True)

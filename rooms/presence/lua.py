@@ -74,17 +74,6 @@ redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
 return 1
 """
 
-TAKE_TURN = """
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return 1
-"""
-
-END_TURN = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
-
 # The clock of leases is Redis's own, so that the processes' clocks do not matter.
 _NOW = """
 local time = redis.call('TIME')

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
-from rooms.concurrency.thread_pool import check_wanted
 from rooms.concurrency.timeouts import bounded_transaction
-from rooms.models import PresenceGroup, PresenceTurn, PresentUser
-from rooms.presence.base import TURN_SECONDS, MemberPage, places_of
+from rooms.models import PresenceGroup, PresentUser
+from rooms.presence.base import MemberPage, places_of
 from rooms.protocol import validators
 from rooms.protocol.types import User
 
@@ -55,28 +53,6 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
             if holder := known.get(validators.user_key(name)):
                 found[name] = holder
     return found
-
-
-# Turns ---------------------------------------------------------------------------------------------
-
-
-def take_turn(group: str, user: User, token: str) -> bool:
-    turns = PresenceTurn.objects.filter(group=group, user_id=user.id)
-    if turns.filter(until__gte=Now()).exclude(token=token).exists():
-        return False
-    until = Now() + timedelta(seconds=TURN_SECONDS)
-    mine = PresenceTurn(group=group, user_id=user.id, token=token, until=until)
-    with bounded_transaction():
-        turns.filter(Q(until__lt=Now()) | Q(token=token)).delete()
-        PresenceTurn.objects.bulk_create([mine], ignore_conflicts=True)
-        mine_now = turns.filter(token=token).exists()
-        check_wanted()
-        return mine_now
-
-
-def end_turn(group: str, user: User, token: str) -> None:
-    with bounded_transaction():
-        PresenceTurn.objects.filter(group=group, user_id=user.id, token=token).delete()
 
 
 # What all of them use -------------------------------------------------------------------------------

@@ -115,17 +115,6 @@ class RedisPresence(Presence):
             # Somebody may be in it in another process.
             return False
 
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        try:
-            return await self._ask(self._store.take_turn, group, user, token)
-        except Unavailable:
-            # In this process the room's lock keeps others waiting.
-            return True
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:
-        with contextlib.suppress(Unavailable):
-            await self._ask(self._store.end_turn, group, user, token)
-
     async def heartbeat(self) -> list[Departure | Arrival]:
         self._serves = True
         with contextlib.suppress(Unavailable):

@@ -3,8 +3,7 @@
 Keys, all below one prefix: ``u:<group>`` the users of a group, ``o:<group>`` their order,
 ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` what a process has
 said, ``nodes`` until when each process's lease runs, ``dead`` those that are being swept, ``closed:<group>``
-that nobody is let in any more, ``turn:<group>:<user>`` whose turn it is, ``swept:<process>`` that it was
-swept.
+that nobody is let in any more, ``swept:<process>`` that it was swept.
 
 The scripts change them in one step, so that two processes never both see somebody as the first one in or
 the last one out. Every method raises Unavailable when Redis does not answer in time; whether it did what was
@@ -28,7 +27,6 @@ from rooms.presence import lua
 from rooms.presence.base import (
     BEAT_SECONDS,
     LEASE_SECONDS,
-    TURN_SECONDS,
     Departure,
     GroupClosed,
     GroupFull,
@@ -72,7 +70,6 @@ class RedisStore:
         self._add, self._fade, self._remove = (register(each) for each in (lua.ADD, lua.FADE, lua.REMOVE))
         self._page, self._find = register(lua.PAGE), register(lua.FIND)
         self._close = register(lua.CLOSE)
-        self._take_turn, self._end_turn = register(lua.TAKE_TURN), register(lua.END_TURN)
         self._renew, self._ended = register(lua.RENEW), register(lua.ENDED)
         self._bury = register(lua.BURY)
 
@@ -129,13 +126,6 @@ class RedisStore:
     async def close_group(self, group: str) -> bool:
         keys = [self._key("u", group), self._key("closed", group)]
         return bool(await _answered(self._close(keys=keys, args=[LEASE_SECONDS])))
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        keys = [self._key("turn", group, user.id)]
-        return bool(await _answered(self._take_turn(keys=keys, args=[token, TURN_SECONDS])))
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:
-        await _answered(self._end_turn(keys=[self._key("turn", group, user.id)], args=[token]))
 
     # Leases ------------------------------------------------------------------------------------------
 

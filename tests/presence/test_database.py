@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 from threading import Event, Thread
 from types import ModuleType
@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 from django.db import Error, OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from rooms.concurrency import timeouts
-from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
+from rooms.models import PresenceGroup, PresenceNode, PresentConnection, PresentUser
 from rooms.presence import Arrival, Departure, database, expiry, operations, queries
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, Presence
 from rooms.presence.database import TIDY_EVERY, DatabasePresence
@@ -54,9 +53,7 @@ async def test_nothing_is_left_when_everybody_is_out(pair: Pair) -> None:
         await presence.start_grace("g", place, user)
     await here.remove("g", "a1", ANN)
     await there.remove_all("g", {"a2": ANN, "b1": BOB})
-    async with here.turn("g", ANN):
-        pass
-    for model in (PresentUser, PresentConnection, PresenceTurn):
+    for model in (PresentUser, PresentConnection):
         assert await model.objects.acount() == 0
     assert {row.pk async for row in PresenceNode.objects.all()} == {here.node, there.node}
 
@@ -69,12 +66,9 @@ async def test_what_nobody_needs_is_deleted_now_and_then(pair: Pair) -> None:
     assert await here.close_group("closed")
     assert await here.close_group("closed long ago")
     await PresenceGroup.objects.filter(pk="closed long ago").aupdate(closed_until=PAST)
-    for user, until in (("over", PAST), ("going on", timezone.now() + timedelta(hours=1))):
-        await PresenceTurn.objects.acreate(group="g", user_id=user, token="token", until=until)
     for _ in range(TIDY_EVERY):
         await here.heartbeat()
     assert {row.pk async for row in PresenceGroup.objects.all()} == {"in use", "closed"}
-    assert [row.user_id async for row in PresenceTurn.objects.all()] == ["going on"]
     with pytest.raises(GroupClosed):
         await here.add("closed", "a1", ANN)
     assert await here.add("closed long ago", "a1", ANN)
@@ -322,22 +316,17 @@ async def test_whose_departure_was_not_answered_is_told_when_asked_again(
     assert not await here.remove("g", "a1", ANN)
 
 
-async def test_what_nobody_waits_for_is_not_closed_nor_a_turn_taken(
+async def test_a_group_is_not_closed_when_the_call_was_cancelled(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    for module, name, ask in (
-        (operations, "carry_out", here.close_group("g")),
-        (queries, "take_turn", here.take_turn("g", ANN, "token")),
-    ):
-        late = Late(monkeypatch, module, name)
-        asking = asyncio.create_task(ask)
-        await late.reached()
-        await give_up(asking)
-        late.go.set()
+    late = Late(monkeypatch, operations, "carry_out")
+    asking = asyncio.create_task(here.close_group("g"))
+    await late.reached()
+    await give_up(asking)
+    late.go.set()
     await here.close()
     assert await there.add("g", "a1", ANN)
-    assert await there.take_turn("g", ANN, "another")
 
 
 async def test_saying_everything_again_goes_on_where_it_was_interrupted(

@@ -183,8 +183,6 @@ async def test_while_redis_is_away_a_process_goes_by_what_it_knows(
     assert await here.remove("g", "a1", ANN)
     assert await here.heartbeat() == []
     assert not await here.close_group("empty")
-    async with here.turn("g", ANN):
-        pass
     with pytest.raises(Unavailable):
         await here.expire_node(there.node, 0)
 

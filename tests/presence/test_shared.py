@@ -14,12 +14,11 @@ from django.db.models import F
 from redis.asyncio import Redis
 
 from rooms.models import PresenceNode
-from rooms.presence import Arrival, Departure, Presence, base, lease
+from rooms.presence import Arrival, Departure, Presence, lease
 from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
 from rooms.presence.database import DatabasePresence
 from rooms.presence.lease import PATIENCE_SECONDS
 from rooms.presence.redis import RedisPresence
-from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -331,68 +330,3 @@ async def test_burying_one_whom_nobody_knows_changes_nothing(processes: Processe
     here, *_ = processes
     await here.expire_node("nobody", 0)
     assert await told(here) == []
-
-
-# Turns ---------------------------------------------------------------------------------------------
-
-
-async def test_it_is_one_processs_turn_at_a_time(processes: Processes) -> None:
-    inside: list[str] = []
-    most = 0
-
-    async def come(presence: Presence) -> None:
-        nonlocal most
-        async with presence.turn("g", ANN):
-            inside.append(presence.node)
-            most = max(most, len(inside))
-            await asyncio.gather(*(presence.counts(["g"]) for _ in range(3)))
-            inside.remove(presence.node)
-
-    await asyncio.gather(*(come(presence) for presence in processes for _ in range(2)))
-    assert most == 1
-
-
-async def test_turns_of_others_and_elsewhere_are_not_waited_for(processes: Processes) -> None:
-    here, there, *_ = processes
-    async with asyncio.timeout(PATIENCE), here.turn("g", ANN), there.turn("g", BOB), there.turn("h", ANN):
-        pass
-
-
-async def test_a_turn_lasts_as_long_as_somebody_takes_it(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there, *_ = processes
-    monkeypatch.setattr(base, "RENEW_TURN_SECONDS", 0)
-    take, tokens, renewed = here.take_turn, set(), asyncio.Event()
-
-    async def take_turn(group: str, user: User, token: str) -> bool:
-        mine = await take(group, user, token)
-        if mine and token in tokens:
-            renewed.set()
-        tokens.add(token)
-        return mine
-
-    here.take_turn = take_turn  # type: ignore[method-assign]
-    async with asyncio.timeout(PATIENCE), here.turn("g", ANN):
-        await renewed.wait()
-        assert not await there.take_turn("g", ANN, "another")
-    assert await there.take_turn("g", ANN, "another")
-
-
-async def test_a_turn_of_a_process_that_died_ends_by_itself(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead, here, *_ = processes
-    monkeypatch.setattr(base, "WAIT_SECONDS", 0)
-    assert await dead.take_turn("g", ANN, "token")
-    with pytest.raises(Unavailable):
-        async with here.turn("g", ANN):
-            pass
-    # Whoever was late does not end another's.
-    await here.end_turn("g", ANN, "another")
-    assert not await here.take_turn("g", ANN, "another")
-    # Whose turn it is may have it for longer.
-    assert await dead.take_turn("g", ANN, "token")
-    assert not await here.take_turn("g", ANN, "another")
-    await dead.end_turn("g", ANN, "token")
-    assert await here.take_turn("g", ANN, "another")
