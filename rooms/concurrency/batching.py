@@ -75,7 +75,7 @@ class FutureCompletion(Completion):
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[Item]):
-    """An item of a batcher. ``done``: its completion has a result, or its caller was cancelled."""
+    """An item of a batcher. ``done``: it is complete, or its caller was cancelled."""
 
     item: Item
     completion: Completion
@@ -85,11 +85,11 @@ class Entry(Generic[Item]):
 
 
 @dataclass(slots=True, eq=False)
-class _Lane(Generic[Item]):
-    """The items of one key: queued, being written since ``begun``, and written but not completed."""
+class _KeyQueue(Generic[Item]):
+    """The items of one key: waiting, being written since ``begun``, and written but not completed."""
 
     key: Hashable
-    queue: deque[Entry[Item]] = field(default_factory=deque)
+    waiting: deque[Entry[Item]] = field(default_factory=deque)
     writing: Sequence[Entry[Item]] = ()
     begun: float | None = None
     results: list[tuple[Entry[Item], Any]] = field(default_factory=list)
@@ -133,13 +133,13 @@ class Batcher(Generic[Item]):
         self._key = key
         self._slots = asyncio.Semaphore(max_writes)
         self._pause = pause
-        self._lanes: dict[Hashable, _Lane[Item]] = {}
+        self._queues: dict[Hashable, _KeyQueue[Item]] = {}
         self._pending = 0
         # The end of the last write of any key.
         self._written = 0.0
 
     def __len__(self) -> int:
-        """The number of items that are not complete."""
+        """Return the number of items that are not complete."""
         return self._pending
 
     def add(self, item: Item, completion: Completion, *, alone: bool = False) -> Entry[Item] | None:
@@ -149,16 +149,16 @@ class Batcher(Generic[Item]):
             return None
         loop = asyncio.get_running_loop()
         key = None if self._key is None else self._key(item)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane(key)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _KeyQueue(key)
         entry = Entry(item, completion, loop.time(), alone)
-        lane.queue.append(entry)
+        queue.waiting.append(entry)
         self._pending += 1
-        if lane.task is None:
-            lane.task = loop.create_task(self._write_all(lane))
-        if lane.timer is None and self._timeout is not None:
-            lane.timer = loop.call_at(entry.added + self._timeout, self._check_timeouts, lane)
+        if queue.task is None:
+            queue.task = loop.create_task(self._write_all(queue))
+        if queue.timer is None and self._timeout is not None:
+            queue.timer = loop.call_at(entry.added + self._timeout, self._check_timeouts, queue)
         return entry
 
     def call(self, item: Item, *, alone: bool = False) -> asyncio.Future[Any]:
@@ -171,53 +171,53 @@ class Batcher(Generic[Item]):
 
     async def drain(self) -> None:
         """Wait until everything is written, or no write ends within the timeout."""
-        while tasks := {lane.task for lane in self._lanes.values() if lane.task is not None}:
+        while tasks := {queue.task for queue in self._queues.values() if queue.task is not None}:
             ended, _ = await asyncio.wait(tasks, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
             if not ended:
                 return
 
     # Writing -----------------------------------------------------------------------------------------
 
-    async def _write_all(self, lane: _Lane[Item]) -> None:
+    async def _write_all(self, queue: _KeyQueue[Item]) -> None:
         try:
-            while lane.queue:
+            while queue.waiting:
                 if self._key is None:
-                    await self._write_batch(lane)
+                    await self._write_batch(queue)
                 else:
                     async with self._slots:
-                        await self._write_batch(lane)
+                        await self._write_batch(queue)
                 if self._pause:
                     await asyncio.sleep(self._pause)
         finally:
-            lane.task = None
+            queue.task = None
             if self._key is not None:
-                del self._lanes[lane.key]
-                if lane.timer is not None:
-                    lane.timer.cancel()
+                del self._queues[queue.key]
+                if queue.timer is not None:
+                    queue.timer.cancel()
 
-    async def _write_batch(self, lane: _Lane[Item]) -> None:
-        entries = lane.writing = self._take(lane)
+    async def _write_batch(self, queue: _KeyQueue[Item]) -> None:
+        entries = queue.writing = self._take(queue)
         try:
             if entries:
-                await self._write_entries(lane, entries)
+                await self._write_entries(queue, entries)
         finally:
-            lane.writing, lane.begun, self._written = (), None, asyncio.get_running_loop().time()
+            queue.writing, queue.begun, self._written = (), None, asyncio.get_running_loop().time()
 
-    def _take(self, lane: _Lane[Item]) -> list[Entry[Item]]:
-        """The next batch."""
+    def _take(self, queue: _KeyQueue[Item]) -> list[Entry[Item]]:
+        """Take the next batch."""
         entries: list[Entry[Item]] = []
-        queue = lane.queue
-        while queue and len(entries) < self._max_items and not (entries and queue[0].alone):
-            entry = queue.popleft()
+        waiting = queue.waiting
+        while waiting and len(entries) < self._max_items and not (entries and waiting[0].alone):
+            entry = waiting.popleft()
             if not entry.done:
                 entries.append(entry)
                 if entry.alone:
                     break
         return entries
 
-    async def _write_entries(self, lane: _Lane[Item], entries: Sequence[Entry[Item]]) -> None:
+    async def _write_entries(self, queue: _KeyQueue[Item], entries: Sequence[Entry[Item]]) -> None:
         loop = asyncio.get_running_loop()
-        lane.begun = loop.time()
+        queue.begun = loop.time()
         results: Sequence[Any]
         try:
             results = await self._write(entries)
@@ -226,20 +226,20 @@ class Batcher(Generic[Item]):
                 # Nothing was written. Alone, the entry at fault fails alone.
                 for entry in entries:
                     if not entry.done:
-                        await self._write_entries(lane, [entry])
+                        await self._write_entries(queue, [entry])
                 return
             results = [error] * len(entries)
-        lane.results.extend(zip(entries, results, strict=True))
-        if lane.queue:
+        queue.results.extend(zip(entries, results, strict=True))
+        if queue.waiting:
             # Delivering takes time: the next write begins first.
-            loop.call_soon(self._deliver, lane)
+            loop.call_soon(self._deliver, queue)
         else:
-            self._deliver(lane)
+            self._deliver(queue)
 
     # Completing --------------------------------------------------------------------------------------
 
-    def _deliver(self, lane: _Lane[Item]) -> None:
-        results, lane.results = lane.results, []
+    def _deliver(self, queue: _KeyQueue[Item]) -> None:
+        results, queue.results = queue.results, []
         self._complete(results)
 
     def _complete(self, results: Iterable[tuple[Entry[Item], Any]]) -> None:
@@ -259,24 +259,24 @@ class Batcher(Generic[Item]):
             entry.done = True
             self._pending -= 1
 
-    def _check_timeouts(self, lane: _Lane[Item]) -> None:
-        """Complete what is late; the others of the lane have more time."""
+    def _check_timeouts(self, queue: _KeyQueue[Item]) -> None:
+        """Complete the items that are late; the others of the queue have more time."""
         loop = asyncio.get_running_loop()
-        lane.timer, now, late = None, loop.time(), []
-        for entry in (*lane.writing, *lane.queue):
+        queue.timer, now, late = None, loop.time(), []
+        for entry in (*queue.writing, *queue.waiting):
             if entry.done:
                 continue
-            if (deadline := self._deadline(lane, entry)) > now:
-                lane.timer = loop.call_at(deadline, self._check_timeouts, lane)
+            if (deadline := self._deadline(queue, entry)) > now:
+                queue.timer = loop.call_at(deadline, self._check_timeouts, queue)
                 break
             late.append((entry, Unavailable(self._unavailable)))
         self._complete(late)
 
-    def _deadline(self, lane: _Lane[Item], entry: Entry[Item]) -> float:
+    def _deadline(self, queue: _KeyQueue[Item], entry: Entry[Item]) -> float:
         since = entry.added
         if self._timeout_per_write:
-            # A lane that waits for its slot waits for the others' writes.
-            since = max(since, self._written if lane.begun is None else lane.begun)
+            # A queue that waits for a slot waits for the writes of other keys.
+            since = max(since, self._written if queue.begun is None else queue.begun)
         return since + (self._timeout or 0)
 
 
@@ -320,8 +320,8 @@ class _SharedCompletion(Completion):
 class Lookups(Generic[Key, Query, Result]):
     """Coalesces look-ups: those that come while one is under way share the next.
 
-    ``read`` gets queries by key and returns the results by key; what it raises, all its callers get. No
-    caller gets a result that was read before it asked.
+    ``read`` gets queries by key and returns results by key; what it raises, all its callers get. No caller
+    gets a result of a read that began before its call.
     """
 
     def __init__(self, read: Callable[[dict[Key, Query]], Awaitable[Mapping[Key, Result]]]) -> None:
@@ -333,7 +333,7 @@ class Lookups(Generic[Key, Query, Result]):
         )
 
     async def get(self, key: Key, query: Query) -> Result:
-        """The result of a key; ``query`` says how to read it, the same for all who ask for the key."""
+        """Look up a key. ``query`` is what ``read`` needs for it, equal for all callers of the key."""
         shared = self._waiting.get(key)
         if shared is None:
             shared = self._waiting[key] = _SharedCompletion()

@@ -67,7 +67,7 @@ class DatabaseHistory(History):
     """
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
-        self._pool = ThreadPool(threads, queue, "rooms-history", answer_seconds=STATEMENT_TIMEOUT)
+        self._pool = ThreadPool(threads, queue, "rooms-history", timeout=STATEMENT_TIMEOUT)
         self._writer = WorkerThread("rooms-history-writer")
         self._writes: Batcher[Any] = Batcher(
             self._write,

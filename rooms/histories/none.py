@@ -27,7 +27,7 @@ class NoHistory(History):
     deduplicates = False
 
     def __init__(self) -> None:
-        self._pool = ThreadPool(2, 256, "rooms-state", answer_seconds=STATEMENT_TIMEOUT)
+        self._pool = ThreadPool(2, 256, "rooms-state", timeout=STATEMENT_TIMEOUT)
         self._states: Lookups[int, RoomConfig, list[Message]] = Lookups(partial(self._pool.run, _read_states))
         self._storing: set[asyncio.Future[None]] = set()
 

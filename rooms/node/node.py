@@ -76,7 +76,7 @@ class Node:
         self.node = presence.node
         self.connections: dict[Connection, _Socket] = {}
         self._handlers = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, "rooms-handlers")
-        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
+        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, timeout=QUERY_TIMEOUT)
         self.services = NodeServices(self.loop)
         self._serve_outbound = serve_outbound
         self.parts = NodeContext(

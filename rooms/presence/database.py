@@ -39,9 +39,9 @@ class DatabasePresence(Presence):
         super().__init__()
         # Without a bound: what follows in a group waits for the end of a change, whenever that is.
         self._writing = ThreadPool(threads, 0, "rooms-presence")
-        self._reading = ThreadPool(threads, queue, "rooms-presence-reading", answer_seconds=STATEMENT_TIMEOUT)
+        self._reading = ThreadPool(threads, queue, "rooms-presence-reading", timeout=STATEMENT_TIMEOUT)
         # The lease waits for nobody, whatever crowd there is.
-        self._leasing = ThreadPool(1, queue, "rooms-presence-lease", answer_seconds=STATEMENT_TIMEOUT)
+        self._leasing = ThreadPool(1, queue, "rooms-presence-lease", timeout=STATEMENT_TIMEOUT)
         self._changes: Batcher[Change] = Batcher(
             self._write,
             key=attrgetter("group"),

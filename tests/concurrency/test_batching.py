@@ -484,17 +484,17 @@ async def test_a_long_queue_does_not_time_out_while_writes_end() -> None:
         write, key=lambda item: item[0], max_items=1, timeout=10, timeout_per_write=True
     )
     calls = [batcher.call(("g", name)) for name in "abcd"]
-    (lane,) = batcher._lanes.values()
+    (queue,) = batcher._queues.values()
     await asyncio.sleep(0)
-    added = lane.queue[-1].added
+    added = queue.waiting[-1].added
     for number, gate in enumerate(gates[:3]):
         gate.set()
         await calls[number]
     assert len(batcher) == 1
-    (entry,) = lane.writing
+    (entry,) = queue.writing
     assert entry.added == added
-    assert lane.begun is not None
-    assert batcher._deadline(lane, entry) == lane.begun + 10 > added + 10
+    assert queue.begun is not None
+    assert batcher._deadline(queue, entry) == queue.begun + 10 > added + 10
     gates[3].set()
     await calls[3]
 
@@ -512,7 +512,7 @@ async def test_a_group_without_changes_leaves_nothing_behind(store: Store) -> No
     batcher = store.batcher()
     await batcher.call(("g", "a"))
     await batcher.drain()
-    assert batcher._lanes == {}
+    assert batcher._queues == {}
 
 
 # Look-ups ----------------------------------------------------------------------------------------
