@@ -1,4 +1,4 @@
-"""Where a room's messages are kept, and the numbers that put them in order."""
+"""Histories: stores of messages, which give them their sequence numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rooms that keep no messages. State messages are kept all the same, in the database."""
+"""No history: messages are not stored. State messages are, in the database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rooms.protocol.types import Position
 
 
 class NoHistory(History):
-    """Messages have no number here, and there is no past to tell."""
+    """Stores only state messages, without numbers."""
 
     deduplicates = False
 
@@ -33,13 +33,13 @@ class NoHistory(History):
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         if message.state is True:
-            storing = asyncio.ensure_future(self._keep_state(room, message, completion))
+            storing = asyncio.ensure_future(self._store_state(room, message, completion))
             self._storing.add(storing)
             storing.add_done_callback(self._storing.discard)
         else:
             complete_alone(completion, Appended(message))
 
-    async def _keep_state(self, room: RoomConfig, message: Message, completion: Completion) -> None:
+    async def _store_state(self, room: RoomConfig, message: Message, completion: Completion) -> None:
         message = msgspec.structs.replace(message, data=message.data.copy())
         try:
             result: Any = await self._pool.run(_put_state, room, message) or Appended(message)
@@ -63,7 +63,7 @@ class NoHistory(History):
         return None
 
     async def forget(self, room: int) -> None:
-        """State went with the room's row."""
+        """Do nothing: the state is deleted with the room's row."""
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.close)

@@ -1,7 +1,7 @@
-"""History in Redis: any number of processes that share one.
+"""History in Redis: any number of processes that share one Redis.
 
-It lasts as long as Redis keeps its data. Every change is one script (``scripts.py``), carried out whole or
-not at all. A Redis that was started again begins a new epoch: it may have lost the last it was told.
+It lasts as long as the data of Redis. Every change is one script (``lua.py``), executed wholly or not at
+all. A Redis that restarted begins a new epoch: it may have lost the last messages.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from rooms.protocol.types import Position
 
 logger = logging.getLogger("rooms.histories")
 
-# Whoever waits longer than this is told to try again; what became of an append, its key then finds out.
+# The result of an append that timed out is found by sending its key again.
 TIMEOUT = 3
-MOST_CONNECTIONS = 16
-# Positions of so many rooms are asked for at once.
-MOST_POSITIONS = 1000
+MAX_CONNECTIONS = 16
+# The number of rooms whose positions are read at once.
+MAX_POSITIONS = 1000
 # A round trip takes at most this number of calls.
 MAX_CALLS = 256
 # More than this number of calls would wait longer than the timeout.
@@ -48,17 +48,17 @@ _UNAVAILABLE = "The history does not answer; try again in a moment."
 
 
 class RedisHistory(History):
-    """``url``: of the Redis; ``prefix``: of its keys."""
+    """Stores messages in the Redis at ``url``, in keys with ``prefix``."""
 
     def __init__(self, *, url: str, prefix: str = "rooms") -> None:
         self._prefix = prefix
         pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=MOST_CONNECTIONS,
+            max_connections=MAX_CONNECTIONS,
             timeout=TIMEOUT,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=2,
-            # Said twice would be stored twice: only whoever has a key may say it again.
+            # A repeated append would be stored twice: only clients with a key may repeat it.
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
@@ -97,7 +97,7 @@ class RedisHistory(History):
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         wanted = ("", 0) if since is None else (since.epoch, since.seq)
-        epoch, seq, recovered, entries, state = await self._answered(
+        epoch, seq, recovered, entries, state = await self._reply(
             self._snapshot(
                 self._keys(room.id), [*_common(room), limit, *wanted, get_settings().recovery_max_messages]
             )
@@ -110,7 +110,7 @@ class RedisHistory(History):
         )
 
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
-        first, more, entries = await self._answered(
+        first, more, entries = await self._reply(
             self._page(self._keys(room.id), _between(room, before, after, limit))
         )
         return Page(messages=_messages(room, first, entries), more=bool(more))
@@ -123,25 +123,25 @@ class RedisHistory(History):
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         found: dict[int, Position] = {}
-        for start in range(0, len(rooms), MOST_POSITIONS):
-            asked = rooms[start : start + MOST_POSITIONS]
-            for room, (epoch, seq) in zip(asked, await self._answered(self._places(asked)), strict=True):
+        for start in range(0, len(rooms), MAX_POSITIONS):
+            chunk = rooms[start : start + MAX_POSITIONS]
+            for room, (epoch, seq) in zip(chunk, await self._reply(self._read_positions(chunk)), strict=True):
                 if epoch is not None:
                     found[room] = Position(epoch=epoch.decode(), seq=int(seq or 0))
         return found
 
-    async def _places(self, rooms: Sequence[int]) -> list[Any]:
+    async def _read_positions(self, rooms: Sequence[int]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for room in rooms:
                 pipeline.hmget(self._keys(room)[0], ["epoch", "seq"])
             return await pipeline.execute()
 
     async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
-        found = await self._answered(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
+        found = await self._reply(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
         return SentData(seq=found[0], time=found[1].decode()) if found else None
 
     async def forget(self, room: int) -> None:
-        await self._answered(self._redis.delete(*self._keys(room)))
+        await self._reply(self._redis.delete(*self._keys(room)))
 
     async def close(self) -> None:
         await self._calls.drain()
@@ -170,10 +170,10 @@ class RedisHistory(History):
     def _keys(self, room: int) -> list[str]:
         return [f"{self._prefix}:history:{room}:{part}" for part in ("meta", "log", "used", "order", "state")]
 
-    async def _answered(self, answer: Awaitable[Any]) -> Any:
+    async def _reply(self, reply: Awaitable[Any]) -> Any:
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await answer
+                return await reply
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -200,17 +200,17 @@ class _Call:
 def _appended(room: RoomConfig, message: Message, reply: list[Any]) -> Appended | RoomsError:
     if reply[0] == b"full":
         return too_much_state()
-    if reply[0] == b"again":
+    if reply[0] == b"duplicate":
         return Appended(_message(room, reply[1], reply[2]), duplicate=True)
-    if reply[0] == b"gone":
+    if reply[0] == b"expired":
         original = msgspec.structs.replace(message, seq=reply[1], time=reply[2].decode())
         return Appended(original, duplicate=True, expired=True)
-    # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
+    # ``data`` may be a view into a whole frame, which must not live as long as the message.
     return Appended(msgspec.structs.replace(message, seq=reply[1], data=message.data.copy()))
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    logger.warning("Redis did not answer: %s", error or "it takes too long")
+    logger.warning("Redis did not answer: %s", error or "timeout")
     unavailable = Unavailable(_UNAVAILABLE)
     unavailable.__cause__ = error
     return unavailable
@@ -226,7 +226,7 @@ def _between(room: RoomConfig, before: int | None, after: int | None, limit: int
 
 
 def _used(sender: str, key: str) -> bytes:
-    """A key as it counts, with its sender; JSON has no line ends."""
+    """Encode a key with its sender; JSON has no line ends."""
     return msgspec.json.encode((sender, key))
 
 
@@ -236,16 +236,16 @@ def _entry(message: Message) -> bytes:
 
 def _message(room: RoomConfig, seq: int, entry: bytes) -> Message:
     message = msgspec.json.decode(entry.split(b"\n", 1)[1], type=Message)
-    # The room may have been given another name since.
+    # The room may have been renamed since.
     return msgspec.structs.replace(message, seq=seq, room=room.name)
 
 
 def _messages(room: RoomConfig, first: int, entries: Sequence[bytes]) -> list[Message]:
-    return [_message(room, first + place, entry) for place, entry in enumerate(entries)]
+    return [_message(room, first + index, entry) for index, entry in enumerate(entries)]
 
 
 def _state(room: RoomConfig, values: Sequence[bytes]) -> list[Message]:
-    """In the order in which their events were first stored."""
+    """Decode state messages, in the order in which their events were first stored."""
     found: list[tuple[int, Message]] = []
     for value in values:
         first, seq, entry = value.split(b"\n", 2)

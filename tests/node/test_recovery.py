@@ -28,7 +28,7 @@ from rooms.protocol.errors import CloseCode, InternalError, Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.native import Native
 from rooms.protocol.types import Position
-from tests.histories.said import append_and_wait
+from tests.histories.messages import append_and_wait
 from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 
 EVERY = pytest.mark.parametrize("policy", ["memory", "database", "redis"])
@@ -497,5 +497,5 @@ async def test_a_room_whose_history_is_not_set_up_is_refused_plainly(
     await room_with(chat, "redis")
     ann = await Client.named(node, "ann")
     error = await refused(InternalError, ann.ask(Join(room="kept")))
-    assert "not set up" in error.message
+    assert "not configured" in error.message
     assert 'ROOMS["HISTORIES"]' in caplog.text
