@@ -152,13 +152,14 @@ class Batcher(Generic[Item]):
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = _KeyQueue(key)
-        entry = Entry(item, completion, loop.time(), alone)
+        timeout = self._timeout
+        entry = Entry(item, completion, 0.0 if timeout is None else loop.time(), alone)
         queue.waiting.append(entry)
         self._pending += 1
         if queue.task is None:
             queue.task = loop.create_task(self._write_all(queue))
-        if queue.timer is None and self._timeout is not None:
-            queue.timer = loop.call_at(entry.added + self._timeout, self._check_timeouts, queue)
+        if timeout is not None and queue.timer is None:
+            queue.timer = loop.call_at(entry.added + timeout, self._check_timeouts, queue)
         return entry
 
     def call(self, item: Item, *, alone: bool = False) -> asyncio.Future[Any]:
@@ -201,7 +202,9 @@ class Batcher(Generic[Item]):
             if entries:
                 await self._write_entries(queue, entries)
         finally:
-            queue.writing, queue.begun, self._written = (), None, asyncio.get_running_loop().time()
+            queue.writing = ()
+            if self._timeout_per_write:
+                queue.begun, self._written = None, asyncio.get_running_loop().time()
 
     def _take(self, queue: _KeyQueue[Item]) -> list[Entry[Item]]:
         """Take the next batch."""
@@ -216,8 +219,8 @@ class Batcher(Generic[Item]):
         return entries
 
     async def _write_entries(self, queue: _KeyQueue[Item], entries: Sequence[Entry[Item]]) -> None:
-        loop = asyncio.get_running_loop()
-        queue.begun = loop.time()
+        if self._timeout_per_write:
+            queue.begun = asyncio.get_running_loop().time()
         results: Sequence[Any]
         try:
             results = await self._write(entries)
@@ -232,7 +235,7 @@ class Batcher(Generic[Item]):
         queue.results.extend(zip(entries, results, strict=True))
         if queue.waiting:
             # Delivering takes time: the next write begins first.
-            loop.call_soon(self._deliver, queue)
+            asyncio.get_running_loop().call_soon(self._deliver, queue)
         else:
             self._deliver(queue)
 
