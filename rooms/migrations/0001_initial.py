@@ -403,7 +403,7 @@ class Migration(migrations.Migration):
                 ("user_id", models.CharField(max_length=255)),
                 ("connection", models.CharField(max_length=255)),
                 ("node", models.CharField(db_index=True, max_length=32)),
-                ("fading", models.BooleanField(default=False)),
+                ("in_grace", models.BooleanField(default=False)),
             ],
             options={
                 "verbose_name": "present connection",
@@ -428,12 +428,12 @@ class Migration(migrations.Migration):
                 ("user_id", models.CharField(max_length=255)),
                 ("name", models.CharField(max_length=255)),
                 ("guest", models.BooleanField()),
-                ("place", models.BinaryField()),
+                ("sort_key", models.BinaryField()),
             ],
             options={
                 "verbose_name": "present user",
                 "verbose_name_plural": "present users",
-                "indexes": [models.Index(fields=["group", "place"], name="rooms_presentuser_place")],
+                "indexes": [models.Index(fields=["group", "sort_key"], name="rooms_presentuser_sort_key")],
                 "constraints": [
                     models.UniqueConstraint(fields=("group", "user_id"), name="rooms_presentuser_user")
                 ],

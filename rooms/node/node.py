@@ -38,7 +38,7 @@ from rooms.node.registry import Application, Registry, Room
 from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.node.services import NodeServices
 from rooms.node.throttle import Throttle
-from rooms.presence.base import BEAT_SECONDS, Presence
+from rooms.presence.base import HEARTBEAT_SECONDS, Presence
 from rooms.protocol.commands import Logout, Ping, Pong
 from rooms.protocol.compat_commands import Disconnect
 from rooms.protocol.errors import CloseCode, RoomsError
@@ -143,7 +143,7 @@ class Node:
         heartbeat = PeriodicTasks(
             self.parts.settings, self.connections, self.parts.departures, self.parts.tasks, self._abort
         )
-        heartbeat.every(BEAT_SECONDS, self.departing.beat)
+        heartbeat.every(HEARTBEAT_SECONDS, self.departing.beat)
         heartbeat.every(SWEEP_SECONDS, self._sweep)
         heartbeat.every(REFRESH_SECONDS, self.parts.directory.refresh)
         heartbeat.every(REPAIR_SECONDS, self.parts.bus.repair)

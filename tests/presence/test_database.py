@@ -88,7 +88,7 @@ async def test_a_sweep_of_one_who_says_everything_again_stops(pair: Pair) -> Non
     slow, here = pair
     await slow.add("g", "a1", ANN)
     entries = {row.pk: row.group async for row in PresentConnection.objects.all()}
-    assert await here._reading.run(expiry.take_out, slow.node, entries) == []
+    assert await here._reading.run(expiry.remove_connections, slow.node, entries) == []
     assert (await here.members("g")).users == [ANN]
 
 
@@ -234,7 +234,7 @@ async def give_up(asking: asyncio.Task[Any]) -> None:
 async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.05)
     presence = DatabasePresence()
-    late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "carry_out")
+    late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "apply_changes")
     try:
         async with asyncio.timeout(PATIENCE):
             for asking in (presence.members("g"), presence.start_grace("g", "a1", ANN)):
@@ -251,7 +251,7 @@ async def test_who_does_not_wait_to_come_in_is_not_let_in_late(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    late = Late(monkeypatch, operations, "carry_out")
+    late = Late(monkeypatch, operations, "apply_changes")
     asking = asyncio.create_task(here.add("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
@@ -266,7 +266,7 @@ async def test_who_comes_again_is_not_taken_out_late(
 ) -> None:
     here, there = pair
     await here.add("g", "a1", ANN)
-    late = Late(monkeypatch, operations, "carry_out", after=after)
+    late = Late(monkeypatch, operations, "apply_changes", after=after)
     asking = asyncio.create_task(here.remove("g", "a1", ANN))
     await late.reached()
     await give_up(asking)
@@ -282,7 +282,7 @@ async def test_who_was_taken_out_too_late_to_be_told_is_told_when_asked_again(
     here, there = pair
     for place, user in (("a1", ANN), ("b1", BOB)):
         await here.add("g", place, user)
-    late = Late(monkeypatch, operations, "carry_out", after=True)
+    late = Late(monkeypatch, operations, "apply_changes", after=True)
     both = {"a1": ANN, "b1": BOB}
     asking = asyncio.create_task(here.remove_all("g", both))
     await late.reached()
@@ -301,14 +301,14 @@ async def test_whose_departure_was_not_answered_is_told_when_asked_again(
     """As when the database goes away with the answer to a commit."""
     here, _ = pair
     await here.add("g", "a1", ANN)
-    carry_out = operations.carry_out
+    apply_changes = operations.apply_changes
 
     def unanswered(*arguments: Any) -> None:
-        carry_out(*arguments)
+        apply_changes(*arguments)
         raise OperationalError("the connection was lost")
 
     with monkeypatch.context() as lost:
-        lost.setattr(operations, "carry_out", unanswered)
+        lost.setattr(operations, "apply_changes", unanswered)
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await here.remove("g", "a1", ANN)
@@ -320,7 +320,7 @@ async def test_a_group_is_not_closed_when_the_call_was_cancelled(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    late = Late(monkeypatch, operations, "carry_out")
+    late = Late(monkeypatch, operations, "apply_changes")
     asking = asyncio.create_task(here.close_group("g"))
     await late.reached()
     await give_up(asking)
@@ -339,16 +339,16 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     await here.heartbeat()
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
     assert len(await here.heartbeat()) == 3
-    carry_out, calls = operations.carry_out, 0
+    apply_changes, calls = operations.apply_changes, 0
 
     def interrupted(*arguments: Any) -> list[Any]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise OperationalError("a lock was held for too long")
-        return carry_out(*arguments)
+        return apply_changes(*arguments)
 
-    monkeypatch.setattr(operations, "carry_out", interrupted)
+    monkeypatch.setattr(operations, "apply_changes", interrupted)
     with pytest.raises(Unavailable):
         await slow.heartbeat()
     found = await slow.heartbeat()
@@ -418,7 +418,7 @@ def test_many_groups_of_a_dead_process_are_swept_together() -> None:
     PresenceNode.objects.create(pk="dead", lease=PAST)
     for group in many:
         user = {"group": group, "user_id": ANN.id}
-        PresentUser.objects.create(**user, name=ANN.name, guest=False, place=b"ann")
+        PresentUser.objects.create(**user, name=ANN.name, guest=False, sort_key=b"ann")
         PresentConnection.objects.create(**user, connection="a1", node="dead")
     # In one of them ann is elsewhere as well.
     PresentConnection.objects.create(group=many[0], user_id=ANN.id, connection="a2", node="alive")

@@ -51,8 +51,8 @@ async def die(redis: Redis, presence: RedisPresence) -> None:
 async def back(presence: RedisPresence) -> None:
     """Redis is there, and knows everything again."""
     async with asyncio.timeout(PATIENCE):
-        while presence._returning is not None:
-            await asyncio.wait([presence._returning])
+        while presence._resyncing is not None:
+            await asyncio.wait([presence._resyncing])
 
 
 async def test_a_process_that_begins_tells_of_those_it_finds_with_its_first_beat(
@@ -264,8 +264,8 @@ async def test_a_process_whose_sweep_has_begun_loses_nobody(
     await slow.add("g", "b1", BOB)
     await here.heartbeat()
     await die(redis, slow)
-    assert await here._store.ended() == [slow.node]
-    entries = await here._store.said(slow.node)
+    assert await here._store.expired_nodes() == [slow.node]
+    entries = await here._store.entries(slow.node)
     assert await slow.heartbeat() == []
     await back(slow)
     # Who was sweeping may have told of some.

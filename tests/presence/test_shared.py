@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from rooms.models import PresenceNode
 from rooms.presence import Arrival, Departure, Presence, lease
-from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
+from rooms.presence.base import HEARTBEAT_SECONDS, LEASE_TTL
 from rooms.presence.database import DatabasePresence
-from rooms.presence.lease import PATIENCE_SECONDS
+from rooms.presence.lease import SWEEP_DELAY
 from rooms.presence.redis import RedisPresence
 from rooms.protocol.types import User
 
@@ -102,7 +102,7 @@ async def clocks(kind: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> 
     redis = Redis.from_url(redis_url)
     clocks = Clocks(kind, redis)
     monkeypatch.setattr(lease, "time", clocks)
-    monkeypatch.setattr(lease, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(lease, "SWEEP_DELAY", SWEEP_DELAY)
     yield clocks
     await redis.aclose()
 
@@ -230,12 +230,12 @@ async def test_those_of_a_process_that_died_are_gone_within_a_minute(
     """Also when the store's clock is set back: a lease would last for an hour more."""
     dead, here, *_ = processes
     await here.add("g", "b1", BOB)
-    await clocks.go_on(PATIENCE_SECONDS)
+    await clocks.go_on(SWEEP_DELAY)
     await dead.add("g", "a1", ANN)
     await clocks.set_on(jump)
     found: list[Departure | Arrival] = []
-    for _ in range(60 // BEAT_SECONDS - 1):
-        await clocks.go_on(BEAT_SECONDS)
+    for _ in range(60 // HEARTBEAT_SECONDS - 1):
+        await clocks.go_on(HEARTBEAT_SECONDS)
         found += await here.heartbeat()
     assert found == [Departure("g", ANN)]
     assert await names_in(here, "g") == ["bob"]
@@ -247,15 +247,15 @@ async def test_a_process_that_begins_after_an_outage_leaves_the_others_their_tim
     first, second, dead, new = processes
     for presence, user in ((first, ANN), (second, BOB), (dead, EVE)):
         await presence.add("g", user.id, user)
-    await clocks.go_on(LEASE_SECONDS + BEAT_SECONDS)
+    await clocks.go_on(LEASE_TTL + HEARTBEAT_SECONDS)
     for presence in (new, first, second):
         assert await told(presence) == []
-    await clocks.go_on(PATIENCE_SECONDS)
+    await clocks.go_on(SWEEP_DELAY)
     assert await told(new) == [("g", "eve")]
     assert await names_in(new, "g") == ["ann", "bob"]
 
 
-@pytest.mark.parametrize("jump", [-3600, LEASE_SECONDS - BEAT_SECONDS, 3600])
+@pytest.mark.parametrize("jump", [-3600, LEASE_TTL - HEARTBEAT_SECONDS, 3600])
 async def test_a_jump_of_the_stores_clock_is_nobodys_death(
     processes: Processes, clocks: Clocks, jump: float
 ) -> None:
@@ -263,18 +263,18 @@ async def test_a_jump_of_the_stores_clock_is_nobodys_death(
     for presence, user in ((here, ANN), (there, BOB), (dead, EVE)):
         await presence.add("g", user.id, user)
     for _ in range(4):
-        await clocks.go_on(BEAT_SECONDS)
+        await clocks.go_on(HEARTBEAT_SECONDS)
         assert await told(here, there) == []
     await clocks.set_on(jump)
-    await clocks.go_on(BEAT_SECONDS)
+    await clocks.go_on(HEARTBEAT_SECONDS)
     # The other one has not had its beat yet.
     assert await told(here) == []
     assert await told(there) == []
-    for _ in range(LEASE_SECONDS // BEAT_SECONDS - 1):
-        await clocks.go_on(BEAT_SECONDS)
+    for _ in range(LEASE_TTL // HEARTBEAT_SECONDS - 1):
+        await clocks.go_on(HEARTBEAT_SECONDS)
         for presence in (here, there):
             assert {each.user for each in await presence.heartbeat()} <= {EVE}
-    await clocks.go_on(BEAT_SECONDS)
+    await clocks.go_on(HEARTBEAT_SECONDS)
     await told(here, there)
     assert await names_in(here, "g") == ["ann", "bob"]
 
