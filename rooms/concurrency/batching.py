@@ -1,4 +1,4 @@
-"""Batching: items queue while a write is under way, then the next write takes them together.
+"""Batching: items that queue during a write share the next write.
 
 The histories, presence and look-ups share a commit, a round trip or a query in this way. Every item of a
 batch is completed before the first of them is finished: a room gets its messages in a few writes, and the
@@ -86,7 +86,7 @@ class Entry(Generic[Item]):
 
 @dataclass(slots=True, eq=False)
 class _KeyQueue(Generic[Item]):
-    """The items of one key: waiting, being written since ``begun``, and written but not completed."""
+    """The items of one key: waiting, being written, or written but not completed."""
 
     key: Hashable
     waiting: deque[Entry[Item]] = field(default_factory=deque)
@@ -143,7 +143,10 @@ class Batcher(Generic[Item]):
         return self._pending
 
     def add(self, item: Item, completion: Completion, *, alone: bool = False) -> Entry[Item] | None:
-        """Queue an item; ``alone``: its batch has no other. Returns None where too many are pending."""
+        """Queue an item; return None when too many are pending.
+
+        ``alone``: the batch of the item has no other.
+        """
         if self._max_pending is not None and self._pending >= self._max_pending:
             complete_alone(completion, Unavailable(_BUSY))
             return None
@@ -163,7 +166,10 @@ class Batcher(Generic[Item]):
         return entry
 
     def call(self, item: Item, *, alone: bool = False) -> asyncio.Future[Any]:
-        """Queue an item and return its result to come. Cancelled before its write, it is not written."""
+        """Queue an item and return a future of its result.
+
+        An item whose future is cancelled before the write is not written.
+        """
         completion = FutureCompletion()
         entry = self.add(item, completion, alone=alone)
         if entry is not None:
@@ -336,7 +342,10 @@ class Lookups(Generic[Key, Query, Result]):
         )
 
     async def get(self, key: Key, query: Query) -> Result:
-        """Look up a key. ``query`` is what ``read`` needs for it, equal for all callers of the key."""
+        """Look up a key.
+
+        ``query`` is what ``read`` needs for the key, equal for all its callers.
+        """
         shared = self._waiting.get(key)
         if shared is None:
             shared = self._waiting[key] = _SharedCompletion()

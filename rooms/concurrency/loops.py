@@ -1,4 +1,4 @@
-"""Calls from the threads and event loops of handlers into the event loop of the node."""
+"""Calls from other threads and event loops into the node's event loop."""
 
 from __future__ import annotations
 

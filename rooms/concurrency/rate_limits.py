@@ -1,4 +1,4 @@
-"""Limits of requests: list lengths, token buckets and counters, on a monotonic clock."""
+"""Limits of requests: list lengths, token buckets and counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_LIST_LIMIT = 1000
 
 
 def list_limit(wanted: int | None) -> int:
-    """Return the number of entries of a list for the requested limit, if there is one."""
+    """Return the number of entries of a list for a requested limit, if any."""
     return min(LIST_LIMIT if wanted is None else wanted, MAX_LIST_LIMIT)
 
 
@@ -23,7 +23,7 @@ Limit: TypeAlias = tuple[int | None, int, int]
 
 
 class TokenBucket:
-    """Gets ``rate`` tokens a second and holds at most ``burst``. A rate of 0 means no limit."""
+    """Gets ``rate`` tokens a second, at most ``burst``; a rate of 0 has no limit."""
 
     __slots__ = ("_burst", "_clock", "_rate", "_tokens", "_updated")
 
@@ -35,7 +35,7 @@ class TokenBucket:
         self._updated = clock()
 
     def take(self, tokens: float = 1) -> bool:
-        """Take tokens, at most the burst; return False, and take none, when there are fewer."""
+        """Take tokens, at most the burst; return False if there are fewer."""
         if self._rate == 0:
             return True
         self._refill()
@@ -94,7 +94,7 @@ class ConnectionCounter:
         self._open: Counter[str] = Counter()
 
     def add(self, key: str, limit: int) -> bool:
-        """Count one more connection; return False, without counting it, at the limit (0: no limit)."""
+        """Count one more connection; return False at the limit (0: no limit)."""
         if limit and self._open[key] >= limit:
             return False
         self._open[key] += 1

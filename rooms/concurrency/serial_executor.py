@@ -72,9 +72,10 @@ class SerialExecutor:
 
 
 class AdmissionQueue:
-    """Admits a burst of requests to an executor one by one, so that other requests run in between.
+    """Admits requests to an executor one by one.
 
-    At most ``max_waiting`` wait, each as long as for the executor itself.
+    Requests of other kinds run in between, also during a burst. At most ``max_waiting`` wait, each as long
+    as for the executor itself.
     """
 
     def __init__(self, executor: SerialExecutor, max_waiting: int) -> None:
@@ -85,7 +86,7 @@ class AdmissionQueue:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for admission. Raises Unavailable when too many wait, or it takes too long."""
+        """Wait for admission. Raises Unavailable if too many wait, or for too long."""
         if self._waiting >= self._max_waiting:
             raise Unavailable("Too many requests are waiting; try again in a moment.")
         self._waiting += 1
@@ -103,7 +104,10 @@ class AdmissionQueue:
 
 
 class HandlerFailed(InternalError):
-    """A handler raised an error that is not for clients; ``cause`` is for the log and ``on_error``."""
+    """A handler raised an error that is not for clients.
+
+    ``cause`` is for the log and ``on_error``.
+    """
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__("Something went wrong on the server.")

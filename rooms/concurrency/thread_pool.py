@@ -1,4 +1,4 @@
-"""Threads for work that must not run in the event loop: the ORM and synchronous handlers.
+"""Threads for the ORM and synchronous handlers, off the event loop.
 
 Channels gives all database work one thread per process, so one slow query stalls every socket. A
 ``ThreadPool`` has several threads and a bounded queue: when the queue stays full, the caller gets
@@ -67,10 +67,10 @@ def check_wanted() -> None:
 
 
 class ThreadPool:
-    """Runs at most ``threads`` jobs at a time, and queues ``queue`` more. Belongs to one event loop.
+    """Runs at most ``threads`` jobs at a time, and queues ``queue`` more.
 
-    A job waits at most ``queue_timeout`` seconds for a slot in the queue, and its caller at most ``timeout``
-    seconds for the result.
+    Belongs to one event loop. A job waits at most ``queue_timeout`` seconds for a slot in the queue, and
+    its caller at most ``timeout`` seconds for the result.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class WorkerThread:
         return await future
 
     def close(self, timeout: float) -> None:
-        """Finish the jobs that are queued, then end the thread and its database connection."""
+        """Finish the queued jobs, then end the thread and its connection."""
         if self._thread is not None:
             self._jobs.put(None)
             self._thread.join(timeout)
@@ -183,7 +183,7 @@ class WorkerThread:
 
 
 def _outcome_of(job: Callable[[], Any]) -> tuple[Any, Exception | None]:
-    """Run a job; return its result, or None and its error as other threads may have it."""
+    """Run a job; return its result, or None and its error for other threads."""
     try:
         return job(), None
     except Exception as error:
@@ -227,10 +227,11 @@ def _with_database(call: _Call, job: Callable[..., T], arguments: tuple[Any, ...
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Release what the frames of an error hold, cursors above all, before another thread gets the error.
+    """Release what the frames of an error hold, cursors above all.
 
-    A SQLite cursor that is deleted in the event loop, while its connection waits for a lock in its own
-    thread, waits for that connection with the GIL held: the process would stop.
+    Called before another thread gets the error. A SQLite cursor that is deleted in the event loop, while
+    its connection waits for a lock in its own thread, waits for that connection with the GIL held: the
+    process would stop.
     """
     seen: set[int] = set()
     each: BaseException | None = error

@@ -1,6 +1,7 @@
-"""Timeouts of database statements: a locked or overloaded database does not block threads for long.
+"""Timeouts of database statements.
 
-The limits apply inside ``with`` only: the site's own queries keep theirs.
+A locked or overloaded database does not block threads for long. The limits apply inside ``with`` only: the
+site's own queries keep theirs.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _SQLITE = f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}"
 
 @contextmanager
 def bounded_transaction() -> Iterator[None]:
-    """Open a transaction whose statements raise OperationalError when they take too long."""
+    """Open a transaction in which slow statements raise OperationalError."""
     connection = connections[database()]
     if connection.vendor == "sqlite":
         _execute(_SQLITE)

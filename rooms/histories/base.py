@@ -22,8 +22,11 @@ from rooms.protocol.types import Position
 
 
 class Appended(NamedTuple):
-    """The stored message. ``duplicate``: its key was used before, nothing was added. ``expired``: the
-    original is no longer stored, and ``message`` has only its number and time."""
+    """The result of an append: the message as it is stored.
+
+    ``duplicate``: its key was used before, and nothing was added. ``expired``: that message is no longer
+    stored, and ``message`` has only its number and time.
+    """
 
     message: Message
     duplicate: bool = False
@@ -32,7 +35,7 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """The messages that a joining client gets. ``position`` is None where no messages are stored."""
+    """The messages of a joining client; without stored ones, no ``position``."""
 
     position: Position | None = None
     messages: list[Message] = field(default_factory=list)
@@ -59,11 +62,13 @@ class History(ABC):
 
     @abstractmethod
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
-        """Store a message; with ``state`` also as the room's value for its event (``null`` removes it).
+        """Store a message; with ``state``, also as the value of its event.
 
-        A sender's ``key`` is stored as long as the message, and for at least IDEMPOTENCY_TTL.
-        ``completion`` gets Appended, or the exception that other methods would raise; completions of one room
-        in the order of their numbers. Nothing is raised."""
+        The value ``null`` removes the state of the event. A sender's ``key`` is stored as long as the
+        message, and for at least IDEMPOTENCY_TTL. ``completion`` gets Appended, or the exception that
+        other methods would raise; completions of one room in the order of their numbers. Nothing is
+        raised.
+        """
 
     @property
     def pending(self) -> int:
@@ -72,7 +77,7 @@ class History(ABC):
 
     @abstractmethod
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
-        """Read all messages after ``since`` where none is missing, else the newest ``limit``."""
+        """Read all messages after ``since`` if none is missing, else the newest."""
 
     @abstractmethod
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
@@ -83,21 +88,21 @@ class History(ABC):
 
     @abstractmethod
     async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
-        """Read the messages after a number, oldest first, at most as many as a recovery sends.
+        """Read the messages after a number, oldest first, up to a maximum.
 
         Appends of this process are complete before their messages are returned here.
         """
 
     @abstractmethod
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
-        """Read the positions of rooms by their ids; rooms without a message may be missing.
+        """Read the positions of rooms by id; rooms without messages may be missing.
 
         Many rooms cost little more than one.
         """
 
     @abstractmethod
     async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
-        """Find the number and time of a message by its sender's id and key, while the key is stored."""
+        """Find the number and time of a message by its sender's id and key."""
 
     @abstractmethod
     async def forget(self, room: int) -> None:

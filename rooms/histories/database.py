@@ -1,4 +1,4 @@
-"""History in the database: any number of processes, one gap-free sequence per room.
+"""History in the database: any number of processes, no gaps in a room.
 
 A message gets its number from the room's ``Sequence`` row, which is locked in the transaction that stores
 the message: numbers appear in the order of the commits, and those of a rolled-back transaction are never
@@ -171,7 +171,7 @@ def _append_in_transaction(appends: Sequence[_Append], *, find_keys: bool) -> li
 
 
 def _append_to(room: RoomConfig, appends: Sequence[_Append], *, find_keys: bool) -> list[Any]:
-    """Append to one room. Raises DuplicateKey for used keys, unless it is to find them first."""
+    """Append to one room. Raises DuplicateKey, unless it finds used keys first."""
     try:
         sequence = _sequence(room, lock=True)
     except RoomNotFound as error:

@@ -26,7 +26,7 @@ class HistoryHandler(dict[str, History]):
         raise InternalError("The history of this room is not configured.")
 
     async def prune(self, *, dry_run: bool = False) -> int:
-        """Delete expired messages, or count them with ``dry_run``, and return their number."""
+        """Delete expired messages and return their number; ``dry_run``: count only."""
         pruned = 0
         for policy, history in self.items():
             try:

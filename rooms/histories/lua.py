@@ -1,4 +1,4 @@
-"""Lua scripts of the Redis history: each is one step, so any number of processes may write at once.
+"""Lua scripts of the Redis history, each one step for any number of writers.
 
 All scripts get the same five keys of a room and the same three first arguments: ``meta`` (a hash: epoch,
 seq, and the run of Redis in which the epoch began), ``log`` (a list of entries without holes, so that the
@@ -17,13 +17,13 @@ if redis.call('HGET', meta, 'run') ~= run then
   if redis.call('EXISTS', meta) == 0 then redis.call('DEL', log, used, order, state) end
   redis.call('HSET', meta, 'run', run, 'epoch', ARGV[1])
 end
-local most, oldest = tonumber(ARGV[2]), ARGV[3]
+local max_entries, oldest = tonumber(ARGV[2]), ARGV[3]
 local seq = tonumber(redis.call('HGET', meta, 'seq') or '0')
 local length = redis.call('LLEN', log)
 local function trim()
   while length > 0 do
     local time = string.match(redis.call('LINDEX', log, 0), '^[^\\n]*')
-    if length <= most and time >= oldest then return end
+    if length <= max_entries and time >= oldest then return end
     redis.call('LPOP', log)
     length = length - 1
   end

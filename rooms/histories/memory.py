@@ -1,4 +1,4 @@
-"""History in this process's memory: fast, and lost with the process (its epoch shows that)."""
+"""History in memory: fast, and lost with the process, as its epoch shows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _Log:
 
 
 class MemoryHistory(History):
-    """For one process: a second one would count its own numbers (a system check warns)."""
+    """For one process: another would count its own numbers (a check warns)."""
 
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
@@ -161,7 +161,7 @@ def _check_room_for_state(state: dict[str, Message], message: Message) -> None:
 
 
 def _missed(log: _Log, since: Position | None) -> int | None:
-    """Return the number of messages after ``since``; None if it is unknown or above the maximum."""
+    """Count the messages after ``since``; None if unknown or too many."""
     if since is None or since.epoch != log.epoch or since.seq > log.seq:
         return None
     missed = log.seq - since.seq

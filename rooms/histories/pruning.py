@@ -28,7 +28,10 @@ ROOMS_AT_ONCE = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What a room stores: ``count`` messages up to number ``newest``, none older than ``seconds``."""
+    """The retention of a room.
+
+    It stores ``count`` messages up to number ``newest``, none older than ``seconds``.
+    """
 
     room: int
     newest: int

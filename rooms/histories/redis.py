@@ -148,7 +148,7 @@ class RedisHistory(History):
         await self._redis.aclose()
 
     async def _send(self, entries: Sequence[Entry[_Call]]) -> list[Any]:
-        """Send calls in one round trip; return the result of each, or the reason why it has none."""
+        """Send calls in one round trip; return the result or error of each."""
         calls = [entry.item for entry in entries]
         try:
             async with asyncio.timeout(TIMEOUT), self._redis.pipeline(transaction=False) as pipeline:

@@ -1,4 +1,4 @@
-"""The common part of channel layers without a broker: channels live in the process that reads them.
+"""The common part of channel layers without a broker.
 
 A message goes to the channels of this process at once, and by a ``Transport`` to every other process, which
 delivers it to its own channels. Nothing is stored: a process that is away misses the messages meanwhile. As
@@ -35,7 +35,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 class Transport(ABC):
-    """Sends envelopes to the other processes; ``deliver`` takes what ``pack`` of another process made."""
+    """Sends packed envelopes to other processes; ``deliver`` receives theirs."""
 
     def __init__(self, deliver: Callable[[bytes], None]) -> None:
         self.deliver = deliver
@@ -59,7 +59,7 @@ def pack(envelopes: list[Envelope]) -> bytes:
 
 
 class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
-    """A channel layer over a transport. ``capacity``: the number of messages that wait in one channel.
+    """A channel layer over a transport; a channel holds ``capacity`` messages.
 
     ``dropped`` counts the lost messages of full channels and of processes that do not read.
     """

@@ -49,7 +49,7 @@ class Reassembler:
         self._current = (b"", 0)
 
     def add(self, part: bytes) -> bytes | None:
-        """Add a part, and return the message that it completes. Raises ValueError for other bytes."""
+        """Add a part; return the message that it completes. Raises ValueError."""
         if len(part) < _HEAD.size:
             raise ValueError(f"Expected a part of at least {_HEAD.size} bytes, got {len(part)}.")
         sender, number, index, count = _HEAD.unpack_from(part)

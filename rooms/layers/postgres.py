@@ -1,4 +1,4 @@
-"""A channel layer on PostgreSQL's LISTEN and NOTIFY, for sites of several processes without Redis.
+"""A channel layer on PostgreSQL's LISTEN and NOTIFY, without Redis.
 
 It has no table and no polling: messages are never stored. (channels-postgres 1.1 on PyPI writes a row for
 every member of a group, and its listener ends with its connection.) A process has one connection that
@@ -71,7 +71,7 @@ class _Sending:
 
 
 class PostgresLayer(TransportLayer):
-    """Uses the PostgreSQL database ``using`` of ``DATABASES``; ``prefix`` separates sites.
+    """Uses the database ``using`` of ``DATABASES``; ``prefix`` separates sites.
 
     Raises ImproperlyConfigured when the database is not PostgreSQL.
     """
@@ -97,7 +97,10 @@ class PostgresLayer(TransportLayer):
 
 
 class _Notifications(Transport):
-    """Sends and receives notifications. Each connection belongs to a task: it ends with its event loop."""
+    """Sends and receives notifications.
+
+    Each connection belongs to a task: it ends with its event loop.
+    """
 
     def __init__(self, layer: PostgresLayer, deliver: Callable[[bytes], None]) -> None:
         super().__init__(deliver)

@@ -1,4 +1,4 @@
-"""A channel layer between the processes of one machine, without a further service.
+"""A channel layer between the processes of one machine, without a service.
 
 Each process that reads a channel listens on a Unix socket in a shared folder, and each process that sends
 has a connection to every socket there. (Streams, not datagrams: Linux may queue no more than ten datagrams
@@ -68,7 +68,10 @@ def default_folder() -> Path:
 
 
 def ensure_private(folder: Path) -> Path:
-    """Create the folder if it is missing. Raises ImproperlyConfigured if others may access it."""
+    """Create the folder if it is missing.
+
+    Raises ImproperlyConfigured if other users may access it.
+    """
     if len(os.fsencode(folder)) > PATH_LENGTH - NAME_LENGTH:
         raise ImproperlyConfigured(
             f"Expected a folder path of at most {PATH_LENGTH - NAME_LENGTH} bytes, got {folder}."
@@ -94,7 +97,10 @@ class _Peer(asyncio.Protocol):
 
 
 class _Sockets(Transport):
-    """Sends and receives over sockets. A task closes them: they end with their event loop."""
+    """Sends and receives over sockets.
+
+    A task closes them: they end with their event loop.
+    """
 
     def __init__(self, layer: LocalLayer, deliver: Callable[[bytes], None]) -> None:
         super().__init__(deliver)

@@ -1,4 +1,4 @@
-"""Tables of presence, for processes that share a database and nothing else (``presence/database.py``).
+"""Tables of presence, for ``presence/database.py``.
 
 No row outlives the process that wrote it: the leases of processes are in ``PresenceNode``.
 """
@@ -16,7 +16,7 @@ Row = TypeVar("Row", bound=models.Model)
 
 
 class PrimaryManager(models.Manager[Row]):
-    """Reads from the database that is written: a replica that lags behind would contradict it."""
+    """Reads from the database that is written: a replica may lag behind."""
 
     def get_queryset(self) -> models.QuerySet[Row]:
         return super().get_queryset().using(router.db_for_write(self.model))
@@ -56,7 +56,10 @@ class PresenceGroup(models.Model):
 
 
 class PresentUser(models.Model):
-    """A user in a group. ``sort_key`` is in bytes, because databases sort text differently."""
+    """A user in a group.
+
+    ``sort_key`` is in bytes, because databases sort text differently.
+    """
 
     group = models.CharField(max_length=255)
     user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
@@ -79,7 +82,7 @@ class PresentUser(models.Model):
 
 
 class PresentConnection(models.Model):
-    """A connection of a present user, its process, and whether it is in its grace period."""
+    """A connection of a present user, its process, and whether it is in grace."""
 
     group = models.CharField(max_length=255)
     user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)

@@ -1,4 +1,4 @@
-"""Presence: which users are in which groups, across connections, grace periods and processes."""
+"""Presence: which users are in which groups, across all processes."""
 
 from __future__ import annotations
 

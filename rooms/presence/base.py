@@ -33,7 +33,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A user is in a group after all: the process was only slow, and its lease had expired."""
+    """A user is in a group after all: the lease of a slow process had expired."""
 
     group: str
     user: User
@@ -78,7 +78,7 @@ class Presence(ABC):
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
-        """Add a user's connection to a group. Returns True when the user was not in it before.
+        """Add a user's connection to a group; return True for the first one.
 
         It replaces the connections of the user that are in grace. Raises GroupFull when ``limit`` others are
         in the group, NameInUse when ``unique`` and another user has the name, GroupClosed after
@@ -94,7 +94,7 @@ class Presence(ABC):
         """Remove a connection. Returns True when the user left the group with it."""
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
-        """Remove connections, each with its user. Returns the users that left the group with them."""
+        """Remove connections, each with its user; return the users that left."""
         return [
             user for connection, user in connections.items() if await self.remove(group, connection, user)
         ]
@@ -113,7 +113,7 @@ class Presence(ABC):
 
     @abstractmethod
     async def close_group(self, group: str) -> bool:
-        """Close an empty group: it accepts no users. Returns False, and does nothing, if it has users.
+        """Close an empty group for users; return False if it is not empty.
 
         In a shared store this is one step, so that either the close of an empty room or a join succeeds,
         and it holds until the room is removed. A store of one process may only check that the group is
@@ -135,7 +135,7 @@ class Presence(ABC):
         """
 
     async def close(self) -> None:  # noqa: B027 (most have nothing to close)
-        """Close the store's connections. The users of this process stay until its lease expires."""
+        """Close the store. The users of this process stay until its lease expires."""
 
 
 def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberPage:
@@ -160,6 +160,6 @@ def sort_text(user: User) -> str:
 
 
 def sort_range(name: str) -> tuple[str, str]:
-    """Return the range of sort texts of the users with this name: from the first, below the second."""
+    """Return the range of sort texts of a name: from the first, below the second."""
     key = validators.user_key(name)
     return f"{key}\0", f"{key}\1"

@@ -33,7 +33,7 @@ MAX_PENDING = 8192
 
 
 class DatabasePresence(Presence):
-    """Writes with ``threads`` threads and reads with as many; ``queue`` reads may wait."""
+    """Writes and reads with ``threads`` threads each; ``queue`` reads may wait."""
 
     def __init__(self, *, threads: int = 2, queue: int = 256) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class DatabasePresence(Presence):
         await self._resync()
 
     async def _resync(self) -> None:
-        """Register connections again; the next heartbeat continues if this is interrupted."""
+        """Register connections again; if interrupted, the next heartbeat continues."""
         unsynced = list(self._unsynced)
         for begin in range(0, len(unsynced), CHUNK):
             await asyncio.gather(

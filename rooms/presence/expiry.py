@@ -1,4 +1,4 @@
-"""Leases of processes in the database, and the removal of their connections; all of it runs in threads."""
+"""Leases of processes in the database, and sweeps; it runs in threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHUNK = 200
 
 
 def renew(node: str) -> tuple[Literal["kept", "begun", "swept"], float | None]:
-    """Renew the lease of a process, and return the seconds that the old one still had.
+    """Renew the lease of a process; return the seconds that the old one had left.
 
     ``begun``: it had none; ``swept``: it had expired, and its connections have to be removed first.
     """
@@ -54,7 +54,10 @@ def expire_node(node: str, seconds: float) -> None:
 
 
 def sweep(found: Callable[[Departure], None]) -> None:
-    """Remove the connections of expired processes; call ``found`` with each committed departure."""
+    """Remove the connections of expired processes; report the departures.
+
+    ``found`` is called with each departure once it is committed.
+    """
     expired = PresenceNode.objects.filter(lease__lt=Now())
     for node in list(expired.values_list("pk", flat=True)):
         with bounded_transaction():
@@ -82,7 +85,7 @@ def _sweep_node(node: str, found: Callable[[Departure], None]) -> None:
 
 
 def remove_connections(node: str, entries: Mapping[int, str]) -> list[Departure]:
-    """Delete connections of a process by key, each with its group, and return the departures."""
+    """Delete connections of a process, each with its group; return departures."""
     groups = sorted(set(entries.values()))
     with locked(*groups):
         if not PresenceNode.objects.filter(pk=node, swept=True).exists():
@@ -103,7 +106,7 @@ def remove_connections(node: str, entries: Mapping[int, str]) -> list[Departure]
 
 
 def tidy() -> None:
-    """Delete unused groups, and give expired leases to processes that have connections without one."""
+    """Delete unused groups, and have connections without a lease swept."""
     inside = PresentUser.objects.filter(group=OuterRef("name"))
     open_ = Q(closed_until__isnull=True) | Q(closed_until__lt=Now())
     leases = PresenceNode.objects.filter(pk=OuterRef("node"))

@@ -1,8 +1,8 @@
-"""When a process may sweep others: not before the store was reachable for them, with a steady clock.
+"""The lease of a process, and when it may sweep other processes.
 
-After an outage of about a lease, or a jump of the store's clock, many leases are expired. The first process
-that renews its own gives the others time for theirs; so does a process that starts, because it does not know
-what happened before.
+It may not before the store was reachable for the others, with a steady clock. After an outage of about a
+lease, or a jump of the store's clock, many leases are expired. The first process that renews its own gives
+the others time for theirs; so does a process that starts, because it does not know what happened before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Lua scripts of presence in Redis, each one step. ``redis_store.py`` explains the keys.
+"""Lua scripts of presence in Redis, each one step.
 
-A user is stored as ``[sort_text, user]``: the order of members uses the name of the user's first connection,
-also when a later connection has another name. The owner of a connection in grace begins with ``~``.
+``redis_store.py`` explains the keys. A user is stored as ``[sort_text, user]``: the order of members uses
+the name of the user's first connection, also when a later connection has another name. The owner of a
+connection in grace begins with ``~``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Presence in memory: for one process, without a lease, because it ends with the process."""
+"""Presence in memory: for one process, without a lease."""
 
 from __future__ import annotations
 

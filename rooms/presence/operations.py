@@ -1,4 +1,4 @@
-"""Changes of a group, made in one transaction under the group's lock; all of it runs in threads.
+"""Changes of a group in one transaction, under its lock; runs in threads.
 
 The rows of the users concerned are read, the changes are made to them in memory one after the other, and
 the result is written: a few statements for any number of changes.
@@ -46,7 +46,10 @@ class StartGrace:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """A call of ``Presence.remove``; the user is then ``out``, still ``inside``, or was ``absent``."""
+    """A call of ``Presence.remove``.
+
+    The user is then ``out``, still ``inside``, or was ``absent``.
+    """
 
     group: str
     connection: str
@@ -75,7 +78,7 @@ def apply_changes(group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
 
 
 class _Group:
-    """The part of a group that some changes concern: as it was read, and as it is to be."""
+    """The part of a group that changes concern: as read, and as it is to be."""
 
     def __init__(self, name: str, changes: Sequence[Change], *, closed: bool) -> None:
         self._name = name

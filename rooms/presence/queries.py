@@ -57,7 +57,7 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
 
 @contextmanager
 def locked(*groups: str) -> Iterator[dict[str, bool]]:
-    """Open a transaction that locks these groups, and return which of them are closed."""
+    """Lock groups in a transaction, and return which of them are closed."""
     with bounded_transaction():
         closed = Q(closed_until__gte=Now())
         # Always in the same order, so that two processes never wait for each other.
@@ -73,7 +73,7 @@ def locked(*groups: str) -> Iterator[dict[str, bool]]:
 
 
 def named(group: str, user_names: Collection[str]) -> list[PresentUser]:
-    """Find the users with these names (at most CHUNK), in any case, in the order of members."""
+    """Find users by at most CHUNK names, in any case, in the order of members."""
     # One index look-up for each name: databases test conditions that are joined by OR on every row.
     select = (
         f'SELECT * FROM {PresentUser._meta.db_table} WHERE "group" = %s AND sort_key >= %s AND sort_key < %s'

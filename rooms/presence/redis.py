@@ -164,7 +164,7 @@ class RedisPresence(Presence):
             return await call_local()
 
     def _was_offline_since(self, outages: int, group: str, connections: Mapping[str, User]) -> bool:
-        """Return whether an outage began since; then these connections have to be compared again."""
+        """Return whether an outage began since, and have the connections compared."""
         if outages == self._outages:
             return False
         self._differing.update((group, *each) for each in connections.items())
@@ -223,7 +223,7 @@ class RedisPresence(Presence):
         return set(stored).symmetric_difference(self._local.connections())
 
     async def _compare(self) -> None:
-        """Write what differs in two comparisons: a frozen Redis executes abandoned calls late."""
+        """Write what differs twice: a frozen Redis executes abandoned calls late."""
         self._heartbeats += 1
         if self._heartbeats > CHECKED_HEARTBEATS and self._heartbeats % COMPARE_EVERY:
             return

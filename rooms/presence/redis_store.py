@@ -1,4 +1,4 @@
-"""The data of presence in Redis, for any number of processes that share one Redis.
+"""The data of presence in Redis, for any number of processes.
 
 Keys, all below one prefix: ``u:<group>`` the users of a group, ``o:<group>`` their order,
 ``c:<group>:<user>`` a user's connections there and the process of each, ``node:<process>`` the connections
@@ -49,7 +49,7 @@ CHUNK = 500
 
 
 class RedisStore:
-    """Reads and writes the keys with ``prefix`` in the Redis at ``url``, for the process ``node``."""
+    """Reads and writes keys with ``prefix`` in Redis, for the process ``node``."""
 
     def __init__(self, node: str, url: str, prefix: str) -> None:
         self._node = node
@@ -149,7 +149,10 @@ class RedisStore:
         return cast("list[str]", await _reply(self._expired(keys=self._leases(), args=[SWEEP_SECONDS])))
 
     async def sweep(self, node: str, found: Callable[[Departure], None]) -> None:
-        """Remove the connections of an expired process; call ``found`` with each departure."""
+        """Remove the connections of an expired process; report the departures.
+
+        ``found`` is called with each departure.
+        """
         entries = await self.entries(node)
         for begin in range(0, len(entries), CHUNK):
             for group, user in await self._remove_chunk(node, entries[begin : begin + CHUNK], swept=node):
