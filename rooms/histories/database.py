@@ -185,8 +185,8 @@ def _append_to(room: RoomConfig, appends: Sequence[_Append], *, find_keys: bool)
         if each.key is not None and used in known:
             results.append(Appended(known[used], duplicate=True))
             continue
-        if each.message.state is True and (error := put_state(room, each.message, sequence.seq + 1)):
-            results.append(error)
+        if each.message.state is True and (refusal := put_state(room, each.message, sequence.seq + 1)):
+            results.append(refusal)
             continue
         sequence.seq += 1
         stored = msgspec.structs.replace(each.message, seq=sequence.seq)

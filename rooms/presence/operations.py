@@ -98,8 +98,8 @@ class _Group:
         staying = self._users.keys() - {each.user.id for each in changes if isinstance(each, Remove)}
         unique = [each.user for each in changes if isinstance(each, Add) and each.unique]
         if wanted := {user.name for user in unique if user.id not in staying}:
-            for row in named(name, wanted):
-                self._ids_by_name[validators.user_key(row.name)].add(row.user_id)
+            for user in named(name, wanted):
+                self._ids_by_name[validators.user_key(user.name)].add(user.user_id)
         # The number of users, counted when it is needed.
         self._size: int | None = None
         # Keys of rows to delete or update.
