@@ -14,7 +14,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from rooms.concurrency import coalescing
+from rooms.concurrency import batching
 from rooms.models import Application
 from rooms.node.node import Node
 from rooms.protocol import frame_protocol
@@ -150,7 +150,7 @@ async def opened() -> AsyncIterator[list[Path]]:
         max_connections_per_address=0,
     )
     # One client sends at a time, so a pause to collect requests of others would only add time.
-    coalescing.PAUSE_SECONDS = 0
+    batching.LOOKUP_PAUSE = 0
     config = Config(application, log_config=None, lifespan="off", ws_ping_interval=None)
     config.load()
     connect = partial(Client, config, ServerState())

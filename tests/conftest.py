@@ -96,4 +96,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process takes those whose lease is over for dead as soon as it begins."""
     from rooms.presence import lease
 
-    monkeypatch.setattr(lease, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(lease, "SWEEP_DELAY", 0)

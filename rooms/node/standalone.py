@@ -75,9 +75,7 @@ class StandalonePublisher:
         self._presence: Presence = load_backend(settings.presence)
         self._histories = HistoryHandler(settings.histories)
         self._broker = Broker(settings.channel_layer, self._presence.node)
-        self._pool = ThreadPool(
-            settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT
-        )
+        self._pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, timeout=QUERY_TIMEOUT)
         self._publisher = Publisher(settings, self._histories, self._presence, self._broker)
 
     # From other threads ------------------------------------------------------------------------------
