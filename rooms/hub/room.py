@@ -118,6 +118,11 @@ class Room(Group):
         return self.runner, self.application.runner
 
     @property
+    def is_open(self) -> bool:
+        """Whether it exists, in an application that is enabled."""
+        return not self.removed and self.application.config.enabled
+
+    @property
     def in_use(self) -> bool:
         """Whether it has members in this process, or a join is under way."""
         return bool(self.members or self.joining)

@@ -131,7 +131,9 @@ class NodeContext:
 
     async def application_of(self, connection: Connection) -> Application:
         """Return the application of a connection. Raises RoomNotFound when it is gone."""
-        application = await self.registry.application(connection.application)
+        application: Application | None = connection.entered
+        if application is None or not application.config.enabled:
+            application = await self.registry.application(connection.application)
         if application is None:
             raise RoomNotFound("This application is closed.")
         return application
@@ -148,7 +150,7 @@ class NodeContext:
         if membership is None:
             await self.check_room_exists(connection, name)
             raise NotMember(f"You are not a member of {name}.")
-        if membership.room.removed or not membership.room.application.config.enabled:
+        if not membership.room.is_open:
             await self.registry.room(await self.application_of(connection), name)
             raise NotMember(f"You are not a member of {name}.")
         return membership
