@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, cast
 from urllib.parse import unquote
 
@@ -76,7 +76,7 @@ class WebSocket(FrameTransport):
         self._response: tuple[int, handshake.Headers, bytearray] | None = None
         self._connect_delivered = False
         # Serves the connection after the application has returned.
-        self._continuation: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._continuation: Callable[[], Awaitable[None]] | None = None
         self._closed_by_application = False
         # For the log, if it includes requests.
         self._request_line = ""
@@ -98,7 +98,7 @@ class WebSocket(FrameTransport):
 
     # ASGI --------------------------------------------------------------------------------------------
 
-    def go_on(self, continuation: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def go_on(self, continuation: Callable[[], Awaitable[None]]) -> None:
         """Let ``continuation`` serve the connection once the application has returned.
 
         Otherwise the connection ends then. While it is open, nothing of the request and of the middleware
@@ -156,6 +156,9 @@ class WebSocket(FrameTransport):
         try:
             await self._config.loaded_app(cast(Any, scope), cast(Any, self.receive), cast(Any, self.send))
             del scope
+            if self._continuation is not None:
+                continuation, self._continuation = self._continuation(), None
+                await continuation
             code = NORMAL
             if self._state == CONNECTING:
                 logger.error("ASGI callable returned without completing handshake.")
@@ -164,23 +167,9 @@ class WebSocket(FrameTransport):
         except Exception:
             logger.exception("Exception in ASGI application\n")
         finally:
-            if (continuation := self._continuation) is not None and code == NORMAL:
-                # A task of its own: nothing of this one is resumed with every frame.
-                self._continuation = None
-                self._start(continuation()).add_done_callback(self._continuation_done)
-            else:
-                self._application_done(code)
-
-    def _continuation_done(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not isinstance(error, ClientDisconnected):
-            logger.error("Exception in ASGI application\n", exc_info=error)
-        self._application_done(NORMAL if error is None and not task.cancelled() else FAULT)
-
-    def _application_done(self, code: int) -> None:
-        if self._state == CONNECTING:
-            self._reject(500, [], b"Internal Server Error")
-        self.close(code, "")
+            if self._state == CONNECTING:
+                self._reject(500, [], b"Internal Server Error")
+            self.close(code, "")
 
     # The handshake -----------------------------------------------------------------------------------
 
@@ -195,13 +184,9 @@ class WebSocket(FrameTransport):
             self._reject(error.status, error.headers, str(error).encode())
             return
         self._key = request.key
-        self._start(self._run(self._scope(request)))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
+        task = self._loop.create_task(self._run(self._scope(request)))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
-        return task
 
     def _scope(self, request: handshake.Request) -> AsgiMessage:
         root, config = self._config.root_path, self._config
