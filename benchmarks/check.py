@@ -23,8 +23,8 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+
+from benchmarks.bytecodes import bytecodes_of
 
 COMMITTED = Path(__file__).with_name("check.json")
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -54,33 +54,6 @@ class Figures:
     def is_slow(self, before: Figures) -> bool:
         bytecodes, cpu = self.ratios(before)
         return bytecodes > before.most or (cpu is not None and cpu > MAX_CPU)
-
-
-# Counting ----------------------------------------------------------------------------------------
-
-
-async def bytecodes_of(run: Callable[[], Awaitable[None]]) -> int:
-    """Count the bytecodes of this thread.
-
-    Exact on Python 3.11; newer versions trace only some.
-    """
-    count = 0
-
-    def opcode(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "opcode"
-        return opcode
-
-    def call(frame: FrameType, event: str, argument: Any) -> Any:
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return opcode
-
-    sys.settrace(call)
-    try:
-        await run()
-    finally:
-        sys.settrace(None)
-    return count
 
 
 # The reference -----------------------------------------------------------------------------------

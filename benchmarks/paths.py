@@ -14,9 +14,11 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from benchmarks.bytecodes import counted_threads
 from rooms.concurrency import batching
-from rooms.models import Application
+from rooms.models import Application, Room
 from rooms.node.node import Node
+from rooms.node.standalone import StandalonePublisher
 from rooms.protocol import frame_protocol
 from rooms.server.websocket import WebSocket
 from roomsite.asgi import application
@@ -161,6 +163,7 @@ async def opened() -> AsyncIterator[list[Path]]:
     alone = await _log_in_and_join(connect(), "alone")
     node = await Node.get_or_start()
     await node.presence_diffs.flush()
+    publisher = await _start_publisher()
     await turns(20)
     gc.collect()
     gc.freeze()
@@ -194,8 +197,11 @@ async def opened() -> AsyncIterator[list[Path]]:
             Path("a request and its answer", REPEATS, partial(_request, alone)),
             Path("a join and a leave", REPEATS, partial(_join_and_leave, alone)),
             Path("a connection and its end", REPEATS, partial(_connect, connect)),
+            # Its work is done by other threads, whose CPU time is not that of this one.
+            Path("a publish without a node", REPEATS, partial(_publish, publisher), timed=False),
         ]
     finally:
+        publisher.close()
         for client in [*many, *some, *few, alone]:
             client.end()
         await node.stop()
@@ -207,6 +213,22 @@ async def _log_in_and_join(client: Client, name: str, room: str = "") -> Client:
     if room:
         await client.ask(request_frame(type="join", room=room))
     return client
+
+
+async def _start_publisher() -> StandalonePublisher:
+    """Return the publisher of a process without sockets, which stores in the database."""
+    application = await Application.objects.acreate(name="stored")
+    await Room.objects.acreate(application=application, name="room")
+    with counted_threads():
+        publisher = StandalonePublisher()
+        await _publish(publisher)
+    return publisher
+
+
+async def _publish(publisher: StandalonePublisher) -> None:
+    options: Any = {"event": "message", "to": None, "state": False, "volatile": False}
+    for _ in range(REPEATS):
+        await publisher.acall(publisher.publish("stored", "room", "x" * 100, **options))
 
 
 async def _send_to_all(members: list[Client], room: str, messages: int) -> None:

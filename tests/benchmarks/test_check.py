@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.check import VERSION, Figures, bytecodes_of, report
+from benchmarks.bytecodes import bytecodes_of
+from benchmarks.check import VERSION, Figures, report
 
 
 async def work(rounds: int) -> None:
