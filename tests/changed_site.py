@@ -1,6 +1,6 @@
 """The example site with changed settings and constants, for live servers.
 
-    environment = changed_site({"rooms.presence.lease.PATIENCE_SECONDS": 3}, LEAVE_GRACE=1)
+    environment = changed_site({"rooms.presence.lease.SWEEP_DELAY": 3}, LEAVE_GRACE=1)
     Server.start("runrooms", environment=environment)
 
 The defaults suit networks and people; a test that waits for a timeout should not wait that long.
@@ -61,4 +61,4 @@ SHORT_STATEMENTS = {
 }
 
 #: Processes notice within seconds that another one has ended.
-SHORT_LEASES = {"rooms.node.node.BEAT_SECONDS": 1, "rooms.presence.lease.PATIENCE_SECONDS": 3}
+SHORT_LEASES = {"rooms.node.node.HEARTBEAT_SECONDS": 1, "rooms.presence.lease.SWEEP_DELAY": 3}

@@ -128,13 +128,13 @@ async def test_state_sent_during_joins_reaches_every_joining_client_once(
     here, there = redis_pair
     async with Clients(here, "durable") as clients, Clients(there, "durable") as others:
         sender = await clients.connect("native", room)
-        joining = [await others.come("native") for _ in range(10)]
+        joining = [await others.connect("native") for _ in range(10)]
 
         async def values(client: Native) -> list[int]:
             joined = (await client.join(room))["data"]
             seen = [each["data"] for each in joined["state"]]
             while not seen or seen[-1] != 99:
-                seen.append((await client.told())["data"])
+                seen.append((await client.receive_message())["data"])
             return seen
 
         tasks = []
