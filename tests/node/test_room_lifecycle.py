@@ -43,7 +43,7 @@ async def test_the_list(node: Node, chat: Application) -> None:
 
 
 async def test_a_list_has_a_longest(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "LONGEST_LIST", 2)
+    monkeypatch.setattr(rate_limits, "MAX_LIST_LIMIT", 2)
     ann = await Client.named(node, "ann", "a", "b", "c")
     assert len((await ann.ask(ListRooms(limit=10**6)))["rooms"]) == 2
 
@@ -201,12 +201,12 @@ def late(node: Node, signal: ModelSignal) -> Iterator[Event]:
 
     signal.connect(hold, sender=Room)
     pool = node.context.pool
-    assert pool._answer_seconds == QUERY_TIMEOUT
-    pool._answer_seconds = 0.05
+    assert pool._timeout == QUERY_TIMEOUT
+    pool._timeout = 0.05
     try:
         yield reached
     finally:
-        pool._answer_seconds = QUERY_TIMEOUT
+        pool._timeout = QUERY_TIMEOUT
         signal.disconnect(hold, sender=Room)
         go.set()
         pool.close()
@@ -235,7 +235,7 @@ async def test_a_room_that_somebody_entered_since_is_not_removed_late(
         await asyncio.to_thread(reached.wait)
         # That the room goes is put off, and lets go of it.
         await node.context.tasks.drain()
-        node.context.pool._answer_seconds = PATIENCE
+        node.context.pool._timeout = PATIENCE
         await bob.ask(Join(room="brief"))
     await node.context.tasks.drain()
     assert await Room.objects.aexists()

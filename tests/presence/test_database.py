@@ -79,7 +79,7 @@ async def test_connections_without_a_lease_are_swept(pair: Pair) -> None:
     """As of a process that expired, added a connection and died."""
     dead, here = pair
     await dead.add("g", "a1", ANN)
-    await PresenceNode.objects.filter(pk=dead.id).adelete()
+    await PresenceNode.objects.filter(pk=dead.node).adelete()
     found = [departure for _ in range(TIDY_EVERY + 1) for departure in await here.heartbeat()]
     assert found == [Departure("g", ANN)]
 

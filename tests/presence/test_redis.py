@@ -282,7 +282,7 @@ async def test_an_invalid_entry_does_not_stop_a_sweep(
 ) -> None:
     dead, here = pair
     await dead.add("g", "a1", ANN)
-    await redis.sadd(f"rooms:node:{dead.id}", "nonsense", msgspec.json.encode(["g", "b1"]))
+    await redis.sadd(f"rooms:node:{dead.node}", "nonsense", msgspec.json.encode(["g", "b1"]))
     await expire(redis, dead)
     assert await here.heartbeat() == [Departure("g", ANN)]
-    assert await redis.exists(f"rooms:node:{dead.id}") == 0
+    assert await redis.exists(f"rooms:node:{dead.node}") == 0

@@ -299,7 +299,7 @@ async def test_the_users_of_an_expired_node_depart_once_though_all_processes_exp
     await others[0].add("g", "e1", EVE)
     assert await departures(*others) == []
     for presence in others:
-        await presence.expire_node(dead.id, 0)
+        await presence.expire_node(dead.node, 0)
     # Meanwhile Bob has returned.
     assert not await others[1].add("g", "b2", BOB)
     assert await departures(*others) == [("g", "ann")]
@@ -310,12 +310,12 @@ async def test_the_users_of_an_expired_node_depart_once_though_all_processes_exp
 async def test_the_users_of_an_expired_node_count_for_the_given_time(processes: Processes) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
-    await here.expire_node(dead.id, 3600)
+    await here.expire_node(dead.node, 3600)
     assert await departures(here) == []
     assert await names_in(here, "g") == ["ann"]
     # A shorter lease is not extended, and a later call may shorten it.
-    await here.expire_node(dead.id, 0)
-    await here.expire_node(dead.id, 3600)
+    await here.expire_node(dead.node, 0)
+    await here.expire_node(dead.node, 3600)
     assert await departures(here) == [("g", "ann")]
 
 
