@@ -11,8 +11,6 @@ from contextlib import contextmanager
 
 from django.db import connections, transaction
 
-from rooms.models.database import database
-
 STATEMENT_SECONDS = 5
 # Callers wait for a thread no longer than this, however many statements it runs.
 STATEMENT_TIMEOUT = 6.0
@@ -26,30 +24,30 @@ _SQLITE = f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}"
 
 
 @contextmanager
-def bounded_transaction() -> Iterator[None]:
-    """Open a transaction in which slow statements raise OperationalError."""
-    connection = connections[database()]
+def bounded_transaction(using: str) -> Iterator[None]:
+    """Open a transaction of a database in which slow statements raise OperationalError."""
+    connection = connections[using]
     if connection.vendor == "sqlite":
-        _execute(_SQLITE)
-    with transaction.atomic(using=database()):
+        _execute(using, _SQLITE)
+    with transaction.atomic(using=using):
         if connection.vendor == "postgresql":
             # Not for the whole session: a pooler may give it to another client next.
-            _execute(_POSTGRESQL)
+            _execute(using, _POSTGRESQL)
         yield
 
 
 @contextmanager
-def bounded_reading() -> Iterator[None]:
+def bounded_reading(using: str) -> Iterator[None]:
     """Bound statements as ``bounded_transaction`` does, for reading."""
-    if connections[database()].vendor == "sqlite":
+    if connections[using].vendor == "sqlite":
         # No transaction: it might begin as a writer's, and wait for others.
-        _execute(_SQLITE)
+        _execute(using, _SQLITE)
         yield
     else:
-        with bounded_transaction():
+        with bounded_transaction(using):
             yield
 
 
-def _execute(statement: str) -> None:
-    with connections[database()].cursor() as cursor:
+def _execute(using: str, statement: str) -> None:
+    with connections[using].cursor() as cursor:
         cursor.execute(statement)

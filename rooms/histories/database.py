@@ -160,7 +160,7 @@ def _append_in_transaction(appends: Sequence[_Append], *, find_keys: bool) -> li
     for index, each in enumerate(appends):
         by_room[each.room.id].append((index, each))
     results: list[Any] = [None] * len(appends)
-    with bounded_transaction():
+    with bounded_transaction(database()):
         # Always in the same order, so that two processes never wait for each other's locks.
         for room_id in sorted(by_room):
             indexes, of_room = zip(*by_room[room_id], strict=True)
@@ -231,7 +231,7 @@ def _used_keys(room: RoomConfig, appends: Sequence[_Append]) -> dict[tuple[str, 
 
 
 def _read(job: Callable[..., T], *arguments: Any) -> T:
-    with bounded_reading():
+    with bounded_reading(database()):
         return job(*arguments)
 
 

@@ -15,6 +15,7 @@ from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bound
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.queries import put_state, read_state
 from rooms.hub.config import RoomConfig
+from rooms.models.database import database
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
@@ -70,10 +71,10 @@ class NoHistory(History):
 
 
 def _put_state(room: RoomConfig, message: Message) -> BadRequest | None:
-    with bounded_transaction():
+    with bounded_transaction(database()):
         return put_state(room, message, None)
 
 
 def _read_states(rooms: dict[int, RoomConfig]) -> dict[int, list[Message]]:
-    with bounded_reading():
+    with bounded_reading(database()):
         return {id: read_state(room) for id, room in rooms.items()}

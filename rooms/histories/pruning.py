@@ -85,7 +85,7 @@ def some_rooms(after: int) -> list[Retention]:
             Value(settings.history_ttl),
         ),
     )
-    with bounded_reading():
+    with bounded_reading(database()):
         return [
             Retention(room=room, newest=newest, count=count, seconds=seconds)
             for room, newest, count, seconds in rows[:ROOMS_AT_ONCE]
@@ -94,17 +94,17 @@ def some_rooms(after: int) -> list[Retention]:
 
 def with_expired(rooms: Sequence[Retention]) -> list[Retention]:
     """Return the rooms that have messages to delete."""
-    with bounded_reading():
+    with bounded_reading(database()):
         return [each for each in rooms if each.some_expired()]
 
 
 def count(retention: Retention) -> int:
     """Count the messages of a room that are to be deleted."""
-    with bounded_reading():
+    with bounded_reading(database()):
         return retention.expired().count()
 
 
 def prune(retention: Retention) -> int:
     """Delete some expired messages in a transaction, and return their number."""
-    with bounded_transaction():
+    with bounded_transaction(database()):
         return retention.delete_some()

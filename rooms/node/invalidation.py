@@ -68,9 +68,7 @@ class Invalidation:
             ):
                 connection.close(CloseCode.BANNED, text)
             elif (
-                current.entry != "anyone"
-                and (user := _entering_user(connection)) is not None
-                and user.guest
+                current.entry != "anyone" and (user := _entering_user(connection)) is not None and user.guest
             ):
                 # The groups of signed-in users, where they matter, are in the database.
                 _close_if_refused(current, connection, user, frozenset())

@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 
 from rooms.concurrency.timeouts import bounded_transaction
 from rooms.models import PresenceGroup, PresenceNode, PresentConnection, PresentUser
+from rooms.models.database import database
 from rooms.presence.base import HEARTBEAT_SECONDS, LEASE_TTL, Departure
 from rooms.presence.queries import locked, user_of
 
@@ -30,7 +31,7 @@ def renew(node: str) -> tuple[Literal["kept", "begun", "swept"], float | None]:
     ``begun``: it had none; ``swept``: it had expired, and its connections have to be removed first.
     """
     lease = Now() + timedelta(seconds=LEASE_TTL)
-    with bounded_transaction():
+    with bounded_transaction(database()):
         # If the clock was set back, the lease of a dead process would last too long.
         longest = lease + timedelta(seconds=HEARTBEAT_SECONDS)
         PresenceNode.objects.filter(lease__gt=longest).update(lease=lease)
@@ -49,7 +50,7 @@ def renew(node: str) -> tuple[Literal["kept", "begun", "swept"], float | None]:
 def expire_node(node: str, seconds: float) -> None:
     """Shorten the lease of a process to a number of seconds."""
     end = Now() + timedelta(seconds=seconds)
-    with bounded_transaction():
+    with bounded_transaction(database()):
         PresenceNode.objects.filter(pk=node, lease__gt=end).update(lease=end)
 
 
@@ -60,7 +61,7 @@ def sweep(found: Callable[[Departure], None]) -> None:
     """
     expired = PresenceNode.objects.filter(lease__lt=Now())
     for node in list(expired.values_list("pk", flat=True)):
-        with bounded_transaction():
+        with bounded_transaction(database()):
             mine = expired.filter(pk=node).update(swept=True, lease=Now() + timedelta(seconds=SWEEP_SECONDS))
         if not mine:
             continue
@@ -80,7 +81,7 @@ def _sweep_node(node: str, found: Callable[[Departure], None]) -> None:
                 found(departure)
         if not PresenceNode.objects.filter(pk=node, swept=True).exists():
             return
-    with bounded_transaction():
+    with bounded_transaction(database()):
         PresenceNode.objects.filter(pk=node, swept=True).delete()
 
 
@@ -111,7 +112,7 @@ def tidy() -> None:
     open_ = Q(closed_until__isnull=True) | Q(closed_until__lt=Now())
     leases = PresenceNode.objects.filter(pk=OuterRef("node"))
     stray = PresentConnection.objects.filter(~Exists(leases)).values_list("node", flat=True).distinct()
-    with bounded_transaction():
+    with bounded_transaction(database()):
         PresenceGroup.objects.filter(open_, ~Exists(inside)).delete()
         nodes = [PresenceNode(pk=node, lease=Now() - timedelta(seconds=1)) for node in stray]
         PresenceNode.objects.bulk_create(nodes, ignore_conflicts=True)

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 
 from rooms.concurrency.timeouts import bounded_transaction
 from rooms.models import PresenceGroup, PresentUser
+from rooms.models.database import database
 from rooms.presence.base import MemberPage, sort_range
 from rooms.protocol import validators
 from rooms.protocol.types import User
@@ -58,7 +59,7 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
 @contextmanager
 def locked(*groups: str) -> Iterator[dict[str, bool]]:
     """Lock groups in a transaction, and return which of them are closed."""
-    with bounded_transaction():
+    with bounded_transaction(database()):
         closed = Q(closed_until__gte=Now())
         # Always in the same order, so that two processes never wait for each other.
         rows = PresenceGroup.objects.select_for_update().filter(pk__in=groups).order_by("pk")

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from rooms.concurrency.timeouts import STATEMENT_SECONDS, bounded_reading, bounded_transaction
 from rooms.models import PresenceNode
+from rooms.models.database import database
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,7 +24,7 @@ def shown(statement: str) -> object:
 
 def test_a_bounded_transaction_is_rolled_back_on_an_error() -> None:
     def fail() -> None:
-        with bounded_transaction():
+        with bounded_transaction(database()):
             PresenceNode.objects.create(pk="node", lease=timezone.now())
             raise LookupError
 
@@ -35,13 +36,13 @@ def test_a_bounded_transaction_is_rolled_back_on_an_error() -> None:
 @on_sqlite
 def test_sqlite_waits_for_a_lock_no_longer_than_the_limit() -> None:
     for bounded in (bounded_transaction, bounded_reading):
-        with bounded():
+        with bounded(database()):
             assert shown("PRAGMA busy_timeout") == STATEMENT_SECONDS * 1000
 
 
 @on_sqlite
 def test_a_bounded_reading_on_sqlite_opens_no_transaction() -> None:
-    with bounded_reading():
+    with bounded_reading(database()):
         assert not connection.in_atomic_block
 
 
@@ -52,7 +53,7 @@ def test_a_bounded_reading_on_sqlite_opens_no_transaction() -> None:
 def test_postgresql_has_the_limits_inside_the_transaction_only(limit: str) -> None:
     before = shown(f"SHOW {limit}")
     for bounded in (bounded_transaction, bounded_reading):
-        with bounded():
+        with bounded(database()):
             assert shown(f"SHOW {limit}") == f"{STATEMENT_SECONDS}s"
         assert shown(f"SHOW {limit}") == before
 
