@@ -1,4 +1,4 @@
-"""Users of several processes: extensions hear of each once, and so do members when a process ends."""
+"""Users of several processes: extensions and members are notified once, also when a process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Start = Callable[..., Awaitable[Node]]
 
 @pytest.fixture
 def start(make_node: MakeEngine) -> Start:
-    """Starts a process; all of them share presence."""
+    """Return a function that starts a node; all of them share presence."""
 
     async def start(**settings: Any) -> Node:
         return await make_node(**{**SHARED, **settings})
@@ -37,7 +37,7 @@ def start(make_node: MakeEngine) -> Start:
 
 
 async def returned(node: Node, client: Client, *rooms: str) -> Client:
-    """The same user on a connection to this process."""
+    """Return the same user on a connection to this process."""
     token = (await client.ask(Login()))["token"]
     again = Client(node)
     await again.connect()
@@ -47,149 +47,155 @@ async def returned(node: Node, client: Client, *rooms: str) -> Client:
     return again
 
 
-def told_of(client: Client, name: str) -> list[tuple[str, str | None]]:
+def events_about(client: Client, name: str) -> list[tuple[str, str | None]]:
+    """Return the joined and left events about a user that this client received, with their reasons."""
     frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
     return [(frame["type"], frame.get("reason")) for frame in frames]
 
 
-def returning(found: Sequence[Departure | Arrival]) -> Callable[[], Awaitable[Sequence[Departure | Arrival]]]:
-    """A beat that finds these."""
+def finding(found: Sequence[Departure | Arrival]) -> Callable[[], Awaitable[Sequence[Departure | Arrival]]]:
+    """Return a heartbeat of presence that finds these."""
 
-    async def beat() -> Sequence[Departure | Arrival]:
+    async def heartbeat() -> Sequence[Departure | Arrival]:
         return found
 
-    return beat
+    return heartbeat
 
 
-class Porter(Extension):
-    """Notes who comes and goes; lets in when told to."""
+def stop_periodic(node: Node) -> None:
+    """Stop the periodic tasks: every heartbeat is the test's."""
+    assert node._periodic is not None
+    node._periodic.cancel()
+
+
+class Recorder(Extension):
+    """Records joins and leaves; a join waits until it is ``opened``."""
 
     happened: ClassVar[list[tuple[str, str]]]
     asked: ClassVar[asyncio.Event]
-    open: ClassVar[asyncio.Event]
+    opened: ClassVar[asyncio.Event]
 
     async def on_join(self, event: JoinEvent) -> None:
         self.happened.append((event.user.name, "joined"))
         self.asked.set()
-        await self.open.wait()
+        await self.opened.wait()
 
     async def on_leave(self, event: LeaveEvent) -> None:
         self.happened.append((event.user.name, event.reason))
 
 
 @pytest.fixture
-def porter(installed: Install, chat: Application) -> type[Porter]:
-    """At the door of the room "lobby"."""
-    Porter.happened, Porter.asked, Porter.open = [], asyncio.Event(), asyncio.Event()
-    Porter.open.set()
-    Room.objects.create(application=chat, name="lobby", extension=installed(Porter))
-    return Porter
+def recorder(installed: Install, chat: Application) -> type[Recorder]:
+    """Select the extension for the room "lobby"."""
+    Recorder.happened, Recorder.asked, Recorder.opened = [], asyncio.Event(), asyncio.Event()
+    Recorder.opened.set()
+    Room.objects.create(application=chat, name="lobby", extension=installed(Recorder))
+    return Recorder
 
 
 # Extensions ----------------------------------------------------------------------------------------
 
 
-async def test_a_user_who_joins_through_two_processes_at_once_is_one_member(
-    start: Start, porter: type[Porter]
+async def test_a_user_that_joins_through_two_processes_at_once_is_one_member(
+    start: Start, recorder: type[Recorder]
 ) -> None:
     """Each of the processes calls ``on_join``."""
     here, there = await start(), await start()
     ann = await Client.named(here, "ann")
     again = await returned(there, ann)
-    porter.open.clear()
-    porter.asked.clear()
+    recorder.opened.clear()
+    recorder.asked.clear()
     first = asyncio.create_task(ann.ask(Join(room="lobby")))
-    await soon(porter.asked)
-    porter.asked.clear()
+    await soon(recorder.asked)
+    recorder.asked.clear()
     second = asyncio.create_task(again.ask(Join(room="lobby")))
-    await soon(porter.asked)
-    porter.open.set()
+    await soon(recorder.asked)
+    recorder.opened.set()
     assert (await first)["count"] == (await second)["count"] == 1
-    assert porter.happened == [("ann", "joined")] * 2
+    assert recorder.happened == [("ann", "joined")] * 2
     ann.disconnect()
     again.disconnect()
 
 
-async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(
-    start: Start, porter: type[Porter], clock: SimpleNamespace, chat: Application
+async def test_extensions_are_notified_of_each_user_of_a_closed_room_once(
+    start: Start, recorder: type[Recorder], clock: SimpleNamespace, chat: Application
 ) -> None:
     here, there = await start(), await start()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
     again = await returned(there, ann, "lobby")
-    # In one process she fades, in the other she is there; Bob fades.
+    # Ann is connected to both processes, Eve to the other one; Bob has a grace period.
     eve = await Client.named(there, "eve", "lobby")
     bob.disconnect()
     for node in (here, there):
         await node.context.tasks.drain()
-    assert sorted(porter.happened) == [("ann", "joined"), ("bob", "joined"), ("eve", "joined")]
-    porter.happened.clear()
+    assert sorted(recorder.happened) == [("ann", "joined"), ("bob", "joined"), ("eve", "joined")]
+    recorder.happened.clear()
     await Room.objects.filter(name="lobby").adelete()
     for client in (ann, again, eve):
         await client.until(lambda client=client: client.told("removed"))
     for node in (here, there):
         await let_time_pass(node, clock)
-    assert sorted(porter.happened) == [("ann", "closed"), ("bob", "closed"), ("eve", "closed")]
+    assert sorted(recorder.happened) == [("ann", "closed"), ("bob", "closed"), ("eve", "closed")]
 
 
 # Processes that end --------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_users_of_a_process_that_is_known_to_be_dead_are_told_once(start: Start) -> None:
+async def test_each_user_of_a_dead_process_is_announced_as_left_once(start: Start) -> None:
     await Application.objects.aupdate(leave_grace=0)
     dead, here, there = await start(), await start(leave_grace=0), await start(leave_grace=0)
     witness, other = await Client.named(here, "witness", "lobby"), await Client.named(there, "other", "lobby")
     ann, bob = await Client.named(dead, "ann", "lobby"), await Client.named(dead, "bob", "lobby")
-    await witness.until(lambda: told_of(witness, "bob"))
-    assert dead._ticking is not None
-    dead._ticking.cancel()
+    await witness.until(lambda: events_about(witness, "bob"))
+    stop_periodic(dead)
     back = await returned(there, bob, "lobby")
     for node in (here, there):
         await node.node_died(dead.id)
     for node in (here, there):
         await node.leave.heartbeat()
     for client in (witness, other):
-        await client.until(lambda client=client: ("left", "dropped") in told_of(client, "ann"))
+        await client.until(lambda client=client: ("left", "dropped") in events_about(client, "ann"))
     for node in (here, there):
         await node.leave.heartbeat()
         await node.context.tasks.drain()
     for client in (witness, other):
-        assert told_of(client, "ann") == [("joined", None), ("left", "dropped")]
-        assert told_of(client, "bob") == [("joined", None)]
+        assert events_about(client, "ann") == [("joined", None), ("left", "dropped")]
+        assert events_about(client, "bob") == [("joined", None)]
     assert await present(back, "lobby") == ["bob", "other", "witness"]
-    for gone in (ann, bob):
-        gone.disconnect()
+    for client in (ann, bob):
+        client.disconnect()
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_process_that_ends_in_order_leaves_those_who_fade_to_the_others(start: Start) -> None:
+async def test_an_orderly_shutdown_leaves_grace_periods_to_the_other_processes(start: Start) -> None:
     ending, here = await start(leave_grace=0), await start()
     witness = await Client.named(here, "witness", "lobby")
     ann, bob = await Client.named(ending, "ann", "lobby"), await Client.named(ending, "bob", "lobby")
-    await witness.until(lambda: told_of(witness, "bob"))
+    await witness.until(lambda: events_about(witness, "bob"))
     await returned(here, bob, "lobby")
     for client in (ann, bob):
         client.disconnect()
     await ending.stop()
     assert await present(witness, "lobby") == ["ann", "bob", "witness"]
-    await here.departing.beat()
-    await witness.until(lambda: told_of(witness, "ann")[1:])
-    assert told_of(witness, "ann") == [("joined", None), ("left", "dropped")]
-    assert told_of(witness, "bob") == [("joined", None)]
+    await here.leave.heartbeat()
+    await witness.until(lambda: events_about(witness, "ann")[1:])
+    assert events_about(witness, "ann") == [("joined", None), ("left", "dropped")]
+    assert events_about(witness, "bob") == [("joined", None)]
     assert await present(witness, "lobby") == ["bob", "witness"]
 
 
-async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once(start: Start) -> None:
+async def test_a_slow_shutdown_leaves_its_users_to_the_other_processes_at_once(start: Start) -> None:
     ending = await start()
     await Client.named(ending, "ann", "lobby")
     never = asyncio.Event()
     ending.context.tasks.spawn(never.wait())
     stopping = asyncio.create_task(ending.stop())
     soon_over = timezone.now() + timedelta(seconds=2 * ending.context.settings.leave_grace)
-    leases = PresenceNode.objects.filter(pk=ending.node, lease__lt=soon_over)
+    leases = PresenceNode.objects.filter(pk=ending.id, lease__lt=soon_over)
     try:
         async with asyncio.timeout(PATIENCE):
-            while not await leases.aexists():  # noqa: ASYNC110 (told by nobody)
+            while not await leases.aexists():  # noqa: ASYNC110 (a row has no event)
                 await asyncio.sleep(0)
         assert not stopping.done()
     finally:
@@ -198,81 +204,82 @@ async def test_a_process_that_ends_slowly_leaves_its_users_to_the_others_at_once
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_room_waits_longer_for_those_of_a_process_that_ended_if_it_waits_longer_for_all(
+async def test_a_longer_grace_period_of_the_room_applies_to_users_of_a_process_that_ended(
     start: Start, chat: Application, clock: SimpleNamespace
 ) -> None:
     await Room.objects.acreate(application=chat, name="lobby", leave_grace=100)
     ending, here = await start(leave_grace=0), await start(leave_grace=0)
     witness = await Client.named(here, "witness", "lobby")
     ann, bob = await Client.named(ending, "ann", "lobby"), await Client.named(ending, "bob", "lobby")
-    await witness.until(lambda: told_of(witness, "bob"))
-    await ending.departing.hand_over()
-    await here.departing.beat()
+    await witness.until(lambda: events_about(witness, "bob"))
+    await ending.leave.hand_over()
+    await here.leave.heartbeat()
     await here.context.tasks.drain()
     assert await present(witness, "lobby") == ["ann", "bob", "witness"]
     await returned(here, bob, "lobby")
-    assert (told_of(witness, "ann"), told_of(witness, "bob")) == ([("joined", None)], [("joined", None)])
+    assert (events_about(witness, "ann"), events_about(witness, "bob")) == (
+        [("joined", None)],
+        [("joined", None)],
+    )
     await let_time_pass(here, clock)
-    assert told_of(witness, "ann") == [("joined", None), ("left", "dropped")]
-    assert told_of(witness, "bob") == [("joined", None)]
+    assert events_about(witness, "ann") == [("joined", None), ("left", "dropped")]
+    assert events_about(witness, "bob") == [("joined", None)]
     assert await present(witness, "lobby") == ["bob", "witness"]
-    for gone in (ann, bob):
-        gone.disconnect()
+    for client in (ann, bob):
+        client.disconnect()
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_users_of_a_process_that_was_taken_for_dead_are_told_to_be_there_again(
+async def test_users_of_a_process_that_was_presumed_dead_are_announced_again(
     start: Start,
 ) -> None:
     slow, here = await start(), await start()
     for node in (slow, here):
-        assert node._ticking is not None
-        # Every beat is this test's.
-        node._ticking.cancel()
+        stop_periodic(node)
     bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(slow, "ann", "lobby")
     eve = await Client.named(slow, "eve", "lobby")
-    await bob.until(lambda: told_of(bob, "eve"))
-    await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=timezone.now() - timedelta(seconds=1))
-    await here.departing.beat()
-    await bob.until(lambda: told_of(bob, "ann")[1:] and told_of(bob, "eve")[1:])
+    await bob.until(lambda: events_about(bob, "eve"))
+    await PresenceNode.objects.filter(pk=slow.id).aupdate(lease=timezone.now() - timedelta(seconds=1))
+    await here.leave.heartbeat()
+    await bob.until(lambda: events_about(bob, "ann")[1:] and events_about(bob, "eve")[1:])
     found = await slow.context.presence.heartbeat()
-    # Who goes before it is told is not told as come.
+    # Eve leaves before the return is announced, so it is not.
     await eve.ask(Leave(room="lobby"))
-    slow.context.presence.heartbeat = returning(found)  # type: ignore[method-assign]
-    await slow.departing.beat()
+    slow.context.presence.heartbeat = finding(found)  # type: ignore[method-assign]
+    await slow.leave.heartbeat()
     await slow.context.tasks.drain()
-    await bob.until(lambda: told_of(bob, "ann")[2:])
-    assert told_of(bob, "ann") == [("joined", None), ("left", "dropped"), ("joined", None)]
-    assert told_of(bob, "eve") == [("joined", None), ("left", "dropped"), ("left", "left")]
+    await bob.until(lambda: events_about(bob, "ann")[2:])
+    assert events_about(bob, "ann") == [("joined", None), ("left", "dropped"), ("joined", None)]
+    assert events_about(bob, "eve") == [("joined", None), ("left", "dropped"), ("left", "left")]
     assert await present(bob, "lobby") == ["ann", "bob"]
     ann.disconnect()
 
 
-async def test_who_has_come_back_before_the_departure_is_told_is_not_gone(start: Start) -> None:
+async def test_a_user_that_returned_before_the_departure_is_announced_has_not_left(start: Start) -> None:
     here = await start()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
     room = here.context.registry.cached_room("chat", "lobby")
     assert room is not None
     assert ann.connection.user is not None
-    gone = User(name="eve", id="guest-eve", guest=True)
-    found = [Departure(room.key, user) for user in (ann.connection.user, gone)]
-    here.context.presence.heartbeat = returning(found)  # type: ignore[method-assign]
-    await here.departing.beat()
+    absent = User(name="eve", id="guest-eve", guest=True)
+    found = [Departure(room.key, user) for user in (ann.connection.user, absent)]
+    here.context.presence.heartbeat = finding(found)  # type: ignore[method-assign]
+    await here.leave.heartbeat()
     await here.context.tasks.drain()
-    assert told_of(bob, "eve") == [("left", "dropped")]
-    assert told_of(bob, "ann") == []
+    assert events_about(bob, "eve") == [("left", "dropped")]
+    assert events_about(bob, "ann") == []
 
 
-async def test_the_engine_and_its_presence_are_one_node(start: Start) -> None:
+async def test_a_node_and_its_presence_have_one_id(start: Start) -> None:
     here, there = await start(), await start()
-    assert here.node == here.context.presence.node
-    assert here.node != there.node
+    assert here.id == here.context.presence.node
+    assert here.id != there.id
 
 
-# What goes wrong -----------------------------------------------------------------------------------
+# Failures ----------------------------------------------------------------------------------------
 
 
-async def test_a_departure_that_fails_is_tried_again(
+async def test_a_failed_departure_is_retried(
     node: Node, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
@@ -289,32 +296,32 @@ async def test_a_departure_that_fails_is_tried_again(
     bob.disconnect()
     for _ in range(6):
         await let_time_pass(node, clock)
-    assert told_of(ann, "bob") == [("joined", None), ("left", "dropped")]
+    assert events_about(ann, "bob") == [("joined", None), ("left", "dropped")]
     assert node.context.delayed.pop_due() == []
 
 
-async def test_what_fails_for_good_is_given_up(node: Node, clock: SimpleNamespace) -> None:
-    tried = 0
+async def test_an_action_that_always_fails_runs_five_times(node: Node, clock: SimpleNamespace) -> None:
+    tries = 0
 
     async def fail() -> None:
-        nonlocal tried
-        tried += 1
+        nonlocal tries
+        tries += 1
         raise ZeroDivisionError
 
     await node.context.run_to_completion(fail)
     for _ in range(10):
         await let_time_pass(node, clock)
-    assert tried == 5
+    assert tries == 5
 
 
-async def test_nobody_waits_for_ever_behind_one_whom_a_backend_holds_up(
+async def test_a_join_that_waits_too_long_for_earlier_ones_is_refused(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     room = node.context.registry.cached_room("chat", "lobby")
     assert room is not None
-    monkeypatch.setattr(join, "ADMISSION_SECONDS", 0.01)
-    async with room.admission:
+    monkeypatch.setattr(join, "ADMISSION_TIMEOUT", 0.01)
+    async with room.lock:
         error = await refused(Unavailable, bob.ask(Join(room="lobby")))
         assert error.retry
     await bob.ask(Join(room="lobby"))
