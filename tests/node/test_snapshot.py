@@ -31,6 +31,17 @@ async def test_the_reply_has_the_requested_number_of_messages(
     assert len(data["messages"]) == count
 
 
+async def test_a_snapshot_that_does_not_fit_into_the_reply_is_not_a_recovery(make_node: MakeEngine) -> None:
+    ann = await Client.named(await make_node(send_queue_max_bytes=1000), "ann")
+    position = Position(**(await ann.ask(Join(room="lobby")))["position"])
+    texts = [str(number) * 300 for number in range(5)]
+    for text in texts:
+        await ann.say("lobby", text)
+    data = await ann.ask(Join(room="lobby", since=position))
+    assert ([each["data"] for each in data["messages"]], data["recovered"]) == (texts[2:], False)
+    assert data["position"]["seq"] == 5
+
+
 class Paused(MemoryHistory):
     """Pauses in the middle of a snapshot: before the messages are read, or after."""
 
