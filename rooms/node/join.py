@@ -303,7 +303,7 @@ class JoinHandler:
         room = membership.room
         if connection.memberships.get(room.name) is membership:
             if before is not None:
-                # A subscriber who could not become a member stays a subscriber.
+                # A subscriber that could not become a member stays a subscriber.
                 connection.memberships[room.name] = before
             else:
                 self._leave.discard(connection, membership)

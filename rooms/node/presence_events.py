@@ -47,7 +47,7 @@ class PresenceEvents:
         self._unverified: dict[tuple[str, str], _Unverified] = {}
 
     def user_added(self, room: Room, user: User) -> None:
-        """Presence has a new user, who is announced once a connection of the user receives the room."""
+        """Note a new user in presence: it is announced once one of its connections receives events."""
         self._unannounced.add((room.key, user.id))
 
     def member_active(self, room: Room, user: User, connection: Connection) -> None:
@@ -62,7 +62,7 @@ class PresenceEvents:
             self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
 
     def user_returned(self, room: Room, user: User) -> None:
-        """Announce a user who is present after all, though the leave was announced."""
+        """Announce a user that is present after all, though the leave was announced."""
         self._announce_joined(room, user)
         self._unverified[room.key, user.id] = _Unverified(room, user, present=True)
 

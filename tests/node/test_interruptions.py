@@ -72,7 +72,7 @@ def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]
 
 
 class Unanswered(Completion):
-    """Passes on that history did not answer, in place of its result."""
+    """Reports that history did not answer, in place of its result."""
 
     def __init__(self, completion: Completion) -> None:
         self.completion = completion
