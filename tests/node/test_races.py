@@ -368,7 +368,7 @@ async def test_a_failed_join_and_its_retry_are_announced_as_what_they_are(
     node: Node, gate: type[Gate], at_once: bool, subscriber: bool
 ) -> None:
     history = Failing()
-    node.context.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history
     gate.opened.set()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     if subscriber:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from tests.node.clients import PATIENCE, Client, Install, MakeEngine, let_time_p
 
 SHARED = {"presence": {"BACKEND": "rooms.presence.database.DatabasePresence"}}
 Start = Callable[..., Awaitable[Node]]
+Found = Sequence[Departure | Arrival]
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def events_about(client: Client, name: str) -> list[tuple[str, str | None]]:
     return [(frame["type"], frame.get("reason")) for frame in frames]
 
 
-def finding(found: Sequence[Departure | Arrival]) -> Callable[[], Awaitable[Sequence[Departure | Arrival]]]:
+def finding(found: Found) -> Callable[[], Coroutine[Any, Any, Found]]:
     """Return a heartbeat of presence that finds these."""
 
-    async def heartbeat() -> Sequence[Departure | Arrival]:
+    async def heartbeat() -> Found:
         return found
 
     return heartbeat

@@ -67,7 +67,7 @@ class Paused(MemoryHistory):
 async def check_join_among_messages(node: Node, where: str) -> None:
     """Messages are sent before the join, in the middle of its snapshot, and after it."""
     history = Paused(where)
-    node.context.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history
     room = f"room {where} {len(node.connections)}"
     ann, bob = (
         await Client.named(node, f"ann {room[:20]}", room),
@@ -138,7 +138,7 @@ async def test_the_check_above_detects_broken_joins(
 
 async def test_a_join_that_resumes_among_messages_gets_each_once(node: Node) -> None:
     history = Paused("after")
-    node.context.histories["memory"] = history  # type: ignore[index]
+    node.context.histories["memory"] = history
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     position = (await ann.ask(Join(room="lobby")))["position"]
     await ann.say("lobby", 1)
@@ -189,14 +189,14 @@ async def test_a_client_whose_join_fails_receives_none_of_the_messages_meanwhile
     failing = Failing("before")
     failing.go.clear()
     working = node.context.histories["memory"]
-    node.context.histories["memory"] = failing  # type: ignore[index]
+    node.context.histories["memory"] = failing
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
     await soon(failing.reached)
     await ann.say("lobby", "not for bob")
     failing.go.set()
     await refused(Unavailable, joining)
     assert bob.messages() == []
-    node.context.histories["memory"] = working  # type: ignore[index]
+    node.context.histories["memory"] = working
     await ann.say("lobby", "nor this")
     await bob.ask(Join(room="lobby"))
     await ann.say("lobby", "this")
