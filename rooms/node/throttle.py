@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rooms.concurrency.rate_limits import Limit, OffenceCounter, TokenBucket
+from rooms.hub.application import Application
 from rooms.hub.connection import Connection, Membership
 from rooms.hub.room import Room
 from rooms.node.registry import Registry
@@ -62,10 +63,10 @@ class Throttle:
             room = self._room(connection, inner)
             if room is not None and room.config.request_rate is not None:
                 return room.config.id, room.config.request_rate, room.config.request_burst
-        if connection.entered is None:
+        application: Application | None = connection.entered
+        if application is None:
             return self._outside
-        config = connection.entered.config
-        return None, config.request_rate, config.request_burst
+        return None, application.config.request_rate, application.config.request_burst
 
     def _room(self, connection: Connection, message: Send | SendWithoutJoining) -> Room | None:
         """The room of a message that may be sent there."""

@@ -29,21 +29,22 @@ PING = Ping(id=7)
 class Site:
     """A registry with one application and one room, and a clock that a test moves."""
 
+    # The one of the running test, whose application the connections have entered.
+    current: Site
+
     def __init__(self) -> None:
         self.now = 1000.0
         self.application: Any = SimpleNamespace(config=application_record(request_rate=1, request_burst=2))
         self.room: Any = SimpleNamespace(config=room_record())
 
-    def cached_application(self, name: str) -> Any:
-        return self.application
-
     def cached_room(self, application: str, name: str) -> Any:
         return self.room if name == "lobby" else None
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def site(monkeypatch: pytest.MonkeyPatch) -> Site:
     site = Site()
+    monkeypatch.setattr(Site, "current", site, raising=False)
     for name, kind in (("TokenBucket", TokenBucket), ("OffenceCounter", OffenceCounter)):
         monkeypatch.setattr(throttle, name, partial(kind, clock=lambda: site.now))
     return site
@@ -56,6 +57,7 @@ def limiter(site: Site) -> Throttle:
 
 def connection(user: str = "", address: str = "10.0.0.1") -> Connection:
     made = Connection(f"{user} {address}", Native(), application="chat", address=address)
+    made.entered = Site.current.application
     made.user = User(name=user, id=user, guest=True) if user else None
     return made
 
@@ -165,7 +167,7 @@ def test_a_rate_of_a_room_limits_the_messages_of_its_members(limiter: Throttle, 
     client = connection("ann")
     assert send(limiter, client, 5, message("lobby")) == 2
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", subscriber=False)
+    client.memberships["lobby"] = Membership(room=site.room, subscriber=False)
     assert send(limiter, client, 50, message("lobby")) == 50
     # Other commands have a limit of their own.
     assert send(limiter, client, 3, Ping()) == 2
@@ -174,7 +176,7 @@ def test_a_rate_of_a_room_limits_the_messages_of_its_members(limiter: Throttle, 
 def test_a_room_may_have_no_limit(limiter: Throttle, site: Site) -> None:
     site.room.config = room_record(request_rate=0)
     client = connection("bob")
-    client.memberships["lobby"] = Membership(room="lobby", subscriber=False)
+    client.memberships["lobby"] = Membership(room=site.room, subscriber=False)
     assert send(limiter, client, 1000, message("lobby")) == 1000
 
 
