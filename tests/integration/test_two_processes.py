@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.native import Visitors, unique
-from tests.integration.test_native_races import STORIES
+from tests.integration.test_native_races import RACES
 from tests.servers import Server, fresh_database, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.integration.native import Client
+
+pytestmark = [pytest.mark.database, pytest.mark.smoke]
 
 Pair = tuple[Visitors, Visitors]
 
@@ -226,7 +228,7 @@ async def test_the_list_of_rooms_is_one(pair: Pair) -> None:
         pass
 
 
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("story", RACES)
 async def test_at_the_same_moment_on_both(pair: Pair, story: Any) -> None:
     await story(pair)
 
