@@ -82,7 +82,7 @@ async def test_a_queue_that_stays_full_refuses_and_takes_jobs_again_when_there_i
 
 
 async def test_a_job_counts_until_it_ends_even_when_nobody_waits_for_it(gate: threading.Event) -> None:
-    pool = ThreadPool(1, 0)
+    pool = ThreadPool(1, 0, patience=0)
     waiting = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
     waiting.cancel()

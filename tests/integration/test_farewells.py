@@ -11,6 +11,8 @@ import pytest
 from tests.integration.native import PATIENCE, Visitors
 from tests.servers import KINDS, Server, running
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture(params=KINDS)
 def ending(request: pytest.FixtureRequest) -> Iterator[Server]:

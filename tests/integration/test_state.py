@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tests.integration.protocols import Native, Rtbroadcaster
     from tests.servers import Server
 
+pytestmark = pytest.mark.database
+
 #: What both of them say, in this order; by event name and data as native clients are told.
 SAID = {"title": "Doors, all five", "slide": ["2", "x"], "size": {"x": 1}}
 

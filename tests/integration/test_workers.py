@@ -21,6 +21,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage
 from tests.integration.native import PATIENCE, Client, Visitors, make_application, unique
 from tests.servers import BASE_DIR, Server, on_postgres, running
 
+pytestmark = pytest.mark.database
+
 once = pytest.mark.skipif(on_postgres(), reason="the same on every database: it runs on SQLite")
 
 WORKERS = 2

@@ -32,6 +32,8 @@ from rooms.protocol.errors import (
 from rooms.protocol.types import Position
 from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon
 
+pytestmark = pytest.mark.database
+
 
 async def again(node: Node, client: Client) -> Client:
     """The same user on another connection, perhaps of another process."""

@@ -23,6 +23,8 @@ from rooms.protocol.commands import CloseRoom, CreateRoom, Join, Leave, ListRoom
 from rooms.protocol.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, Unavailable
 from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 
+pytestmark = pytest.mark.database
+
 
 async def test_the_list(node: Node, chat: Application) -> None:
     for name, listed in (("b", True), ("a", True), ("ab", True), ("hidden", False)):

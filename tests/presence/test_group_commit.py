@@ -13,6 +13,8 @@ from rooms.presence import group_commit
 from rooms.presence.group_commit import Entry, GroupCommit
 from rooms.protocol.errors import Unavailable
 
+pytestmark = pytest.mark.database
+
 # Nothing takes so long but a test that waits for what never comes.
 PATIENCE = 20
 
