@@ -1,11 +1,11 @@
-"""How fast Rooms is: beside other servers, and beside what it was.
+"""Benchmarks of Rooms, compared with other servers and with earlier versions.
 
-``make bench`` measures Rooms beside other servers, on one machine, in one run. ``__main__`` reads the
-options; ``measuring`` goes through rounds of ``scenarios`` and ``peers``, has each server started by
-``serving`` and the generator in ``generator/`` speak to it (``load``); ``results`` makes medians, tables and
-the page of them, ``chart`` the picture. The small servers that are measured beside Rooms are in ``servers/``.
+``make bench`` measures Rooms and other servers on one machine in one run. ``__main__`` parses the
+options; ``measuring`` runs rounds of ``scenarios`` and ``peers``, for which ``serving`` starts the
+servers and ``load`` runs the generator of ``generator/``; ``results`` writes medians and tables to the
+page, ``chart`` the picture. The small servers for comparison are in ``servers/``.
 
-``make bench-check`` counts what Rooms itself does: ``check``.
+``make bench-check`` counts the work of Rooms itself: ``check``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 make bench                                                       everything: an hour or more
 make bench ARGS="--scenarios fanout-1,echo --peers rooms,ws --rounds 1 --members 100 --print-only"
-make bench ARGS="--also roomer roomer 9001 './roomer -addr 127.0.0.1:9001'"     a server of one's own beside
+make bench ARGS="--also roomer roomer 9001 './roomer -addr 127.0.0.1:9001'"     adds another server
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from benchmarks.scenarios import SCENARIOS
 from benchmarks.serving import Ground
 
 
-def say(text: str) -> None:
+def write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print and write. Returns the exit status."""
+    """Measure, print and write the results. Returns the exit status."""
     options = parser().parse_args(arguments)
     try:
         program = load.build(Path(sys.prefix))
@@ -43,14 +43,14 @@ def main(arguments: Sequence[str]) -> int:
         try:
             left_out = {peer.title: lack for peer in peers if (lack := ground.lacks(peer))}
             for title, lack in left_out.items():
-                say(f"LEFT OUT: {title}. It needs {lack}.")
+                write_line(f"LEFT OUT: {title}. It needs {lack}.")
             runs = list(
                 turns(
                     list(wanted.values()), [each for each in peers if not ground.lacks(each)], options.rounds
                 )
             )
             reports = measure(
-                program, ground, runs, members=options.members, seconds=options.seconds, say=say
+                program, ground, runs, members=options.members, seconds=options.seconds, report=write_line
             )
         finally:
             ground.close()
@@ -60,45 +60,47 @@ def main(arguments: Sequence[str]) -> int:
         left_out,
         command=f"python -m benchmarks {shlex.join(arguments)}",
     )
-    say("\n" + results.page(found))
+    write_line("\n" + results.page(found))
     if not options.print_only:
         results.write(found)
     return int(any(report["fault"] for each in reports.values() for report in each))
 
 
-def chosen(option: str, given: str | None, lawful: list[str]) -> list[str]:
-    """The names of a list. Raises ValueError."""
-    names = lawful if given is None else given.split(",")
+def chosen(option: str, given: str | None, allowed: list[str]) -> list[str]:
+    """Return the names of a list option. Raises ValueError."""
+    names = allowed if given is None else given.split(",")
     for name in names:
-        if name not in lawful:
-            raise ValueError(f"{option} has {name!r}. Lawful: {', '.join(lawful)}.")
+        if name not in allowed:
+            raise ValueError(f"Expected {option} with names of {', '.join(allowed)}, got {name!r}.")
     return names
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measures Rooms beside other servers."
+        prog="python -m benchmarks", description="Measures Rooms and other servers."
     )
     made.add_argument("--scenarios", metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}; default: all")
     made.add_argument(
-        "--peers", metavar="NAME,…", help=f"of {', '.join(PEERS)}; default: all that can be had"
+        "--peers", metavar="NAME,…", help=f"of {', '.join(PEERS)}; default: all that this machine can run"
     )
-    made.add_argument("--rounds", type=int, default=3, help="how often everything is run; default: 3")
+    made.add_argument("--rounds", type=int, default=3, help="the number of rounds; default: 3")
     made.add_argument("--members", type=int, default=1000, help="the size of the large room; default: 1000")
-    made.add_argument("--seconds", type=float, default=2.5, help="how long a run is measured; default: 2.5")
+    made.add_argument(
+        "--seconds", type=float, default=2.5, help="the duration of a measurement; default: 2.5"
+    )
     made.add_argument(
         "--also",
         nargs=4,
         action="append",
         default=[],
         metavar=("NAME", "PROTOCOL", "PORT", "COMMAND"),
-        help="a server that is started by this command and listens on this port; may be repeated",
+        help="another server, started by this command on this port; may be repeated",
     )
-    made.add_argument("--print-only", action="store_true", help="write no file")
+    made.add_argument("--print-only", action="store_true", help="write no files")
     return made
 
 
 if __name__ == "__main__":
-    # Told to end, it ends its servers first.
+    # On SIGTERM stop the servers first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))

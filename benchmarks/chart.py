@@ -1,8 +1,8 @@
-"""The picture: what a delivery costs, a panel for each of some scenarios, a dot for each server.
+"""The chart of costs: a panel for each scenario, a dot for each server.
 
-Costs differ by a factor of some hundred, so the axis is logarithmic; hence dots and no bars, whose lengths
-would say nothing. A line through a dot goes from the cheapest round to the dearest. Colours follow the
-reader's choice of light or dark.
+Costs differ by a factor of several hundred, so the axis is logarithmic; hence dots and not bars, whose
+lengths would have no meaning. A line through a dot spans the rounds from cheapest to most expensive.
+Colours follow the light or dark mode of the reader.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Row = tuple[str, str, Spread]
 
 
 def picture(figures: Figures, titles: Mapping[str, str]) -> str:
-    """An SVG document."""
+    """Return the chart as an SVG document."""
     panels = [(name, rows) for name in SHOWN if (rows := rows_of(figures, titles, name))]
     height = sum(HEAD + FOOT + ROW * len(rows) for _, rows in panels)
     body, top = [], 0
@@ -40,13 +40,13 @@ def picture(figures: Figures, titles: Mapping[str, str]) -> str:
         top += HEAD + FOOT + ROW * len(rows)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        'aria-label="What a delivery costs on each server; the tables say the same.">\n'
+        'aria-label="The cost of a delivery on each server; the tables have the same figures.">\n'
         f"<style>{STYLE}</style>\n" + "\n".join(body) + "\n</svg>\n"
     )
 
 
 def rows_of(figures: Figures, titles: Mapping[str, str], scenario: str) -> list[Row]:
-    """Peers with their costs, the cheapest first."""
+    """Return the peers with their costs, the cheapest first."""
     found = [
         (peer, title.strip("*"), cost)
         for peer, title in titles.items()
@@ -56,7 +56,7 @@ def rows_of(figures: Figures, titles: Mapping[str, str], scenario: str) -> list[
 
 
 def panel(title: str, rows: list[Row], top: int) -> Iterator[str]:
-    """One scenario."""
+    """Draw one scenario."""
     low = floor(log10(min(row[2].least for row in rows)))
     high = max(low + 1, ceil(log10(max(row[2].most for row in rows))))
 

@@ -1,13 +1,13 @@
-"""``make bench-check``: whether the ways that everything takes have become slower than they were.
+"""``make bench-check``: checks that the hot paths have not become slower.
 
 python -m benchmarks.check             compares with ``check.json``, and fails above the limits there
-python -m benchmarks.check --commit    writes what is measured there instead
+python -m benchmarks.check --commit    writes the measured figures to it instead
 
-Each path runs in this process, from the client's bytes to the server's, over transports that swallow them.
-What decides is the count of bytecodes that are carried out: the same on every machine, however fast and
-busy it is. It does not see what C code does, so CPU time is taken as well, as a ratio to that of a reference
-of the same kind of work. There the best of many short slices counts, because whatever else the machine does
-only adds; on a busy machine even that varies by half, so only what is far off fails.
+Each path runs in this process, from the bytes of the client to those of the server, over fake transports.
+The main figure is the number of executed bytecodes, which does not depend on the machine and its load. It
+does not include C code, so CPU time is measured as well, relative to a reference with similar work. The
+best of many short slices counts, because other load only adds; even that varies by half on a busy
+machine, so only a large difference fails.
 """
 
 from __future__ import annotations
@@ -23,66 +23,44 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import Any
+
+from benchmarks.bytecodes import bytecodes_of
 
 COMMITTED = Path(__file__).with_name("check.json")
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-# More than so many times the CPU that is committed fails; how many times the bytecodes, a path says itself.
-MOST_CPU = 2.0
-# Slices of each path; what then seems too slow is timed again, so often.
+# The maximum ratio of CPU time to the committed one; each path has its own maximum for bytecodes.
+MAX_CPU = 2.0
+# Slices of each path, and how often a path that seems too slow is timed.
 SLICES = 25
-AGAIN = 4
+ATTEMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What an operation costs: ``bytecodes``, and ``cpu`` in steps of the reference, where it is timed. So
-    many times the bytecodes are lawful: ``most``."""
+    """The cost of an operation: ``bytecodes``, and ``cpu`` if it is timed.
+
+    ``most`` is the maximum ratio of bytecodes.
+    """
 
     bytecodes: float
     cpu: float | None = None
     most: float = 1.15
 
     def ratios(self, before: Figures) -> tuple[float, float | None]:
-        """Of both to what it cost before."""
+        """Return the ratios of both figures to the earlier ones."""
         cpu = None if self.cpu is None or before.cpu is None else self.cpu / before.cpu
         return self.bytecodes / before.bytecodes, cpu
 
     def is_slow(self, before: Figures) -> bool:
         bytecodes, cpu = self.ratios(before)
-        return bytecodes > before.most or (cpu is not None and cpu > MOST_CPU)
-
-
-# Counting ----------------------------------------------------------------------------------------
-
-
-async def bytecodes_of(run: Callable[[], Awaitable[None]]) -> int:
-    """How many this thread carries out. Exact on Python 3.11, the oldest; newer ones tell only of some."""
-    count = 0
-
-    def opcode(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
-        count += event == "opcode"
-        return opcode
-
-    def call(frame: FrameType, event: str, argument: Any) -> Any:
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        return opcode
-
-    sys.settrace(call)
-    try:
-        await run()
-    finally:
-        sys.settrace(None)
-    return count
+        return bytecodes > before.most or (cpu is not None and cpu > MAX_CPU)
 
 
 # The reference -----------------------------------------------------------------------------------
 
 
 class Box:
-    """A step of the reference puts something into one and takes it out."""
+    """The reference puts frames into boxes and takes them out."""
 
     __slots__ = ("closed", "frames", "size", "taken")
 
@@ -110,7 +88,10 @@ STEPS = 3 * len(BOXES)
 
 
 def reference() -> None:
-    """Work of the kind that fan-out is. Whoever changes it has to commit all figures anew."""
+    """Do work that resembles fan-out.
+
+    After a change all figures must be committed again.
+    """
     for number in range(3):
         frame = json.dumps({"type": "message", "number": number, "data": "x" * 100}).encode()
         for box in BOXES:
@@ -120,7 +101,7 @@ def reference() -> None:
 
 
 class Stopwatch:
-    """The best times so far, in nanoseconds of this thread's CPU."""
+    """The best times so far, in nanoseconds of CPU time of this thread."""
 
     def __init__(self) -> None:
         self._reference = sys.maxsize
@@ -137,7 +118,7 @@ class Stopwatch:
         self._best[name] = min(self._best.get(name, sys.maxsize), end - middle)
 
     def steps(self, name: str) -> float:
-        """How many steps of the reference it takes."""
+        """Return the CPU time of a path in steps of the reference."""
         return self._best[name] / self._reference * STEPS
 
 
@@ -145,7 +126,7 @@ class Stopwatch:
 
 
 async def measure(committed: dict[str, Figures]) -> dict[str, Figures]:
-    """The figures of each path; what seems slower than is committed is timed for longer."""
+    """Measure each path; one that seems slower than before is timed again."""
     from benchmarks.paths import opened
 
     measured: dict[str, Figures] = {}
@@ -156,7 +137,7 @@ async def measure(committed: dict[str, Figures]) -> dict[str, Figures]:
             count = min([await bytecodes_of(path.run) for _ in range(3)])
             measured[path.name] = Figures(count / path.operations, most=path.most)
         stopwatch, timed = Stopwatch(), [path for path in paths if path.timed]
-        for _ in range(AGAIN):
+        for _ in range(ATTEMPTS):
             for _ in range(SLICES):
                 gc.collect()
                 for path in timed:
@@ -165,7 +146,7 @@ async def measure(committed: dict[str, Figures]) -> dict[str, Figures]:
                 if path.timed:
                     steps = stopwatch.steps(path.name) / path.operations
                     measured[path.name] = replace(measured[path.name], cpu=steps)
-            # What is committed is to be the best there is.
+            # A path without committed figures is timed in every attempt.
             timed = [each for each in timed if _is_slow(measured[each.name], committed.get(each.name))]
         return measured
 
@@ -175,7 +156,7 @@ def _is_slow(now: Figures, before: Figures | None) -> bool:
 
 
 def report(measured: dict[str, Figures], committed: dict[str, Figures]) -> tuple[str, bool]:
-    """A table, and whether all is as fast as it was."""
+    """Return a table, and whether no path is too slow."""
     heads = ("bytecodes", "committed", "ratio", "at most", "CPU", "committed", "ratio", "at most")
     lines = [_line(f"Python {VERSION}", *heads)]
     slow = []
@@ -183,16 +164,16 @@ def report(measured: dict[str, Figures], committed: dict[str, Figures]) -> tuple
         before = committed.get(name, now)
         bytecodes, cpu = now.ratios(before)
         counted = (now.bytecodes, before.bytecodes, bytecodes, before.most)
-        timed = (now.cpu, before.cpu, cpu, None if cpu is None else MOST_CPU)
+        timed = (now.cpu, before.cpu, cpu, None if cpu is None else MAX_CPU)
         lines.append(_line(name, *("" if each is None else f"{each:.2f}" for each in (*counted, *timed))))
         if now.is_slow(before):
             slow.append(name)
     if missing := [name for name in measured if name not in committed]:
-        lines.append(f"For Python {VERSION} nothing is committed of: {', '.join(missing)}.")
+        lines.append(f"No committed figures for Python {VERSION}: {', '.join(missing)}.")
     if slow:
         lines += [
             f"Too slow: {', '.join(slow)}.",
-            "Find out why; if it is worth it, commit what is measured: make bench-check ARGS=--commit",
+            "Find the reason; if it is justified, commit the new figures: make bench-check ARGS=--commit",
         ]
     return "\n".join(lines), not slow
 
@@ -202,27 +183,27 @@ def _line(name: str, *columns: str) -> str:
 
 
 def read() -> dict[str, dict[str, Figures]]:
-    """What is committed, by version of Python."""
-    kept = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}
+    """Return the committed figures by version of Python."""
+    committed = json.loads(COMMITTED.read_text()) if COMMITTED.exists() else {}
     return {
         version: {name: Figures(**each) for name, each in figures.items()}
-        for version, figures in kept.items()
+        for version, figures in committed.items()
     }
 
 
 def write(figures: dict[str, dict[str, Figures]]) -> None:
-    kept = {
+    committed = {
         version: {
             name: {key: round(value, 2) for key, value in asdict(each).items() if value is not None}
             for name, each in by_name.items()
         }
         for version, by_name in sorted(figures.items())
     }
-    COMMITTED.write_text(json.dumps(kept, indent=2) + "\n")
+    COMMITTED.write_text(json.dumps(committed, indent=2) + "\n")
 
 
 def prepare(folder: str) -> None:
-    """The example site, with an empty database."""
+    """Set up the example site with an empty database."""
     import logging
 
     os.environ.update(
@@ -244,7 +225,7 @@ def main() -> int:
     parser.add_argument(
         "--commit",
         action="store_true",
-        help="write what is measured to check.json, for this version of Python",
+        help="write the measured figures to check.json, for this version of Python",
     )
     commit = parser.parse_args().commit
     figures = read()

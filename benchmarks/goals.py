@@ -1,4 +1,4 @@
-"""The goals that Rooms sets itself, and what a run reached of them."""
+"""The performance goals of Rooms, and whether a run reached them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Found = Callable[[Figures], Spread | None]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``limit`` is the most, or the least, that what is ``found`` may be."""
+    """``limit`` is the maximum of the figure, or its minimum if ``is_least``."""
 
     work: str
     against: str
@@ -21,7 +21,7 @@ class Goal:
     is_least: bool = False
 
     def reached(self, figures: Figures) -> tuple[Spread, bool] | None:
-        """What was found, and whether it is enough; None where it was not run."""
+        """Return the figure and whether it reaches the goal; None if it was not measured."""
         found = self.found(figures)
         if found is None:
             return None
@@ -29,18 +29,18 @@ class Goal:
 
 
 def cost(scenario: str, theirs: str, ours: str = "rooms", their_scenario: str = "") -> Found:
-    """What Rooms uses for a delivery by what another server uses."""
+    """The cost of a delivery relative to that of another server."""
     other = their_scenario or scenario
     return lambda figures: figures.ratio((scenario, ours, cost_of(scenario)), (other, theirs, cost_of(other)))
 
 
 def figure(scenario: str, name: str, peer: str = "rooms") -> Found:
-    """A figure of Rooms as it is."""
+    """An absolute figure of Rooms."""
     return lambda figures: figures.spread(scenario, peer, name)
 
 
 def best_tutorial(server: str) -> Found:
-    """What Rooms uses for a delivery by what the tutorial's chat uses on the layer that serves it best."""
+    """The cost relative to the tutorial's chat on the layer that suits it best."""
 
     def found(figures: Figures) -> Spread | None:
         ratios = [
@@ -53,8 +53,11 @@ def best_tutorial(server: str) -> Found:
 
 
 def goals() -> Iterator[Goal]:
-    """The table, in its order. The Go servers go by their names, as `--also` has to call them."""
-    work = "Fan-out to 1000, eight messages under way: CPU"
+    """Yield the goals in the order of the table.
+
+    `--also` must use these names for the Go servers.
+    """
+    work = "Fan-out to 1000, eight messages in flight: CPU"
     for peer, limit in (("roomer", 0.2), ("gowsev", 0.15), ("rtbroadcaster", 0.35), ("socketio", 0.12)):
         yield Goal(work, peer, limit, cost("fanout-8", peer))
     for peer, limit in (("roomer", 0.9), ("gowsev", 0.95), ("socketio", 0.65)):
@@ -70,13 +73,13 @@ def goals() -> Iterator[Goal]:
         yield Goal("500 rooms of 2 to 10: CPU", peer, limit, cost("rooms", peer))
     for server in ("daphne", "uvicorn"):
         yield Goal(
-            "Fan-out to 1000, eight under way: CPU",
+            "Fan-out to 1000, eight in flight: CPU",
             f"Channels tutorial, {server}",
             1 / 40,
             best_tutorial(server),
         )
     for peer in ("roomer", "gowsev"):
-        yield Goal("A request and its answer: CPU", peer, 1, cost("echo", peer))
+        yield Goal("A request and its reply: CPU", peer, 1, cost("echo", peer))
     yield Goal(
         "Connect, log in, join: CPU", "gowsev's handshake", 3, cost("connect", "gowsev", "rooms", "handshake")
     )
@@ -91,7 +94,7 @@ def goals() -> Iterator[Goal]:
         ),
     )
     yield Goal(
-        "Two processes and Redis, eight under way: CPU",
+        "Two processes and Redis, eight in flight: CPU",
         "one process",
         1.3,
         cost("fanout-8", "rooms", "rooms-2"),
@@ -101,8 +104,8 @@ def goals() -> Iterator[Goal]:
     yield Goal(work, "a second, SQLite", 5000, figure("durable", stored), is_least=True)
     yield Goal(work, "a second, PostgreSQL", 3000, figure("durable", stored, "rooms-postgres"), is_least=True)
     yield Goal(
-        "A member who never reads: throughput",
-        "the same without it",
+        "A member that never reads: throughput",
+        "the same without that member",
         0.9,
         lambda figures: figures.ratio(("stalled", "rooms", stored), ("unstalled", "rooms", stored)),
         is_least=True,

@@ -1,4 +1,4 @@
-"""The generator: compiled when it is needed, run against one server, its report read."""
+"""Compiles the load generator if necessary and runs it against a server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 SOURCES = Path(__file__).parent / "generator"
-#: Above the longest of its own waits.
+#: The timeout of a run, above the longest timeout of the generator.
 SECONDS = 300
 
 
 class NoCompiler(Exception):
-    """This machine cannot compile the generator."""
+    """The generator cannot be compiled on this machine."""
 
 
 def build(folder: Path) -> Path:
-    """The program in ``folder``, compiled unless it is there from these sources. Raises NoCompiler."""
+    """Return the program in ``folder``, compiled from the current sources.
+
+    Raises NoCompiler.
+    """
     sources = sorted(SOURCES.glob("*.[ch]"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     program = folder / f"rooms-generator-{digest}"
@@ -30,11 +33,8 @@ def build(folder: Path) -> Path:
         return program
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler:
-        raise NoCompiler(
-            "The load generator is written in C, and there is no C compiler here. Lawful: cc, gcc or clang "
-            "on PATH."
-        )
-    # Under another name until it is whole: several may begin at once.
+        raise NoCompiler("Expected a C compiler (cc, gcc or clang) on PATH for the load generator, got none.")
+    # Under another name until it is complete: several processes may compile at once.
     unfinished = program.with_name(f"{program.name}.{uuid.uuid4().hex}")
     files = [str(source) for source in sources if source.suffix == ".c"]
     done = subprocess.run(
@@ -51,7 +51,7 @@ def build(folder: Path) -> Path:
 def run(
     program: Path, protocol: str, port: int, pids: Sequence[int], arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """The generator's report of one run; what makes it worthless is its ``fault``."""
+    """Run the generator and return its report; ``fault`` says why it is not usable."""
     command = [
         program,
         "--protocol",
@@ -65,8 +65,8 @@ def run(
     try:
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
-        return {"fault": f"the run was not over after {SECONDS} seconds"}
+        return {"fault": f"the run did not end within {SECONDS} seconds"}
     if not done.stdout:
-        return {"fault": done.stderr.strip() or f"the generator ended with {done.returncode}"}
+        return {"fault": done.stderr.strip() or f"the generator exited with code {done.returncode}"}
     report: dict[str, Any] = json.loads(done.stdout)
     return report

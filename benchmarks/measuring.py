@@ -1,5 +1,7 @@
-"""Goes through the rounds. In a round every scenario is run by all its peers, one after the other; every
-other round in reversed order. So what disturbs the machine disturbs all alike."""
+"""Runs the rounds: every scenario with all its peers, one after the other.
+
+Every second round has the reverse order, so that other load affects all peers alike.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ Reports = dict[tuple[str, str], list[dict[str, Any]]]
 def turns(
     scenarios: Sequence[Scenario], peers: Sequence[Peer], rounds: int
 ) -> Iterator[tuple[int, Scenario, Peer]]:
-    """Every run, in order."""
+    """Yield every run in order."""
     for number in range(rounds):
         order = peers if number % 2 == 0 else peers[::-1]
         for scenario in scenarios:
@@ -33,33 +35,33 @@ def measure(
     *,
     members: int,
     seconds: float,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> Reports:
-    """Carry the runs out and tell of each in a line. One that went wrong is kept with its fault."""
+    """Execute the runs and report each; one that failed is kept with its fault."""
     reports: Reports = {}
     for position, (number, scenario, peer) in enumerate(runs, start=1):
-        report = one(program, ground, scenario, peer, scenario.arguments(members, seconds))
-        reports.setdefault((scenario.name, peer.name), []).append(report)
+        result = one(program, ground, scenario, peer, scenario.arguments(members, seconds))
+        reports.setdefault((scenario.name, peer.name), []).append(result)
         done = f"{position}/{len(runs)}  round {number + 1}"
-        say(f"{done}  {scenario.name:10} {peer.name:24} {line(scenario, report)}")
+        report(f"{done}  {scenario.name:10} {peer.name:24} {line(scenario, result)}")
     return reports
 
 
 def one(
     program: Path, ground: Ground, scenario: Scenario, peer: Peer, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """The report of one run on a server that is started for it."""
+    """Start a server, run the scenario and return the report."""
     protocol = "durable" if scenario.is_stored else peer.protocol
     path = [] if peer.path is None else ["--path", peer.path]
     try:
         with ground.serve(peer) as (port, pids):
             return load.run(program, protocol, port, pids, [*arguments, *path])
     except CannotServe as error:
-        return {"fault": f"it does not start: {error}"}
+        return {"fault": f"the server does not start: {error}"}
 
 
 def line(scenario: Scenario, report: dict[str, Any]) -> str:
-    """A report in a line."""
+    """Return a report as a line."""
     if report["fault"]:
         return f"FAULT: {report['fault']}"
     if scenario.scenario == "connect":

@@ -1,4 +1,4 @@
-"""The ways that ``check.py`` measures: clients without sockets, on the example site behind our own server."""
+"""The paths that ``check.py`` measures, with clients without sockets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from rooms.concurrency import coalescing
-from rooms.models import Application
+from benchmarks.bytecodes import counted_threads
+from rooms.concurrency import batching
+from rooms.models import Application, Room
 from rooms.node.node import Node
+from rooms.node.standalone import StandalonePublisher
 from rooms.protocol import frame_protocol
 from rooms.server.websocket import WebSocket
 from roomsite.asgi import application
@@ -25,8 +27,8 @@ MANY = 1000
 SOME = 250
 FEW = 10
 REPEATS = 10
-# Of what is done for each member, even a lock's few bytecodes are too many.
-A_MEMBER = 1.03
+# In work for each member even the few bytecodes of a lock are too many.
+PER_MEMBER = 1.03
 
 REQUEST = b"\r\n".join(
     [
@@ -44,9 +46,11 @@ REQUEST = b"\r\n".join(
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """``run`` does so many operations; afterwards everything is as it was before. It is ``timed`` if it does
-    not touch more memory than stays near the processor, which is the others' as well. ``most`` times the
-    committed bytecodes are lawful."""
+    """``run`` executes the ``operations`` and restores the state before them.
+
+    It is ``timed`` if its memory fits into the processor's cache, which other load shares. ``most`` is
+    the maximum ratio of its bytecodes to the committed ones.
+    """
 
     name: str
     operations: int
@@ -56,7 +60,7 @@ class Path:
 
 
 class Transport(asyncio.Transport):
-    """Swallows what is written, and wakes who waits for that."""
+    """Discards what is written and counts the writes."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
@@ -72,13 +76,13 @@ class Transport(asyncio.Transport):
             self._waiter = None
 
     async def written(self, times: int = 1) -> None:
-        """Wait until something was written so many times since ``forget``."""
+        """Wait for this number of writes since ``forget``."""
         if self._writes < times:
             self._wanted, self._waiter = times, self._loop.create_future()
             await self._waiter
 
     def forget(self) -> None:
-        """Whatever was written so far is not waited for."""
+        """Reset the count of writes."""
         self._writes = 0
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
@@ -101,7 +105,7 @@ class Transport(asyncio.Transport):
 
 
 class Client:
-    """What a client sends is what the server's WebSocket class is given."""
+    """Passes what a client sends directly to the server's WebSocket class."""
 
     def __init__(self, config: Config, state: ServerState) -> None:
         self.transport = Transport()
@@ -113,7 +117,7 @@ class Client:
         self._socket.data_received(data)
 
     async def ask(self, data: bytes) -> None:
-        """Send, and wait until something is answered."""
+        """Send data and wait for an answer."""
         self.transport.forget()
         self.send(data)
         await self.transport.written()
@@ -122,8 +126,8 @@ class Client:
         self._socket.connection_lost(None)
 
 
-def said(**request: Any) -> bytes:
-    """A request in a frame, masked with nothing."""
+def request_frame(**request: Any) -> bytes:
+    """Return a request in a frame, masked with zeros."""
     payload = json.dumps({"id": 1, **request}).encode()
     head = bytearray(frame_protocol.frame(frame_protocol.TEXT, payload)[: -len(payload)])
     head[1] |= 0x80
@@ -131,14 +135,14 @@ def said(**request: Any) -> bytes:
 
 
 async def turns(count: int) -> None:
-    """What was begun comes to its end."""
+    """Let tasks run for this number of turns of the event loop."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[list[Path]]:
-    """All paths, with everybody who takes part in them."""
+    """Provide all paths and their connected clients."""
     await Application.objects.acreate(
         name="check",
         rooms_on_demand=True,
@@ -147,18 +151,19 @@ async def opened() -> AsyncIterator[list[Path]]:
         logins_per_minute=0,
         max_connections_per_address=0,
     )
-    # Here one asks at a time, and would wait for others in vain.
-    coalescing.PAUSE_SECONDS = 0
+    # One client sends at a time, so a pause to collect requests of others would only add time.
+    batching.LOOKUP_PAUSE = 0
     config = Config(application, log_config=None, lifespan="off", ws_ping_interval=None)
     config.load()
     connect = partial(Client, config, ServerState())
     many, some, few = [
-        [await _inside(connect(), f"{number} of {size}", room) for number in range(size)]
+        [await _log_in_and_join(connect(), f"{number} of {size}", room) for number in range(size)]
         for room, size in (("large", MANY), ("middle", SOME), ("small", FEW))
     ]
-    alone = await _inside(connect(), "alone")
+    alone = await _log_in_and_join(connect(), "alone")
     node = await Node.get_or_start()
     await node.presence_diffs.flush()
+    publisher = await _start_publisher()
     await turns(20)
     gc.collect()
     gc.freeze()
@@ -167,70 +172,96 @@ async def opened() -> AsyncIterator[list[Path]]:
             Path(
                 "one message to 1,000 members",
                 MANY,
-                partial(_told, many, "large", 1),
+                partial(_send_to_all, many, "large", 1),
                 timed=False,
-                most=A_MEMBER,
+                most=PER_MEMBER,
             ),
             Path(
                 "eight messages to 1,000 members",
                 8 * MANY,
-                partial(_told, many, "large", 8),
+                partial(_send_to_all, many, "large", 8),
                 timed=False,
-                most=A_MEMBER,
+                most=PER_MEMBER,
             ),
-            Path("one message to 250 members", SOME, partial(_told, some, "middle", 1), most=A_MEMBER),
-            Path("eight messages to 250 members", 8 * SOME, partial(_told, some, "middle", 8), most=A_MEMBER),
-            Path("one message to 10 members", FEW, partial(_told, few, "small", 1)),
-            Path("one message to one of 250 members", 1, partial(_told_alone, some, "middle")),
-            Path("a request and its answer", REPEATS, partial(_asked, alone)),
-            Path("a join and a leave", REPEATS, partial(_in_and_out, alone)),
-            Path("a connection and its end", REPEATS, partial(_connected, connect)),
+            Path(
+                "one message to 250 members", SOME, partial(_send_to_all, some, "middle", 1), most=PER_MEMBER
+            ),
+            Path(
+                "eight messages to 250 members",
+                8 * SOME,
+                partial(_send_to_all, some, "middle", 8),
+                most=PER_MEMBER,
+            ),
+            Path("one message to 10 members", FEW, partial(_send_to_all, few, "small", 1)),
+            Path("one message to one of 250 members", 1, partial(_send_to_one, some, "middle")),
+            Path("a request and its answer", REPEATS, partial(_request, alone)),
+            Path("a join and a leave", REPEATS, partial(_join_and_leave, alone)),
+            Path("a connection and its end", REPEATS, partial(_connect, connect)),
+            # Its work is done by other threads, whose CPU time is not that of this one.
+            Path("a publish without a node", REPEATS, partial(_publish, publisher), timed=False),
         ]
     finally:
+        publisher.close()
         for client in [*many, *some, *few, alone]:
             client.end()
         await node.stop()
 
 
-async def _inside(client: Client, name: str, room: str = "") -> Client:
+async def _log_in_and_join(client: Client, name: str, room: str = "") -> Client:
     await client.transport.written(2)
-    await client.ask(said(type="login", name=name))
+    await client.ask(request_frame(type="login", name=name))
     if room:
-        await client.ask(said(type="join", room=room))
+        await client.ask(request_frame(type="join", room=room))
     return client
 
 
-async def _told(crowd: list[Client], room: str, messages: int) -> None:
-    last = crowd[-1].transport
+async def _start_publisher() -> StandalonePublisher:
+    """Return the publisher of a process without sockets, which stores in the database."""
+    application = await Application.objects.acreate(name="stored")
+    await Room.objects.acreate(application=application, name="room")
+    with counted_threads():
+        publisher = StandalonePublisher()
+        await _publish(publisher)
+    return publisher
+
+
+async def _publish(publisher: StandalonePublisher) -> None:
+    options: Any = {"event": "message", "to": None, "state": False, "volatile": False}
+    for _ in range(REPEATS):
+        await publisher.acall(publisher.publish("stored", "room", "x" * 100, **options))
+
+
+async def _send_to_all(members: list[Client], room: str, messages: int) -> None:
+    last = members[-1].transport
     last.forget()
-    crowd[0].send(said(type="message", room=room, data="x" * 100) * messages)
+    members[0].send(request_frame(type="message", room=room, data="x" * 100) * messages)
     await last.written()
     await turns(4)
 
 
-async def _told_alone(crowd: list[Client], room: str) -> None:
-    last = crowd[-1].transport
+async def _send_to_one(members: list[Client], room: str) -> None:
+    last = members[-1].transport
     last.forget()
-    whom = f"{len(crowd) - 1} of {len(crowd)}"
-    crowd[0].send(said(type="message", room=room, data="x" * 100, to=whom))
+    recipient = f"{len(members) - 1} of {len(members)}"
+    members[0].send(request_frame(type="message", room=room, data="x" * 100, to=recipient))
     await last.written()
     await turns(4)
 
 
-async def _asked(client: Client) -> None:
-    ping = said(type="ping")
+async def _request(client: Client) -> None:
+    ping = request_frame(type="ping")
     for _ in range(REPEATS):
         await client.ask(ping)
 
 
-async def _in_and_out(client: Client) -> None:
-    join, leave = said(type="join", room="small"), said(type="leave", room="small")
+async def _join_and_leave(client: Client) -> None:
+    join, leave = request_frame(type="join", room="small"), request_frame(type="leave", room="small")
     for _ in range(REPEATS):
         await client.ask(join)
         await client.ask(leave)
 
 
-async def _connected(connect: Callable[[], Client]) -> None:
+async def _connect(connect: Callable[[], Client]) -> None:
     for _ in range(REPEATS):
         client = connect()
         await client.transport.written(2)

@@ -1,4 +1,4 @@
-"""Who is measured: Rooms as it can be served, and what other people would take instead."""
+"""The servers that are measured: Rooms in its deployments, and alternatives."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from benchmarks.scenarios import Scenario
 
 SERVERS = Path(__file__).parent / "servers"
 
-#: What a peer needs on the machine beside its Python packages.
+#: What a peer needs beside its Python packages.
 Part = Literal["node", "redis", "postgres"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """``command`` starts the server; ``{port}`` in it is where, ``{python}`` and ``{node}`` with what.
+    """``command`` starts the server; it may use ``{port}``, ``{python}``, ``{node}``.
 
-    ``announcement`` is the beginning of a line that it prints when it serves; without one it serves as soon
-    as its port takes connections.
+    ``announcement`` is the start of a line that it prints when it serves; without one it serves as soon
+    as its port accepts connections.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Peer:
     only: frozenset[str] = frozenset()
 
     def takes(self, scenario: Scenario) -> bool:
-        """Whether it can do what the scenario asks."""
+        """Whether the server supports the scenario."""
         if self.only:
             return scenario.name in self.only
         if self.protocol == "goroomserver":
             return scenario.name in {"echo", "handshake"}
         if self.protocol == "rtbroadcaster" and scenario.name in {"echo", "unstalled", "stalled"}:
-            # It answers nothing, and closes whoever sends more than 512 bytes.
+            # It has no replies, and closes a connection that sends more than 512 bytes.
             return False
         if self.protocol == "tutorial" and "rate" in scenario.options:
-            # Far beyond it: its queues would be measured, and for most of a minute.
+            # Far above its capacity: the run would measure its queues, for most of a minute.
             return False
         return self.is_rooms or not scenario.is_stored
 
@@ -58,7 +58,7 @@ def rooms(
     needs: frozenset[Part] = frozenset(),
     only: frozenset[str] = frozenset(),
 ) -> Peer:
-    """Rooms under its own server."""
+    """Rooms on its own server."""
     command = ("{python}", "manage.py", "runrooms", "--listen", "127.0.0.1:{port}", *options)
     return Peer(
         name=name,
@@ -73,10 +73,10 @@ def rooms(
 
 
 def endpoint(protocol: str) -> Peer:
-    """Rooms as the clients of another room server meet it."""
+    """Rooms with the clients of another room server."""
     return Peer(
         name=f"rooms-{protocol}",
-        title=f"Rooms, runrooms, the door of {protocol}",
+        title=f"Rooms, runrooms, protocol {protocol}",
         protocol=protocol,
         command=(*("{python}", "manage.py", "runrooms", "--listen"), f"127.0.0.1:{{port}}={protocol}/bench"),
         announcement="Listening on",
@@ -87,7 +87,7 @@ def endpoint(protocol: str) -> Peer:
     )
 
 
-#: As `runrooms` has uvicorn serve, but for its own WebSocket class.
+#: The options of `runrooms` for uvicorn, except its own WebSocket class.
 UVICORN = (
     *("{python}", "-m", "uvicorn", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning"),
     *("--ws", "websockets-sansio", "--ws-per-message-deflate", "false"),
@@ -97,7 +97,7 @@ TUTORIAL = "benchmarks.servers.tutorial:application"
 
 
 def tutorial(server: str, command: tuple[str, ...], layer: str) -> Peer:
-    """The Channels tutorial's chat."""
+    """The chat of the Channels tutorial."""
     return Peer(
         name=f"tutorial-{server}-{layer}",
         title=f"Channels tutorial, {server}, {'in memory' if layer == 'memory' else 'Redis pub/sub'}",
@@ -164,10 +164,10 @@ PEERS = {
 
 
 def another(name: str, protocol: str, port: str, command: str) -> Peer:
-    """A server of one's own, from the command line: it is started by ``command`` and listens on ``port``.
+    """A server from the command line, started by ``command`` on ``port``.
 
-    Raises ValueError for a port that is no number.
+    Raises ValueError.
     """
     if not port.isdigit():
-        raise ValueError(f"--also {name} has the port {port!r}. Lawful: a number.")
+        raise ValueError(f"Expected a number as the port of --also {name}, got {port!r}.")
     return Peer(name=name, title=name, protocol=protocol, command=tuple(shlex.split(command)), port=int(port))

@@ -1,5 +1,7 @@
-"""From reports to what is shown: the tables in Markdown, `results/latest.json`, and the part of
-`docs/performance.md` between its two marks."""
+"""Writes the results: `results/latest.json`, and tables in `docs/performance.md`.
+
+The section is the part between two marks.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A whole run. ``titles`` and ``left_out`` are of peers, by name and by title."""
+    """A complete run. ``titles`` of peers are by name, ``left_out`` by title."""
 
     reports: Reports
     titles: Mapping[str, str]
@@ -45,14 +47,14 @@ class Result:
 
     @property
     def figures(self) -> Figures:
-        """Its reports, to be read."""
+        """The figures of its reports."""
         return Figures(self.reports)
 
 
 def gather(
     reports: Reports, titles: Mapping[str, str], left_out: Mapping[str, str], *, command: str
 ) -> Result:
-    """A result, with where and how it came about."""
+    """Return the result with a description of the machine and the command."""
     about = {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Command": f"`{command.strip()}`",
@@ -80,25 +82,25 @@ def _versions() -> Iterator[str]:
 
 
 def number(value: float) -> str:
-    """With as many digits as mean something."""
+    """Format with the significant digits."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 3
     return f"{value:,.{digits}f}"
 
 
 def spread(found: Spread | None, suffix: str = "") -> str:
-    """A median and what it lies between."""
+    """Format a median with its range."""
     if found is None:
         return "–"
     return f"{number(found.median)}{suffix} ({number(found.least)}–{number(found.most)})"
 
 
 def middle(found: Spread | None) -> str:
-    """Only the median."""
+    """Format the median."""
     return "–" if found is None else number(found.median)
 
 
 def table(result: Result, scenario: Scenario) -> str:
-    """A scenario's table: a row for each peer, the cheapest first."""
+    """Return the table of a scenario: a row for each peer, the cheapest first."""
     figures, cost = result.figures, cost_of(scenario.name)
     connects = scenario.scenario == "connect"
     rate = "connects_per_second" if connects else "deliveries_per_second"
@@ -129,7 +131,7 @@ def table(result: Result, scenario: Scenario) -> str:
 
 
 def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """Format a table."""
     lines = [
         heads,
         ["---", *["---:"] * (len(heads) - 1)],
@@ -139,7 +141,7 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def goal_table(result: Result) -> str:
-    """The goals, and what was reached."""
+    """Return the table of goals."""
     rows = []
     for goal in goals():
         reached = goal.reached(result.figures)
@@ -151,11 +153,11 @@ def goal_table(result: Result) -> str:
 
 
 def page(result: Result) -> str:
-    """All tables."""
+    """Return all tables."""
     parts = [markdown(["", ""], [[name, text] for name, text in result.about.items()])]
     if result.left_out:
         parts.append(
-            "Left out, because this machine has not what they need: "
+            "Left out, because this machine lacks what they need: "
             + "; ".join(f"{title} ({lack})" for title, lack in result.left_out.items())
             + "."
         )
@@ -166,24 +168,24 @@ def page(result: Result) -> str:
 
 
 def write(result: Result) -> None:
-    """The files. Raises ValueError for a page without its marks."""
+    """Write the files. Raises ValueError for a page without the marks."""
     text = PAGE.read_text()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{PAGE.name} has no place for the result. Lawful: {BEGIN} and, below it, {END}.")
+        raise ValueError(f"Expected the marks {BEGIN} and {END} in {PAGE.name}, got none or one.")
     LATEST.parent.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = [
         {"scenario": scenario, "peer": peer, "reports": reports}
         for (scenario, peer), reports in result.reports.items()
     ]
-    kept = {
+    latest = {
         "about": dict(result.about),
         "titles": dict(result.titles),
         "left_out": dict(result.left_out),
         "runs": runs,
     }
-    LATEST.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    LATEST.write_text(json.dumps(latest, indent=1, ensure_ascii=False) + "\n")
     PICTURE.write_text(chart.picture(result.figures, result.titles))
-    shown = f"![What a delivery costs, on a logarithmic axis](images/{PICTURE.name})"
+    shown = f"![The cost of a delivery, on a logarithmic axis](images/{PICTURE.name})"
     PAGE.write_text(f"{before}{begin}\n\n{shown}\n\n{page(result)}\n\n{end}{after}")

@@ -1,18 +1,20 @@
-"""What is measured: the scenarios of the goals, as options of the generator."""
+"""The scenarios that are measured, as options of the generator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-#: The scenarios measure what one delivery costs, unless they say something else.
+#: The default: scenarios measure the cost of one delivery.
 PER_DELIVERY = "CPU µs a delivery"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """``options`` are the generator's; ``members`` of them may be scaled down for a short run. What stands in
-    braces in the ``title`` is in a report."""
+    """``options`` are for the generator; ``members`` may be reduced.
+
+    Names in braces in the ``title`` are keys of a report.
+    """
 
     name: str
     title: str
@@ -24,7 +26,7 @@ class Scenario:
     is_stored: bool = False
 
     def arguments(self, members: int, seconds: float) -> list[str]:
-        """The generator's command line, with at most so many members."""
+        """Return the command line of the generator, with at most this number of members."""
         clients = min(self.members, members) if self.scaled else self.members
         given = {"scenario": self.scenario, "clients": clients, "seconds": seconds, **self.options}
         if self.scenario == "rooms":
@@ -43,7 +45,7 @@ SCENARIOS = {
     for each in (
         Scenario(
             name="fanout-8",
-            title="One room of {clients}, eight messages under way",
+            title="One room of {clients}, eight messages in flight",
             options={"window": 8, "senders": 8},
         ),
         Scenario(
@@ -61,13 +63,13 @@ SCENARIOS = {
         ),
         Scenario(
             name="rooms",
-            title="{rooms} rooms of 2 to 10, one message under way in each",
+            title="{rooms} rooms of 2 to 10 members, one message in flight in each",
             scenario="rooms",
             options={},
         ),
         Scenario(
             name="echo",
-            title="{clients} clients, each with one request under way, answered to it alone",
+            title="{clients} clients, each with one request in flight, answered to that client alone",
             scenario="echo",
             members=100,
             options={},
@@ -75,7 +77,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="connect",
-            title="{clients} clients come into one room, 50 at a time, and stay",
+            title="{clients} clients join one room, 50 at a time, and stay",
             scenario="connect",
             options={"settle": 2},
             cost="CPU µs a client",
@@ -89,19 +91,19 @@ SCENARIOS = {
         ),
         Scenario(
             name="unstalled",
-            title="One room of {clients}, eight messages of {bytes} bytes under way",
+            title="One room of {clients}, eight messages of {bytes} bytes in flight",
             members=100,
             options={"window": 8, "senders": 8, "bytes": 1000},
         ),
         Scenario(
             name="stalled",
-            title="One room of {clients}, one of whom never reads, eight messages of {bytes} bytes under way",
+            title="One room of {clients}, one never reads, eight messages of {bytes} bytes in flight",
             members=100,
             options={"window": 8, "senders": 8, "bytes": 1000, "stalled": True},
         ),
         Scenario(
             name="durable",
-            title="Stored and acknowledged: a room of {clients}, each with {window} messages under way",
+            title="Stored and acknowledged: a room of {clients}, each with {window} messages in flight",
             scenario="durable",
             members=20,
             scaled=False,

@@ -1,5 +1,7 @@
-"""Starts and stops the servers of a run: a fresh process for each measurement, with a fresh database where
-it has one, and one Redis for all."""
+"""Starts and stops the servers of a run.
+
+Each measurement has a new process and, if needed, a new database; all share one Redis.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from benchmarks.peers import SERVERS, Part, Peer
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 START_SECONDS = 60
-#: As long as `runrooms` takes for its end at most, and a little.
+#: A little more than the maximum of `runrooms` for its shutdown.
 END_SECONDS = 30
 POSTGRES = "ROOMS_BENCH_POSTGRES_URL"
 
@@ -29,14 +31,14 @@ class CannotServe(Exception):
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 class Ground:
-    """What the servers of a run stand on, in a ``folder`` of its own."""
+    """The databases, Redis and Node for the servers of a run, in ``folder``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,23 +56,26 @@ class Ground:
             self._prepare(os.environ[POSTGRES])
 
     def close(self) -> None:
-        """Stop what is its own."""
+        """Stop Redis."""
         if self.redis is not None:
             end(self.redis)
 
     def lacks(self, peer: Peer) -> str | None:
-        """What the peer needs and this machine has not."""
+        """Return what the peer needs and this machine lacks."""
         return "; ".join(self.missing[part] for part in sorted(peer.needs) if part in self.missing) or None
 
     @contextlib.contextmanager
     def serve(self, peer: Peer) -> Iterator[tuple[int, list[int]]]:
-        """Have it serve in the block: its port, and the processes that work for it. Raises CannotServe."""
+        """Serve in the block; yields the port and the ids of the processes.
+
+        Raises CannotServe.
+        """
         port = peer.port or free_port()
-        words = {"port": str(port), "python": sys.executable, "node": self.node or "node"}
+        values = {"port": str(port), "python": sys.executable, "node": self.node or "node"}
         log = self.folder / f"{peer.name}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [part.format(**words) if "{" in part else part for part in peer.command],
+                [part.format(**values) if "{" in part else part for part in peer.command],
                 stdout=out,
                 stderr=out,
                 cwd=BASE_DIR,
@@ -94,7 +99,7 @@ class Ground:
             environment["REDIS_URL"] = f"redis://127.0.0.1:{self.redis_port}/0"
         if peer.is_rooms:
             environment |= {
-                "SECRET_KEY": "of no use " * 6,
+                "SECRET_KEY": "not secret " * 6,
                 "ALLOWED_HOSTS": "127.0.0.1",
                 "LOG_LEVEL": "WARNING",
             }
@@ -120,7 +125,7 @@ class Ground:
         )
 
     def _node(self) -> str | None:
-        """Node, with the packages of `servers/node` in this environment."""
+        """Return Node, with the packages of `servers/node` installed in this environment."""
         node, npm = shutil.which("node"), shutil.which("npm")
         if not node or not npm:
             self.missing["node"] = "node and npm"
@@ -146,9 +151,9 @@ class Ground:
         return node
 
     def _start_redis(self) -> subprocess.Popen[bytes] | None:
-        places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "bin")])
+        directories = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.prefix) / "bin")])
         for name in ("valkey-server", "redis-server"):
-            if (program := shutil.which(name, path=places)) is None:
+            if (program := shutil.which(name, path=directories)) is None:
                 continue
             log = self.folder / "redis.log"
             options = [
@@ -176,7 +181,7 @@ class Ground:
 
 
 def clean_environment() -> dict[str, str]:
-    """What a server needs of ours: nothing that tells a site what it is."""
+    """Return the environment of a server, without variables that configure a site."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}}
     return kept | {"PYTHONUNBUFFERED": "1"}
 
@@ -184,21 +189,21 @@ def clean_environment() -> dict[str, str]:
 def wait_until_it_serves(
     process: subprocess.Popen[bytes], port: int, log: Path, announcement: str | None
 ) -> None:
-    """Raises CannotServe, with the end of its log, when it ends or does not serve in time."""
+    """Wait until it serves. Raises CannotServe with the end of its log."""
     for _ in range(START_SECONDS * 20):
-        said = log.read_text(errors="replace")
+        output = log.read_text(errors="replace")
         if process.poll() is not None:
             break
-        if announcement is None or announcement in said:
+        if announcement is None or announcement in output:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.05)
-    raise CannotServe(log.read_text(errors="replace").strip()[-600:] or "it does not serve")
+    raise CannotServe(log.read_text(errors="replace").strip()[-600:] or "the log is empty")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """With SIGTERM, and where that does not help with SIGKILL."""
+    """Stop the process with SIGTERM, and with SIGKILL after a timeout."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(END_SECONDS)

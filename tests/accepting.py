@@ -1,4 +1,4 @@
-"""Ending a listener of a test's own while somebody may just be calling it."""
+"""Closes a test's WebSocket server while clients may be connecting to it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from websockets.asyncio.server import Server
 
 
 async def accept_no_more(server: Server) -> None:
-    """Afterwards `server` knows everybody whom it has accepted. asyncio forgets who is accepted while its
-    server is closed: such a socket stays open, and some later test is told of it."""
+    """Stop accepting; afterwards `server` knows every accepted connection.
+
+    asyncio loses a connection that is accepted while its server closes: its socket stays open, and a
+    later test fails because of it.
+    """
     loop = asyncio.get_running_loop()
     for each in server.sockets:
         loop.remove_reader(each)

@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 and localhost that signs itself, made for a test."""
+"""Creates a self-signed certificate for 127.0.0.1 and localhost."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cryptography.x509.oid import NameOID
 
 
 class Certificate(NamedTuple):
-    """The files of a certificate and its key."""
+    """The paths of a certificate and its key."""
 
     file: str
     key: str
 
 
 def make_certificate(folder: Path, password: bytes | None = None) -> Certificate:
-    """Both files, in that folder; with a password the key is encrypted."""
+    """Write both files into the directory; with a password the key is encrypted."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
+    certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -38,10 +38,10 @@ def make_certificate(folder: Path, password: bytes | None = None) -> Certificate
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
-    locked = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     files = Certificate(str(folder / "certificate.pem"), str(folder / "key.pem"))
-    Path(files.file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    Path(files.file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     Path(files.key).write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     )
     return files

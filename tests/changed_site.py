@@ -1,6 +1,6 @@
 """The example site with changed settings and constants, for live servers.
 
-    environment = changed_site({"rooms.presence.lease.PATIENCE_SECONDS": 3}, LEAVE_GRACE=1)
+    environment = changed_site({"rooms.presence.lease.SWEEP_DELAY": 3}, LEAVE_GRACE=1)
     Server.start("runrooms", environment=environment)
 
 The defaults suit networks and people; a test that waits for a timeout should not wait that long.
@@ -48,5 +48,17 @@ class ChangedConstants(AppConfig):
             setattr(import_module(module), name, value)
 
 
+#: A missing message is noticed within a second, also while Redis is down.
+FREQUENT_CHECKS = {"rooms.node.node.CHECK_SECONDS": 0.5, "rooms.node.periodic.TICK_SECONDS": 0.25}
+
+#: A server waits only two seconds for a lock or a statement.
+SHORT_STATEMENTS = {
+    "rooms.concurrency.timeouts._SQLITE": "PRAGMA busy_timeout = 2000",
+    "rooms.concurrency.timeouts._POSTGRESQL": (
+        "SET LOCAL statement_timeout = '2s'; SET LOCAL lock_timeout = '2s'; "
+        "SET LOCAL idle_in_transaction_session_timeout = '2s'"
+    ),
+}
+
 #: Processes notice within seconds that another one has ended.
-SHORT_LEASES = {"rooms.node.node.BEAT_SECONDS": 1, "rooms.presence.lease.PATIENCE_SECONDS": 3}
+SHORT_LEASES = {"rooms.node.node.HEARTBEAT_SECONDS": 1, "rooms.presence.lease.SWEEP_DELAY": 3}

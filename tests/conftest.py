@@ -118,4 +118,4 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process expire other nodes as soon as it starts."""
     from rooms.presence import lease
 
-    monkeypatch.setattr(lease, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(lease, "SWEEP_DELAY", 0)

@@ -1,8 +1,7 @@
-"""The test database after a test that really committed: empty again.
+"""Empties the test database after a test that committed.
 
-Django's own way for that truncates every table, on PostgreSQL as many files, and then writes all content
-types and permissions anew. Deleting the few rows that a test left, and leaving those two tables as they are,
-takes a tenth of that.
+Django truncates every table, on PostgreSQL a file each, and then recreates all content types and permissions.
+Deleting the few rows that a test left, and keeping those two tables, takes a tenth of the time.
 """
 
 from __future__ import annotations
@@ -12,30 +11,30 @@ import functools
 from django.db import connections, transaction
 from django.test import TransactionTestCase
 
-#: What migrations write for the code, whatever the tests do.
+#: Tables that migrations fill and tests do not change.
 KEPT = frozenset({"auth_permission", "django_content_type"})
 
 
 @functools.cache
-def emptying(alias: str) -> tuple[str, ...]:
-    """The statements that delete every row of the models' tables."""
+def delete_statements(alias: str) -> tuple[str, ...]:
+    """The statements that delete all rows of the models' tables."""
     connection = connections[alias]
     tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
     statements = [
         f"DELETE FROM {connection.ops.quote_name(table)}" for table in sorted(tables) if table not in KEPT
     ]
-    # PostgreSQL takes them in one round trip.
+    # PostgreSQL executes them in one round trip.
     return ("; ".join(statements),) if connection.vendor == "postgresql" else tuple(statements)
 
 
 def empty(alias: str) -> None:
-    """Delete what a test has committed. Foreign keys are looked at when all of it is gone."""
+    """Delete all rows in one transaction: foreign keys are checked at its end."""
     with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
-        for statement in emptying(alias):
+        for statement in delete_statements(alias):
             cursor.execute(statement)
 
 
 def fixture_teardown(case: TransactionTestCase) -> None:
-    """Stands in for the method of `TransactionTestCase` that flushes its databases."""
+    """Replaces the method of `TransactionTestCase` that flushes its databases."""
     for alias in case._databases_names(include_mirrors=False):
         empty(alias)

@@ -1,17 +1,18 @@
-"""A client of the native protocol that comes back: the rules of docs/client-behaviour.md in Python, each
-marked with its number there.
+"""A reconnecting client of the native protocol.
+
+Comments give the numbers of the rules.
 
     client = Reconnecting(f"{server.ws}/ws/rooms/durable/", "ann")      # or several addresses, in turn
     await client.start()
     await client.join("lobby")
-    seq = await client.send("lobby", "Hello", key="1")                  # whatever happens to the server
-    client.log("lobby")                                                 # what was delivered, in order
+    seq = await client.send("lobby", "Hello", key="1")                  # across lost connections and restarts
+    client.log("lobby")                                                 # the delivered messages, in order
     await client.stop()
 
-It notes what it lived through: `log`, `events` (joined, left, removed), `resets`, `reconnects`, `catch_ups`
-(seconds from each loss until every room was joined again), `waits` (before each attempt), `pauses` (after
-refusals), `closes` (the code of each end). `until` waits for anything of that. A test makes the seconds
-of the rules shorter with a `Pace`.
+It records what happens: `log`, `events` (joined, left, removed), `resets`, `reconnects`, `catch_ups`
+(seconds from each lost connection until every room was joined again), `waits` (before each attempt),
+`pauses` (after refusals), `closes` (the close codes). `until` waits for any of these. A test shortens the
+timeouts of the rules with a `Pace`.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from websockets.typing import Subprotocol
 
 Frame = dict[str, Any]
 
-#: WebSocket's own codes that mean "the server or the way to it is gone" (rule 6).
-PASSING = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
-CUT = 1006
+#: Close codes of WebSocket after which the client reconnects (rule 6).
+TEMPORARY = frozenset({1001, 1005, 1006, 1011, 1012, 1013})
+ABNORMAL_CLOSURE = 1006
 SESSION_EXPIRED = 4005
 LOGGED_OUT = 4510
 
 IN_FLIGHT = 8
-MOST_WAITING = 1000
+MAX_WAITING = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """The seconds of the rules."""
+    """The delays and timeouts of the rules, in seconds."""
 
     shortest: float = 0.2
     longest: float = 20.0
@@ -61,19 +62,19 @@ class Pace:
 
 
 class Lost(Exception):
-    """The connection went away before the answer."""
+    """The connection was lost before the answer."""
 
 
 class Ended(Exception):
-    """The client does not come back: stopped, closed for good, or nothing to log in with."""
+    """The client does not reconnect: stopped, closed permanently, or without a login."""
 
     def __init__(self, reason: str, code: int | str | None = None) -> None:
         super().__init__(reason)
         self.code = code
 
 
-class HandshakeRejected(Exception):
-    """The server answered with an error."""
+class RequestRejected(Exception):
+    """The server answered a request with an error."""
 
     def __init__(self, answer: Frame) -> None:
         super().__init__(f"{answer['code']}: {answer.get('message', '')}")
@@ -82,11 +83,11 @@ class HandshakeRejected(Exception):
 
 
 class QueueFull(Exception):
-    """So much waits to be sent that no more is taken."""
+    """The queue of messages to send is full."""
 
 
 class Delivered(NamedTuple):
-    """One message as the application was told it. ``at``: monotonic seconds."""
+    """A message as delivered to the application. ``at``: monotonic seconds."""
 
     epoch: str | None
     seq: int | None
@@ -97,7 +98,7 @@ class Delivered(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Somebody joined or left, or we were removed."""
+    """A user joined or left, or this client was removed."""
 
     kind: str
     room: str
@@ -107,7 +108,7 @@ class Event(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """From ``index`` on a room's log begins anew: what was missed cannot be told."""
+    """A room's log restarts at ``index``: missed messages could not be recovered."""
 
     room: str
     index: int
@@ -117,29 +118,29 @@ class Reset(NamedTuple):
 
 @dataclass(slots=True)
 class Membership:
-    """One room: where we stand in it, and what was told of it."""
+    """One room: the position in it, its members, and the delivered messages."""
 
     room: str
     options: Frame
     first: asyncio.Future[Frame]
-    """The first join's reply."""
+    """The reply to the first join."""
     position: Frame | None = None
     entered: bool = False
     here: bool = False
-    """Joined on the present connection."""
+    """Whether it is joined on the current connection."""
     joining: asyncio.Task[None] | None = None
     log: list[Delivered] = field(default_factory=list)
     people: set[str] = field(default_factory=set)
     count: int = 0
 
     def request(self) -> Frame:
-        """The fields of the next join."""
+        """Return the fields of the next join."""
         since = {"since": self.position} if self.position else {}
         return {"room": self.room, **self.options, **since}
 
 
 class Reconnecting:
-    """One user at one site; see the module's first lines."""
+    """One user of one site; the module's docstring has an example."""
 
     def __init__(
         self,
@@ -151,8 +152,10 @@ class Reconnecting:
         patience: float = 6,
         slowness: float = 0.0,
     ) -> None:
-        """``patience``: so often what was refused for now is asked again. ``slowness``: seconds slept after
-        each frame that is read."""
+        """``patience``: the number of retries after a temporary refusal.
+
+        ``slowness``: seconds to sleep after each frame.
+        """
         self.name = name
         self.user: Frame | None = None
         self.token: str | None = None
@@ -163,9 +166,9 @@ class Reconnecting:
         self.pauses: list[float] = []
         self.closes: list[int] = []
         self.reconnects = 0
-        self.holes = 0
-        self.doubles = 0
-        self.troubles: list[Frame] = []
+        self.gaps = 0
+        self.duplicates = 0
+        self.unexpected: list[Frame] = []
         self.waiting = 0
         self.ended: Ended | None = None
         self.logged_in = False
@@ -180,10 +183,10 @@ class Reconnecting:
         self._socket: ClientConnection | None = None
         self._runner: asyncio.Task[None] | None = None
         self._here: set[asyncio.Task[None]] = set()
-        self._gone = asyncio.Event()
+        self._closed = asyncio.Event()
         self._change = asyncio.Event()
         self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[asyncio.Future[Frame | None], Callable[[Frame], None] | None]] = {}
+        self._pending: dict[int, tuple[asyncio.Future[Frame | None], Callable[[Frame], None] | None]] = {}
         self._memberships: dict[str, Membership] = {}
         self._logs: dict[str, list[Delivered]] = {}
         self._lines: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -193,15 +196,15 @@ class Reconnecting:
         self._opened_at = 0.0
         self._lost_at: float | None = None
 
-    # What an application does
+    # The interface of an application
 
     async def start(self) -> None:
-        """Connect; returns once logged in. `Ended` when that cannot be."""
+        """Connect; returns once logged in. Raises `Ended` if that is not possible."""
         self._runner = asyncio.create_task(self._run())
         await self.until(lambda: self.logged_in)
 
     async def stop(self) -> None:
-        """End the connection as its own end, and fail what still waits with `Ended`."""
+        """Close the connection; pending calls raise `Ended`."""
         if self.ended is None:
             self._end(Ended("The client was stopped."))
         if self._socket is not None:
@@ -212,69 +215,75 @@ class Reconnecting:
                 await self._runner
 
     async def join(self, room: str, **options: Any) -> Frame:
-        """Be in a room from now on, across reconnects; the first join's reply. `Refused`, `Ended`."""
+        """Join a room and stay in it; returns the reply to the first join.
+
+        Raises `RequestRejected` or `Ended`.
+        """
         membership = self._memberships.get(room)
         if membership is None:
             first = asyncio.get_running_loop().create_future()
             membership = self._memberships[room] = Membership(room, options, first)
             membership.log = self._logs.setdefault(room, [])
-        self._enter_soon(membership)
+        self._start_join(membership)
         first = membership.first
         await self.until(first.done)
         return first.result()
 
     async def leave(self, room: str) -> None:
-        """Be out of a room: it is not joined again."""
+        """Leave a room; it is not joined again."""
         async with self._lines[room]:
             if self._memberships.pop(room, None) is not None and self.logged_in:
                 with suppress(Lost):
                     await self._ask("leave", {"room": room})
 
     async def send(self, room: str, data: Any, key: str | None = None, **fields: Any) -> int | None:
-        """Say something; returns its seq once the server has it. `Refused`, `Ended`, `QueueFull`."""
+        """Send a message; returns its sequence number once acknowledged.
+
+        Raises `RequestRejected`, `Ended` or `QueueFull`.
+        """
         if fields.get("volatile"):  # rule 26
-            if not self._is_open(room):
+            if not self._may_send(room):
                 raise Lost
             await self._ask("message", {"room": room, "data": data, **fields})
             return None
-        if self.waiting >= MOST_WAITING:  # rule 27
-            raise QueueFull(f"{self.waiting} messages wait already. Lawful: {MOST_WAITING}.")
+        if self.waiting >= MAX_WAITING:  # rule 27
+            raise QueueFull(f"Expected at most {MAX_WAITING} messages in the queue, got one more.")
         fields = {"room": room, "data": data, "key": key or uuid4().hex, **fields}  # rule 19
         self.waiting += 1
         try:
-            async with self._lines[room]:  # rule 20: a lock is given in the order of the asking
-                answer = await self._until_answered(room, fields)
+            async with self._lines[room]:  # rule 20: locks are granted in order
+                answer = await self._send_until_answered(room, fields)
         finally:
             self.waiting -= 1
         seq: int | None = answer["seq"]
         return seq
 
     def log(self, room: str) -> list[Delivered]:
-        """What was delivered in a room, in order."""
+        """Return the messages delivered in a room, in order."""
         return self._logs.get(room, [])
 
     def people(self, room: str) -> set[str]:
-        """The names of the members that this client knows of."""
+        """Return the names of the members that this client knows."""
         membership = self._memberships.get(room)
         return membership.people if membership else set()
 
     async def until(self, predicate: Callable[[], bool]) -> None:
-        """Wait until the predicate is true; `Ended` when the client ends first."""
+        """Wait until the predicate is true. Raises `Ended` if the client ends first."""
         while not predicate():
             if self.ended is not None:
                 raise self.ended
             await self._change.wait()
 
     async def request(self, kind: str, **fields: Any) -> Frame:
-        """Any other request, once. `Refused`, `Lost`."""
+        """Send any other request, once. Raises `RequestRejected` or `Lost`."""
         return await self._ask(kind, fields)
 
     def drop(self) -> None:
-        """Lose the connection, without a word to the server."""
+        """Lose the connection, without a close frame."""
         if self._socket is not None:
             self._socket.transport.abort()
 
-    # One connection after another
+    # Connections
 
     async def _run(self) -> None:
         try:
@@ -283,7 +292,7 @@ class Reconnecting:
                 if self.ended is not None:
                     return
                 self.closes.append(code)
-                if not comes_back(code):
+                if not reconnects_after(code):
                     self._end(Ended(f"The server closed with {code}: {self._closing}", code))
                     return
                 self.waits.append(self._wait())
@@ -302,10 +311,10 @@ class Reconnecting:
         return self._random.uniform(0, ceiling)
 
     async def _live(self, url: str) -> int:
-        """One connection from its beginning to its end; its close code."""
+        """Run one connection until it ends; returns its close code."""
         self._closing, self._ping, self._opened_at = None, self._pace.ping, 0.0
-        self._gone = asyncio.Event()
-        code = CUT
+        self._closed = asyncio.Event()
+        code = ABNORMAL_CLOSURE
         try:
             async with asyncio.timeout(self._silence):
                 self._socket = await connect(
@@ -320,14 +329,14 @@ class Reconnecting:
                 )
             await self._read(self._socket)
         except ConnectionClosed as closed:
-            code = closed.rcvd.code if closed.rcvd else CUT
+            code = closed.rcvd.code if closed.rcvd else ABNORMAL_CLOSURE
         except (OSError, TimeoutError, WebSocketException):
-            pass  # rule 7, and ports that refuse
+            pass  # rule 7, and refused connections
         finally:
             self._lose()
-        # Rule 5: some servers turn every end into 1006; what was said before is then the better reason.
-        said = (self._closing or {}).get("code")
-        return code if code >= 4000 or said is None else said
+        # Rule 5: a proxy may replace the close code by 1006; that of the closing event is then the real one.
+        announced = (self._closing or {}).get("code")
+        return code if code >= 4000 or announced is None else announced
 
     @property
     def _silence(self) -> float:
@@ -340,15 +349,15 @@ class Reconnecting:
                 for frame in lines.decode_lines(await socket.recv()):
                     if frame["type"] == "ping":
                         with suppress(Lost):  # after `closing`
-                            await self._say({"type": "pong"})  # rule 8
+                            await self._send({"type": "pong"})  # rule 8
                     else:
-                        self._hear(frame)
+                        self._handle(frame)
             self._changed()
             if self._slowness:
                 await asyncio.sleep(self._slowness)
 
     def _lose(self) -> None:
-        """The connection is gone."""
+        """Clean up a connection that has ended."""
         if self._socket is not None:
             self._socket.transport.abort()
             self._socket = None
@@ -357,13 +366,13 @@ class Reconnecting:
         if self.logged_in and self._lost_at is None:
             self._lost_at = monotonic()
         self.logged_in = False
-        self._gone.set()
-        if self._quiet is not None:  # another connection has another allowance
+        self._closed.set()
+        if self._quiet is not None:  # the next connection has its own rate limit
             self._quiet.cancel()
             self._quiet = None
         for task in self._here:
             task.cancel()
-        for answer, _ in self._asked.values():
+        for answer, _ in self._pending.values():
             if not answer.done():
                 answer.set_result(None)
         for membership in self._memberships.values():
@@ -374,9 +383,9 @@ class Reconnecting:
         self.ended = ended
         self._changed()
 
-    # Asking
+    # Requests
 
-    async def _say(self, frame: Frame) -> None:
+    async def _send(self, frame: Frame) -> None:
         if self._socket is None or self._closing is not None:  # rule 5
             raise Lost
         try:
@@ -384,62 +393,67 @@ class Reconnecting:
         except ConnectionClosed:
             raise Lost from None
 
-    async def _ask(self, kind: str, fields: Frame, heard: Callable[[Frame], None] | None = None) -> Frame:
-        """The reply's data, of which ``heard`` is told before anything that came after it (rule 28)."""
+    async def _ask(self, kind: str, fields: Frame, on_reply: Callable[[Frame], None] | None = None) -> Frame:
+        """Return the data of the reply.
+
+        ``on_reply`` gets them before any later frame is handled (rule 28).
+        """
         number = next(self._numbers)
         waiting: asyncio.Future[Frame | None] = asyncio.get_running_loop().create_future()
-        self._asked[number] = waiting, heard
+        self._pending[number] = waiting, on_reply
         try:
-            await self._say({"type": kind, "id": number, **fields})
+            await self._send({"type": kind, "id": number, **fields})
             answer = await waiting
         finally:
-            del self._asked[number]
+            del self._pending[number]
         if answer is None:
             raise Lost
         if answer["type"] == "error":
-            raise HandshakeRejected(answer)
+            raise RequestRejected(answer)
         data: Frame = answer["data"]
         return data
 
-    async def _until_answered(self, room: str, fields: Frame) -> Frame:
+    async def _send_until_answered(self, room: str, fields: Frame) -> Frame:
         for refusals in itertools.count():
             try:
-                return await self._in_turn(lambda: self._is_open(room), "message", fields)
-            except HandshakeRejected as refused:  # rules 23 and 25: its place in the line is kept
+                return await self._request_when_ready(lambda: self._may_send(room), "message", fields)
+            except RequestRejected as refused:  # rules 23 and 25: later messages wait behind it
                 if not refused.retry or refusals >= self._patience:
                     raise
-                await self._hold_on(refused, refusals)
+                await self._pause_after(refused, refusals)
         raise AssertionError("unreachable")
 
-    async def _in_turn(
+    async def _request_when_ready(
         self,
         ready: Callable[[], bool],
         kind: str,
         fields: Frame,
-        heard: Callable[[Frame], None] | None = None,
+        on_reply: Callable[[Frame], None] | None = None,
     ) -> Frame:
-        """Ask when it may be; what a lost connection left without an answer is asked again (rule 22)."""
+        """Send a request when allowed, again if its connection is lost (rule 22)."""
         while True:
-            await self.until(lambda: ready() and self._quiet is None and self._in_flight < self._most)
+            await self.until(
+                lambda: ready() and self._quiet is None and self._in_flight < self._max_in_flight
+            )
             self._in_flight += 1
-            gone = self._gone  # of the connection that is asked; the next one has its own
+            closed = self._closed  # of this connection; the next one has its own
             try:
-                return await self._ask(kind, fields, heard)
+                return await self._ask(kind, fields, on_reply)
             except Lost:
-                await gone.wait()  # after `closing` nothing is said on this connection
+                await closed.wait()  # after `closing` nothing is sent on this connection
             finally:
                 self._in_flight -= 1
                 self._changed()
 
-    def _is_open(self, room: str) -> bool:
+    def _may_send(self, room: str) -> bool:
         membership = self._memberships.get(room)
         return self.logged_in and (membership is None or membership.here)  # rule 21
 
     @property
-    def _most(self) -> int:
+    def _max_in_flight(self) -> int:
         return 1 if self._careful else IN_FLIGHT
 
-    async def _hold_on(self, refused: HandshakeRejected, refusals: int) -> None:
+    async def _pause_after(self, refused: RequestRejected, refusals: int) -> None:
         if refused.code == "rate_limited":
             self._be_careful()
             return
@@ -447,12 +461,12 @@ class Reconnecting:
         self.pauses.append(pause * (1 + self._random.random() / 2))
         with suppress(TimeoutError):
             async with asyncio.timeout(self.pauses[-1]):
-                await self._gone.wait()
+                await self._closed.wait()
 
     def _be_careful(self) -> None:
-        """Rule 24: say nothing for a while, and then one thing at a time."""
+        """Rule 24: send nothing for a while, then one request at a time."""
 
-        def speak() -> None:
+        def resume() -> None:
             self._quiet = None
             self._changed()
 
@@ -466,12 +480,12 @@ class Reconnecting:
         pause = self._pace.rate_pause * (1 + self._random.random() / 2)
         self.pauses.append(pause)
         loop = asyncio.get_running_loop()
-        self._quiet = loop.call_later(pause, speak)
+        self._quiet = loop.call_later(pause, resume)
         self._careful = loop.call_later(pause + self._pace.careful, relax)
 
-    # Hearing
+    # Events
 
-    def _hear(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         match frame["type"]:
             case "message":
                 self._message(frame)
@@ -480,7 +494,7 @@ class Reconnecting:
             case "joined" | "left":
                 self._moved(frame["type"], frame["room"], frame["user"], frame.get("reason", ""))
             case "members":
-                self._digest(frame)
+                self._members_changed(frame)
             case "removed":
                 self._memberships.pop(frame["room"], None)  # rule 18
                 self.events.append(Event("removed", frame["room"], self.name, frame["reason"], monotonic()))
@@ -488,15 +502,15 @@ class Reconnecting:
                 self._closing = frame
             case "connected":
                 self._ping, self._opened_at = frame["ping"], monotonic()
-                self._soon(self._begin(frame["user"]))
+                self._soon(self._log_in_and_join(frame["user"]))
 
     def _answer(self, frame: Frame) -> None:
-        waiting, heard = self._asked.get(frame.get("id", 0), (None, None))
+        waiting, on_reply = self._pending.get(frame.get("id", 0), (None, None))
         if waiting is None or waiting.done():
-            self.troubles.append(frame)
+            self.unexpected.append(frame)
             return
-        if heard is not None and frame["type"] == "reply":
-            heard(frame["data"])
+        if on_reply is not None and frame["type"] == "reply":
+            on_reply(frame["data"])
         waiting.set_result(frame)
 
     def _message(self, frame: Frame) -> None:
@@ -507,19 +521,19 @@ class Reconnecting:
         if seq is None or position is None:  # rule 16
             self._deliver(membership, frame)
         elif seq <= position["seq"]:
-            self.doubles += 1
+            self.duplicates += 1
         elif seq == position["seq"] + 1:
             position["seq"] = seq
             self._deliver(membership, frame)
         else:  # rule 17: the reply brings what is missing, this message included
-            self.holes += 1
-            self._enter_soon(membership)
+            self.gaps += 1
+            self._start_join(membership)
 
     def _deliver(self, membership: Membership, frame: Frame) -> None:
         epoch = membership.position["epoch"] if membership.position else None
         sender = frame["from"]["name"] if frame["from"] else None
-        told = Delivered(epoch, frame["seq"], sender, frame["event"], frame["data"], monotonic())
-        membership.log.append(told)
+        delivered = Delivered(epoch, frame["seq"], sender, frame["event"], frame["data"], monotonic())
+        membership.log.append(delivered)
 
     def _moved(self, kind: str, room: str, user: Frame, reason: str) -> None:
         name = user["name"]
@@ -529,7 +543,7 @@ class Reconnecting:
             (membership.people.add if kind == "joined" else membership.people.discard)(name)
             membership.count += 1 if kind == "joined" else -1
 
-    def _digest(self, frame: Frame) -> None:
+    def _members_changed(self, frame: Frame) -> None:
         for kind in ("joined", "left"):
             for user in frame[kind]:
                 self._moved(kind, frame["room"], user, "")
@@ -537,10 +551,10 @@ class Reconnecting:
         if membership is not None:
             membership.count = frame["count"]
 
-    # Coming in
+    # Login and join
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do something that ends with the connection."""
+        """Start a task that is cancelled at the end of the connection."""
         task = asyncio.create_task(work)
         self._here.add(task)
         task.add_done_callback(self._done)
@@ -551,12 +565,12 @@ class Reconnecting:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._end(Ended(f"The client failed: {error!r}"))
 
-    async def _begin(self, user: Frame | None) -> None:
+    async def _log_in_and_join(self, user: Frame | None) -> None:
         try:
             self.user = user or await self._log_in()
         except Lost:
             return
-        except HandshakeRejected as refused:
+        except RequestRejected as refused:
             if refused.retry and (self.user or refused.code != "name_taken"):  # rule 12
                 self.drop()
             else:
@@ -565,7 +579,7 @@ class Reconnecting:
             return
         self.logged_in = True
         self._changed()
-        enters = [self._enter_soon(membership) for membership in self._memberships.values()]  # rule 13
+        enters = [self._start_join(membership) for membership in self._memberships.values()]  # rule 13
         await asyncio.gather(*filter(None, enters))
         if self._lost_at is not None:
             self.catch_ups.append(monotonic() - self._lost_at)
@@ -577,45 +591,45 @@ class Reconnecting:
             self.token = None  # rule 11
         if self.token is not None:
             try:
-                return self._known(await self._ask("login", {"token": self.token}))  # rule 10
-            except HandshakeRejected as refused:
+                return self._remember(await self._ask("login", {"token": self.token}))  # rule 10
+            except RequestRejected as refused:
                 if refused.retry:
                     raise
                 self.token = None
-        return self._known(await self._ask("login", {"name": self.name}))
+        return self._remember(await self._ask("login", {"name": self.name}))
 
-    def _known(self, answer: Frame) -> Frame:
+    def _remember(self, answer: Frame) -> Frame:
         self.token = answer["token"]
         user: Frame = answer["user"]
         return user
 
-    def _enter_soon(self, membership: Membership) -> asyncio.Task[None] | None:
-        """Join now, if we are logged in and not at it already."""
+    def _start_join(self, membership: Membership) -> asyncio.Task[None] | None:
+        """Start to join, if logged in and not joining already."""
         if self.logged_in and membership.joining is None:
             membership.here = False
-            membership.joining = self._soon(self._enter(membership))
+            membership.joining = self._soon(self._join(membership))
         return membership.joining
 
-    async def _enter(self, membership: Membership) -> None:
+    async def _join(self, membership: Membership) -> None:
         for refusals in itertools.count():
             try:
                 request = membership.request()
-                await self._in_turn(
-                    lambda: self.logged_in, "join", request, lambda data: self._in(membership, data)
+                await self._request_when_ready(
+                    lambda: self.logged_in, "join", request, lambda data: self._joined(membership, data)
                 )
                 return
-            except HandshakeRejected as refused:
+            except RequestRejected as refused:
                 if not refused.retry or (not membership.entered and refusals >= self._patience):  # rule 18
                     self._give_up(membership, refused)
                     return
-                await self._hold_on(refused, refusals)
+                await self._pause_after(refused, refusals)
 
-    def _in(self, membership: Membership, reply: Frame) -> None:
+    def _joined(self, membership: Membership, reply: Frame) -> None:
         if self._memberships.get(membership.room) is not membership:
             return
         before, recovered = membership.position, reply["recovered"]
         lost = membership.entered and reply["position"] is not None and not recovered
-        # Of a room without history there is nothing that could replace what was told.
+        # In a room without history nothing could replace the delivered messages.
         membership.position = dict(reply["position"]) if reply["position"] else None
         if lost:  # rule 15
             index, epoch = len(membership.log), reply["position"]["epoch"]
@@ -632,7 +646,7 @@ class Reconnecting:
             membership.first.set_result(reply)
         self._changed()
 
-    def _give_up(self, membership: Membership, refused: HandshakeRejected) -> None:
+    def _give_up(self, membership: Membership, refused: RequestRejected) -> None:
         self._memberships.pop(membership.room, None)
         if membership.first.done():
             self.events.append(Event("removed", membership.room, self.name, refused.code, monotonic()))
@@ -641,11 +655,11 @@ class Reconnecting:
         self._changed()
 
     def _changed(self) -> None:
-        """Wake who waits in `until`."""
+        """Wake the callers of `until`."""
         self._change.set()
         self._change = asyncio.Event()
 
 
-def comes_back(code: int) -> bool:
-    """Whether a client whose connection closed with ``code`` connects again (rule 6)."""
-    return code in PASSING or 4000 <= code < 4500
+def reconnects_after(code: int) -> bool:
+    """Whether a client reconnects after the close code (rule 6)."""
+    return code in TEMPORARY or 4000 <= code < 4500

@@ -1,4 +1,4 @@
-"""Records of applications and rooms made by hand, for tests that need no database."""
+"""Configs of applications and rooms for tests without a database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rooms.hub.config import ApplicationConfig, RoomConfig
 
 
 def application_record(**changes: Any) -> ApplicationConfig:
-    """An application that allows everything but rooms on demand, with these fields instead."""
+    """An application without limits and rooms on demand; `changes` replace fields."""
     fields: dict[str, Any] = {
         "id": 1,
         "name": "chat",
@@ -39,7 +39,7 @@ def application_record(**changes: Any) -> ApplicationConfig:
 
 
 def room_record(**changes: Any) -> RoomConfig:
-    """An open room that belongs to nobody, with these fields instead."""
+    """An open room without an owner; `changes` replace fields."""
     fields: dict[str, Any] = {
         "id": 1,
         "application": application_record(),

@@ -1,12 +1,12 @@
-"""A live server for black-box tests: a real ASGI server in a process of its own.
+"""Live servers for black-box tests: a real ASGI server in its own process.
 
     server = Server.start("uvicorn")
-    server.url, server.ws          http://127.0.0.1:… and ws://127.0.0.1:…
+    server.url, server.ws          # http://127.0.0.1:… and ws://127.0.0.1:…
     server.kill(); server.restart()
     server.manage("shell", "-c", "…")
 
-Each server has a fresh database with the demo data in it, unless it is given the database of
-another: two servers with one database and one Redis are one site with two processes.
+Each server has a fresh database with the demo data, unless it gets the database of another server:
+two servers with one database and one Redis are one site with two processes.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ from uuid import uuid4
 from tests import services
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-START_SECONDS = 60
+#: Seconds to wait for a server that starts, or that shuts down, before the test fails.
+START_SECONDS = 120
+STOP_SECONDS = 60
 
 Kind = Literal["daphne", "uvicorn", "runrooms"]
 
-#: As `runrooms` has uvicorn serve, but for the class that is its own.
-PLAIN_SOCKETS = ("--ws", "websockets-sansio", "--ws-per-message-deflate", "false")
+#: The options of `runrooms` for uvicorn, except its own WebSocket class.
+WEBSOCKET_OPTIONS = ("--ws", "websockets-sansio", "--ws-per-message-deflate", "false")
 
-#: What the site reads from the environment: a server gets only what its test says.
+#: The variables that the site reads: a server gets only those that its test sets.
 SITE_VARIABLES = frozenset(
     {
         *("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS"),
@@ -80,8 +82,10 @@ class Server:
         bench: bool = True,
         options: Sequence[str] = (),
     ) -> Self:
-        """A server that answers. `bench` adds the applications without limits to the demo data; `options`
-        are more of its command line."""
+        """Start a server and wait until it answers.
+
+        `bench` adds the applications without limits to the demo data; `options` extend the command line.
+        """
         server = cls(kind, database_url or fresh_database(bench), redis_url, environment or {}, options)
         server.restart()
         return server
@@ -100,18 +104,18 @@ class Server:
     def pid(self) -> int:
         """The process's id."""
         if self.process is None:
-            raise RuntimeError(f"the server on port {self.port} does not run")
+            raise RuntimeError(f"Expected a running server on port {self.port}, got none.")
         return self.process.pid
 
     @property
     def workers(self) -> list[int]:
-        """The ids of the workers of `runrooms --workers` that serve, the oldest first."""
+        """The process ids of the workers that serve, the oldest first."""
         served = re.findall(r"Worker (\d+) serves\.", self.log.read_text())
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         return [int(pid) for pid in served if pid in children]
 
     def restart(self) -> None:
-        """Stop it if it runs, start it on the same port and database, and wait until it answers."""
+        """Start it on the same port and database, after a stop if it runs."""
         self.stop()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -124,7 +128,7 @@ class Server:
             )
         Server.running.append(self)
         for _ in range(START_SECONDS * 20):
-            # It lives and answers: an answer alone may come from another process that took the port.
+            # An answer alone may come from another process that uses the port.
             if self.process.poll() is None and self.answers():
                 return
             try:
@@ -140,13 +144,22 @@ class Server:
         port, application = str(self.port), "roomsite.asgi:application"
         commands = {
             "daphne": ["-m", "daphne", "-b", "127.0.0.1", "-p", port, application],
-            "uvicorn": ["-m", "uvicorn", "--host", "127.0.0.1", "--port", port, *PLAIN_SOCKETS, application],
+            "uvicorn": [
+                "-m",
+                "uvicorn",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                port,
+                *WEBSOCKET_OPTIONS,
+                application,
+            ],
             "runrooms": ["manage.py", "runrooms", "--listen", f"127.0.0.1:{port}"],
         }
         return [sys.executable, *commands[self.kind], *self.options]
 
     def answers(self) -> bool:
-        """Whether it answers a request at all."""
+        """Whether it answers a request."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=START_SECONDS)
         try:
             connection.request("GET", "/")
@@ -158,20 +171,20 @@ class Server:
         return True
 
     def stop(self) -> None:
-        """End it as a deploy does, with SIGTERM."""
+        """Stop it with SIGTERM, as a deployment does."""
         self.end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it as a crash does, with SIGKILL."""
+        """Stop it with SIGKILL, like a crash."""
         self.end(signal.SIGKILL)
 
     def end(self, with_signal: signal.Signals) -> None:
-        """Send the signal and wait for the end."""
+        """Send the signal and wait for the exit."""
         if self.process is None:
             return
         self.process.send_signal(with_signal)
         try:
-            self.process.wait(30)
+            self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -183,17 +196,17 @@ class Server:
         return self.log.read_text(errors="replace")[-characters:]
 
     def manage(self, *arguments: str) -> str:
-        """Run a management command beside it, on its database and Redis; what the command printed."""
+        """Run a management command on its database and Redis; returns the output."""
         return manage(self.environment, *arguments)
 
 
 def site_environment(
     database_url: str, redis_url: str | None = None, more: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of a process of the site; what the caller's own says about sites is left out."""
+    """The environment of a process of the site, without our SITE_VARIABLES."""
     environment = {name: value for name, value in os.environ.items() if name not in SITE_VARIABLES}
     environment |= {"DATABASE_URL": database_url, "DEBUG": "1", "PYTHONUNBUFFERED": "1"}
-    # What it leaves in the folder for temporary files goes at the end of the run.
+    # Temporary files that it leaves are removed at the end of the run.
     environment["TMPDIR"] = str(folder())
     if redis_url is not None:
         environment["REDIS_URL"] = redis_url
@@ -201,7 +214,7 @@ def site_environment(
 
 
 def manage(environment: Mapping[str, str], *arguments: str) -> str:
-    """Run a management command in a process of its own."""
+    """Run a management command in its own process; returns the output."""
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=BASE_DIR, env=environment, timeout=START_SECONDS
@@ -213,32 +226,30 @@ def manage(environment: Mapping[str, str], *arguments: str) -> str:
 
 @functools.cache
 def folder() -> Path:
-    """Where databases and logs lie; removed at the end of the run."""
+    """The directory of databases and logs; removed at the end of the run."""
     made = Path(tempfile.mkdtemp(prefix="rooms-test-servers-"))
     atexit.register(end_all)
     return made
 
 
 def end_all() -> None:
-    """Kill what still runs and remove databases and logs."""
+    """Kill all running servers and remove databases and logs."""
     for server in list(Server.running):
         server.kill()
     shutil.rmtree(folder(), ignore_errors=True)
 
 
 def on_postgres() -> bool:
-    """Whether this run is the one on PostgreSQL."""
+    """Whether the tests run on PostgreSQL."""
     wanted = os.environ.get("ROOMS_TEST_DATABASE") or "sqlite"
     if wanted not in {"sqlite", "postgres"}:
-        raise ValueError(
-            f"The environment variable ROOMS_TEST_DATABASE is {wanted!r}. Lawful: sqlite, postgres."
-        )
+        raise ValueError(f"Expected ROOMS_TEST_DATABASE to be sqlite or postgres, got {wanted!r}.")
     return wanted == "postgres"
 
 
 @functools.cache
 def prepared_database(bench: bool) -> str:
-    """A database with the demo data, made once; every server gets a copy of it."""
+    """A database with the demo data, created once; each server gets a copy."""
     url = (
         services.postgres().create()
         if on_postgres()
@@ -249,12 +260,12 @@ def prepared_database(bench: bool) -> str:
 
 
 def fresh_database(bench: bool = True) -> str:
-    """The address of a database of its own with the demo data in it."""
+    """The URL of a new database with the demo data."""
     prepared = prepared_database(bench)
     if on_postgres():
         return services.postgres().create(template=prepared)
     path = folder() / f"{uuid4().hex}.sqlite3"
-    # SQLite's own copy: the latest pages may still lie in the write-ahead log.
+    # SQLite's own backup: the latest pages may still be in the write-ahead log.
     with (
         contextlib.closing(sqlite3.connect(urlsplit(prepared).path)) as source,
         contextlib.closing(sqlite3.connect(path)) as copy,
@@ -263,10 +274,10 @@ def fresh_database(bench: bool = True) -> str:
     return f"sqlite:///{path}"
 
 
-# Of a fixture with parameters pytest keeps one value at a time: each file would start each kind anew.
+# pytest keeps one value of a fixture with parameters: each module would restart each kind.
 @functools.cache
 def shared(kind: Kind) -> Server:
-    """The run's server of this kind, ended with the run."""
+    """The shared server of this kind, stopped at the end of the run."""
     return Server.start(kind)
 
 
@@ -280,6 +291,6 @@ def running(*servers: Server) -> Iterator[None]:
             server.stop()
 
 
-#: The servers that the black-box tests run under. They differ in how they serve, and `runrooms` in how frames
-#: are written, which has nothing to do with the database: on PostgreSQL one of them is enough.
+#: The kinds of server for the black-box tests. They differ in sockets and frames, not in what they do
+#: with the database: on PostgreSQL one kind is enough.
 KINDS: tuple[Kind, ...] = ("runrooms",) if on_postgres() else ("daphne", "uvicorn", "runrooms")

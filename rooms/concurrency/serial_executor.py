@@ -1,8 +1,7 @@
-"""Who may run when: the handlers of one room one after another, different rooms side by side.
+"""Serial execution of handlers: one at a time in a room, rooms side by side.
 
-A handler gets a time limit. Whatever it does, it ends up in its own task: an exception, an exit, a
-cancellation or a sleep without end is the handler's own affair and an ``internal_error`` for the
-one who caused it.
+A handler has a timeout and a task of its own: an exception, an exit, a cancellation or an endless sleep
+affects that handler only, and is an ``internal_error`` for the client whose request it handles.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from rooms.protocol.errors import InternalError, RoomsError, Unavailable
 
 logger = logging.getLogger("rooms.extensions")
 
-# Handlers that ran into their time limit but have not ended yet are kept from the garbage collector.
+# Handlers that timed out but have not ended: a reference keeps them from the garbage collector.
 _running: set[asyncio.Task[Any]] = set()
 
 
 class SerialExecutor:
-    """One handler at a time, in the order of the calls."""
+    """Runs one handler at a time, in the order of the calls."""
 
     def __init__(self, pool: ThreadPool, seconds: float) -> None:
         self._lock = asyncio.Lock()
@@ -32,11 +31,10 @@ class SerialExecutor:
         self.seconds = seconds
 
     async def run(self, handler: Callable[..., Any], *arguments: Any, wait: float | None = None) -> None:
-        """Run a handler, a coroutine function in the loop, a plain one in a thread. It may ``wait`` for its
-        turn so many seconds, by default as long as it may take itself.
+        """Run a handler: a coroutine function in the loop, a plain function in a thread.
 
-        Raises what it raises if that is a RoomsError, Unavailable when it could not begin in time,
-        HandlerFailed for everything else.
+        It waits at most ``wait`` seconds for those before it, by default its own timeout. Raises Unavailable
+        when it cannot start in time, a RoomsError that the handler raises, HandlerFailed for other errors.
         """
         try:
             await asyncio.wait_for(self._lock.acquire(), self.seconds if wait is None else wait)
@@ -44,7 +42,7 @@ class SerialExecutor:
             raise Unavailable("This room is busy; try again in a moment.") from None
         task = asyncio.create_task(_outcome(self._call(handler, arguments)))
         _running.add(task)
-        # The lane opens when the handler has really ended, which may be after its time limit.
+        # The lock is released when the handler has ended, which may be after its timeout.
         task.add_done_callback(self._ended)
         done, _ = await asyncio.wait({task}, timeout=self.seconds)
         if not done:
@@ -64,7 +62,7 @@ class SerialExecutor:
         try:
             await asyncio.shield(thread)
         except asyncio.CancelledError:
-            # A thread cannot be stopped: the lane waits for it, so that handlers never overlap.
+            # A thread cannot be stopped: the executor waits for it, so that handlers never overlap.
             await asyncio.wait({thread})
             raise
 
@@ -74,26 +72,29 @@ class SerialExecutor:
 
 
 class AdmissionQueue:
-    """Before a lane: a crowd goes through it one by one, so that whoever else needs the lane has their turn
-    in between. At most ``most`` wait, each as long as for the lane."""
+    """Admits requests to an executor one by one.
 
-    def __init__(self, lane: SerialExecutor, most: int) -> None:
+    Requests of other kinds run in between, also during a burst. At most ``max_waiting`` wait, each as long
+    as for the executor itself.
+    """
+
+    def __init__(self, executor: SerialExecutor, max_waiting: int) -> None:
         self._lock = asyncio.Lock()
-        self._seconds = lane.seconds
-        self._most = most
+        self._seconds = executor.seconds
+        self._max_waiting = max_waiting
         self._waiting = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Raises Unavailable where too many wait, or it took too long."""
-        if self._waiting >= self._most:
-            raise Unavailable("Too many want to come in at once; try again in a moment.")
+        """Wait for admission. Raises Unavailable if too many wait, or for too long."""
+        if self._waiting >= self._max_waiting:
+            raise Unavailable("Too many requests are waiting; try again in a moment.")
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds):
                 await self._lock.acquire()
         except TimeoutError:
-            raise Unavailable("Many want to come in; try again in a moment.") from None
+            raise Unavailable("Many requests are waiting; try again in a moment.") from None
         finally:
             self._waiting -= 1
         try:
@@ -103,7 +104,10 @@ class AdmissionQueue:
 
 
 class HandlerFailed(InternalError):
-    """A handler raised something that is not for clients; ``cause`` is for the log and ``on_error``."""
+    """A handler raised an error that is not for clients.
+
+    ``cause`` is for the log and ``on_error``.
+    """
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__("Something went wrong on the server.")
@@ -111,18 +115,18 @@ class HandlerFailed(InternalError):
 
 
 def _contained(handler: Callable[..., Any], *arguments: Any) -> None:
-    """Run a plain handler in a thread."""
+    """Run a plain handler in a thread. Raises only what a future can hold."""
     try:
         handler(*arguments)
     except BaseException as error:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             raise
-        # No future can carry the one to the event loop, and the others would end the loop itself.
+        # A future cannot hold StopIteration, and an exit would end the event loop.
         raise RuntimeError(f"the handler raised {error!r}") from error
 
 
 async def _outcome(work: Any) -> BaseException | None:
-    """What the work raised, if anything: not even an exit gets out of the task."""
+    """Return the exception of the work, if any: even an exit stays in the task."""
     try:
         await work
     except BaseException as error:

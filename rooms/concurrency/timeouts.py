@@ -1,7 +1,7 @@
-"""How long a statement may keep one of our threads waiting for a database that is locked or overloaded.
+"""Timeouts of database statements.
 
-Whoever waits is told to come again, instead of piling up. Only for what happens inside ``with``: the site's
-own queries are none of our business.
+A locked or overloaded database does not block threads for long. The limits apply inside ``with`` only: the
+site's own queries keep theirs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,11 @@ from contextlib import contextmanager
 
 from django.db import connections, transaction
 
-from rooms.models.database import database
-
 STATEMENT_SECONDS = 5
-# A thread that waits for one statement after another is not waited for itself.
+# Callers wait for a thread no longer than this, however many statements it runs.
 STATEMENT_TIMEOUT = 6.0
 
-# The last one frees a room's lock when the process that holds it was frozen in the middle.
+# The last limit frees the lock of a room when the process that holds it is frozen.
 _POSTGRESQL = ";".join(
     f"SET LOCAL {limit} = '{STATEMENT_SECONDS}s'"
     for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
@@ -26,30 +24,30 @@ _SQLITE = f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}"
 
 
 @contextmanager
-def bounded_transaction() -> Iterator[None]:
-    """A transaction whose statements raise OperationalError when they take too long."""
-    connection = connections[database()]
+def bounded_transaction(using: str) -> Iterator[None]:
+    """Open a transaction of a database in which slow statements raise OperationalError."""
+    connection = connections[using]
     if connection.vendor == "sqlite":
-        _execute(_SQLITE)
-    with transaction.atomic(using=database()):
+        _execute(using, _SQLITE)
+    with transaction.atomic(using=using):
         if connection.vendor == "postgresql":
-            # Not for the whole session, which may be another's next when a pooler stands between.
-            _execute(_POSTGRESQL)
+            # Not for the whole session: a pooler may give it to another client next.
+            _execute(using, _POSTGRESQL)
         yield
 
 
 @contextmanager
-def bounded_reading() -> Iterator[None]:
-    """As ``bounded_transaction``, for reading."""
-    if connections[database()].vendor == "sqlite":
+def bounded_reading(using: str) -> Iterator[None]:
+    """Bound statements as ``bounded_transaction`` does, for reading."""
+    if connections[using].vendor == "sqlite":
         # No transaction: it might begin as a writer's, and wait for others.
-        _execute(_SQLITE)
+        _execute(using, _SQLITE)
         yield
     else:
-        with bounded_transaction():
+        with bounded_transaction(using):
             yield
 
 
-def _execute(statement: str) -> None:
-    with connections[database()].cursor() as cursor:
+def _execute(using: str, statement: str) -> None:
+    with connections[using].cursor() as cursor:
         cursor.execute(statement)

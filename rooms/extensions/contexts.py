@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from typing import Protocol as Structural
 
 from rooms.protocol.events import Message
 from rooms.protocol.types import User
 
-if TYPE_CHECKING:
-    from rooms.extensions.base import Extension
+
+class Owner(Structural):
+    """An extension, as the owner of outbound connections."""
+
+    application: str
 
 
 class OutboundHandle(Structural):
@@ -66,10 +69,10 @@ class ExtensionServices(Structural):
     async def close(self, application: str, number: int) -> None: ...
 
     async def open_connection(
-        self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+        self, extension: Owner, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundHandle: ...
 
-    def extension_stopped(self, extension: Extension) -> None: ...
+    def extension_stopped(self, extension: Owner) -> None: ...
 
 
 class Replies(Structural):

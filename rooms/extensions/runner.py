@@ -35,6 +35,8 @@ class ExtensionRunner:
         self.executor = executor
         self._services = services
         self._extension: Extension | None = None
+        # Whether an extension is running.
+        self.active = False
         self._name = ""
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -60,14 +62,15 @@ class ExtensionRunner:
         if unchanged and time.monotonic() < self._restart_at:
             return
         self.stop()
-        self._extension, self._name, self._failed_settings = None, name, None
+        self._extension, self.active = None, False
+        self._name, self._failed_settings = name, None
         if not name:
             return
         extension = await self._start(settings, application, room)
         if extension is None:
             self._failed_settings, self._restart_at = settings, time.monotonic() + RESTART_INTERVAL
             return
-        self._extension, self._stopped = extension, False
+        self._extension, self.active, self._stopped = extension, True, False
         self._start_timer()
 
     async def _start(
@@ -92,10 +95,6 @@ class ExtensionRunner:
             self._detach(extension)
             return None
         return extension
-
-    @property
-    def active(self) -> bool:
-        return self._extension is not None
 
     @property
     def not_started(self) -> bool:

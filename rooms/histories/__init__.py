@@ -1,10 +1,10 @@
-"""Where a room's messages are kept, and the numbers that put them in order."""
+"""Histories: stores of messages, which give them their sequence numbers."""
 
 from __future__ import annotations
 
+from rooms.concurrency.batching import Completion, FutureCompletion, complete_alone
 from rooms.histories.base import Appended, History, Page, Snapshot
 from rooms.histories.handler import PRUNE_SECONDS, HistoryHandler
-from rooms.histories.waiting import Completion, FutureCompletion, complete_alone
 
 __all__ = [
     "PRUNE_SECONDS",

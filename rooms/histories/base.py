@@ -1,8 +1,8 @@
-"""The seam between the engine and the stores of messages.
+"""The interface of histories, the stores of messages.
 
-A store gives each message of a room the next number (1, 2, 3 … without holes, in one *epoch*),
-keeps what the room's retention allows, and remembers state messages. Whoever waits for ``append`` is
-answered when the message is kept: only then is it acknowledged.
+A history gives each message of a room the next sequence number (1, 2, 3 … without holes, in one *epoch*),
+stores as many messages as the room's retention allows, and the room's state messages. It completes an
+append when the message is stored: only then is the message acknowledged.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+from rooms.concurrency.batching import Completion
 from rooms.conf import get_settings
-from rooms.histories.waiting import Completion
 from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
@@ -22,8 +22,11 @@ from rooms.protocol.types import Position
 
 
 class Appended(NamedTuple):
-    """The stored message. ``duplicate``: its key was used before, nothing was added. ``expired``: the
-    original is no longer stored, and ``message`` has only its number and time."""
+    """The result of an append: the message as it is stored.
+
+    ``duplicate``: its key was used before, and nothing was added. ``expired``: that message is no longer
+    stored, and ``message`` has only its number and time.
+    """
 
     message: Message
     duplicate: bool = False
@@ -32,7 +35,7 @@ class Appended(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one who joins is told of the past. ``position`` is None where nothing is kept."""
+    """The messages of a joining client; without stored ones, no ``position``."""
 
     position: Position | None = None
     messages: list[Message] = field(default_factory=list)
@@ -42,67 +45,80 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Messages, oldest first; ``more`` lie beyond in the direction that was asked for."""
+    """Messages, oldest first; ``more``: there are others in the requested direction."""
 
     messages: list[Message]
     more: bool
 
 
 class History(ABC):
-    """Every method raises Unavailable when the store does not answer, RoomNotFound when the room is gone."""
+    """Stores the messages of rooms.
 
-    # Whoever sends a key again is answered as they were the first time.
+    Every method raises Unavailable when the store does not answer, RoomNotFound when the room was deleted.
+    """
+
+    # Whether a key that is sent again gets the result of the first time.
     deduplicates: ClassVar[bool] = True
 
     @abstractmethod
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
-        """Keep a message; with ``state`` also as the room's value for its event (``null`` removes it). A
-        sender's ``key`` is remembered as long as the message is kept, and for at least IDEMPOTENCY_TTL.
+        """Store a message; with ``state``, also as the value of its event.
 
-        ``completion`` gets Appended, or the exception that other methods would raise; completions of one room
-        in the order of their numbers. Nothing is raised."""
+        The value ``null`` removes the state of the event. A sender's ``key`` is stored as long as the
+        message, and for at least IDEMPOTENCY_TTL. ``completion`` gets Appended, or the exception that
+        other methods would raise; completions of one room in the order of their numbers. Nothing is
+        raised.
+        """
 
     @property
     def pending(self) -> int:
-        """How many wait for ``append``."""
+        """The number of appends that are not complete."""
         return 0
 
     @abstractmethod
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
-        """All that came after ``since`` where that can be told completely, else the newest ``limit``."""
+        """Read all messages after ``since`` if none is missing, else the newest."""
 
     @abstractmethod
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
-        """At most ``limit`` messages between two numbers, neither included: the oldest where
-        ``after`` is given, else the newest."""
+        """Read at most ``limit`` messages between two numbers, neither included.
+
+        These are the oldest where ``after`` is given, else the newest.
+        """
 
     @abstractmethod
     async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
-        """Messages after a number, oldest first, no more than a recovery hands over. Those that
-        this process appended are told to their appender before they are told here."""
+        """Read the messages after a number, oldest first, up to a maximum.
+
+        Appends of this process are complete before their messages are returned here.
+        """
 
     @abstractmethod
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
-        """Where each of the rooms with these ids stands, as far as there is a number. Many cost little
-        more than one."""
+        """Read the positions of rooms by id; rooms without messages may be missing.
+
+        Many rooms cost little more than one.
+        """
 
     @abstractmethod
     async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
-        """Number and time of what a sender (an id) sent with a key, as long as the key is remembered."""
+        """Find the number and time of a message by its sender's id and key."""
 
     @abstractmethod
     async def forget(self, room: int) -> None:
-        """The room with this id is gone."""
+        """Delete what is stored for a room that was deleted."""
 
     async def prune(self, *, dry_run: bool = False) -> int:
-        """Delete the messages that are kept no longer, in rooms that fell silent too. How many they were,
-        or with ``dry_run`` are. Stores that forget by themselves have nothing to do."""
+        """Delete expired messages, in inactive rooms too, and return their number.
+
+        With ``dry_run`` they are only counted. Stores that expire messages themselves do nothing.
+        """
         return 0
 
-    async def close(self) -> None:  # noqa: B027 (some have nothing to let go of)
-        """Let go of threads and connections."""
+    async def close(self) -> None:  # noqa: B027 (some have nothing to close)
+        """Close threads and connections."""
 
 
 def too_much_state() -> BadRequest:
-    """What ``append`` raises for one name too many."""
-    return BadRequest(f"A room keeps state under at most {get_settings().max_state_keys} event names.")
+    """Return the error of an append that exceeds the maximum number of state keys."""
+    return BadRequest(f"A room has state for at most {get_settings().max_state_keys} event names.")

@@ -1,8 +1,8 @@
-"""History in the database: any number of processes, one gap-free sequence per room.
+"""History in the database: any number of processes, no gaps in a room.
 
-A message gets its number from the room's ``Sequence`` row, locked in the transaction that stores
-the message: numbers appear in the order of the commits and a rolled-back one is never seen. What is
-read here comes from the database that is written, never from a copy that lags behind.
+A message gets its number from the room's ``Sequence`` row, which is locked in the transaction that stores
+the message: numbers appear in the order of the commits, and those of a rolled-back transaction are never
+read. All reads use the database that is written, never a replica that lags behind.
 """
 
 from __future__ import annotations
@@ -20,15 +20,22 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from rooms import models
-from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.batching import Batcher, Completion, Entry
+from rooms.concurrency.thread_pool import DATABASE_UNAVAILABLE, ThreadPool, WorkerThread
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT, bounded_reading, bounded_transaction
 from rooms.conf import get_settings
 from rooms.histories import pruning
 from rooms.histories.base import Appended, History, Page, Snapshot
-from rooms.histories.ledger import Ledger
 from rooms.histories.pruning import Retention
-from rooms.histories.queries import DuplicateKey, insert, message_of, put_state, read_state, said, sender_id
-from rooms.histories.waiting import Completion
+from rooms.histories.queries import (
+    DuplicateKey,
+    insert,
+    message_fields,
+    put_state,
+    read_state,
+    sender_id,
+    to_message,
+)
 from rooms.hub.config import RoomConfig
 from rooms.models.database import database
 from rooms.protocol import timestamps
@@ -39,12 +46,18 @@ from rooms.protocol.types import Position
 
 T = TypeVar("T")
 
-# Old messages are deleted once in so many appends to a room, more of them than came; readers never see them.
+# The number of appends to a room after which expired messages are deleted; readers never get these.
 PRUNE_EVERY = 256
-# State that changes while it is read is read again, so often.
-LOOKS = 5
-# Databases take only so many values in a query.
-MOST_POSITIONS = 10_000
+# The maximum number of reads of a state that changes while it is read.
+STATE_READS = 5
+# The maximum number of values in a query.
+MAX_POSITIONS = 10_000
+# A transaction holds at most this number of messages: all of them wait for its end.
+MAX_MESSAGES = 512
+# More than this number of messages would wait longer than the timeout.
+MAX_PENDING = 4096
+# At the end, the writer's thread has this time for what it is writing.
+CLOSE_TIMEOUT = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +68,31 @@ class _Append:
 
 
 class DatabaseHistory(History):
-    """The default. Reads go to a few threads, appends to the ledger."""
+    """The default history.
+
+    Reads go to a few threads. One thread writes the messages, many to a transaction; reads that must not
+    overtake an append wait their turn there.
+    """
 
     def __init__(self, *, threads: int = 4, queue: int = 256) -> None:
-        self._pool = ThreadPool(threads, queue, "rooms-history", answer_seconds=STATEMENT_TIMEOUT)
-        self._ledger: Ledger[_Append] = Ledger(_append_all)
-        # The last room that was looked at when pruning was broken off: the next goes on behind it.
+        self._pool = ThreadPool(threads, queue, "rooms-history", timeout=STATEMENT_TIMEOUT)
+        self._writer = WorkerThread("rooms-history-writer")
+        self._writes: Batcher[Any] = Batcher(
+            self._write,
+            max_items=MAX_MESSAGES,
+            max_pending=MAX_PENDING,
+            timeout=STATEMENT_TIMEOUT,
+            unavailable=DATABASE_UNAVAILABLE,
+        )
+        # The last room that an interrupted pruning reached: the next pruning continues after it.
         self._pruned_to = 0
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
-        self._ledger.append(_Append(room, message, key), completion)
+        self._writes.add(_Append(room, message, key), completion)
 
     @property
     def pending(self) -> int:
-        return len(self._ledger)
+        return len(self._writes)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         return await self._pool.run(_read, _snapshot, room, since, limit)
@@ -77,7 +101,8 @@ class DatabaseHistory(History):
         return await self._pool.run(_read, _page, room, before, after, limit)
 
     async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
-        result: list[Message] = await self._ledger.read(partial(_read, _after, room, seq))
+        read = partial(_read, _after, room, seq)
+        result: list[Message] = await self._writes.call(read, alone=True)
         return result
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
@@ -87,12 +112,12 @@ class DatabaseHistory(History):
         return await self._pool.run(_read, _find, room, sender, key)
 
     async def forget(self, room: int) -> None:
-        """The database has forgotten it with the room's row."""
+        """Do nothing: the messages are deleted with the room's row."""
 
     async def prune(self, *, dry_run: bool = False) -> int:
         pruned = 0
         while rooms := await self._pool.run(pruning.some_rooms, self._pruned_to):
-            # Before they are looked at: where that takes too long, the rooms behind are not to wait for them.
+            # Before the rooms are pruned: if that times out, the next pruning continues with other rooms.
             self._pruned_to = rooms[-1].room
             for retention in await self._pool.run(pruning.with_expired, rooms):
                 if dry_run:
@@ -100,51 +125,59 @@ class DatabaseHistory(History):
                     continue
                 deleted = pruning.CHUNK
                 while deleted >= pruning.CHUNK:
-                    # In the ledger's turn, since writers of one process need not compete.
-                    deleted = await self._ledger.read(partial(pruning.prune, retention))
+                    # In the writer's thread, because the writers of one process need not compete.
+                    deleted = await self._writes.call(partial(pruning.prune, retention), alone=True)
                     pruned += deleted
         self._pruned_to = 0
         return pruned
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._ledger.close)
+        await self._writes.drain()
+        await asyncio.to_thread(self._writer.close, CLOSE_TIMEOUT)
         await asyncio.to_thread(self._pool.close)
 
+    async def _write(self, entries: Sequence[Entry[Any]]) -> list[Any]:
+        items = [entry.item for entry in entries]
+        if isinstance(items[0], _Append):
+            return await self._writer.run(partial(_append_all, items))
+        # A read is alone in its batch.
+        return [await self._writer.run(items[0])]
 
-# Writing, in the ledger's thread -------------------------------------------------------------------
+
+# Writing, in the writer's thread --------------------------------------------------------------------
 
 
 def _append_all(appends: Sequence[_Append]) -> list[Any]:
     try:
-        return _append_together(appends, look=False)
+        return _append_in_transaction(appends, find_keys=False)
     except DuplicateKey:
-        # Hardly ever: nothing was written, and it is worth while to look.
-        return _append_together(appends, look=True)
+        # Rare: nothing was written, and the keys have to be found.
+        return _append_in_transaction(appends, find_keys=True)
 
 
-def _append_together(appends: Sequence[_Append], *, look: bool) -> list[Any]:
+def _append_in_transaction(appends: Sequence[_Append], *, find_keys: bool) -> list[Any]:
     by_room: defaultdict[int, list[tuple[int, _Append]]] = defaultdict(list)
-    for place, each in enumerate(appends):
-        by_room[each.room.id].append((place, each))
+    for index, each in enumerate(appends):
+        by_room[each.room.id].append((index, each))
     results: list[Any] = [None] * len(appends)
-    with bounded_transaction():
+    with bounded_transaction(database()):
         # Always in the same order, so that two processes never wait for each other's locks.
         for room_id in sorted(by_room):
-            places, of_room = zip(*by_room[room_id], strict=True)
-            added = _append_to(of_room[0].room, of_room, look=look)
-            for place, result in zip(places, added, strict=True):
-                results[place] = result
+            indexes, of_room = zip(*by_room[room_id], strict=True)
+            added = _append_to(of_room[0].room, of_room, find_keys=find_keys)
+            for index, result in zip(indexes, added, strict=True):
+                results[index] = result
     return results
 
 
-def _append_to(room: RoomConfig, appends: Sequence[_Append], *, look: bool) -> list[Any]:
-    """Raises DuplicateKey unless it is to ``look`` first whether keys were used before."""
+def _append_to(room: RoomConfig, appends: Sequence[_Append], *, find_keys: bool) -> list[Any]:
+    """Append to one room. Raises DuplicateKey, unless it finds used keys first."""
     try:
         sequence = _sequence(room, lock=True)
     except RoomNotFound as error:
         return [error] * len(appends)
     first = sequence.seq
-    known = _known_keys(room, appends) if look else {}
+    known = _used_keys(room, appends) if find_keys else {}
     rows: list[dict[str, Any]] = []
     results: list[Any] = []
     for each in appends:
@@ -156,13 +189,13 @@ def _append_to(room: RoomConfig, appends: Sequence[_Append], *, look: bool) -> l
             results.append(refusal)
             continue
         sequence.seq += 1
-        kept = msgspec.structs.replace(each.message, seq=sequence.seq)
-        row = {"room_id": room.id, "seq": sequence.seq, "key": each.key, "state": kept.state is True}
-        rows.append(row | said(kept))
+        stored = msgspec.structs.replace(each.message, seq=sequence.seq)
+        row = {"room_id": room.id, "seq": sequence.seq, "key": each.key, "state": stored.state is True}
+        rows.append(row | message_fields(stored))
         if each.key is not None:
-            known[used] = kept
-        results.append(Appended(kept))
-    insert(rows, may_conflict=bool(known) and not look)
+            known[used] = stored
+        results.append(Appended(stored))
+    insert(rows, may_conflict=bool(known) and not find_keys)
     models.Sequence.objects.filter(pk=room.id).update(seq=sequence.seq)
     if first // PRUNE_EVERY != sequence.seq // PRUNE_EVERY:
         _retention(room, sequence.seq).delete_some()
@@ -176,65 +209,65 @@ def _sequence(room: RoomConfig, *, lock: bool = False) -> models.Sequence:
     found = rows.filter(pk=room.id).first()
     if found is None:
         if not models.Room.objects.using(database()).filter(pk=room.id).exists():
-            raise RoomNotFound(f"There is no room {room.name} any more.")
+            raise RoomNotFound(f"The room {room.name} was deleted.")
         models.Sequence.objects.using(database()).get_or_create(pk=room.id)
-        # Another process may have made it, and may have given numbers meanwhile.
+        # Another process may have created it, and given numbers since.
         found = rows.get(pk=room.id)
     return found
 
 
-def _known_keys(room: RoomConfig, appends: Sequence[_Append]) -> dict[tuple[str, str | None], Message]:
+def _used_keys(room: RoomConfig, appends: Sequence[_Append]) -> dict[tuple[str, str | None], Message]:
     keys = {each.key for each in appends if each.key is not None}
     senders = {sender_id(each.message) for each in appends if each.key is not None}
     rows = models.Message.objects.using(database()).filter(
         room_id=room.id, sender_id__in=senders, key__in=keys
     )
-    # In no order, or SQLite would go through the whole room in the order of the ids.
+    # Without an order: SQLite would scan the whole room in the order of the ids.
     rows = rows.order_by()
-    return {(row.sender_id, row.key): message_of(room, row) for row in rows}
+    return {(row.sender_id, row.key): to_message(room, row) for row in rows}
 
 
 # Reading -----------------------------------------------------------------------------------------
 
 
 def _read(job: Callable[..., T], *arguments: Any) -> T:
-    with bounded_reading():
+    with bounded_reading(database()):
         return job(*arguments)
 
 
 def _snapshot(room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
-    sequence, state = _standing(room)
-    # Up to the counter and no further: a message that comes now is told live.
-    kept = _kept(room, sequence.seq)
+    sequence, state = _sequence_and_state(room)
+    # Up to the counter and no further: a later message is broadcast.
+    stored = _stored(room, sequence.seq)
     rows: list[models.Message] = []
     recovered = False
     if since is not None and since.epoch == sequence.epoch:
         missed = sequence.seq - since.seq
         if 0 <= missed <= get_settings().recovery_max_messages:
-            rows = list(kept.filter(seq__gt=since.seq).order_by("seq"))
+            rows = list(stored.filter(seq__gt=since.seq).order_by("seq"))
             recovered = len(rows) == missed
     if not recovered:
-        rows = list(reversed(kept.order_by("-seq")[:limit]))
+        rows = list(reversed(stored.order_by("-seq")[:limit]))
     return Snapshot(
         position=Position(epoch=sequence.epoch, seq=sequence.seq),
-        messages=[message_of(room, row) for row in rows],
+        messages=[to_message(room, row) for row in rows],
         recovered=recovered,
         state=state,
     )
 
 
-def _standing(room: RoomConfig) -> tuple[models.Sequence, list[Message]]:
-    """Where the room stands, and its state just then."""
-    for _ in range(LOOKS):
+def _sequence_and_state(room: RoomConfig) -> tuple[models.Sequence, list[Message]]:
+    """Read the room's sequence and its state at that number."""
+    for _ in range(STATE_READS):
         sequence, state = _sequence(room), read_state(room)
         if all((each.seq or 0) <= sequence.seq for each in state):
             break
-    # A value that came since then is told live as well, and no other may seem to come after it.
+    # A later value is broadcast as well: here it would seem to be older than other messages.
     return sequence, [each for each in state if (each.seq or 0) <= sequence.seq]
 
 
 def _page(room: RoomConfig, before: int | None, after: int | None, limit: int) -> Page:
-    found = _kept(room, _sequence(room).seq)
+    found = _stored(room, _sequence(room).seq)
     if before is not None:
         found = found.filter(seq__lt=before)
     if after is not None:
@@ -243,18 +276,18 @@ def _page(room: RoomConfig, before: int | None, after: int | None, limit: int) -
     else:
         rows = list(found.order_by("-seq")[: limit + 1])
         chosen = rows[:limit][::-1]
-    return Page(messages=[message_of(room, row) for row in chosen], more=len(rows) > limit)
+    return Page(messages=[to_message(room, row) for row in chosen], more=len(rows) > limit)
 
 
 def _after(room: RoomConfig, seq: int) -> list[Message]:
-    rows = _kept(room, _sequence(room).seq).filter(seq__gt=seq).order_by("seq")
-    return [message_of(room, row) for row in rows[: get_settings().recovery_max_messages]]
+    rows = _stored(room, _sequence(room).seq).filter(seq__gt=seq).order_by("seq")
+    return [to_message(room, row) for row in rows[: get_settings().recovery_max_messages]]
 
 
 def _positions(rooms: Sequence[int]) -> dict[int, Position]:
     found: dict[int, Position] = {}
-    for start in range(0, len(rooms), MOST_POSITIONS):
-        rows = models.Sequence.objects.using(database()).filter(pk__in=rooms[start : start + MOST_POSITIONS])
+    for start in range(0, len(rooms), MAX_POSITIONS):
+        rows = models.Sequence.objects.using(database()).filter(pk__in=rooms[start : start + MAX_POSITIONS])
         for room, epoch, seq in rows.values_list("pk", "epoch", "seq"):
             found[room] = Position(epoch=epoch, seq=seq)
     return found
@@ -266,7 +299,7 @@ def _find(room: RoomConfig, sender: str, key: str) -> SentData | None:
     return None if found is None else SentData(seq=found[0], time=timestamps.to_wire(found[1]))
 
 
-def _kept(room: RoomConfig, newest: int) -> QuerySet[models.Message]:
+def _stored(room: RoomConfig, newest: int) -> QuerySet[models.Message]:
     return models.Message.objects.using(database()).filter(
         room_id=room.id,
         seq__lte=newest,

@@ -1,4 +1,4 @@
-"""The histories of a site, by the policies that applications and rooms choose."""
+"""The histories of a site, by the policy that an application or a room chooses."""
 
 from __future__ import annotations
 
@@ -11,36 +11,34 @@ from rooms.protocol.errors import InternalError, RoomsError
 
 logger = logging.getLogger("rooms.histories")
 
-# What is kept no longer is deleted so often. Nobody is told it in the meantime.
+# The interval between deletions of expired messages; until then, readers do not get them.
 PRUNE_SECONDS = 600
 
 
 class HistoryHandler(dict[str, History]):
-    """Made of ``ROOMS["HISTORIES"]``."""
+    """Creates the histories of ``ROOMS["HISTORIES"]``."""
 
     def __init__(self, backends: Mapping[str, Backend]) -> None:
         super().__init__({policy: load_backend(backend) for policy, backend in backends.items()})
 
     def __missing__(self, policy: str) -> History:
-        logger.error(
-            'A room keeps its history in %r. ROOMS["HISTORIES"] has only: %s.', policy, ", ".join(self)
-        )
-        raise InternalError("This room's history is not set up.")
+        logger.error('Got the history policy %r. ROOMS["HISTORIES"] has: %s.', policy, ", ".join(self))
+        raise InternalError("The history of this room is not configured.")
 
     async def prune(self, *, dry_run: bool = False) -> int:
-        """Delete the messages that are kept no longer. How many they were, or with ``dry_run`` are."""
+        """Delete expired messages and return their number; ``dry_run``: count only."""
         pruned = 0
         for policy, history in self.items():
             try:
                 pruned += await history.prune(dry_run=dry_run)
             except RoomsError as error:
-                # The others go on.
-                logger.warning("The history %s could not be pruned: %s", policy, error.message)
+                # The other histories are pruned all the same.
+                logger.warning("Could not prune the history %s: %s", policy, error.message)
         if pruned and not dry_run:
-            logger.info("Deleted %s messages that were kept no longer.", pruned)
+            logger.info("Deleted %s expired messages.", pruned)
         return pruned
 
     async def close(self) -> None:
-        """Let go of threads and connections."""
+        """Close threads and connections."""
         for history in self.values():
             await history.close()

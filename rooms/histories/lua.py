@@ -1,15 +1,15 @@
-"""What ``redis.py`` has Redis do, each in one step, so that any number of processes may write at once.
+"""Lua scripts of the Redis history, each one step for any number of writers.
 
-All are given the same five keys of a room and the same three first arguments: ``meta`` (a hash: epoch, seq,
-and the run of Redis in which the epoch began), ``log`` (a list of entries without holes, so that an entry's
-place tells its number), ``used`` (a hash: number and time by sender's key), ``order`` (a list: those keys,
-the oldest first) and ``state`` (a hash by event). An entry is its time and the message, each on its own line.
+All scripts get the same five keys of a room and the same three first arguments: ``meta`` (a hash: epoch,
+seq, and the run of Redis in which the epoch began), ``log`` (a list of entries without holes, so that the
+index of an entry gives its number), ``used`` (a hash: number and time by sender and key), ``order`` (a list
+of those keys, oldest first) and ``state`` (a hash by event). An entry is a time and a message, a line each.
 """
 
 from __future__ import annotations
 
-# Times on the wire sort as text. The run changes when Redis is started again and when a replica takes over:
-# both may have lost the last messages, and what is numbered anew must not pass for the same.
+# Times on the wire sort as text. The run changes when Redis restarts and when a replica takes over: both may
+# have lost the last messages, and new messages with the same numbers must have another epoch.
 _BEGIN = """
 local meta, log, used, order, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
@@ -17,13 +17,13 @@ if redis.call('HGET', meta, 'run') ~= run then
   if redis.call('EXISTS', meta) == 0 then redis.call('DEL', log, used, order, state) end
   redis.call('HSET', meta, 'run', run, 'epoch', ARGV[1])
 end
-local most, oldest = tonumber(ARGV[2]), ARGV[3]
+local max_entries, oldest = tonumber(ARGV[2]), ARGV[3]
 local seq = tonumber(redis.call('HGET', meta, 'seq') or '0')
 local length = redis.call('LLEN', log)
 local function trim()
   while length > 0 do
     local time = string.match(redis.call('LINDEX', log, 0), '^[^\\n]*')
-    if length <= most and time >= oldest then return end
+    if length <= max_entries and time >= oldest then return end
     redis.call('LPOP', log)
     length = length - 1
   end
@@ -39,24 +39,24 @@ end
 trim()
 """
 
-# Each key makes room for a few others, so those that need not be remembered do not pile up.
+# Each append with a key deletes a few expired keys, so that these do not pile up.
 APPEND = (
     _BEGIN
     + """
-local key, entry, said, forgotten = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local key, entry, time_sent, expired = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local seconds, idempotency_ttl, event, removes = ARGV[8], ARGV[9], ARGV[10], ARGV[11] == '1'
 if key ~= '' then
   for _ = 1, 100 do
     local oldest_key = redis.call('LINDEX', order, 0)
     if not oldest_key then break end
     local first, time = sent(oldest_key)
-    if first and (first > seq - length or time >= forgotten) then break end
+    if first and (first > seq - length or time >= expired) then break end
     redis.call('HDEL', used, oldest_key)
     redis.call('LPOP', order)
   end
   local first, time = sent(key)
-  if first and first > seq - length then return {'again', first, entries(first, first)[1]} end
-  if first then return {'gone', first, time} end
+  if first and first > seq - length then return {'duplicate', first, entries(first, first)[1]} end
+  if first then return {'expired', first, time} end
 end
 if event ~= '' and not removes and redis.call('HEXISTS', state, event) == 0
     and redis.call('HLEN', state) >= tonumber(ARGV[12]) then
@@ -65,7 +65,7 @@ end
 seq = redis.call('HINCRBY', meta, 'seq', 1)
 length = redis.call('RPUSH', log, entry)
 if key ~= '' then
-  redis.call('HSET', used, key, seq .. '\\n' .. said)
+  redis.call('HSET', used, key, seq .. '\\n' .. time_sent)
   redis.call('RPUSH', order, key)
   redis.call('EXPIRE', used, idempotency_ttl)
   redis.call('EXPIRE', order, idempotency_ttl)
@@ -85,7 +85,7 @@ return {'new', seq}
 """
 )
 
-# The newest so many, or all that came after a number of the same epoch.
+# The newest messages, or all after a number of the same epoch.
 SNAPSHOT = (
     _BEGIN
     + """
@@ -100,7 +100,7 @@ return {epoch, seq, recovered and 1 or 0, entries(seq - count + 1, seq), redis.c
 """
 )
 
-# Between two numbers, neither included: the oldest so many, or with '0' at the end the newest.
+# Messages between two numbers, neither included: the oldest, or with '0' at the end the newest.
 PAGE = (
     _BEGIN
     + """

@@ -1,4 +1,4 @@
-"""History in this process's memory: quick, and gone with the process (which its epoch tells)."""
+"""History in memory: fast, and lost with the process, as its epoch shows."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from rooms.concurrency.batching import Completion, complete_alone
 from rooms.conf import get_settings
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
-from rooms.histories.waiting import Completion, complete_alone
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
 from rooms.protocol.errors import RoomsError
@@ -19,82 +19,84 @@ from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
 from rooms.protocol.types import Position
 
-# So many keys of a room are remembered, or as many as it keeps messages, whichever is more.
-MOST_KEYS = 10_000
+# The maximum number of keys of a room, if it does not store more messages than that.
+MAX_KEYS = 10_000
 
 
 class _Log:
+    """The messages, keys and state of one room."""
+
     __slots__ = ("epoch", "keys", "messages", "room", "seq", "state")
 
     def __init__(self, room: RoomConfig) -> None:
-        # Its retention, as it was last known.
+        # With the latest known retention.
         self.room = room
         self.epoch = uuid.uuid4().hex
         self.seq = 0
         self.messages: deque[Message] = deque()
-        # By sender and key, those that were used first in front.
+        # By sender and key, oldest first.
         self.keys: OrderedDict[tuple[str, str], SentData] = OrderedDict()
         self.state: dict[str, Message] = {}
 
     def expired(self) -> int:
-        """How many messages are kept no longer."""
+        """Return the number of messages beyond the room's retention."""
         oldest = timestamps.ago(self.room.history_ttl)
         spare = max(0, len(self.messages) - self.room.history_size)
-        old = itertools.takewhile(lambda kept: kept.time < oldest, self.messages)
+        old = itertools.takewhile(lambda message: message.time < oldest, self.messages)
         return max(spare, sum(1 for _ in old))
 
     def trim(self) -> int:
-        """Forget those, and the keys that need not be remembered; how many messages they were."""
+        """Delete expired messages and keys, and return the number of the messages."""
         count = self.expired()
         for _ in range(count):
             self.messages.popleft()
         oldest = timestamps.ago(get_settings().idempotency_ttl)
         while self.keys:
             used, first = next(iter(self.keys.items()))
-            spare = len(self.keys) > max(MOST_KEYS, self.room.history_size)
-            if self.kept(first) is not None or not (spare or first.time < oldest):
+            spare = len(self.keys) > max(MAX_KEYS, self.room.history_size)
+            if self.find(first) is not None or not (spare or first.time < oldest):
                 break
             del self.keys[used]
         return count
 
-    def kept(self, sent: SentData) -> Message | None:
-        """The message that was answered so, if it is kept."""
-        place = (sent.seq or 0) - self.seq - 1
-        return self.messages[place] if -place <= len(self.messages) else None
+    def find(self, sent: SentData) -> Message | None:
+        """Find a message by its number, if it is still stored."""
+        index = (sent.seq or 0) - self.seq - 1
+        return self.messages[index] if -index <= len(self.messages) else None
 
 
 class MemoryHistory(History):
-    """For one process: two of them would count apart (a system check warns)."""
+    """For one process: another would count its own numbers (a check warns)."""
 
     def __init__(self) -> None:
         self._logs: dict[int, _Log] = {}
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         try:
-            result: Appended | RoomsError = self._kept(room, message, key)
+            result: Appended | RoomsError = self._append(room, message, key)
         except RoomsError as error:
             result = error
         complete_alone(completion, result)
 
-    def _kept(self, room: RoomConfig, message: Message, key: str | None) -> Appended:
+    def _append(self, room: RoomConfig, message: Message, key: str | None) -> Appended:
         log = self._log(room)
         used = (message.sender.id if message.sender else "", key) if key is not None else None
         if used is not None and (first := log.keys.get(used)):
-            if (kept := log.kept(first)) is not None:
-                return Appended(kept, duplicate=True)
-            said = msgspec.structs.replace(message, seq=first.seq, time=first.time)
-            return Appended(said, duplicate=True, expired=True)
+            if (stored := log.find(first)) is not None:
+                return Appended(stored, duplicate=True)
+            original = msgspec.structs.replace(message, seq=first.seq, time=first.time)
+            return Appended(original, duplicate=True, expired=True)
         if message.state is True:
             _check_room_for_state(log.state, message)
         log.seq += 1
-        # ``data`` may be a view into a whole frame; what is kept for long is a copy.
-        kept = msgspec.structs.replace(message, seq=log.seq, data=message.data.copy())
-        log.messages.append(kept)
+        # ``data`` may be a view into a whole frame; a copy is stored.
+        stored = msgspec.structs.replace(message, seq=log.seq, data=message.data.copy())
+        log.messages.append(stored)
         if used is not None:
-            log.keys[used] = SentData(seq=kept.seq, time=kept.time)
+            log.keys[used] = SentData(seq=stored.seq, time=stored.time)
         if message.state is True:
-            _put_state(log.state, kept)
-        return Appended(kept)
+            _put_state(log.state, stored)
+        return Appended(stored)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         log = self._log(room)
@@ -145,7 +147,7 @@ class MemoryHistory(History):
 
 
 def _put_state(state: dict[str, Message], message: Message) -> None:
-    """A later value takes the place of the first; ``null`` removes it."""
+    """Set the value of an event; ``null`` removes it."""
     if bytes(message.data) == b"null":
         state.pop(message.event, None)
     else:
@@ -159,7 +161,7 @@ def _check_room_for_state(state: dict[str, Message], message: Message) -> None:
 
 
 def _missed(log: _Log, since: Position | None) -> int | None:
-    """How many came after ``since``; None where that cannot be told or is too much to hand over."""
+    """Count the messages after ``since``; None if unknown or too many."""
     if since is None or since.epoch != log.epoch or since.seq > log.seq:
         return None
     missed = log.seq - since.seq

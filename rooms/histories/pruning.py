@@ -1,8 +1,8 @@
-"""Deleting what the histories in the database keep no longer, a little at a time.
+"""Deletes expired messages from the database, in small steps.
 
-Nobody is told a message beyond its room's retention, so this only frees space, and may be late: a message
-stays until its key need not be remembered any more. Rooms are gone through one after the other; no
-transaction looks at more than a few messages, so nobody waits for it.
+Readers never get messages beyond a room's retention, so this only frees space and may be late: a message
+stays until its key expires. Rooms are pruned one after the other; no transaction reads more than a few
+messages, so writers do not wait for it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from rooms.concurrency.timeouts import bounded_reading, bounded_transaction
 from rooms.conf import get_settings
 from rooms.models.database import database
 
-# Of the oldest so many messages of a room, and as many without a key, some are deleted at once.
+# A step reads this number of a room's oldest messages, and as many without a key.
 CHUNK = 500
-# So many rooms are looked at in a transaction, which takes up to a hundredth of a second for each.
+# The number of rooms that are read in a transaction; each takes up to 10 ms.
 ROOMS_AT_ONCE = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What a room keeps: the newest ``count`` up to number ``newest``, and nothing older than ``seconds``."""
+    """The retention of a room.
+
+    It stores ``count`` messages up to number ``newest``, none older than ``seconds``.
+    """
 
     room: int
     newest: int
@@ -36,7 +39,7 @@ class Retention:
     seconds: int
 
     def expired(self) -> QuerySet[models.Message]:
-        """The room's messages that are kept no longer, and neither are their keys."""
+        """Select the room's messages that are expired with their keys."""
         now = timezone.now()
         oldest, oldest_key = (
             now - timedelta(seconds=seconds) for seconds in (self.seconds, get_settings().idempotency_ttl)
@@ -47,20 +50,20 @@ class Retention:
         )
 
     def some_expired(self) -> set[int]:
-        """The ids of some of them: of CHUNK at least, if there are so many."""
+        """Return the ids of some expired messages: at least CHUNK, if there are as many."""
         chosen: set[int] = set()
-        # Those without a key have an index of their own, and do not wait for those that stay for their key.
+        # Messages without a key have their own index, and expire before those that stay for their key.
         for these in (self._messages().filter(key=None), self._messages()):
             numbers = these.order_by("seq").values_list("seq", flat=True)
-            # A query of its own: within the next, PostgreSQL would read the whole table all the same.
+            # A separate query: as a subquery, PostgreSQL would read the whole table.
             last = next(iter(numbers[CHUNK - 1 : CHUNK]), self.newest)
-            # In order of the number, or SQLite would take the whole room in the order of the ids.
+            # In the order of the numbers: SQLite would scan the whole room in the order of the ids.
             found = (these & self.expired()).filter(seq__lte=last).order_by("seq")
             chosen.update(found.values_list("id", flat=True))
         return chosen
 
     def delete_some(self) -> int:
-        """Delete some of them; how many they were. Belongs into a transaction."""
+        """Delete some expired messages, in a transaction, and return their number."""
         chosen = self.some_expired()
         return models.Message.objects.using(database()).filter(id__in=chosen).delete()[0] if chosen else 0
 
@@ -69,7 +72,7 @@ class Retention:
 
 
 def some_rooms(after: int) -> list[Retention]:
-    """The next ROOMS_AT_ONCE rooms in which something was said, with ids above ``after``."""
+    """Return the next ROOMS_AT_ONCE rooms with messages, with ids above ``after``."""
     settings = get_settings()
     rooms = models.Sequence.objects.using(database()).filter(seq__gt=0, room_id__gt=after)
     rows = rooms.order_by("room_id").values_list(
@@ -82,7 +85,7 @@ def some_rooms(after: int) -> list[Retention]:
             Value(settings.history_ttl),
         ),
     )
-    with bounded_reading():
+    with bounded_reading(database()):
         return [
             Retention(room=room, newest=newest, count=count, seconds=seconds)
             for room, newest, count, seconds in rows[:ROOMS_AT_ONCE]
@@ -90,18 +93,18 @@ def some_rooms(after: int) -> list[Retention]:
 
 
 def with_expired(rooms: Sequence[Retention]) -> list[Retention]:
-    """Those of them that have messages to delete."""
-    with bounded_reading():
+    """Return the rooms that have messages to delete."""
+    with bounded_reading(database()):
         return [each for each in rooms if each.some_expired()]
 
 
 def count(retention: Retention) -> int:
-    """How many messages of a room there are to delete."""
-    with bounded_reading():
+    """Count the messages of a room that are to be deleted."""
+    with bounded_reading(database()):
         return retention.expired().count()
 
 
 def prune(retention: Retention) -> int:
-    """Delete some of them in a transaction of its own; how many they were."""
-    with bounded_transaction():
+    """Delete some expired messages in a transaction, and return their number."""
+    with bounded_transaction(database()):
         return retention.delete_some()

@@ -1,6 +1,6 @@
-"""Between messages as they are said and the rows that keep them; and state, in the database.
+"""Maps messages to rows and back, and reads and writes state in the database.
 
-Rooms without history keep their state in the same way.
+Rooms without history store their state in the same way.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from rooms.protocol.types import User
 
 
 def sender_id(message: Message) -> str:
+    """Return the id of the sender, empty for the server."""
     return message.sender.id if message.sender else ""
 
 
-def said(message: Message) -> dict[str, Any]:
-    """The fields that a message and a state message have in common."""
+def message_fields(message: Message) -> dict[str, Any]:
+    """Return the fields that the rows of messages and of state have in common."""
     sender = message.sender
     return {
         "event": message.event,
@@ -41,37 +42,37 @@ def said(message: Message) -> dict[str, Any]:
 
 
 class DuplicateKey(Exception):
-    """There is a message with this sender's key already."""
+    """A message with this key of this sender exists already."""
 
 
 def insert(rows: Sequence[Mapping[str, Any]], *, may_conflict: bool = False) -> None:
-    """Store messages, given as the attributes of their rows. ``bulk_create`` does the same, and takes more
-    time for it than all else that a message costs on its way into the database.
+    """Insert messages, given as the attributes of their rows.
 
-    Where keys ``may_conflict`` with those of other messages, DuplicateKey is raised if they do. That costs less
-    than looking for them before, and on PostgreSQL, unlike an IntegrityError, no line in its log.
+    ``bulk_create`` takes more time than everything else that storing a message costs. Where keys
+    ``may_conflict`` with those of other messages, DuplicateKey is raised if they do: that costs less than
+    a query before, and an IntegrityError would be logged by PostgreSQL.
     """
     connection = connections[database()]
     fields = [field for field in models.Message._meta.concrete_fields if not field.primary_key]
     table = connection.ops.quote_name(models.Message._meta.db_table)
     columns = ", ".join(connection.ops.quote_name(str(field.column)) for field in fields)
     adapted = connection.ops.adapt_datetimefield_value
-    most = max(1, connection.ops.bulk_batch_size(fields, rows))
+    max_rows = max(1, connection.ops.bulk_batch_size(fields, rows))
     with connection.cursor() as cursor:
-        for start in range(0, len(rows), most):
-            part = rows[start : start + most]
+        for start in range(0, len(rows), max_rows):
+            part = rows[start : start + max_rows]
             by_column: list[list[Any]] = [
                 [adapted(row["time"]) if field.name == "time" else row[field.attname] for row in part]
                 for field in fields
             ]
             values: list[Any]
             if connection.vendor == "postgresql":
-                # A statement that stays the same, and is not gone through for each of a thousand marks.
-                marks = ", ".join(f"%s::{field.db_type(connection)}[]" for field in fields)
-                source, values = f"SELECT * FROM unnest({marks})", by_column
+                # The same statement for any number of rows, without a placeholder for each value.
+                placeholders = ", ".join(f"%s::{field.db_type(connection)}[]" for field in fields)
+                source, values = f"SELECT * FROM unnest({placeholders})", by_column
             else:
-                marks = f"({', '.join(['%s'] * len(fields))})"
-                source = f"VALUES {', '.join([marks] * len(part))}"
+                placeholders = f"({', '.join(['%s'] * len(fields))})"
+                source = f"VALUES {', '.join([placeholders] * len(part))}"
                 values = [value for row in zip(*by_column, strict=True) for value in row]
             statement = f"INSERT INTO {table} ({columns}) {source}"
             cursor.execute(f"{statement} ON CONFLICT DO NOTHING" if may_conflict else statement, values)
@@ -79,10 +80,10 @@ def insert(rows: Sequence[Mapping[str, Any]], *, may_conflict: bool = False) -> 
                 raise DuplicateKey
 
 
-def message_of(
+def to_message(
     room: RoomConfig, row: models.Message | models.StateMessage, *, state: bool | None = None
 ) -> Message:
-    """What a row keeps, as it was said."""
+    """Return the message that a row stores."""
     if state is None:
         state = isinstance(row, models.Message) and row.state
     return Message(
@@ -100,12 +101,15 @@ def message_of(
 
 
 def put_state(room: RoomConfig, message: Message, seq: int | None) -> BadRequest | None:
-    """A later value takes the place of the first; ``null`` removes it. Returns why it cannot be kept."""
+    """Set the value of an event; ``null`` removes it.
+
+    Returns an error when the room has too many.
+    """
     of_room = models.StateMessage.objects.using(database()).filter(room_id=room.id)
     if bytes(message.data) == b"null":
         of_room.filter(event=message.event).delete()
     else:
-        value = {"seq": seq, **said(message)}
+        value = {"seq": seq, **message_fields(message)}
         if not of_room.filter(event=message.event).update(**value):
             if of_room.count() >= get_settings().max_state_keys:
                 return too_much_state()
@@ -114,8 +118,8 @@ def put_state(room: RoomConfig, message: Message, seq: int | None) -> BadRequest
 
 
 def read_state(room: RoomConfig) -> list[Message]:
-    """The room's state messages in the order in which their events were first stored."""
-    # Everybody who comes in asks: putting a query set together takes four times as long as the query.
+    """Read the state messages of a room, in the order of their first values."""
+    # Raw SQL: every join runs this, and building a query set takes four times as long as the query.
     statement = f"SELECT * FROM {models.StateMessage._meta.db_table} WHERE room_id = %s ORDER BY id"
     rows = models.StateMessage.objects.using(database()).raw(statement, [room.id])
-    return [message_of(room, row, state=True) for row in rows]
+    return [to_message(room, row, state=True) for row in rows]

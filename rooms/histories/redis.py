@@ -1,7 +1,7 @@
-"""History in Redis: any number of processes that share one.
+"""History in Redis: any number of processes that share one Redis.
 
-It lasts as long as Redis keeps its data. Every change is one script (``scripts.py``), carried out whole or
-not at all. A Redis that was started again begins a new epoch: it may have lost the last it was told.
+It lasts as long as the data of Redis. Every change is one script (``lua.py``), executed wholly or not at
+all. A Redis that restarted begins a new epoch: it may have lost the last messages.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from rooms.concurrency.batching import Batcher, Completion, Entry
 from rooms.conf import get_settings
 from rooms.histories import lua
 from rooms.histories.base import Appended, History, Page, Snapshot, too_much_state
-from rooms.histories.pipe import Pipe
-from rooms.histories.waiting import Completion, FutureCompletion
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
 from rooms.protocol.errors import RoomsError, Unavailable
@@ -33,26 +34,31 @@ from rooms.protocol.types import Position
 
 logger = logging.getLogger("rooms.histories")
 
-# Whoever waits longer than this is told to try again; what became of an append, its key then finds out.
-WAIT_SECONDS = 3
-MOST_CONNECTIONS = 16
-# Positions of so many rooms are asked for at once.
-MOST_POSITIONS = 1000
+# The result of an append that timed out is found by sending its key again.
+TIMEOUT = 3
+MAX_CONNECTIONS = 16
+# The number of rooms whose positions are read at once.
+MAX_POSITIONS = 1000
+# A round trip takes at most this number of calls.
+MAX_CALLS = 256
+# More than this number of calls would wait longer than the timeout.
+MAX_PENDING = 8192
 _FAR = 2**62
+_UNAVAILABLE = "The history does not answer; try again in a moment."
 
 
 class RedisHistory(History):
-    """``url``: of the Redis; ``prefix``: of its keys."""
+    """Stores messages in the Redis at ``url``, in keys with ``prefix``."""
 
     def __init__(self, *, url: str, prefix: str = "rooms") -> None:
         self._prefix = prefix
         pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=MOST_CONNECTIONS,
-            timeout=WAIT_SECONDS,
-            socket_timeout=WAIT_SECONDS,
+            max_connections=MAX_CONNECTIONS,
+            timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
             socket_connect_timeout=2,
-            # Said twice would be stored twice: only whoever has a key may say it again.
+            # A repeated append would be stored twice: only clients with a key may repeat it.
             retry=Retry(NoBackoff(), 0),
         )
         self._redis: Redis = Redis.from_pool(pool)
@@ -60,7 +66,13 @@ class RedisHistory(History):
         self._snapshot = self._redis.register_script(lua.SNAPSHOT)
         self._page = self._redis.register_script(lua.PAGE)
         self._find = self._redis.register_script(lua.FIND)
-        self._pipe = Pipe(self._redis, WAIT_SECONDS)
+        self._calls: Batcher[_Call] = Batcher(
+            self._send,
+            max_items=MAX_CALLS,
+            max_pending=MAX_PENDING,
+            timeout=TIMEOUT,
+            unavailable=_UNAVAILABLE,
+        )
 
     def append(self, room: RoomConfig, message: Message, key: str | None, completion: Completion) -> None:
         used = "" if key is None else _used(message.sender.id if message.sender else "", key)
@@ -75,16 +87,17 @@ class RedisHistory(History):
             "1" if bytes(message.data) == b"null" else "0",
             get_settings().max_state_keys,
         ]
-        appending = _Appending(room, message, completion)
-        self._pipe.call(self._append, self._keys(room.id), [*_common(room), *arguments], appending)
+        appended = partial(_appended, room, message)
+        call = _Call(self._append, self._keys(room.id), [*_common(room), *arguments], appended)
+        self._calls.add(call, completion)
 
     @property
     def pending(self) -> int:
-        return len(self._pipe)
+        return len(self._calls)
 
     async def snapshot(self, room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
         wanted = ("", 0) if since is None else (since.epoch, since.seq)
-        epoch, seq, recovered, entries, state = await self._answered(
+        epoch, seq, recovered, entries, state = await self._reply(
             self._snapshot(
                 self._keys(room.id), [*_common(room), limit, *wanted, get_settings().recovery_max_messages]
             )
@@ -97,90 +110,110 @@ class RedisHistory(History):
         )
 
     async def page(self, room: RoomConfig, *, before: int | None, after: int | None, limit: int) -> Page:
-        first, more, entries = await self._answered(
+        first, more, entries = await self._reply(
             self._page(self._keys(room.id), _between(room, before, after, limit))
         )
         return Page(messages=_messages(room, first, entries), more=bool(more))
 
     async def messages_after(self, room: RoomConfig, seq: int) -> list[Message]:
         wanted = _between(room, None, seq, get_settings().recovery_max_messages)
-        # Behind the appends, so that their appenders are answered first.
-        completion = FutureCompletion()
-        self._pipe.call(self._page, self._keys(room.id), wanted, completion)
-        first, _, entries = await self._answered(completion, None)
+        # Behind the appends, so that these are complete first.
+        first, _, entries = await self._calls.call(_Call(self._page, self._keys(room.id), wanted))
         return _messages(room, first, entries)
 
     async def positions(self, rooms: Sequence[int]) -> dict[int, Position]:
         found: dict[int, Position] = {}
-        for start in range(0, len(rooms), MOST_POSITIONS):
-            asked = rooms[start : start + MOST_POSITIONS]
-            for room, (epoch, seq) in zip(asked, await self._answered(self._places(asked)), strict=True):
+        for start in range(0, len(rooms), MAX_POSITIONS):
+            chunk = rooms[start : start + MAX_POSITIONS]
+            for room, (epoch, seq) in zip(chunk, await self._reply(self._read_positions(chunk)), strict=True):
                 if epoch is not None:
                     found[room] = Position(epoch=epoch.decode(), seq=int(seq or 0))
         return found
 
-    async def _places(self, rooms: Sequence[int]) -> list[Any]:
+    async def _read_positions(self, rooms: Sequence[int]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for room in rooms:
                 pipeline.hmget(self._keys(room)[0], ["epoch", "seq"])
             return await pipeline.execute()
 
     async def find(self, room: RoomConfig, sender: str, key: str) -> SentData | None:
-        found = await self._answered(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
+        found = await self._reply(self._find(self._keys(room.id), [*_common(room), _used(sender, key)]))
         return SentData(seq=found[0], time=found[1].decode()) if found else None
 
     async def forget(self, room: int) -> None:
-        await self._answered(self._redis.delete(*self._keys(room)))
+        await self._reply(self._redis.delete(*self._keys(room)))
 
     async def close(self) -> None:
-        await self._pipe.close()
+        await self._calls.drain()
         await self._redis.aclose()
+
+    async def _send(self, entries: Sequence[Entry[_Call]]) -> list[Any]:
+        """Send calls in one round trip; return the result or error of each."""
+        calls = [entry.item for entry in entries]
+        try:
+            async with asyncio.timeout(TIMEOUT), self._redis.pipeline(transaction=False) as pipeline:
+                sent: set[str] = set()
+                for call in calls:
+                    # Each script is sent once: a Redis that was just started knows none, and calls that it
+                    # refused and that were repeated would lose their turn.
+                    known = call.script.sha in sent
+                    sent.add(call.script.sha)
+                    script = ("EVALSHA", call.script.sha) if known else ("EVAL", call.script.script)
+                    pipeline.execute_command(*script, len(call.keys), *call.keys, *call.arguments)
+                replies = await pipeline.execute(raise_on_error=False)
+        except Exception as error:
+            # Returned, not raised: what may have been done must not be sent again.
+            reason = _unavailable(error) if isinstance(error, RedisError | OSError) else error
+            return [reason] * len(calls)
+        return [call.result(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def _keys(self, room: int) -> list[str]:
         return [f"{self._prefix}:history:{room}:{part}" for part in ("meta", "log", "used", "order", "state")]
 
-    async def _answered(self, answer: Awaitable[Any], seconds: float | None = WAIT_SECONDS) -> Any:
+    async def _reply(self, reply: Awaitable[Any]) -> Any:
         try:
-            async with asyncio.timeout(seconds):
-                return await answer
+            async with asyncio.timeout(TIMEOUT):
+                return await reply
         except (RedisError, OSError) as error:
             raise _unavailable(error) from error
 
 
 @dataclass(frozen=True, slots=True)
-class _Appending(Completion):
-    """Between the script that appends a message and the one who waits for that."""
+class _Call:
+    """A script's call, and how to read its reply."""
 
-    room: RoomConfig
-    message: Message
-    completion: Completion
+    script: AsyncScript
+    keys: Sequence[str]
+    arguments: Sequence[Any]
+    read: Callable[[Any], Any] | None = None
 
-    def complete(self, result: Any) -> None:
-        if isinstance(result, RedisError | OSError):
-            result = _unavailable(result)
-        self.completion.complete(result if isinstance(result, BaseException) else self._appended(result))
+    def result(self, reply: Any) -> Any:
+        """What the reply means, or the error that it is."""
+        if isinstance(reply, Exception):
+            return _unavailable(reply)
+        try:
+            return reply if self.read is None else self.read(reply)
+        except Exception as error:
+            return error
 
-    def finish(self) -> None:
-        self.completion.finish()
 
-    def _appended(self, answer: list[Any]) -> Appended | RoomsError:
-        room, message = self.room, self.message
-        if answer[0] == b"full":
-            return too_much_state()
-        if answer[0] == b"again":
-            return Appended(_message(room, answer[1], answer[2]), duplicate=True)
-        if answer[0] == b"gone":
-            said = msgspec.structs.replace(message, seq=answer[1], time=answer[2].decode())
-            return Appended(said, duplicate=True, expired=True)
-        # ``data`` may be a view into a whole frame, which need not be kept as long as the message is.
-        return Appended(msgspec.structs.replace(message, seq=answer[1], data=message.data.copy()))
+def _appended(room: RoomConfig, message: Message, reply: list[Any]) -> Appended | RoomsError:
+    if reply[0] == b"full":
+        return too_much_state()
+    if reply[0] == b"duplicate":
+        return Appended(_message(room, reply[1], reply[2]), duplicate=True)
+    if reply[0] == b"expired":
+        original = msgspec.structs.replace(message, seq=reply[1], time=reply[2].decode())
+        return Appended(original, duplicate=True, expired=True)
+    # ``data`` may be a view into a whole frame, which must not live as long as the message.
+    return Appended(msgspec.structs.replace(message, seq=reply[1], data=message.data.copy()))
 
 
 def _unavailable(error: Exception) -> Unavailable:
-    logger.warning("Redis did not answer: %s", error or "it takes too long")
-    told = Unavailable("The history does not answer; try again in a moment.")
-    told.__cause__ = error
-    return told
+    logger.warning("Redis did not answer: %s", error or "timeout")
+    unavailable = Unavailable(_UNAVAILABLE)
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _common(room: RoomConfig) -> list[Any]:
@@ -193,7 +226,7 @@ def _between(room: RoomConfig, before: int | None, after: int | None, limit: int
 
 
 def _used(sender: str, key: str) -> bytes:
-    """A key as it counts, with its sender; JSON has no line ends."""
+    """Encode a key with its sender; JSON has no line ends."""
     return msgspec.json.encode((sender, key))
 
 
@@ -203,16 +236,16 @@ def _entry(message: Message) -> bytes:
 
 def _message(room: RoomConfig, seq: int, entry: bytes) -> Message:
     message = msgspec.json.decode(entry.split(b"\n", 1)[1], type=Message)
-    # The room may have been given another name since.
+    # The room may have been renamed since.
     return msgspec.structs.replace(message, seq=seq, room=room.name)
 
 
 def _messages(room: RoomConfig, first: int, entries: Sequence[bytes]) -> list[Message]:
-    return [_message(room, first + place, entry) for place, entry in enumerate(entries)]
+    return [_message(room, first + index, entry) for index, entry in enumerate(entries)]
 
 
 def _state(room: RoomConfig, values: Sequence[bytes]) -> list[Message]:
-    """In the order in which their events were first stored."""
+    """Decode state messages, in the order in which their events were first stored."""
     found: list[tuple[int, Message]] = []
     for value in values:
         first, seq, entry = value.split(b"\n", 2)

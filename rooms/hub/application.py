@@ -20,9 +20,7 @@ class Runner(Protocol):
     """Runs the extension of an application or room: ``extensions/runner.py``."""
 
     executor: SerialExecutor
-
-    @property
-    def active(self) -> bool: ...
+    active: bool
 
     @property
     def not_started(self) -> bool: ...
@@ -81,6 +79,7 @@ class Application:
     def add(self, connection: Connection) -> None:
         """Add an accepted connection, and number it."""
         connection.number = next(self._numbers)
+        connection.entered = self
         self.connections[connection.number] = connection
         self.members.add(connection)
 

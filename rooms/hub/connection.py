@@ -40,6 +40,7 @@ class Connection(SendQueue):
         "buckets",
         "busy",
         "claims",
+        "entered",
         "id",
         "in_flight",
         "in_flight_room",
@@ -69,6 +70,8 @@ class Connection(SendQueue):
         self.id = id
         self.application = application
         self.address = address
+        # The application that it has entered (``application.py``); None before.
+        self.entered: Any = None
         # Its number among the application's connections in this process, from 1; 0 before it is accepted.
         self.number = 0
         # What the handshake established about the client, for extensions; see ``node/connect.py``.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from rooms.concurrency.locks import Locks
 from rooms.hub.application import Application, Runner
 from rooms.hub.config import RoomConfig, room_group
 from rooms.hub.connection import Connection
@@ -60,8 +59,6 @@ class Room(Group):
         "previous_config",
         "removed",
         "runner",
-        "unannounced",
-        "user_locks",
     )
 
     def __init__(
@@ -83,10 +80,6 @@ class Room(Group):
         self._listener = listener
         self._diff_threshold = diff_threshold
         self.last_used = time.monotonic()
-        # The joins and leaves of one user exclude each other, with the events that announce them.
-        self.user_locks = Locks()
-        # Ids of users that presence has, and whose join is not announced yet.
-        self.unannounced: set[str] = set()
         # Joins and the removal of the empty room exclude each other.
         self.lock = asyncio.Lock()
         # Joins under way: the room stays subscribed on the channel layer while there are any.
@@ -116,6 +109,11 @@ class Room(Group):
     def runners(self) -> tuple[Runner, Runner]:
         """The extension runners that decide about an event in the room, in this order."""
         return self.runner, self.application.runner
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it exists, in an application that is enabled."""
+        return not self.removed and self.application.config.enabled
 
     @property
     def in_use(self) -> bool:

@@ -1,5 +1,5 @@
-"""Channel layers that need no Redis: on PostgreSQL, and between the processes of one machine.
+"""Channel layers without Redis: on PostgreSQL, and within one machine.
 
-They are layers as Channels means them and know nothing of rooms; ``CHANNEL_LAYERS`` names them by their
-dotted paths. ``base.py`` is what they have in common.
+They implement the interface of Channels and know nothing of rooms; ``CHANNEL_LAYERS`` names them by their
+dotted paths. ``base.py`` is their common part.
 """

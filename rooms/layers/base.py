@@ -1,8 +1,8 @@
-"""What channel layers without a broker have in common: channels live in the process that reads them.
+"""The common part of channel layers without a broker.
 
-What is sent goes to this process's own channels at once and by a ``Carrier`` to every other process, each
-of which gives it to those of its channels that it is for. Nothing is kept anywhere: a process that is
-away misses what is said meanwhile. As the layers of Channels do, each event loop has state of its own.
+A message goes to the channels of this process at once, and by a ``Transport`` to every other process, which
+delivers it to its own channels. Nothing is stored: a process that is away misses the messages meanwhile. As
+in the layers of Channels, each event loop has its own state.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ from typing import Any
 import msgspec
 from channels.layers import BaseChannelLayer
 
-# Messages that wait in a channel; beyond it the oldest are dropped.
+# The number of messages that wait in a channel; beyond it, the oldest are dropped.
 CAPACITY = 10_000
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """A message on its way to a channel or to a group's channels."""
+    """A message to a channel, or to the channels of a group."""
 
     name: str
     to_group: bool
     message: bytes
 
 
-_decode_letters = msgspec.msgpack.Decoder(list[Envelope])
+_decode_envelopes = msgspec.msgpack.Decoder(list[Envelope])
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 
 class Transport(ABC):
-    """The way to the other processes. ``deliver`` takes what ``pack`` made there."""
+    """Sends packed envelopes to other processes; ``deliver`` receives theirs."""
 
     def __init__(self, deliver: Callable[[bytes], None]) -> None:
         self.deliver = deliver
 
     @abstractmethod
     async def listen(self) -> None:
-        """Wait until what others send arrives here."""
+        """Wait until messages of other processes arrive here."""
 
     @abstractmethod
-    async def carry(self, letter: Envelope) -> None:
-        """Send to every other process. Raises what keeps it from being sent."""
+    async def send(self, envelope: Envelope) -> None:
+        """Send to every other process. Raises the error that prevents it."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let go of connections; the next call makes new ones."""
+        """Close the connections; the next call opens new ones."""
 
 
-def pack(letters: list[Envelope]) -> bytes:
-    """Letters as they travel."""
-    return _encode(letters)
+def pack(envelopes: list[Envelope]) -> bytes:
+    """Encode envelopes for the transport."""
+    return _encode(envelopes)
 
 
 class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
-    """A channel layer over a carrier. ``capacity``: messages that wait in one channel.
+    """A channel layer over a transport; a channel holds ``capacity`` messages.
 
-    ``dropped`` counts what was lost on the way, by the place where it was.
+    ``dropped`` counts the lost messages of full channels and of processes that do not read.
     """
 
     extensions = ("groups", "flush")
@@ -72,51 +72,51 @@ class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
         self._exchanges: dict[asyncio.AbstractEventLoop, _Exchange] = {}
 
     @abstractmethod
-    def carrier(self, deliver: Callable[[bytes], None]) -> Transport:
-        """The way to the other processes from the running event loop."""
+    def transport(self, deliver: Callable[[bytes], None]) -> Transport:
+        """Create the transport of the running event loop."""
 
     # The channel layer's interface -------------------------------------------------------------------
 
     async def new_channel(self, prefix: str = "specific.") -> str:
-        """The name of a channel that is read here."""
+        """Create a channel that is read here, and return its name."""
         channel = f"{prefix.rstrip('.')}!{uuid.uuid4().hex}"
         self.require_valid_channel_name(channel)
         exchange = self._exchange()
-        await exchange.carrier.listen()
+        await exchange.transport.listen()
         exchange.open(channel)
         return channel
 
     async def send(self, channel: str, message: dict[str, Any]) -> None:
-        """Send to one channel, wherever it is read."""
+        """Send to one channel, which any process may read."""
         self.require_valid_channel_name(channel)
         await self._exchange().send(Envelope(channel, False, _encoded(message)))
 
     async def receive(self, channel: str) -> dict[str, Any]:
-        """The next message of a channel. Whoever stops waiting for it ends the channel."""
+        """Wait for the next message of a channel. A cancelled call deletes the channel."""
         self.require_valid_channel_name(channel)
         exchange = self._exchange()
         if channel not in exchange.channels:
-            await exchange.carrier.listen()
+            await exchange.transport.listen()
         queue = exchange.open(channel)
         try:
-            letter = await queue.get()
+            envelope = await queue.get()
         except asyncio.CancelledError:
             exchange.channels.pop(channel, None)
             raise
-        message: dict[str, Any] = _decode(letter)
+        message: dict[str, Any] = _decode(envelope)
         return message
 
     async def group_add(self, group: str, channel: str) -> None:
-        """Have a channel that is read here hear what is sent to a group."""
+        """Add a channel that is read here to a group."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         exchange = self._exchange()
-        await exchange.carrier.listen()
+        await exchange.transport.listen()
         exchange.open(channel)
         exchange.groups.setdefault(group, set()).add(channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Have a channel not hear a group any more; not having heard it is no error."""
+        """Remove a channel from a group, if it is in it."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         groups = self._exchange().groups
@@ -131,16 +131,16 @@ class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
         await self._exchange().send(Envelope(group, True, _encoded(message)))
 
     async def flush(self) -> None:
-        """Forget this event loop's channels and groups, and let go of its connections."""
+        """Delete the channels and groups of this event loop, and close its connections."""
         exchange = self._exchanges.pop(asyncio.get_running_loop(), None)
         if exchange is not None:
-            await exchange.carrier.close()
+            await exchange.transport.close()
 
     def _exchange(self) -> _Exchange:
         loop = asyncio.get_running_loop()
         exchange = self._exchanges.get(loop)
         if exchange is None:
-            # Synchronous code makes an event loop for every call.
+            # Synchronous code creates an event loop for every call.
             for other in [other for other in list(self._exchanges) if other.is_closed()]:
                 self._exchanges.pop(other, None)
             exchange = self._exchanges[loop] = _Exchange(self)
@@ -148,10 +148,10 @@ class TransportLayer(BaseChannelLayer):  # type: ignore[misc]
 
 
 class _Exchange:
-    """One event loop's channels, groups and carrier."""
+    """The channels, groups and transport of one event loop."""
 
     def __init__(self, layer: TransportLayer) -> None:
-        self.carrier = layer.carrier(self._deliver)
+        self.transport = layer.transport(self._deliver)
         self.channels: dict[str, asyncio.Queue[bytes]] = {}
         self.groups: dict[str, set[str]] = {}
         self._capacity = layer.capacity
@@ -160,26 +160,26 @@ class _Exchange:
     def open(self, channel: str) -> asyncio.Queue[bytes]:
         return self.channels.setdefault(channel, asyncio.Queue(self._capacity))
 
-    async def send(self, letter: Envelope) -> None:
-        self._put(letter)
-        await self.carrier.carry(letter)
+    async def send(self, envelope: Envelope) -> None:
+        self._put(envelope)
+        await self.transport.send(envelope)
 
-    def _deliver(self, letters: bytes) -> None:
-        for letter in _decode_letters.decode(letters):
-            self._put(letter)
+    def _deliver(self, envelopes: bytes) -> None:
+        for envelope in _decode_envelopes.decode(envelopes):
+            self._put(envelope)
 
-    def _put(self, letter: Envelope) -> None:
-        for name in self.groups.get(letter.name, ()) if letter.to_group else (letter.name,):
+    def _put(self, envelope: Envelope) -> None:
+        for name in self.groups.get(envelope.name, ()) if envelope.to_group else (envelope.name,):
             queue = self.channels.get(name)
             if queue is None:
                 continue
             if queue.full():
                 queue.get_nowait()
                 self._dropped["channel"] += 1
-            queue.put_nowait(letter.message)
+            queue.put_nowait(envelope.message)
 
 
 def _encoded(message: dict[str, Any]) -> bytes:
     if not isinstance(message, dict):
-        raise TypeError(f"A message of a channel layer is {message!r}. Lawful: a dict.")
+        raise TypeError(f"Expected a dict as the message of a channel layer, got {message!r}.")
     return _encode(message)

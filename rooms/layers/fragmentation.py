@@ -1,7 +1,7 @@
-"""Long messages in numbered parts, and whole again at the other side.
+"""Splits long messages into numbered parts, and joins them at the other side.
 
-The parts of a message arrive in order and next to each other, or not at all: that is what the
-transport promises (PostgreSQL does, for what one transaction notifies).
+The parts of a message arrive in order and next to each other, or not at all: the transport guarantees that
+(PostgreSQL does, for the notifications of one transaction).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import secrets
 import struct
 from collections.abc import Iterator
 
-# Who sends, the number of the message, the number of this part, how many there are.
+# The sender, the number of the message, the number of this part, the number of parts.
 _HEAD = struct.Struct(">8sIHH")
-# Longer ones are refused before they are sent, so this also bounds what waits for the rest of itself.
-MOST_PARTS = 4096
+# Longer messages are refused by the sender, so this also bounds an incomplete message at the receiver.
+MAX_PARTS = 4096
 
 
 class Fragmenter:
-    """One sender's parts, of ``size`` bytes at most with their head."""
+    """Splits the messages of one sender into parts of at most ``size`` bytes."""
 
     def __init__(self, size: int) -> None:
         self.sender = secrets.token_bytes(8)
@@ -25,15 +25,15 @@ class Fragmenter:
         self._number = 0
 
     @property
-    def most_bytes(self) -> int:
-        """The longest message."""
-        return self._size * MOST_PARTS
+    def max_bytes(self) -> int:
+        """The maximum length of a message."""
+        return self._size * MAX_PARTS
 
     def parts(self, message: bytes) -> Iterator[bytes]:
-        """The message in parts. Raises ValueError when it is too long."""
+        """Split a message. Raises ValueError when it is too long."""
         count = -(-len(message) // self._size) or 1
-        if count > MOST_PARTS:
-            raise ValueError(f"A message of {len(message)} bytes is sent. Lawful: {self.most_bytes} at most.")
+        if count > MAX_PARTS:
+            raise ValueError(f"Expected a message of at most {self.max_bytes} bytes, got {len(message)}.")
         self._number = (self._number + 1) % 2**32
         for index in range(count):
             head = _HEAD.pack(self.sender, self._number, index, count)
@@ -41,25 +41,25 @@ class Fragmenter:
 
 
 class Reassembler:
-    """Messages out of their parts; what ``ignored`` sent is passed over."""
+    """Joins the parts of messages; the parts of the sender ``ignored`` are skipped."""
 
     def __init__(self, ignored: bytes) -> None:
         self._ignored = ignored
         self._begun: list[bytes] = []
-        self._whose = (b"", 0)
+        self._current = (b"", 0)
 
     def add(self, part: bytes) -> bytes | None:
-        """The message that is whole with this part. Raises ValueError when it is no part of any."""
+        """Add a part; return the message that it completes. Raises ValueError."""
         if len(part) < _HEAD.size:
-            raise ValueError(f"A part of {len(part)} bytes came. Lawful: {_HEAD.size} at least.")
+            raise ValueError(f"Expected a part of at least {_HEAD.size} bytes, got {len(part)}.")
         sender, number, index, count = _HEAD.unpack_from(part)
         if sender == self._ignored:
             return None
-        if count > MOST_PARTS:
-            raise ValueError(f"A part of {count} came. Lawful: {MOST_PARTS} at most.")
-        if (sender, number) != self._whose or index != len(self._begun):
-            # What was begun is never finished: its rest got lost.
-            self._begun, self._whose = [], (sender, number)
+        if count > MAX_PARTS:
+            raise ValueError(f"Expected a message of at most {MAX_PARTS} parts, got {count}.")
+        if (sender, number) != self._current or index != len(self._begun):
+            # The rest of the incomplete message is lost.
+            self._begun, self._current = [], (sender, number)
             if index:
                 return None
         self._begun.append(part[_HEAD.size :])

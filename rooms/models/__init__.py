@@ -10,7 +10,7 @@ from __future__ import annotations
 from rooms.models.application import Application
 from rooms.models.common import HistoryPolicy
 from rooms.models.message import Message, Sequence, StateMessage
-from rooms.models.presence import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
+from rooms.models.presence import PresenceGroup, PresenceNode, PresentConnection, PresentUser
 from rooms.models.restriction import Ban, Mute, Restriction, RevokedToken
 from rooms.models.room import Room
 
@@ -22,7 +22,6 @@ __all__ = [
     "Mute",
     "PresenceGroup",
     "PresenceNode",
-    "PresenceTurn",
     "PresentConnection",
     "PresentUser",
     "Restriction",

@@ -1,6 +1,6 @@
-"""Who is where, for processes that share a database and nothing else (``presence/database.py``).
+"""Tables of presence, for ``presence/database.py``.
 
-Nothing in these tables outlives the processes that said it: their leases are in ``PresenceNode``.
+No row outlives the process that wrote it: the leases of processes are in ``PresenceNode``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from rooms.models.common import MAX_USER_ID_LENGTH
 Row = TypeVar("Row", bound=models.Model)
 
 
-class Written(models.Manager[Row]):
-    """Reads where it writes: a copy that lags behind would have people both here and gone."""
+class PrimaryManager(models.Manager[Row]):
+    """Reads from the database that is written: a replica may lag behind."""
 
     def get_queryset(self) -> models.QuerySet[Row]:
         return super().get_queryset().using(router.db_for_write(self.model))
 
 
 class PresenceNode(models.Model):
-    """A process, and until when what it said holds. Once it is being ``swept`` it cannot renew that."""
+    """A process and its lease, which it cannot renew while its rows are ``swept``."""
 
     id = models.CharField(max_length=32, primary_key=True)
     lease = models.DateTimeField(db_index=True)
     swept = models.BooleanField(default=False)
 
-    objects = Written()
+    objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("process")
@@ -40,12 +40,12 @@ class PresenceNode(models.Model):
 
 
 class PresenceGroup(models.Model):
-    """A group's row is its lock: whoever changes who is in the group holds it."""
+    """A group. Its row is the lock for changes of its users."""
 
     name = models.CharField(max_length=255, primary_key=True)
     closed_until = models.DateTimeField(null=True)
 
-    objects = Written()
+    objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("group")
@@ -56,16 +56,18 @@ class PresenceGroup(models.Model):
 
 
 class PresentUser(models.Model):
-    """A user who is in a group. ``place`` is their place in the order of its members; it is made of
-    bytes because databases order text each in its own way."""
+    """A user in a group.
+
+    ``sort_key`` is in bytes, because databases sort text differently.
+    """
 
     group = models.CharField(max_length=255)
     user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
     name = models.CharField(max_length=255)
     guest = models.BooleanField()
-    place = models.BinaryField()
+    sort_key = models.BinaryField()
 
-    objects = Written()
+    objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("present user")
@@ -73,22 +75,22 @@ class PresentUser(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["group", "user_id"], name="rooms_presentuser_user")
         ]
-        indexes: ClassVar = [models.Index(fields=["group", "place"], name="rooms_presentuser_place")]
+        indexes: ClassVar = [models.Index(fields=["group", "sort_key"], name="rooms_presentuser_sort_key")]
 
     def __str__(self) -> str:
         return self.name
 
 
 class PresentConnection(models.Model):
-    """A connection of a present user, and the process that holds it."""
+    """A connection of a present user, its process, and whether it is in grace."""
 
     group = models.CharField(max_length=255)
     user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
     connection = models.CharField(max_length=255)
     node = models.CharField(max_length=32, db_index=True)
-    fading = models.BooleanField(default=False)
+    in_grace = models.BooleanField(default=False)
 
-    objects = Written()
+    objects = PrimaryManager()
 
     class Meta:
         verbose_name = _("present connection")
@@ -101,24 +103,3 @@ class PresentConnection(models.Model):
 
     def __str__(self) -> str:
         return self.connection
-
-
-class PresenceTurn(models.Model):
-    """A user whose coming into a group one process is deciding on."""
-
-    group = models.CharField(max_length=255)
-    user_id = models.CharField(max_length=MAX_USER_ID_LENGTH)
-    token = models.CharField(max_length=32)
-    until = models.DateTimeField()
-
-    objects = Written()
-
-    class Meta:
-        verbose_name = _("turn")
-        verbose_name_plural = _("turns")
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["group", "user_id"], name="rooms_presenceturn_user")
-        ]
-
-    def __str__(self) -> str:
-        return self.token

@@ -19,7 +19,7 @@ from django.core import signing
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
-from rooms.concurrency.coalescing import Together
+from rooms.concurrency.batching import Lookups
 from rooms.concurrency.rate_limits import TokenBucket
 from rooms.hub.application import Application
 from rooms.hub.connection import Connection
@@ -61,7 +61,7 @@ class Authenticator:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._buckets: dict[tuple[int, str], TokenBucket] = {}
-        self._registered: Together[str, str, bool] = Together(partial(context.pool.run, are_registered))
+        self._registered: Lookups[str, str, bool] = Lookups(partial(context.pool.run, are_registered))
 
     async def by_session(self, connection: Connection, application: Application, user: Any) -> None:
         """Log in the handshake's Django user, where the application admits that user."""
@@ -179,7 +179,7 @@ class Authenticator:
         if command.name is None:
             raise BadRequest("Expected a name or a token, got neither.")
         name = validators.user_name(command.name)
-        if await self._registered.ask(validators.user_key(name), name):
+        if await self._registered.get(validators.user_key(name), name):
             raise NameTaken(f"The name {name} belongs to an account.", retry=False)
         return Identity(user=User(name=name, id=f"guest-{secrets.token_hex(16)}", guest=True))
 

@@ -39,7 +39,8 @@ def names_of_room(key: str) -> tuple[str, str] | None:
 
 def load_application(name: str) -> ApplicationConfig | None:
     """Return the application of that name, also a disabled one."""
-    rows = Application.objects.using(database()).prefetch_related(*_restrictions(room=None))
+    alias = database()
+    rows = Application.objects.using(alias).prefetch_related(*_restrictions(alias, room=None))
     row = rows.filter(name=name).first()
     return None if row is None else _application(row)
 
@@ -149,8 +150,9 @@ def temporary_rooms(before: datetime) -> list[int]:
 
 
 def _rooms() -> QuerySet[Room]:
-    rows = Room.objects.using(database()).select_related("owner")
-    return rows.prefetch_related(*_restrictions())
+    alias = database()
+    rows = Room.objects.using(alias).select_related("owner")
+    return rows.prefetch_related(*_restrictions(alias))
 
 
 def _application(row: Application) -> ApplicationConfig:
@@ -213,10 +215,10 @@ def _room(application: ApplicationConfig, row: Room) -> RoomConfig:
     )
 
 
-def _restrictions(**where: None) -> list[Prefetch[Any]]:
+def _restrictions(alias: str, **where: None) -> list[Prefetch[Any]]:
     """Prefetch the bans and mutes in force: one query each for any number of rows."""
     now = Q(until__isnull=True) | Q(until__gt=timezone.now())
-    bans, mutes = Ban.objects.using(database()), Mute.objects.using(database())
+    bans, mutes = Ban.objects.using(alias), Mute.objects.using(alias)
     # Ordered, so that unchanged configs are equal.
     return [
         Prefetch("bans", bans.filter(now, **where).order_by("pk"), to_attr="bans_in_force"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from rooms.concurrency.locks import Locks
 from rooms.concurrency.thread_pool import ThreadPool
 from rooms.conf import Settings
 from rooms.extensions import ConnectionEvent
@@ -121,6 +122,9 @@ class NodeContext:
     password_pool: ThreadPool
     tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
     delayed: DelayedActions = field(default_factory=DelayedActions)
+    # The joins and leaves of one user in a room exclude each other, with the events that announce them.
+    # By the room's key and the user's id: a room that is renamed or loaded again has another object.
+    user_locks: Locks = field(default_factory=Locks)
 
     async def run_to_completion(self, action: Callable[[], Awaitable[None]]) -> None:
         """Wait for an action that is completed in any case, also when the caller is cancelled."""
@@ -131,7 +135,9 @@ class NodeContext:
 
     async def application_of(self, connection: Connection) -> Application:
         """Return the application of a connection. Raises RoomNotFound when it is gone."""
-        application = await self.registry.application(connection.application)
+        application: Application | None = connection.entered
+        if application is None or not application.config.enabled:
+            application = await self.registry.application(connection.application)
         if application is None:
             raise RoomNotFound("This application is closed.")
         return application
@@ -148,7 +154,7 @@ class NodeContext:
         if membership is None:
             await self.check_room_exists(connection, name)
             raise NotMember(f"You are not a member of {name}.")
-        if membership.room.removed or not membership.room.application.config.enabled:
+        if not membership.room.is_open:
             await self.registry.room(await self.application_of(connection), name)
             raise NotMember(f"You are not a member of {name}.")
         return membership

@@ -57,12 +57,19 @@ class Invalidation:
     def apply_application(self, application: Application) -> None:
         """Close the connections that the application's new config does not allow."""
         current = application.config
-        for connection in list(application.members.members):
-            if not current.allows_protocol(connection.protocol.name):
+        connections = list(application.members.members)
+        names = {connection.protocol.name for connection in connections}
+        allowed = {name: current.allows_protocol(name) for name in names}
+        for connection in connections:
+            if not allowed[connection.protocol.name]:
                 connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is closed.")
-            elif text := permissions.restriction(current.bans, connection.identities, permissions.BANNED):
+            elif current.bans and (
+                text := permissions.restriction(current.bans, connection.identities, permissions.BANNED)
+            ):
                 connection.close(CloseCode.BANNED, text)
-            elif (user := _entering_user(connection)) is not None and user.guest:
+            elif (
+                current.entry != "anyone" and (user := _entering_user(connection)) is not None and user.guest
+            ):
                 # The groups of signed-in users, where they matter, are in the database.
                 _close_if_refused(current, connection, user, frozenset())
         if current.entry == "group":
@@ -89,7 +96,7 @@ class Invalidation:
         for connection in list(room.members):
             if moved:
                 connection.close(CloseCode.RESYNC, "The room has another history now.")
-            elif connection.user is not None and not connection.moderator:
+            elif room.config.bans and connection.user is not None and not connection.moderator:
                 text = permissions.restriction(
                     room.config.bans, connection.identities, permissions.banned_from(room.config)
                 )

@@ -165,7 +165,7 @@ class JoinHandler:
         """
         room, presence = membership.room, self._context.presence
         asked = await self._ask_extensions(connection, membership, user, present=present)
-        async with room.user_locks.of(user.id):
+        async with self._context.user_locks.of((room.key, user.id)):
             try:
                 first = await presence.add(room.key, connection.id, user, limit=room.config.max_members)
             except BaseException as error:
@@ -205,7 +205,7 @@ class JoinHandler:
             return False
         if present is None:
             # A leave under way is completed first, also for the extensions.
-            async with room.user_locks.of(user.id):
+            async with self._context.user_locks.of((room.key, user.id)):
                 found = (await self._context.presence.find(room.key, [user.name])).get(user.name)
             present = found is not None and found.id == user.id
         if present:

@@ -216,7 +216,7 @@ class LeaveHandler:
             return
         # Before the user is taken out: if the database is down, all of this is retried.
         room = await self._current_room(membership.room)
-        async with (room or membership.room).user_locks.of(user.id):
+        async with self._context.user_locks.of((key, user.id)):
             removed = await self._remove_from_presence(connection, membership, user)
             if removed and room is not None:
                 self.user_left(room, user, reason, claims=connection.claims)
@@ -242,13 +242,14 @@ class LeaveHandler:
 
     async def undo_join(self, connection: Connection, membership: Membership[Room], user: User) -> None:
         """Take a user out of presence whose join failed; announce it if the join was announced."""
-        room = membership.room
-        async with room.user_locks.of(user.id):
-            if not await self._remove_from_presence(connection, membership, user):
-                self._events.join_failed(room, user)
-            elif not room.removed:
+        room = await self._current_room(membership.room) or membership.room
+        async with self._context.user_locks.of((room.key, user.id)):
+            removed = await self._remove_from_presence(connection, membership, user)
+            if removed and not room.removed:
                 self.user_left(room, user, "left", claims=connection.claims)
-            elif membership.announced:
+                return
+            self._events.join_failed(room, user)
+            if removed and membership.announced:
                 self.notify_extensions(room, user, "closed", connection.claims)
 
     def user_left(
@@ -342,7 +343,7 @@ class LeaveHandler:
             room = await context.registry.find_room(application, names[1]) if application and names else None
         if room is None:
             return
-        async with room.user_locks.of(user.id):
+        async with context.user_locks.of((room.key, user.id)):
             # The user may have returned or left since: the last announcement has to be right.
             here = (await context.presence.find(room.key, [user.name])).get(user.name)
             present = here is not None and here.id == user.id

@@ -43,7 +43,7 @@ from rooms.node.registry import Registry
 from rooms.node.room_lifecycle import RoomLifecycle
 from rooms.node.services import NodeServices
 from rooms.node.throttle import Throttle
-from rooms.presence.base import BEAT_SECONDS, Presence
+from rooms.presence.base import HEARTBEAT_SECONDS, Presence
 from rooms.protocol.commands import Logout, Ping, Pong
 from rooms.protocol.compat_commands import Disconnect
 from rooms.protocol.errors import CloseCode, RoomsError
@@ -81,7 +81,7 @@ class Node:
         self.id = presence.node
         self.connections: dict[Connection, _Socket] = {}
         self._handlers = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, "rooms-handlers")
-        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT)
+        pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, timeout=QUERY_TIMEOUT)
         hub = Hub(WriteScheduler(self.loop.call_soon))
         self.services = NodeServices(self)
         self._serve_outbound = serve_outbound
@@ -143,7 +143,7 @@ class Node:
         context = self.context
         await context.broker.start()
         periodic = PeriodicTasks(context, self.connections, self._abort)
-        periodic.every(BEAT_SECONDS, self.leave.heartbeat)
+        periodic.every(HEARTBEAT_SECONDS, self.leave.heartbeat)
         periodic.every(SWEEP_SECONDS, self._sweep)
         periodic.every(REFRESH_SECONDS, context.registry.refresh)
         periodic.every(REPAIR_SECONDS, context.broker.repair)

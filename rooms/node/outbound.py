@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from rooms.conf import PROTOCOL_NAMES, Settings, load_protocol
-from rooms.extensions import Extension
+from rooms.extensions.contexts import Owner
 from rooms.hub.connection import Connection
 from rooms.protocol.errors import FIRST_PERMANENT_CODE, CloseCode
 
@@ -46,7 +46,7 @@ class OutboundConnection:
     ``connection`` is the hub's connection while the socket is open.
     """
 
-    def __init__(self, owner: Extension, url: str, protocol: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, owner: Owner, url: str, protocol: str, headers: Mapping[str, str]) -> None:
         self.owner = owner
         self.url = url
         self.protocol = protocol
@@ -126,7 +126,7 @@ class OutboundConnections:
         self._serve, self._settings = serve, settings
 
     def open(
-        self, owner: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+        self, owner: Owner, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
         """Start connecting. Raises the errors of ``Extension.open_connection``."""
         _check(url, protocol)
@@ -149,7 +149,7 @@ class OutboundConnections:
             if outbound.connection is connection:
                 outbound.stop()
 
-    def stop_owner(self, owner: Extension) -> None:
+    def stop_owner(self, owner: Owner) -> None:
         """The extension has stopped, and its outbound connections stop with it."""
         for outbound in self._opened:
             if outbound.owner is owner:

@@ -41,22 +41,24 @@ class PresenceEvents:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
-        # By the room's key and the user's id.
+        # Both by the room's key and the user's id. Users that presence has, and whose join is not
+        # announced yet; and the last announcements that may be wrong.
+        self._unannounced: set[tuple[str, str]] = set()
         self._unverified: dict[tuple[str, str], _Unverified] = {}
 
     def user_added(self, room: Room, user: User) -> None:
         """Presence has a new user, who is announced once a connection of the user receives the room."""
-        room.unannounced.add(user.id)
+        self._unannounced.add((room.key, user.id))
 
     def member_active(self, room: Room, user: User, connection: Connection) -> None:
         """Announce a new user, one of whose connections receives the room now."""
-        if user.id in room.unannounced:
+        if (room.key, user.id) in self._unannounced:
             self._announce_joined(room, user, exclude=connection)
 
     def join_failed(self, room: Room, user: User) -> None:
         """Have an unannounced user looked up: another connection of the user may be a member."""
-        if user.id in room.unannounced:
-            room.unannounced.discard(user.id)
+        if (room.key, user.id) in self._unannounced:
+            self._unannounced.discard((room.key, user.id))
             self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
 
     def user_returned(self, room: Room, user: User) -> None:
@@ -66,8 +68,8 @@ class PresenceEvents:
 
     def user_removed(self, room: Room, user: User, reason: LeftReason) -> None:
         """Announce the leave of a user, unless the join was not announced."""
-        if user.id in room.unannounced:
-            room.unannounced.discard(user.id)
+        if (room.key, user.id) in self._unannounced:
+            self._unannounced.discard((room.key, user.id))
             return
         self.announce(room, Left(room=room.name, user=user, reason=reason))
         self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
@@ -80,7 +82,7 @@ class PresenceEvents:
         self._context.broker.publish(room.key, event)
 
     def _announce_joined(self, room: Room, user: User, exclude: Connection | None = None) -> None:
-        room.unannounced.discard(user.id)
+        self._unannounced.discard((room.key, user.id))
         self._unverified.pop((room.key, user.id), None)
         self.announce(room, Joined(room=room.name, user=user), exclude=exclude)
 
@@ -103,7 +105,7 @@ class PresenceEvents:
         if self._unverified.get((key, user.id)) is not last:
             return
         del self._unverified[key, user.id]
-        if present is last.present or room.removed or user.id in room.unannounced:
+        if present is last.present or room.removed or (room.key, user.id) in self._unannounced:
             return
         if present:
             self.user_returned(room, user)

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from rooms.histories import Appended, complete_alone
-from rooms.hub.connection import Connection
+from rooms.hub.connection import Connection, Membership
 from rooms.hub.room import Room
 from rooms.node import permissions
 from rooms.node.context import NodeContext, require_user
@@ -87,8 +87,12 @@ class MessageHandler:
 
     async def send(self, connection: Connection, command: Send) -> None:
         """Publish a message of a member."""
-        user = require_user(connection)
-        membership = await self._context.require_membership(connection, command.room)
+        membership: Membership[Room] | None = connection.memberships.get(command.room)
+        user = connection.user
+        if membership is None or user is None or not membership.room.is_open:
+            # Raises the fitting error.
+            user = require_user(connection)
+            membership = await self._context.require_membership(connection, command.room)
         if connection.in_flight and not self._may_follow(connection, command, membership.room):
             await connection.wait_idle()
             membership = await self._context.require_membership(connection, command.room)

@@ -193,9 +193,9 @@ class Publisher:
 
     def store(self, command: Send, data: msgspec.Raw, sender: User | None, pending: PendingMessage) -> None:
         """Hand a message to the history, which completes it. Raises nothing that the history can answer."""
-        recipients = pending.recipients
+        recipients, config = pending.recipients, pending.room.config
         message = Message(
-            room=command.room,
+            room=config.name,
             event=event_name(command),
             data=data,
             sender=sender,
@@ -208,7 +208,6 @@ class Publisher:
         if recipients is not None or command.volatile:
             complete_alone(pending, Appended(message))
         else:
-            config = pending.room.config
             self.histories[config.history].append(config, message, command.key, pending)
 
 

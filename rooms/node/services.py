@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rooms.concurrency.loops import in_loop
-from rooms.extensions import Extension
+from rooms.extensions.contexts import Owner
 from rooms.hub.application import Application
 from rooms.hub.connection import Connection
 from rooms.hub.room import Room
@@ -147,19 +147,19 @@ class NodeServices:
         await self._outbound.close()
 
     async def open_connection(
-        self, extension: Extension, url: str, *, protocol: str, headers: Mapping[str, str]
+        self, extension: Owner, url: str, *, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
         opened: OutboundConnection = await self._in_loop(
             self._open_connection(extension, url, protocol, headers)
         )
         return opened
 
-    def extension_stopped(self, extension: Extension) -> None:
+    def extension_stopped(self, extension: Owner) -> None:
         """Close the connections that a stopped extension opened."""
         self._outbound.stop_owner(extension)
 
     async def _open_connection(
-        self, extension: Extension, url: str, protocol: str, headers: Mapping[str, str]
+        self, extension: Owner, url: str, protocol: str, headers: Mapping[str, str]
     ) -> OutboundConnection:
         return self._outbound.open(extension, url, protocol=protocol, headers=headers)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Coroutine, Sequence
@@ -20,6 +21,7 @@ from rooms.histories import HistoryHandler
 from rooms.hub.config import ApplicationConfig, RoomConfig, room_group
 from rooms.hub.connection import Connection
 from rooms.node import config
+from rooms.node import current as current_node
 from rooms.node.broker import Broker
 from rooms.node.control_messages import AnyControlMessage
 from rooms.node.publisher import Publisher
@@ -30,12 +32,15 @@ from rooms.protocol.errors import RoomExists, RoomNotFound
 from rooms.protocol.events import Event, Message
 from rooms.protocol.types import User
 
+logger = logging.getLogger("rooms.node")
 T = TypeVar("T")
 
 CLOSE_TIMEOUT = 10.0
 
 _current: StandalonePublisher | None = None
 _lock = threading.Lock()
+# What a fork left in this process.
+_of_parents: list[object] = []
 
 
 class RemoteRoom:
@@ -68,16 +73,18 @@ class StandalonePublisher:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rooms-publisher", daemon=True)
         self._thread.start()
-        self.call(self._open(), None)
+        try:
+            self.call(self._open(), None)
+        except BaseException:
+            self._end_loop()
+            raise
 
     async def _open(self) -> None:
         settings = self.settings
         self._presence: Presence = load_backend(settings.presence)
         self._histories = HistoryHandler(settings.histories)
         self._broker = Broker(settings.channel_layer, self._presence.node)
-        self._pool = ThreadPool(
-            settings.thread_pool_size, settings.thread_pool_queue, answer_seconds=QUERY_TIMEOUT
-        )
+        self._pool = ThreadPool(settings.thread_pool_size, settings.thread_pool_queue, timeout=QUERY_TIMEOUT)
         self._publisher = Publisher(settings, self._histories, self._presence, self._broker)
 
     # From other threads ------------------------------------------------------------------------------
@@ -108,10 +115,14 @@ class StandalonePublisher:
 
     def _end(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_TIMEOUT)
+            asyncio.run_coroutine_threadsafe(_finish(work), self._loop).result(CLOSE_TIMEOUT)
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(CLOSE_TIMEOUT)
+            self._end_loop()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CLOSE_TIMEOUT)
+        if not self._thread.is_alive():
             self._loop.close()
 
     async def _close(self) -> None:
@@ -180,6 +191,17 @@ class StandalonePublisher:
         return found
 
 
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Do the last work of an event loop, and end its tasks: a channel layer may have some."""
+    try:
+        await work
+    finally:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def current() -> StandalonePublisher:
     """Return the publisher of this process."""
     global _current
@@ -204,13 +226,18 @@ def close() -> None:
 
 def _close_at_exit() -> None:
     if _current is not None:
-        _current.close_at_exit()
+        try:
+            _current.close_at_exit()
+        except Exception as error:
+            logger.warning("The publisher could not be closed: %r", error)
 
 
 def _forget() -> None:
-    """After a fork: the parent's thread and connections do not exist in the child."""
+    """After a fork: the parent's threads and event loops do not run in the child."""
     global _current, _lock
-    _current, _lock = None, threading.Lock()
+    # Kept: to delete them here could end connections that the parent goes on to use.
+    _of_parents.append((_current, current_node.node))
+    _current, _lock, current_node.node = None, threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from rooms.concurrency.rate_limits import Limit, OffenceCounter, TokenBucket
-from rooms.hub.connection import Connection
+from rooms.hub.connection import Connection, Membership
+from rooms.hub.room import Room
 from rooms.node.registry import Registry
 from rooms.protocol.base import error_event
 from rooms.protocol.commands import Command, Send
@@ -58,15 +59,22 @@ class Throttle:
         """The connection's own limit, or that of a room with its own rate, for messages to it."""
         inner = command.command if isinstance(command, ApplicationCommand) else command
         if isinstance(inner, _MESSAGES):
-            room = self._registry.cached_room(connection.application, inner.room)
-            if (
-                room is not None
-                and room.config.request_rate is not None
-                and (isinstance(inner, SendWithoutJoining) or inner.room in connection.memberships)
-            ):
+            room = self._room(connection, inner)
+            if room is not None and room.config.request_rate is not None:
                 return room.config.id, room.config.request_rate, room.config.request_burst
-        found = self._registry.cached_application(connection.application)
-        return (None, found.config.request_rate, found.config.request_burst) if found else self._outside
+        if connection.entered is None:
+            return self._outside
+        config = connection.entered.config
+        return None, config.request_rate, config.request_burst
+
+    def _room(self, connection: Connection, message: Send | SendWithoutJoining) -> Room | None:
+        """The room of a message that may be sent there."""
+        membership: Membership[Room] | None = connection.memberships.get(message.room)
+        if membership is not None:
+            return membership.room
+        if isinstance(message, SendWithoutJoining):
+            return self._registry.cached_room(connection.application, message.room)
+        return None
 
     def _close(self, connection: Connection) -> None:
         # An anonymous client is another user with each connection.

@@ -1,4 +1,4 @@
-"""Who is where: users, not connections, and for how long they may be away before they count as gone."""
+"""Presence: which users are in which groups, across all processes."""
 
 from __future__ import annotations
 

@@ -1,40 +1,31 @@
-"""The seam between the engine and the stores of presence.
+"""The interface of presence stores.
 
-A group (a room, or all of an application) has users; a user is in it as long as one of their
-connections is. A connection that dropped *fades*: it still counts, until the engine removes it
-after the grace period or the user comes back, whichever is first. Presence is a lease: whatever a
-process said ends with the process, because nothing runs in a process that was killed.
+A group (a room, or all of an application) has users; a user is in it as long as one of the user's
+connections is. A dropped connection is *in grace*: it counts until the node removes it after the grace
+period, or until the user returns. Presence is a lease: the connections of a process expire with it, because
+a process that was killed removes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rooms.protocol import validators
-from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 
-# Leases are renewed, and those that ran out are looked for, at each beat. A beat comes up to 40 % and a
-# tick late: the last sign of life, the lease and the beat that finds it over are together less than 60 s.
-BEAT_SECONDS = 5
-LEASE_SECONDS = 50
-# A turn is renewed as long as its process lives, and else over after so many seconds; whoever waits for one
-# looks again each time, but not for ever.
-TURN_SECONDS = 12
-RENEW_TURN_SECONDS = 4
-LOOK_SECONDS = 0.05
-WAIT_SECONDS = 30
+# Each heartbeat renews the lease and finds expired ones. It comes up to 40 % and a tick late: the interval
+# since the last renewal, the lease and the heartbeat that finds it expired take less than 60 s together.
+HEARTBEAT_SECONDS = 5
+LEASE_TTL = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
-    """A user who is out of a group because the process of their last connection is gone."""
+    """A user left a group because the process of the last connection is gone."""
 
     group: str
     user: User
@@ -42,7 +33,7 @@ class Departure:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A user who is in a group after all: their process had been taken for dead, and was only slow."""
+    """A user is in a group after all: the lease of a slow process had expired."""
 
     group: str
     user: User
@@ -50,7 +41,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberPage:
-    """Some of a group's users by name, and how many there are in all."""
+    """Some users of a group by name, and the number of all its users."""
 
     users: list[User]
     count: int
@@ -58,11 +49,11 @@ class MemberPage:
 
 
 class GroupFull(Exception):
-    """The group has as many users as it may have."""
+    """The group has its maximum number of users."""
 
 
 class GroupClosed(Exception):
-    """The group was closed and lets nobody in any more."""
+    """The group was closed and accepts no users."""
 
 
 class NameInUse(Exception):
@@ -70,119 +61,85 @@ class NameInUse(Exception):
 
 
 class Presence(ABC):
-    """Every method raises Unavailable when the store does not answer. A store of one's own calls
-    ``super().__init__()``."""
+    """Stores which users are in which groups.
 
-    # Processes that share the database share it too. Of one that is not shared, whoever is in another
-    # process's rooms is not known here.
+    Every method raises Unavailable when the store does not answer. A custom store calls
+    ``super().__init__()``.
+    """
+
+    # Whether all processes share the store. One that is not shared has only the users of its process.
     shared: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        #: The process, as the others know it.
+        #: The id of the process.
         self.node = uuid.uuid4().hex
 
     @abstractmethod
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
-        """Put a user's connection into a group. True when the user was not in it before.
+        """Add a user's connection to a group; return True for the first one.
 
-        A user who comes back takes the place of their own fading connections. Raises GroupFull when
-        ``limit`` others are in it, NameInUse when ``unique`` and another user has the name,
-        GroupClosed after ``close_group``.
+        It replaces the connections of the user that are in grace. Raises GroupFull when ``limit`` others are
+        in the group, NameInUse when ``unique`` and another user has the name, GroupClosed after
+        ``close_group``.
         """
 
     @abstractmethod
     async def start_grace(self, group: str, connection: str, user: User) -> None:
-        """The connection dropped; it counts until it is removed or its user comes back."""
+        """Keep a dropped connection until it is removed or its user returns."""
 
     @abstractmethod
     async def remove(self, group: str, connection: str, user: User) -> bool:
-        """Take a connection out. True when the user is out of the group with it."""
+        """Remove a connection. Returns True when the user left the group with it."""
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
-        """Take these connections out, each with its user; the users who are out of the group with them."""
+        """Remove connections, each with its user; return the users that left."""
         return [
             user for connection, user in connections.items() if await self.remove(group, connection, user)
         ]
 
     @abstractmethod
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
-        """The group's users by name, beginning after the name ``after``."""
+        """List the group's users by name, beginning after the name ``after``."""
 
     @abstractmethod
     async def counts(self, groups: Sequence[str]) -> list[int]:
-        """How many users each group has."""
+        """Count the users of each group."""
 
     @abstractmethod
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
-        """Those of the named users who are in the group, by the names as given."""
+        """Find the users of the group that have these names, by the names as given."""
 
     @abstractmethod
     async def close_group(self, group: str) -> bool:
-        """Let nobody into an empty group any more; False, and nothing done, where somebody is in it.
+        """Close an empty group for users; return False if it is not empty.
 
-        In a store that processes share this is one step, so that of one who closes an empty room
-        and one who enters it only one succeeds, and it holds until the room is removed. A store of
-        one process may leave that to the room's lock and only look.
+        In a shared store this is one step, so that either the close of an empty room or a join succeeds,
+        and it holds until the room is removed. A store of one process may only check that the group is
+        empty: the room's lock keeps joins out.
         """
 
     @abstractmethod
     async def heartbeat(self) -> Sequence[Departure | Arrival]:
-        """Renew this process's lease; called every ``BEAT_SECONDS``. Returns whom processes that
-        died left behind: each is returned once, to one process. Also who is here after all, when others
-        took this process for dead."""
+        """Renew the lease of this process; called every ``HEARTBEAT_SECONDS``.
+
+        Returns the departures of users whose processes expired, each once, to one process. Also the arrivals
+        of users of this process, when its own lease had expired.
+        """
 
     async def expire_node(self, node: str, seconds: float) -> None:  # noqa: B027 (not all have leases)
-        """That process is gone, or about to go: what it said ends in ``seconds``, unless it ends before.
-        Many may say so; one that is alive after all takes it back with its next beat."""
+        """Shorten the lease of a process that is gone, or about to end, to ``seconds``.
 
-    @contextlib.asynccontextmanager
-    async def turn(self, group: str, user: User) -> AsyncIterator[None]:
-        """In all processes, one at a time for each user of a group. Raises Unavailable when it took too long
-        to be one's turn."""
-        token, over = uuid.uuid4().hex, asyncio.Event()
-        try:
-            try:
-                async with asyncio.timeout(WAIT_SECONDS):
-                    while not await self.take_turn(group, user, token):  # noqa: ASYNC110 (told by nobody)
-                        await asyncio.sleep(LOOK_SECONDS)
-            except TimeoutError:
-                raise Unavailable("You are coming in elsewhere just now; try again in a moment.") from None
-            keeping = asyncio.create_task(self._keep_turn(group, user, token, over))
-            try:
-                yield
-            finally:
-                # Not cancelled: a renewal that is under way must not come after the end.
-                over.set()
-                await keeping
-        finally:
-            # Also one that nobody waited for any more, and that was given all the same.
-            await self.end_turn(group, user, token)
+        Several processes may do so; a process that is alive renews its lease with its next heartbeat.
+        """
 
-    async def _keep_turn(self, group: str, user: User, token: str, over: asyncio.Event) -> None:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_TURN_SECONDS):
-                    await over.wait()
-                    return
-            with contextlib.suppress(Unavailable):
-                await self.take_turn(group, user, token)
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        """Have a turn if it is nobody else's, for ``TURN_SECONDS`` from now on. A store of one process leaves
-        that to the room's lock."""
-        return True
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:  # noqa: B027 (see above)
-        """It is over. Raises nothing: it ends by itself as well."""
-
-    async def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
-        """Let go of connections. What this process said ends with its lease."""
+    async def close(self) -> None:  # noqa: B027 (most have nothing to close)
+        """Close the store. The users of this process stay until its lease expires."""
 
 
 def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberPage:
-    """The page of ``users`` (sorted by ``sort_key``) that begins after a name."""
+    """Return the page of ``users`` (sorted by ``sort_key``) that begins after a name."""
     every = list(users)
     rest = every
     if after is not None:
@@ -193,16 +150,16 @@ def page(users: Iterable[User], after: str | None, limit: int | None) -> MemberP
 
 
 def sort_key(user: User) -> tuple[str, str]:
-    """The stable order of members."""
+    """Return the key of the stable order of members."""
     return validators.user_key(user.name), user.id
 
 
-def place_of(user: User) -> str:
-    """``sort_key`` as one text, for stores that keep the order themselves, by bytes."""
+def sort_text(user: User) -> str:
+    """Return ``sort_key`` as one text, for stores that sort by bytes."""
     return "\0".join(sort_key(user))
 
 
-def places_of(name: str) -> tuple[str, str]:
-    """The places of whoever has this name lie from the one text up to the other."""
+def sort_range(name: str) -> tuple[str, str]:
+    """Return the range of sort texts of a name: from the first, below the second."""
     key = validators.user_key(name)
     return f"{key}\0", f"{key}\1"

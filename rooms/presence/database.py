@@ -1,90 +1,100 @@
 """Presence in the database: for any number of processes that share nothing else.
 
-What is done to a group is done under the lock of its row (``changes.py``), so that two processes never both
-see somebody as the first one in or the last one out; what several in this process ask of it at once is done
-together (``group_commit.py``). Leases run by the database's clock (``sweeping.py``).
+A change of a group holds the lock of its row (``operations.py``), so that two processes never both see a
+user as the first to enter or the last to leave. Concurrent changes of a group in this process share a
+transaction (``concurrency/batching.py``). Leases use the database's clock (``expiry.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
-from rooms.concurrency.thread_pool import ThreadPool
+from rooms.concurrency.batching import Batcher, Entry
+from rooms.concurrency.thread_pool import DATABASE_UNAVAILABLE, ThreadPool
 from rooms.concurrency.timeouts import STATEMENT_TIMEOUT
 from rooms.presence import expiry, operations, queries
 from rooms.presence.base import Arrival, Departure, GroupClosed, MemberPage, Presence
-from rooms.presence.group_commit import Entry, GroupCommit
 from rooms.presence.lease import Lease
-from rooms.presence.operations import Add, Change, Close, Fade, Remove
-from rooms.protocol.errors import Unavailable
+from rooms.presence.operations import Add, Change, Close, Remove, StartGrace
 from rooms.protocol.types import User
 
-logger = logging.getLogger("rooms.presence")
-
-# What is no more needed is deleted once in so many beats.
+# The number of heartbeats after which unused rows are deleted.
 TIDY_EVERY = 100
-# Of what is said again, so much at a time.
+# The number of connections that are registered again at a time.
 CHUNK = 500
+# A transaction holds at most this number of changes: meanwhile it holds the group's lock.
+MAX_CHANGES = 200
+# More than this number of changes would wait too long.
+MAX_PENDING = 8192
 
 
 class DatabasePresence(Presence):
-    """``threads`` that change who is where, as many that read it, and how many questions may wait for one."""
+    """Writes and reads with ``threads`` threads each; ``queue`` reads may wait."""
 
     def __init__(self, *, threads: int = 2, queue: int = 256) -> None:
         super().__init__()
-        # Without a bound: what follows in a group waits for the end of a change, whenever that is.
+        # Without a timeout: the next change of a group waits for the end of the one before.
         self._writing = ThreadPool(threads, 0, "rooms-presence")
-        self._reading = ThreadPool(threads, queue, "rooms-presence-reading", answer_seconds=STATEMENT_TIMEOUT)
-        # The lease waits for nobody, whatever crowd there is.
-        self._leasing = ThreadPool(1, queue, "rooms-presence-lease", answer_seconds=STATEMENT_TIMEOUT)
-        self._changes: GroupCommit[Change] = GroupCommit(self._write, threads)
-        # What this process has said, to say it again when others took it for dead.
-        self._said: dict[tuple[str, str], User] = {}
-        # Groups and ids of users who may have been taken out without anybody being told so.
-        self._untold: set[tuple[str, str]] = set()
-        self._unsaid: set[tuple[str, str]] = set()
+        self._reading = ThreadPool(threads, queue, "rooms-presence-reading", timeout=STATEMENT_TIMEOUT)
+        # The lease has its own thread: it must not wait during a join burst.
+        self._leasing = ThreadPool(1, queue, "rooms-presence-lease", timeout=STATEMENT_TIMEOUT)
+        self._changes: Batcher[Change] = Batcher(
+            self._write,
+            key=attrgetter("group"),
+            max_items=MAX_CHANGES,
+            max_pending=MAX_PENDING,
+            max_writes=threads,
+            timeout=STATEMENT_TIMEOUT,
+            timeout_per_write=True,
+            unavailable=DATABASE_UNAVAILABLE,
+        )
+        # The connections of this process, to register them again if its lease expired.
+        self._connections: dict[tuple[str, str], User] = {}
+        # Groups and ids of users that may have been removed without a result.
+        self._unreported: set[tuple[str, str]] = set()
+        self._unsynced: set[tuple[str, str]] = set()
         self._lease = Lease()
         self._beginning: asyncio.Task[None] | None = None
-        self._beats = 0
+        self._heartbeats = 0
         self._sweeping = threading.Lock()
-        # Whom a sweep that did not come to its end has found, until a beat tells.
+        # Departures and arrivals that the next heartbeat returns, also those of an interrupted sweep.
         self._found: list[Departure | Arrival] = []
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         if not self._lease.begun:
-            await self._begin()
-        first: bool = await self._changes.submit(group, Add(self.node, connection, user, limit, unique))
-        self._said[group, connection] = user
+            await self._begin_lease()
+        first: bool = await self._changes.call(Add(group, self.node, connection, user, limit, unique))
+        self._connections[group, connection] = user
         return first
 
     async def start_grace(self, group: str, connection: str, user: User) -> None:
-        await self._changes.submit(group, Fade(connection, user))
+        await self._changes.call(StartGrace(group, connection, user))
 
     async def remove(self, group: str, connection: str, user: User) -> bool:
         return bool(await self.remove_all(group, {connection: user}))
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
         every = list(connections.items())
-        known = [user.id for each, user in every if self._said.pop((group, each), None) is not None]
+        known = [user.id for each, user in every if self._connections.pop((group, each), None) is not None]
         try:
-            asked = [self._changes.submit(group, Remove(connection, user)) for connection, user in every]
-            answers = await asyncio.gather(*asked)
+            removals = [self._changes.call(Remove(group, connection, user)) for connection, user in every]
+            results = await asyncio.gather(*removals)
         except BaseException:
-            # It may be done all the same, and is asked for again.
-            self._untold.update((group, id) for id in known)
+            # The removal may be done all the same; the caller repeats it.
+            self._unreported.update((group, id) for id in known)
             raise
         out = {
             user.id: user
-            for (_, user), answer in zip(every, answers, strict=True)
-            if answer == "out" or (answer == "absent" and (group, user.id) in self._untold)
+            for (_, user), result in zip(every, results, strict=True)
+            if result == "out" or (result == "absent" and (group, user.id) in self._unreported)
         }
-        self._untold.difference_update((group, user.id) for user in connections.values())
+        self._unreported.difference_update((group, user.id) for user in connections.values())
         return list(out.values())
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
@@ -98,24 +108,15 @@ class DatabasePresence(Presence):
         return await self._reading.run(queries.find, group, list(user_names))
 
     async def close_group(self, group: str) -> bool:
-        closed: bool = await self._changes.submit(group, Close())
+        closed: bool = await self._changes.call(Close(group))
         return closed
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        return await self._reading.run(queries.take_turn, group, user, token)
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:
-        try:
-            await self._reading.run(queries.end_turn, group, user, token)
-        except Unavailable as error:
-            logger.warning("A turn is left to run out: %s", error.message)
 
     async def heartbeat(self) -> list[Departure | Arrival]:
         await self._renew()
         if self._lease.may_sweep():
             await self._reading.run(self._sweep)
-        self._beats += 1
-        if self._beats % TIDY_EVERY == 0:
+        self._heartbeats += 1
+        if self._heartbeats % TIDY_EVERY == 0:
             await self._reading.run(expiry.tidy)
         found = self._found[:]
         del self._found[: len(found)]
@@ -125,23 +126,23 @@ class DatabasePresence(Presence):
         await self._leasing.run(expiry.expire_node, node, seconds)
 
     async def close(self) -> None:
-        await self._changes.settle()
+        await self._changes.drain()
         for pool in (self._writing, self._reading, self._leasing):
             await asyncio.to_thread(pool.close)
 
-    async def _write(self, group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
-        return await self._writing.run(operations.carry_out, group, entries)
+    async def _write(self, entries: Sequence[Entry[Change]]) -> list[Any]:
+        return await self._writing.run(operations.apply_changes, entries[0].item.group, entries)
 
     def _sweep(self) -> None:
-        """In a thread. One that takes longer than a beat goes on."""
+        """Sweep expired processes, in a thread, unless an earlier sweep is still running."""
         if self._sweeping.acquire(blocking=False):
             try:
                 expiry.sweep(self._found.append)
             finally:
                 self._sweeping.release()
 
-    async def _begin(self) -> None:
-        """However many come at first, the lease is asked for once."""
+    async def _begin_lease(self) -> None:
+        """Begin the lease, once for any number of concurrent callers."""
         if self._beginning is None or self._beginning.done():
             self._beginning = asyncio.create_task(self._renew())
         await asyncio.shield(self._beginning)
@@ -150,27 +151,29 @@ class DatabasePresence(Presence):
         begun = self._lease.begun
         state, left = await self._leasing.run(expiry.renew, self.node)
         if state == "swept":
-            # What this process said is being taken out; with a later beat it is said again.
+            # The connections of this process are being removed; a later heartbeat registers them again.
             return
         if state == "begun" and begun:
-            self._unsaid.update(self._said)
+            self._unsynced.update(self._connections)
         self._lease.renew(left)
-        await self._say_again()
+        await self._resync()
 
-    async def _say_again(self) -> None:
-        """Whatever keeps it from its end, the next beat goes on with it."""
-        unsaid = list(self._unsaid)
-        for begin in range(0, len(unsaid), CHUNK):
-            await asyncio.gather(*(self._say(*each) for each in unsaid[begin : begin + CHUNK]))
+    async def _resync(self) -> None:
+        """Register connections again; if interrupted, the next heartbeat continues."""
+        unsynced = list(self._unsynced)
+        for begin in range(0, len(unsynced), CHUNK):
+            await asyncio.gather(
+                *(self._resync_connection(*each) for each in unsynced[begin : begin + CHUNK])
+            )
 
-    async def _say(self, group: str, connection: str) -> None:
-        user = self._said.get((group, connection))
+    async def _resync_connection(self, group: str, connection: str) -> None:
+        user = self._connections.get((group, connection))
         if user is not None:
-            # Whoever is removed from now on is so after this.
+            # A removal from now on comes after this change.
             try:
-                first = await self._changes.submit(group, Add(self.node, connection, user))
+                first = await self._changes.call(Add(group, self.node, connection, user))
             except GroupClosed:
                 first = False
             if first:
                 self._found.append(Arrival(group, user))
-        self._unsaid.discard((group, connection))
+        self._unsynced.discard((group, connection))

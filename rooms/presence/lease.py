@@ -1,48 +1,49 @@
-"""When a process may take others for dead: not before it is sure that the store was there for them, and
-that its clock went as it should.
+"""The lease of a process, and when it may sweep other processes.
 
-A store that was away for about a lease, or whose clock was set on, comes back with the leases of many over.
-Who is first to renew its own then leaves the others time for theirs; so does a process that begins, since it
-cannot know what has been.
+It may not before the store was reachable for the others, with a steady clock. After an outage of about a
+lease, or a jump of the store's clock, many leases are expired. The first process that renews its own gives
+the others time for theirs; so does a process that starts, because it does not know what happened before.
 """
 
 from __future__ import annotations
 
 import time
 
-from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
+from rooms.presence.base import HEARTBEAT_SECONDS, LEASE_TTL
 
-# All others have had a beat by then.
-PATIENCE_SECONDS = 3 * BEAT_SECONDS
+# Within this time, all other processes have a heartbeat.
+SWEEP_DELAY = 3 * HEARTBEAT_SECONDS
 
 
 class Lease:
-    """That of this process, by its own clock."""
+    """The lease of this process, by its own clock."""
 
     def __init__(self) -> None:
         self._renewed: float | None = None
-        self._quiet_until = 0.0
+        self._sweeps_from = 0.0
 
     @property
     def begun(self) -> bool:
         return self._renewed is not None
 
     def renew(self, left: float | None) -> None:
-        """The store has it; by its own clock the old one would still have run for ``left`` seconds. None:
-        it knew of none."""
+        """Record that the store renewed the lease.
+
+        ``left``: the seconds that the old lease still had by the store's clock; None if there was none.
+        """
         now = time.monotonic()
         if self._renewed is None or left is None or self._is_odd(now - self._renewed, left):
-            self._quiet_until = now + PATIENCE_SECONDS
+            self._sweeps_from = now + SWEEP_DELAY
         self._renewed = now
 
     def may_sweep(self) -> bool:
-        """Whether a lease that is over means that its process is gone."""
-        return time.monotonic() >= self._quiet_until
+        """Return whether an expired lease means that its process is gone."""
+        return time.monotonic() >= self._sweeps_from
 
     @staticmethod
     def _is_odd(passed: float, left: float) -> bool:
-        # Others may have renewed theirs last a beat or two before this process did.
-        was_away = passed > LEASE_SECONDS - PATIENCE_SECONDS
-        # One that was shortened, because somebody took this process for dead, looks like that as well.
-        clock_jumped = abs(LEASE_SECONDS - passed - left) > BEAT_SECONDS
+        # Other processes may have renewed their leases a heartbeat or two before this one.
+        was_away = passed > LEASE_TTL - SWEEP_DELAY
+        # A lease that another process shortened looks like a jump, too.
+        clock_jumped = abs(LEASE_TTL - passed - left) > HEARTBEAT_SECONDS
         return was_away or clock_jumped

@@ -1,7 +1,8 @@
-"""What is done in Redis in one step each (Lua). The keys are explained in ``redis_store.py``.
+"""Lua scripts of presence in Redis, each one step.
 
-A user is kept as ``[place, user]``, since the place by which they are listed is the one of their first
-connection's name, whatever a later one is called.
+``redis_store.py`` explains the keys. A user is stored as ``[sort_text, user]``: the order of members uses
+the name of the user's first connection, also when a later connection has another name. The owner of a
+connection in grace begins with ``~``.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 ADD = """
 local users, order, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 if redis.call('EXISTS', KEYS[5]) == 1 then return 'closed' end
-local id, user, place, from, beyond = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local id, user, sort_text, from, beyond = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local connection, owner, entry = ARGV[6], ARGV[7], ARGV[8]
 local limit, unique = tonumber(ARGV[9]), ARGV[10] == '1'
 local first = redis.call('HEXISTS', users, id) == 0
 if first then
   if unique and #redis.call('ZRANGEBYLEX', order, '[' .. from, '(' .. beyond, 'LIMIT', 0, 1) > 0 then
-    return 'taken'
+    return 'name_in_use'
   end
   if limit >= 0 and redis.call('HLEN', users) >= limit then return 'full' end
   redis.call('HSET', users, id, user)
-  redis.call('ZADD', order, 0, place)
+  redis.call('ZADD', order, 0, sort_text)
 end
 local present = redis.call('HGETALL', connections)
 for i = 1, #present, 2 do
@@ -27,15 +28,15 @@ for i = 1, #present, 2 do
 end
 redis.call('HSET', connections, connection, owner)
 redis.call('SADD', node, entry)
-return first and 'first' or 'again'
+return first and 'first' or 'present'
 """
 
-FADE = """
+START_GRACE = """
 local owner = redis.call('HGET', KEYS[1], ARGV[1])
 if owner and string.sub(owner, 1, 1) ~= '~' then redis.call('HSET', KEYS[1], ARGV[1], '~' .. owner) end
 """
 
-# With a node in ARGV[4] it is a sweep, which ends when that process says everything again.
+# With a node in ARGV[4] it is part of a sweep, which ends before that process registers again.
 REMOVE = """
 local users, order, connections, node = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, connection, entry, swept = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -51,8 +52,8 @@ return redis.call('HDEL', users, id)
 
 PAGE = """
 local found = {redis.call('HLEN', KEYS[2])}
-for _, place in ipairs(redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], '+', 'LIMIT', 0, ARGV[2])) do
-  local id = string.sub(place, string.find(place, '\\0', 1, true) + 1)
+for _, sort_text in ipairs(redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], '+', 'LIMIT', 0, ARGV[2])) do
+  local id = string.sub(sort_text, string.find(sort_text, '\\0', 1, true) + 1)
   found[#found + 1] = redis.call('HGET', KEYS[2], id)
 end
 return found
@@ -61,8 +62,8 @@ return found
 FIND = """
 local found = {}
 for i = 1, #ARGV, 2 do
-  local place = redis.call('ZRANGEBYLEX', KEYS[1], '[' .. ARGV[i], '(' .. ARGV[i + 1], 'LIMIT', 0, 1)[1]
-  local id = place and string.sub(place, string.find(place, '\\0', 1, true) + 1)
+  local sort_text = redis.call('ZRANGEBYLEX', KEYS[1], '[' .. ARGV[i], '(' .. ARGV[i + 1], 'LIMIT', 0, 1)[1]
+  local id = sort_text and string.sub(sort_text, string.find(sort_text, '\\0', 1, true) + 1)
   found[#found + 1] = id and redis.call('HGET', KEYS[2], id) or ''
 end
 return found
@@ -74,18 +75,7 @@ redis.call('SET', KEYS[2], '1', 'EX', ARGV[1])
 return 1
 """
 
-TAKE_TURN = """
-local token = redis.call('GET', KEYS[1])
-if token and token ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-return 1
-"""
-
-END_TURN = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-"""
-
-# The clock of leases is Redis's own, so that the processes' clocks do not matter.
+# Leases use the clock of Redis, so that the clocks of the processes do not matter.
 _NOW = """
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -94,7 +84,7 @@ local now = time[1] + time[2] / 1000000
 RENEW = (
     _NOW
     + """
--- Where the clock was set back, that of a process that is dead would last until it is as late again.
+-- If the clock was set back, the lease of a dead process would last too long.
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now + ARGV[2] + ARGV[3], '+inf')) do
   redis.call('ZADD', KEYS[1], now + ARGV[2], node)
 end
@@ -106,7 +96,7 @@ return {'begun'}
 """
 )
 
-BURY = (
+EXPIRE = (
     _NOW
     + """
 local lease = redis.call('ZSCORE', KEYS[1], ARGV[1])
@@ -114,8 +104,8 @@ if lease and tonumber(lease) > now + ARGV[2] then redis.call('ZADD', KEYS[1], no
 """
 )
 
-# Whoever sweeps has a while for it; if that process dies as well, another goes on.
-ENDED = (
+# A sweep has a time limit; if the sweeping process dies, another one continues.
+EXPIRED = (
     _NOW
     + """
 for _, node in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do

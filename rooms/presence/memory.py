@@ -1,4 +1,4 @@
-"""Presence in this process's memory: for one process, without a lease, since it ends with it."""
+"""Presence in memory: for one process, without a lease."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from rooms.protocol.types import User
 
 
 class _Group:
-    __slots__ = ("connections", "listed", "order", "users")
+    __slots__ = ("connections", "sort_keys", "sorted", "users")
 
     def __init__(self) -> None:
         self.users: dict[str, User] = {}
-        # Of each user: connection → whether it is fading.
+        # By user: connection → whether it is in grace.
         self.connections: dict[str, dict[str, bool]] = {}
-        # Sort keys of the users, whose first part is the name's key; and the users in that order.
-        self.order: list[tuple[str, str]] = []
-        self.listed: list[User] = []
+        # The sort keys of the users, and the users in that order.
+        self.sort_keys: list[tuple[str, str]] = []
+        self.sorted: list[User] = []
 
     def enter(self, user: User) -> None:
         key = sort_key(user)
-        place = bisect_left(self.order, key)
+        index = bisect_left(self.sort_keys, key)
         self.users[user.id] = user
-        self.order.insert(place, key)
-        self.listed.insert(place, user)
+        self.sort_keys.insert(index, key)
+        self.sorted.insert(index, user)
 
     def leave(self, id: str) -> None:
-        place = bisect_left(self.order, sort_key(self.users.pop(id)))
-        del self.order[place], self.listed[place], self.connections[id]
+        index = bisect_left(self.sort_keys, sort_key(self.users.pop(id)))
+        del self.sort_keys[index], self.sorted[index], self.connections[id]
 
-    def holders(self, name: str) -> list[User]:
-        """Users with this name, in whatever case."""
+    def find(self, name: str) -> list[User]:
+        """Find the users with this name, in any case."""
         key = validators.user_key(name)
         found: list[User] = []
-        for place in range(bisect_left(self.order, (key, "")), len(self.order)):
-            if self.order[place][0] != key:
+        for index in range(bisect_left(self.sort_keys, (key, "")), len(self.sort_keys)):
+            if self.sort_keys[index][0] != key:
                 break
-            found.append(self.listed[place])
+            found.append(self.sorted[index])
         return found
 
 
@@ -58,14 +58,14 @@ class MemoryPresence(Presence):
         found = self._groups.get(group) or _Group()
         first = user.id not in found.users
         if first:
-            if unique and found.holders(user.name):
+            if unique and found.find(user.name):
                 raise NameInUse
             if limit is not None and len(found.users) >= limit:
                 raise GroupFull
             found.enter(user)
         present = found.connections.setdefault(user.id, {})
-        for faded in [each for each, fading in present.items() if fading]:
-            del present[faded]
+        for dropped in [each for each, in_grace in present.items() if in_grace]:
+            del present[dropped]
         present[connection] = False
         self._groups[group] = found
         return first
@@ -91,9 +91,9 @@ class MemoryPresence(Presence):
         if found is None:
             return MemberPage(users=[], count=0, more=False)
         if after is None and limit is not None:
-            users = found.listed[:limit]
-            return MemberPage(users=users, count=len(found.listed), more=len(users) < len(found.listed))
-        return page(found.listed, after, limit)
+            users = found.sorted[:limit]
+            return MemberPage(users=users, count=len(found.sorted), more=len(users) < len(found.sorted))
+        return page(found.sorted, after, limit)
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
         return [len(found.users) if (found := self._groups.get(group)) else 0 for group in groups]
@@ -102,21 +102,21 @@ class MemoryPresence(Presence):
         found = self._groups.get(group)
         if found is None:
             return {}
-        return {name: holders[0] for name in user_names if (holders := found.holders(name))}
+        return {name: users[0] for name in user_names if (users := found.find(name))}
 
     async def close_group(self, group: str) -> bool:
-        # In one process the room's own lock keeps others out.
+        # In one process, the room's lock keeps joins out.
         return group not in self._groups
 
-    def said(self) -> Iterator[tuple[str, str, User]]:
-        """Every connection, with its group and its user."""
+    def connections(self) -> Iterator[tuple[str, str, User]]:
+        """List all connections, each with its group and its user."""
         for group, found in self._groups.items():
             for id, connections in found.connections.items():
                 for connection in connections:
                     yield group, connection, found.users[id]
 
-    def fading(self, group: str, connection: str, user: User) -> bool | None:
-        """Whether the connection fades; None where it is not in the group."""
+    def in_grace(self, group: str, connection: str, user: User) -> bool | None:
+        """Return whether the connection is in grace; None if it is not in the group."""
         found = self._groups.get(group)
         return found.connections.get(user.id, {}).get(connection) if found else None
 

@@ -1,7 +1,7 @@
-"""What is changed in a group at once, under its lock and in one transaction; all of it runs in threads.
+"""Changes of a group in one transaction, under its lock; runs in threads.
 
-As much of the group as the changes are about is read, they are made to that one after the other, and what
-became of it is written: a few statements, however many changes there are.
+The rows of the users concerned are read, the changes are made to them in memory one after the other, and
+the result is written: a few statements for any number of changes.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any, Literal
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from rooms.concurrency.batching import Entry
 from rooms.models import PresenceGroup, PresentConnection, PresentUser
-from rooms.presence.base import LEASE_SECONDS, GroupClosed, GroupFull, NameInUse, place_of
-from rooms.presence.group_commit import Entry
-from rooms.presence.queries import holders, locked
+from rooms.presence.base import LEASE_TTL, GroupClosed, GroupFull, NameInUse, sort_text
+from rooms.presence.queries import locked, named
 from rooms.protocol import validators
 from rooms.protocol.types import User
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """As ``Presence.add``."""
+    """A call of ``Presence.add``."""
 
+    group: str
     node: str
     connection: str
     user: User
@@ -35,42 +36,49 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
-class Fade:
-    """As ``Presence.start_grace``."""
+class StartGrace:
+    """A call of ``Presence.start_grace``."""
 
+    group: str
     connection: str
     user: User
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """As ``Presence.remove``: whether the user is ``out`` with it, ``inside`` still, or was ``absent``."""
+    """A call of ``Presence.remove``.
 
+    The user is then ``out``, still ``inside``, or was ``absent``.
+    """
+
+    group: str
     connection: str
     user: User
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """As ``Presence.close_group``."""
+    """A call of ``Presence.close_group``."""
+
+    group: str
 
 
-Change = Add | Fade | Remove | Close
+Change = Add | StartGrace | Remove | Close
 
 
-def carry_out(group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
-    """What each change answers, or raises."""
+def apply_changes(group: str, entries: Sequence[Entry[Change]]) -> list[Any]:
+    """Apply changes to a group, and return the result or the error of each."""
     with locked(group) as closed:
-        # Not before, because waiting for the lock is what takes long.
-        wanted = [None if entry.given_up else entry.change for entry in entries]
-        changing = _Group(group, [change for change in wanted if change is not None], closed=closed[group])
-        answers = [None if change is None else changing.answer(change) for change in wanted]
-        changing.write()
-    return answers
+        # Checked under the lock, because waiting for it may take long.
+        changes = [None if entry.done else entry.item for entry in entries]
+        state = _Group(group, [change for change in changes if change is not None], closed=closed[group])
+        results = [None if change is None else state.apply(change) for change in changes]
+        state.write()
+    return results
 
 
 class _Group:
-    """As much of a group as these changes are about: as it was read, and as it is to be."""
+    """The part of a group that changes concern: as read, and as it is to be."""
 
     def __init__(self, name: str, changes: Sequence[Change], *, closed: bool) -> None:
         self._name = name
@@ -84,28 +92,29 @@ class _Group:
             self._users = {row.user_id: row for row in PresentUser.objects.filter(of_users)}
             for row in PresentConnection.objects.filter(of_users):
                 self._connections[row.user_id][row.connection] = row
-        # Who has a name, as names are compared.
-        self._holders: defaultdict[str, set[str]] = defaultdict(set)
-        # Whoever goes out and comes again may find the name taken.
+        # The ids of users by the key of their name.
+        self._ids_by_name: defaultdict[str, set[str]] = defaultdict(set)
+        # A user that is removed and added again may find the name in use.
         staying = self._users.keys() - {each.user.id for each in changes if isinstance(each, Remove)}
         unique = [each.user for each in changes if isinstance(each, Add) and each.unique]
         if wanted := {user.name for user in unique if user.id not in staying}:
-            for holder in holders(name, wanted):
-                self._holders[validators.user_key(holder.name)].add(holder.user_id)
-        # How many users it has, once that is asked for.
+            for user in named(name, wanted):
+                self._ids_by_name[validators.user_key(user.name)].add(user.user_id)
+        # The number of users, counted when it is needed.
         self._size: int | None = None
-        # Keys of rows that are not to be so any more.
+        # Keys of rows to delete or update.
         self._left: set[int] = set()
         self._dropped: set[int] = set()
-        self._faded: set[int] = set()
+        self._grace_started: set[int] = set()
 
-    def answer(self, change: Change) -> Any:
+    def apply(self, change: Change) -> Any:
+        """Apply a change and return its result or its error."""
         try:
             match change:
                 case Add():
                     return self._add(change)
-                case Fade():
-                    return self._fade(change)
+                case StartGrace():
+                    return self._start_grace(change)
                 case Remove():
                     return self._remove(change)
                 case Close():
@@ -114,19 +123,20 @@ class _Group:
             return error
 
     def write(self) -> None:
+        """Write the result of all changes."""
         if self._dropped:
             PresentConnection.objects.filter(pk__in=self._dropped).delete()
         if self._left:
             PresentUser.objects.filter(pk__in=self._left).delete()
-        if faded := self._faded - self._dropped:
-            PresentConnection.objects.filter(pk__in=faded).update(fading=True)
+        if started := self._grace_started - self._dropped:
+            PresentConnection.objects.filter(pk__in=started).update(in_grace=True)
         if users := [row for row in self._users.values() if row.pk is None]:
             PresentUser.objects.bulk_create(users)
         connections = [row for rows in self._connections.values() for row in rows.values() if row.pk is None]
         if connections:
             PresentConnection.objects.bulk_create(connections)
         if self._closing:
-            closed_until = Now() + timedelta(seconds=LEASE_SECONDS)
+            closed_until = Now() + timedelta(seconds=LEASE_TTL)
             PresenceGroup.objects.filter(pk=self._name).update(closed_until=closed_until)
 
     def _add(self, change: Add) -> bool:
@@ -137,7 +147,7 @@ class _Group:
         if first:
             self._enter(user, change)
         own = self._connections[user.id]
-        for connection in [key for key, row in own.items() if row.fading or key == change.connection]:
+        for connection in [key for key, row in own.items() if row.in_grace or key == change.connection]:
             self._drop(own.pop(connection))
         own[change.connection] = PresentConnection(
             group=self._name, user_id=user.id, connection=change.connection, node=change.node
@@ -145,24 +155,24 @@ class _Group:
         return first
 
     def _enter(self, user: User, change: Add) -> None:
-        called_so = self._holders[validators.user_key(user.name)]
-        if change.unique and called_so:
+        same_name = self._ids_by_name[validators.user_key(user.name)]
+        if change.unique and same_name:
             raise NameInUse
         if change.limit is not None and self._number_of_users() >= change.limit:
             raise GroupFull
-        called_so.add(user.id)
-        place = place_of(user).encode()
+        same_name.add(user.id)
+        sort_key = sort_text(user).encode()
         self._users[user.id] = PresentUser(
-            group=self._name, user_id=user.id, name=user.name, guest=user.guest, place=place
+            group=self._name, user_id=user.id, name=user.name, guest=user.guest, sort_key=sort_key
         )
         self._resize(1)
 
-    def _fade(self, change: Fade) -> None:
+    def _start_grace(self, change: StartGrace) -> None:
         row = self._connections[change.user.id].get(change.connection)
-        if row is not None and not row.fading:
-            row.fading = True
+        if row is not None and not row.in_grace:
+            row.in_grace = True
             if row.pk is not None:
-                self._faded.add(row.pk)
+                self._grace_started.add(row.pk)
 
     def _remove(self, change: Remove) -> Literal["out", "inside", "absent"]:
         id = change.user.id
@@ -178,7 +188,7 @@ class _Group:
         user = self._users.pop(id)
         if user.pk is not None:
             self._left.add(user.pk)
-        self._holders[validators.user_key(user.name)].discard(id)
+        self._ids_by_name[validators.user_key(user.name)].discard(id)
         self._resize(-1)
         return "out"
 

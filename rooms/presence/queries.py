@@ -1,38 +1,37 @@
-"""What ``DatabasePresence`` reads in its tables, whose turn it is, and the locks; all of it runs in threads.
+"""Queries and locks of ``DatabasePresence``; all of it runs in threads.
 
-Whoever changes a group (``changes.py``) holds the lock of its row; on SQLite, which has one writer, the
-transaction is the lock. Times are the database's own, so that the processes' clocks do not matter.
+A change of a group (``operations.py``) holds the lock of its row; on SQLite, which has one writer, the
+transaction is the lock. Times are the database's own, so that the clocks of the processes do not matter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
-from rooms.concurrency.thread_pool import check_wanted
 from rooms.concurrency.timeouts import bounded_transaction
-from rooms.models import PresenceGroup, PresenceTurn, PresentUser
-from rooms.presence.base import TURN_SECONDS, MemberPage, places_of
+from rooms.models import PresenceGroup, PresentUser
+from rooms.models.database import database
+from rooms.presence.base import MemberPage, sort_range
 from rooms.protocol import validators
 from rooms.protocol.types import User
 
-# Databases limit how many values a query holds.
+# Databases limit the number of values in a query.
 CHUNK = 400
 
 
 def members(group: str, after: str | None, limit: int | None) -> MemberPage:
     users = PresentUser.objects.filter(group=group)
-    rest = users.order_by("place")
+    rest = users.order_by("sort_key")
     if after is not None:
-        rest = rest.filter(place__gte=places_of(after)[1].encode())
+        rest = rest.filter(sort_key__gte=sort_range(after)[1].encode())
     found = [user_of(row) for row in (rest if limit is None else rest[: limit + 1])]
     chosen = found if limit is None else found[:limit]
     more = len(chosen) < len(found)
-    # A list that is whole is counted itself: asked once more, the number might be another by now.
+    # A complete list is counted itself: a second query might give another number.
     count = users.count() if more or after is not None else len(chosen)
     return MemberPage(users=chosen, count=count, more=more)
 
@@ -49,49 +48,24 @@ def find(group: str, user_names: Sequence[str]) -> dict[str, User]:
     found: dict[str, User] = {}
     for begin in range(0, len(user_names), CHUNK):
         some = user_names[begin : begin + CHUNK]
-        # Of several the first in order, as ever.
-        known = {validators.user_key(row.name): user_of(row) for row in reversed(holders(group, some))}
+        # Of several users with a name, the first in order.
+        known = {validators.user_key(row.name): user_of(row) for row in reversed(named(group, some))}
         for name in some:
-            if holder := known.get(validators.user_key(name)):
-                found[name] = holder
+            if user := known.get(validators.user_key(name)):
+                found[name] = user
     return found
-
-
-# Turns ---------------------------------------------------------------------------------------------
-
-
-def take_turn(group: str, user: User, token: str) -> bool:
-    turns = PresenceTurn.objects.filter(group=group, user_id=user.id)
-    if turns.filter(until__gte=Now()).exclude(token=token).exists():
-        return False
-    until = Now() + timedelta(seconds=TURN_SECONDS)
-    mine = PresenceTurn(group=group, user_id=user.id, token=token, until=until)
-    with bounded_transaction():
-        turns.filter(Q(until__lt=Now()) | Q(token=token)).delete()
-        PresenceTurn.objects.bulk_create([mine], ignore_conflicts=True)
-        mine_now = turns.filter(token=token).exists()
-        check_wanted()
-        return mine_now
-
-
-def end_turn(group: str, user: User, token: str) -> None:
-    with bounded_transaction():
-        PresenceTurn.objects.filter(group=group, user_id=user.id, token=token).delete()
-
-
-# What all of them use -------------------------------------------------------------------------------
 
 
 @contextmanager
 def locked(*groups: str) -> Iterator[dict[str, bool]]:
-    """A transaction that holds the locks of these groups, and which of them are closed."""
-    with bounded_transaction():
+    """Lock groups in a transaction, and return which of them are closed."""
+    with bounded_transaction(database()):
         closed = Q(closed_until__gte=Now())
-        # All in the same order, so that nobody waits for one who waits for them.
+        # Always in the same order, so that two processes never wait for each other.
         rows = PresenceGroup.objects.select_for_update().filter(pk__in=groups).order_by("pk")
         while True:
             found = dict(rows.values_list("pk").annotate(closed=closed))
-            # Another process may delete the row of an empty group between the two.
+            # Another process may delete the row of an empty group between the two statements.
             missing = [PresenceGroup(name=name) for name in groups if name not in found]
             if not missing:
                 break
@@ -99,17 +73,19 @@ def locked(*groups: str) -> Iterator[dict[str, bool]]:
         yield {name: bool(is_closed) for name, is_closed in found.items()}
 
 
-def holders(group: str, user_names: Collection[str]) -> list[PresentUser]:
-    """Who has one of these names, in whatever case; in the order of members. At most ``CHUNK`` names."""
-    # One look into the index for each name: of conditions joined by OR databases try each on every row.
-    look = f'SELECT * FROM {PresentUser._meta.db_table} WHERE "group" = %s AND place >= %s AND place < %s'
+def named(group: str, user_names: Collection[str]) -> list[PresentUser]:
+    """Find users by at most CHUNK names, in any case, in the order of members."""
+    # One index look-up for each name: databases test conditions that are joined by OR on every row.
+    select = (
+        f'SELECT * FROM {PresentUser._meta.db_table} WHERE "group" = %s AND sort_key >= %s AND sort_key < %s'
+    )
     values: list[str | bytes] = []
     for name in user_names:
-        values += [group, *(place.encode() for place in places_of(name))]
-    found = PresentUser.objects.raw(" UNION ALL ".join([look] * len(user_names)), values)
-    return sorted(found, key=lambda row: bytes(row.place))
+        values += [group, *(sort_key.encode() for sort_key in sort_range(name))]
+    found = PresentUser.objects.raw(" UNION ALL ".join([select] * len(user_names)), values)
+    return sorted(found, key=lambda row: bytes(row.sort_key))
 
 
 def user_of(row: PresentUser) -> User:
-    """The user whom a row is about."""
+    """Return the user of a row."""
     return User(name=row.name, id=row.user_id, guest=row.guest)

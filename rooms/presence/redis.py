@@ -1,9 +1,9 @@
-"""Presence in Redis: for any number of processes that share one.
+"""Presence in Redis: for any number of processes that share one Redis.
 
-A process keeps a twin in memory of what it said itself. While Redis does not answer, the twin does, so that
-people go on coming in and going out, as far as this process sees them. When Redis is back, whatever differs
-is said to it (``redis_store.py`` is what is said): who came meanwhile, who went, or everything, if it lost
-its data or had taken this process for dead.
+A process has a local copy of its own connections in memory. While Redis does not answer, the copy does, so
+users still join and leave, as far as this process sees them. When Redis is back, the differences are written
+to it (``redis_store.py``): the joins and leaves since, or everything, if Redis lost its data or the lease of
+this process had expired.
 """
 
 from __future__ import annotations
@@ -24,58 +24,58 @@ from rooms.protocol.types import User
 logger = logging.getLogger("rooms.presence")
 T = TypeVar("T")
 
-# While Redis is away it is asked again after so many seconds.
+# The interval between attempts to reach Redis during an outage.
 PAUSE_SECONDS = 1.0
-# Of what is said again, so much at a time.
+# The number of connections that are written again at a time.
 CHUNK = 16
-# What Redis holds of this process is looked at with so many beats after its return, then with one in so many.
-WARY_BEATS = 4
+# The first heartbeats after an outage compare the local copy with Redis, then every twelfth does.
+CHECKED_HEARTBEATS = 4
 COMPARE_EVERY = 12
 
 
 class RedisPresence(Presence):
-    """``url``: of the Redis; ``prefix``: of its keys."""
+    """Stores presence in the Redis at ``url``, in keys with ``prefix``."""
 
     def __init__(self, *, url: str, prefix: str = "rooms") -> None:
         super().__init__()
         self._store = RedisStore(self.node, url, prefix)
-        self._twin = MemoryPresence()
+        self._local = MemoryPresence()
         self._lease = Lease()
-        # Of a process that holds no connections the twin knows nothing.
+        # In a process without connections, the local copy is no substitute for Redis.
         self._serves = False
-        # While Redis is away, and until all is said again; and how often it was.
-        self._returning: asyncio.Task[None] | None = None
-        self._absences = 0
-        # In what the twin and Redis may differ: groups and connections, with their users.
+        # Runs during an outage of Redis, until all is written again; and the number of outages.
+        self._resyncing: asyncio.Task[None] | None = None
+        self._outages = 0
+        # Groups, connections and users in which the local copy and Redis may differ.
         self._differing: set[tuple[str, str, User]] = set()
-        # What differed at the last look, though Redis was there, and how many beats it has been.
-        self._doubtful: set[tuple[str, str, User]] = set()
-        self._beats = 0
-        # Whom sweeps found to be left behind, and who is here after all, until a beat tells.
+        # What differed at the last comparison without an outage, and the number of heartbeats since one.
+        self._suspects: set[tuple[str, str, User]] = set()
+        self._heartbeats = 0
+        # Departures and arrivals that the next heartbeat returns.
         self._found: list[Departure | Arrival] = []
-        # While all is said again: whether others were told that everybody here is gone.
+        # During a resync: whether other processes reported the users of this one as departed.
         self._swept = False
 
     async def add(
         self, group: str, connection: str, user: User, *, limit: int | None = None, unique: bool = False
     ) -> bool:
         self._serves = True
-        absences = self._absences
+        outages = self._outages
         try:
             if not self._lease.begun:
-                await self._ask(self._renew)
-            first = await self._ask(self._store.add, group, connection, user, limit=limit, unique=unique)
+                await self._call(self._renew)
+            first = await self._call(self._store.add, group, connection, user, limit=limit, unique=unique)
         except Unavailable:
             self._differing.add((group, connection, user))
-            return await self._twin.add(group, connection, user, limit=limit, unique=unique)
-        await self._twin.add(group, connection, user)
-        self._check(absences, group, {connection: user})
+            return await self._local.add(group, connection, user, limit=limit, unique=unique)
+        await self._local.add(group, connection, user)
+        self._was_offline_since(outages, group, {connection: user})
         return first
 
     async def start_grace(self, group: str, connection: str, user: User) -> None:
-        await self._twin.start_grace(group, connection, user)
+        await self._local.start_grace(group, connection, user)
         try:
-            await self._ask(self._store.start_grace, group, connection, user)
+            await self._call(self._store.start_grace, group, connection, user)
         except Unavailable:
             self._differing.add((group, connection, user))
 
@@ -83,56 +83,47 @@ class RedisPresence(Presence):
         return bool(await self.remove_all(group, {connection: user}))
 
     async def remove_all(self, group: str, connections: Mapping[str, User]) -> list[User]:
-        absences = self._absences
-        out_here = await self._twin.remove_all(group, connections)
+        outages = self._outages
+        out_here = await self._local.remove_all(group, connections)
         try:
-            out = await self._ask(self._store.remove_all, group, connections)
+            out = await self._call(self._store.remove_all, group, connections)
         except Unavailable:
             self._differing.update((group, *each) for each in connections.items())
             return out_here
-        # What was said again meanwhile may have taken them out before.
-        return list({*out, *out_here}) if self._check(absences, group, connections) else out
+        # A resync meanwhile may have removed them before.
+        return list({*out, *out_here}) if self._was_offline_since(outages, group, connections) else out
 
     async def members(self, group: str, *, after: str | None = None, limit: int | None = None) -> MemberPage:
-        return await self._ask_either(
+        return await self._call_or_local(
             lambda: self._store.members(group, after, limit),
-            lambda: self._twin.members(group, after=after, limit=limit),
+            lambda: self._local.members(group, after=after, limit=limit),
         )
 
     async def counts(self, groups: Sequence[str]) -> list[int]:
-        return await self._ask_either(lambda: self._store.counts(groups), lambda: self._twin.counts(groups))
+        return await self._call_or_local(
+            lambda: self._store.counts(groups), lambda: self._local.counts(groups)
+        )
 
     async def find(self, group: str, user_names: Iterable[str]) -> dict[str, User]:
         wanted = list(user_names)
-        return await self._ask_either(
-            lambda: self._store.find(group, wanted), lambda: self._twin.find(group, wanted)
+        return await self._call_or_local(
+            lambda: self._store.find(group, wanted), lambda: self._local.find(group, wanted)
         )
 
     async def close_group(self, group: str) -> bool:
         try:
-            return await self._ask(self._store.close_group, group)
+            return await self._call(self._store.close_group, group)
         except Unavailable:
-            # Somebody may be in it in another process.
+            # The group may have users in another process.
             return False
-
-    async def take_turn(self, group: str, user: User, token: str) -> bool:
-        try:
-            return await self._ask(self._store.take_turn, group, user, token)
-        except Unavailable:
-            # In this process the room's lock keeps others waiting.
-            return True
-
-    async def end_turn(self, group: str, user: User, token: str) -> None:
-        with contextlib.suppress(Unavailable):
-            await self._ask(self._store.end_turn, group, user, token)
 
     async def heartbeat(self) -> list[Departure | Arrival]:
         self._serves = True
         with contextlib.suppress(Unavailable):
-            await self._ask(self._renew)
-            if self._returning is None and self._lease.may_sweep():
-                for node in await self._ask(self._store.ended):
-                    await self._ask(self._store.sweep, node, self._note)
+            await self._call(self._renew)
+            if self._resyncing is None and self._lease.may_sweep():
+                for node in await self._call(self._store.expired_nodes):
+                    await self._call(self._store.sweep, node, self._note)
             await self._compare()
         found, self._found = self._found, []
         return found
@@ -141,124 +132,123 @@ class RedisPresence(Presence):
         self._found.append(departure)
 
     async def expire_node(self, node: str, seconds: float) -> None:
-        await self._ask(self._store.expire_node, node, seconds)
+        await self._call(self._store.expire_node, node, seconds)
 
     async def close(self) -> None:
-        if self._returning is not None:
-            self._returning.cancel()
-            await asyncio.wait([self._returning])
+        if self._resyncing is not None:
+            self._resyncing.cancel()
+            await asyncio.wait([self._resyncing])
         await self._store.close()
 
-    # Redis, and what is said when it is away -----------------------------------------------------------
+    # Outages of Redis ----------------------------------------------------------------------------------
 
-    async def _ask(self, question: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
-        """Redis's answer. Raises Unavailable, at once where it is known to be away."""
-        if self._returning is not None:
+    async def _call(self, method: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
+        """Call a method of the store. Raises Unavailable, at once during an outage."""
+        if self._resyncing is not None:
             raise Unavailable("Presence is not available; try again in a moment.")
         try:
-            return await question(*arguments, **options)
+            return await method(*arguments, **options)
         except Unavailable:
-            self._leave()
+            self._go_offline()
             raise
 
-    async def _ask_either(
-        self, question: Callable[[], Awaitable[T]], instead: Callable[[], Awaitable[T]]
+    async def _call_or_local(
+        self, call: Callable[[], Awaitable[T]], call_local: Callable[[], Awaitable[T]]
     ) -> T:
-        """The answer of Redis, or the twin's."""
+        """Return the result of Redis, or that of the local copy during an outage."""
         try:
-            return await self._ask(question)
+            return await self._call(call)
         except Unavailable:
             if not self._serves:
                 raise
-            return await instead()
+            return await call_local()
 
-    def _check(self, absences: int, group: str, connections: Mapping[str, User]) -> bool:
-        """Whether Redis was away since; then these may have been said again, or not, in a state that is
-        over."""
-        if absences == self._absences:
+    def _was_offline_since(self, outages: int, group: str, connections: Mapping[str, User]) -> bool:
+        """Return whether an outage began since, and have the connections compared."""
+        if outages == self._outages:
             return False
         self._differing.update((group, *each) for each in connections.items())
-        self._leave()
+        self._go_offline()
         return True
 
-    def _leave(self) -> None:
-        """Redis is away, or does not know what it should: until all is said again, the twin answers."""
-        if self._returning is None and self._serves:
-            self._absences += 1
-            self._returning = asyncio.create_task(self._return())
+    def _go_offline(self) -> None:
+        """Use the local copy until all is written to Redis again."""
+        if self._resyncing is None and self._serves:
+            self._outages += 1
+            self._resyncing = asyncio.create_task(self._resync_until_done())
 
-    async def _return(self) -> None:
-        tried = 0
+    async def _resync_until_done(self) -> None:
+        failures = 0
         while True:
             try:
-                await self._say_again()
+                await self._resync()
                 break
             except Unavailable:
-                tried += 1
-                if tried == 1:
-                    logger.warning("Redis does not answer; until it does, presence is what is known here.")
+                failures += 1
+                if failures == 1:
+                    logger.warning("Redis does not answer; presence is limited to this process.")
             except Exception:
-                logger.exception("What this process knows of presence could not be said again")
+                logger.exception("The presence of this process could not be written to Redis again.")
             await asyncio.sleep(PAUSE_SECONDS)
-        if tried:
-            logger.warning("Redis answers again, and knows who is here.")
-        # Without an await since the last look at what differs.
-        self._beats = 0
-        self._returning = None
+        if failures:
+            logger.warning("Redis answers again; presence is complete.")
+        # No await since the last comparison.
+        self._heartbeats = 0
+        self._resyncing = None
 
-    async def _say_again(self) -> None:
+    async def _resync(self) -> None:
         store = self._store
         state, left = await store.renew()
         if state == "swept":
-            # Others are not to go on with that once all is said again. Nobody is gone.
+            # Ended here, so that no other process continues it after the resync. No user departed.
             await store.sweep(self.node, lambda _: None)
             _, left = await store.renew()
         self._lease.renew(left)
-        # Of one that merely lost its data nobody was told anything.
+        # If Redis only lost its data, no process reported departures.
         self._swept = await store.was_swept(self.node)
         self._differing |= await self._differences()
         while self._differing:
-            some = [self._differing.pop() for _ in range(min(CHUNK, len(self._differing)))]
+            chunk = [self._differing.pop() for _ in range(min(CHUNK, len(self._differing)))]
             try:
-                await asyncio.gather(*(self._settle(*each) for each in some))
+                await asyncio.gather(*(self._reconcile(*each) for each in chunk))
             except BaseException:
-                self._differing.update(some)
+                self._differing.update(chunk)
                 raise
         if self._swept:
             await store.forget_sweep(self.node)
             self._swept = False
 
     async def _differences(self) -> set[tuple[str, str, User]]:
-        said = await self._store.said(self.node)
-        return set(said).symmetric_difference(self._twin.said())
+        stored = await self._store.entries(self.node)
+        return set(stored).symmetric_difference(self._local.connections())
 
     async def _compare(self) -> None:
-        """A frozen Redis does late what nobody waits for. What differs at two looks is said again."""
-        self._beats += 1
-        if self._beats > WARY_BEATS and self._beats % COMPARE_EVERY:
+        """Write what differs twice: a frozen Redis executes abandoned calls late."""
+        self._heartbeats += 1
+        if self._heartbeats > CHECKED_HEARTBEATS and self._heartbeats % COMPARE_EVERY:
             return
-        differing = await self._ask(self._differences)
-        for each in differing & self._doubtful:
-            await self._ask(self._settle, *each)
-        self._doubtful = differing
+        differing = await self._call(self._differences)
+        for each in differing & self._suspects:
+            await self._call(self._reconcile, *each)
+        self._suspects = differing
 
-    async def _settle(self, group: str, connection: str, user: User) -> None:
-        fading = self._twin.fading(group, connection, user)
-        if fading is None:
+    async def _reconcile(self, group: str, connection: str, user: User) -> None:
+        in_grace = self._local.in_grace(group, connection, user)
+        if in_grace is None:
             await self._store.remove_all(group, {connection: user})
             return
         with contextlib.suppress(GroupClosed):
             if await self._store.add(group, connection, user) and self._swept:
                 self._found.append(Arrival(group, user))
-            if fading:
+            if in_grace:
                 await self._store.start_grace(group, connection, user)
 
     async def _renew(self) -> None:
-        # Several may begin it at once, and only the first is told so.
+        # Several calls may begin the lease at once, and only the first gets "begun".
         begun = self._lease.begun
         state, left = await self._store.renew()
         if state == "swept" or (state == "begun" and begun):
-            # It lost its data, or others took this process for dead.
-            self._leave()
+            # Redis lost its data, or the lease of this process expired.
+            self._go_offline()
             raise Unavailable("Presence is not available; try again in a moment.")
         self._lease.renew(left)

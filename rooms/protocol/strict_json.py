@@ -17,23 +17,10 @@ from rooms.protocol.errors import BadRequest, ProtocolError
 MAX_DEPTH = 16
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
-# A line that may break a rule which msgspec does not check contains one of these: a long number, a long
-# exponent, a surrogate. Every digit is replaced by 0 first, so that one pass finds each of them.
-_SHAPES = bytes.maketrans(b"123456789ED{", b"000000000ed[")
-_LONG, _SURROGATE = ("0" * 19, "e000", "e+000"), "\\ud"
 # Strings are matched, so that brackets inside them are skipped. A string without an end extends to the end
 # of the line, so that no quote is tried twice and the search stays linear.
 _BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[][{}]', re.DOTALL)
 _PARTNERS = {"]": "[", "}": "{"}
-
-
-def is_plain(line: str) -> bool:
-    """Return whether a line surely follows the rules for depth and values."""
-    # A str again, because Python finds a str in a str much faster than bytes in bytes.
-    shape = line.encode().translate(_SHAPES).decode("latin-1")
-    if shape.count("[") > MAX_DEPTH or ("\\" in shape and _SURROGATE in shape):
-        return False
-    return "000" not in shape or not any(each in shape for each in _LONG)
 
 
 def parse(line: str) -> tuple[dict[str, Any], BadRequest | None]:

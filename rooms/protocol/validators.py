@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from rooms.protocol.errors import BadRequest
 
@@ -50,6 +51,7 @@ def user_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
+@lru_cache(maxsize=4096)
 def room_name(name: str) -> str:
     """Return a room name unchanged. Raises BadRequest for an invalid name."""
     if 1 <= len(name) <= MAX_NAME_LENGTH and name.isascii() and name.isprintable() and " " not in name:

@@ -1,7 +1,7 @@
-"""The server behind ``manage.py runrooms``: uvicorn on several addresses, in one process or in several.
+"""The server behind ``manage.py runrooms``: uvicorn in one or more processes.
 
-``addresses`` reads what the options say, ``doors`` finds what is behind an address, ``listening`` takes the
-ports and looks at the certificate, ``readiness`` at the rest of the site, ``running`` serves until a signal
-comes. With several processes ``supervising`` keeps them running: ``workers`` are they as it sees them, and
-``lifeline`` is how they hear of it.
+``addresses`` parses the options, ``preflight`` checks the site, ``listeners`` opens ports and
+certificates, ``server`` serves until a shutdown signal. ``http_upgrade`` passes a WebSocket handshake to
+``websocket``, which stands on ``handshake``, ``transport`` and ``keepalive``. With several processes
+``supervisor`` keeps the workers running and exchanges messages with each of them over a ``control_pipe``.
 """

@@ -1,8 +1,8 @@
-"""The line between a worker and its supervisor, from the worker's end.
+"""The worker's end of its connection to the supervisor.
 
-Lines of text go over it: ``accepting NODE`` from the worker when it serves, and ``died NODE`` to it when
-another worker has ended. When the line itself ends, the worker is to end: the supervisor wants it so, or
-is gone. The other end is in ``workers.py``.
+Lines of text: ``accepting NODE`` from the worker once it serves, ``died NODE`` to it when another worker has
+ended. End of file asks the worker to shut down; it also comes when the supervisor itself has ended. The
+supervisor's end is in ``supervisor.py``.
 """
 
 from __future__ import annotations
@@ -17,27 +17,34 @@ DIED = "died"
 
 
 class ControlPipe:
-    """The inherited socket with this number. Raises OSError where there is none."""
+    """Wraps the inherited socket with this file descriptor.
+
+    Raises OSError if there is none.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
 
-    def accepting(self, node: str) -> None:
-        """Tell that this worker serves, and the name of its engine."""
+    def send_accepting(self, node_id: str) -> None:
+        """Report that this worker accepts connections, and the id of its node."""
         with contextlib.suppress(OSError):
-            self._socket.sendall(f"{ACCEPTING} {node}\n".encode())
+            self._socket.sendall(f"{ACCEPTING} {node_id}\n".encode())
 
-    def listen(self, died: Callable[[str], None], ended: Callable[[], None]) -> None:
-        """Call ``died`` with the name of an engine whose process is gone, and ``ended`` when this process
-        is to end. From a thread: also an event loop that hangs is not to outlive its supervisor."""
-        threading.Thread(target=self._listen, args=(died, ended), daemon=True, name="lifeline").start()
+    def listen(self, on_node_died: Callable[[str], None], on_end: Callable[[], None]) -> None:
+        """Read in a thread; call ``on_node_died`` for each dead node, then ``on_end``.
 
-    def _listen(self, died: Callable[[str], None], ended: Callable[[], None]) -> None:
-        # A supervisor that was killed may reset the line.
+        A thread, so that a process whose event loop hangs does not outlive its supervisor either.
+        """
+        threading.Thread(
+            target=self._read, args=(on_node_died, on_end), daemon=True, name="control-pipe"
+        ).start()
+
+    def _read(self, on_node_died: Callable[[str], None], on_end: Callable[[], None]) -> None:
+        # A killed supervisor may reset the connection.
         with contextlib.suppress(OSError), self._socket, self._socket.makefile() as lines:
             for line in lines:
-                word, _, node = line.strip().partition(" ")
-                if word == DIED:
-                    died(node)
-        ended()
+                kind, _, node_id = line.strip().partition(" ")
+                if kind == DIED:
+                    on_node_died(node_id)
+        on_end()

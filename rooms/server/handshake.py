@@ -1,6 +1,6 @@
-"""The handshake that makes a WebSocket of an HTTP request: read, judged and answered, without IO.
+"""Parses, validates and answers the handshake of a WebSocket, without IO.
 
-Next in the flow: ``websocket.py``, which has the socket.
+``websocket.py`` has the socket.
 """
 
 from __future__ import annotations
@@ -21,30 +21,34 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 VERSION = b"13"
 KEY_BYTES = 16
 
-
-# A plain request for a WebSocket: lines of names and values, each value on its own line.
+# The fast path: a complete GET request of HTTP/1.1, one header a line, without folded lines.
+MAX_HEAD_BYTES = 16 * 1024
 _HEAD = re.compile(
     rb"GET [!-~]+ HTTP/1\.1\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)+\r\n", re.ASCII
 )
 _HOST = re.compile(rb"\r\nhost:", re.IGNORECASE)
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r", re.IGNORECASE)
 _CONNECTION = re.compile(rb"\r\nconnection:(?:[^\r]*,)?[ \t]*upgrade[ \t]*[,\r]", re.IGNORECASE)
-# Of a head that is read at once.
-LONGEST_HEAD = 16 * 1024
 
 
 class BadHandshake(Exception):
-    """The request cannot become a WebSocket: the status, the sentence and the headers that say so."""
+    """The request cannot become a WebSocket.
 
-    def __init__(self, status: int, sentence: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        super().__init__(sentence)
+    Carries the HTTP response: status, text and headers.
+    """
+
+    def __init__(self, status: int, text: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        super().__init__(text)
         self.status = status
         self.headers = list(headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A client's request. ``headers`` have small letters; ``key`` is what the answer has to be made of."""
+    """A valid handshake request.
+
+    Header names are in lower case; ``key`` is the Sec-WebSocket-Key.
+    """
 
     path: bytes
     query: bytes
@@ -53,25 +57,27 @@ class Request:
 
     @property
     def subprotocols(self) -> list[str]:
-        """What the client offers to speak."""
+        """The subprotocols that the client offers."""
         offered = b",".join(_values(self.headers, b"sec-websocket-protocol")).decode("latin-1").split(",")
         return [each.strip() for each in offered if each.strip()]
 
 
 def end_of_request(data: bytes) -> int:
-    """Where the head ends, if ``data`` begins with a plain request for a WebSocket; 0 for anything else, of
-    which an HTTP server has to make something."""
-    found = _HEAD.match(data, 0, LONGEST_HEAD)
+    """Return where a plain WebSocket request at the start of ``data`` ends, or 0.
+
+    0 means anything else: an incomplete, unusual or invalid request, which is left to a full HTTP parser.
+    """
+    found = _HEAD.match(data, 0, MAX_HEAD_BYTES)
     if found is None:
         return 0
     end = found.end()
-    # HTTP wants one host, so that all who read the request mean the same site.
+    # HTTP requires one Host header, so that every proxy on the way agrees on the site.
     hosts = len(_HOST.findall(data, 0, end))
     return end if hosts == 1 and _UPGRADE.search(data, 0, end) and _CONNECTION.search(data, 0, end) else 0
 
 
-def read(head: bytes) -> Request:
-    """A request whose lines are known to be sound. Raises BadHandshake."""
+def parse_request(head: bytes) -> Request:
+    """Parse a request whose lines are well-formed. Raises BadHandshake."""
     first, *lines = head.split(b"\r\n")
     method, target, _ = first.split(b" ", 2)
     headers: Headers = []
@@ -80,12 +86,12 @@ def read(head: bytes) -> Request:
         if colon:
             headers.append((name.lower(), value.strip()))
     if method != b"GET":
-        raise BadHandshake(405, "A WebSocket is asked for with GET.", [(b"allow", b"GET")])
+        raise BadHandshake(405, "A WebSocket is opened with GET.", [(b"allow", b"GET")])
     versions = _values(headers, b"sec-websocket-version")
     if versions != [VERSION]:
         raise BadHandshake(
             426,
-            f"One Sec-WebSocket-Version is sent, and this server speaks {VERSION.decode()}.",
+            f"Expected one Sec-WebSocket-Version header with the value {VERSION.decode()}.",
             [
                 (b"sec-websocket-version", VERSION),
                 (b"upgrade", b"websocket"),
@@ -94,29 +100,34 @@ def read(head: bytes) -> Request:
         )
     keys = _values(headers, b"sec-websocket-key")
     if len(keys) != 1 or not _is_key(keys[0]):
-        raise BadHandshake(400, f"One Sec-WebSocket-Key is sent, {KEY_BYTES} bytes in Base64.")
+        raise BadHandshake(400, f"Expected one Sec-WebSocket-Key header with {KEY_BYTES} bytes in Base64.")
     if any(
         name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
         for name, value in headers
     ):
         # A proxy would take for a body what is read as frames here.
-        raise BadHandshake(400, "A request for a WebSocket has no body.")
+        raise BadHandshake(400, "Expected a WebSocket request without a body.")
     path, _, query = target.partition(b"?")
     return Request(path, query, headers, keys[0])
 
 
-def accepted(key: bytes, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """The answer that makes it a WebSocket. Raises ValueError for headers that would be others."""
-    answer = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
-    own = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", answer)]
+def accept_response(key: bytes, subprotocol: str | None, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Build the 101 response that opens the WebSocket.
+
+    Raises ValueError for a header of several lines.
+    """
+    digest = base64.b64encode(hashlib.sha1(key + GUID, usedforsecurity=False).digest())
+    own = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", digest)]
     if subprotocol:
         own.append((b"sec-websocket-protocol", subprotocol.encode("latin-1")))
     return _head(101, [*own, *headers])
 
 
-def answered(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """An answer that leaves it an HTTP request, and ends the connection. Raises ValueError for headers that
-    would be others."""
+def reject_response(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """Build an HTTP response that rejects the handshake and ends the connection.
+
+    Raises ValueError for a header of several lines.
+    """
     given = list(headers)
     names = {name.lower() for name, _ in given}
     own = [
@@ -137,7 +148,7 @@ def _head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     for name, value in headers:
         line = name + b": " + value
         if b"\r" in line or b"\n" in line or b"\0" in line:
-            raise ValueError(f"A header is one line, got {line!r}.")
+            raise ValueError(f"Expected a header on one line, got {line!r}.")
         lines.append(line)
     return b"\r\n".join([*lines, b"", b""])
 

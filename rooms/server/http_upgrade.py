@@ -1,7 +1,7 @@
-"""The requests that come before a WebSocket. A plain one for a WebSocket is handed on as it is; all others
-are left to uvicorn's HTTP protocol, which is slower, and made less patient with strangers here.
+"""The HTTP part of a connection, up to its upgrade to a WebSocket.
 
-Next in the flow: ``websocket.py``, which a request for a WebSocket is handed to.
+A plain WebSocket request goes straight to ``websocket.py``. Every other request is left to uvicorn's HTTP
+protocol, with a timeout for the request head, which uvicorn does not have.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from uvicorn.server import ServerState
 
 from rooms.server import handshake
 
-# From the connection, or the first byte of a further request, to the end of its head. uvicorn waits for good.
-HEAD_SECONDS = 20.0
+# From the connection, or from the first byte of a further request, to the end of the request head.
+HEAD_TIMEOUT = 20.0
 
 
 class Http(asyncio.Protocol):
-    """One client's, until its first bytes are there. To be given to uvicorn with the class of
-    ``websocket.py``."""
+    """A connection until its first bytes.
 
-    __slots__ = ("_app_state", "_config", "_deadline", "_loop", "_server_state", "_transport")
+    For uvicorn's ``http``, with ``websocket.py`` for its ``ws``.
+    """
+
+    __slots__ = ("_app_state", "_config", "_loop", "_server_state", "_timeout", "_transport")
 
     def __init__(
         self,
@@ -38,28 +40,28 @@ class Http(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._deadline: asyncio.TimerHandle = cast(asyncio.TimerHandle, None)
+        self._timeout: asyncio.TimerHandle = cast(asyncio.TimerHandle, None)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(cast(Any, self))
-        self._deadline = self._loop.call_later(HEAD_SECONDS, transport.close)
+        self._timeout = self._loop.call_later(HEAD_TIMEOUT, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deadline.cancel()
+        self._timeout.cancel()
         self._server_state.connections.discard(cast(Any, self))
 
     def data_received(self, data: bytes) -> None:
-        """Whoever the connection is handed to has it for good."""
+        """Replace this protocol by the WebSocket class or by uvicorn's HTTP protocol."""
         self._server_state.connections.discard(cast(Any, self))
         own = self._config, self._server_state, self._app_state
         end = handshake.end_of_request(data)
         if not end:
-            requests = _Requests(*own, self._loop)
-            requests.take_over(self._transport, self._deadline)
+            requests = _HttpRequests(*own, self._loop)
+            requests.take_over(self._transport, self._timeout)
             requests.data_received(data)
             return
-        self._deadline.cancel()
+        self._timeout.cancel()
         websocket = cast(Any, self._config.ws_protocol_class)(*own, self._loop)
         websocket.connection_made(self._transport)
         self._transport.set_protocol(websocket)
@@ -68,50 +70,53 @@ class Http(asyncio.Protocol):
             websocket.data_received(data[end:])
 
     def shutdown(self) -> None:
-        """uvicorn ends."""
+        """Close: uvicorn shuts down."""
         self._transport.close()
 
 
-class _Requests(H11Protocol):
-    """One client's, until one of its requests makes a WebSocket of the connection."""
+class _HttpRequests(H11Protocol):
+    """A connection with HTTP requests, until one of them upgrades it to a WebSocket."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    _timeout: asyncio.TimerHandle | None = None
 
-    def take_over(self, transport: asyncio.Transport, deadline: asyncio.TimerHandle) -> None:
-        """The first request has to be there by the ``deadline``."""
-        self._deadline = deadline
+    def take_over(self, transport: asyncio.Transport, timeout: asyncio.TimerHandle) -> None:
+        """Continue a connection whose first request is still under its ``timeout``."""
+        self._timeout = timeout
         self.connection_made(transport)
         transport.set_protocol(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._no_deadline()
+        self._cancel_timeout()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._mind_deadline()
+        self._update_timeout()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand it over, with what came behind the request: the client may not have waited for the answer."""
+        """Hand over, with the bytes behind the request.
+
+        A client may send before the response.
+        """
         if event.http_version != b"1.1":
-            self.send_400_response("A WebSocket is asked for with HTTP/1.1.")
+            self.send_400_response("A WebSocket is opened with HTTP/1.1.")
             return
         behind, _ = self.conn.trailing_data
         super().handle_websocket_upgrade(event)
         websocket = cast(asyncio.Protocol, self.transport.get_protocol())
         if self.flow.write_paused:
-            # An earlier answer is not read yet, and the transport says so only once.
+            # The client has not read an earlier response, and the transport reports that only once.
             websocket.pause_writing()
         if behind and not self.transport.is_closing():
             websocket.data_received(behind)
 
-    def _mind_deadline(self) -> None:
+    def _update_timeout(self) -> None:
         if self.conn.their_state is not h11.IDLE:
-            self._no_deadline()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+            self._cancel_timeout()
+        elif self._timeout is None:
+            self._timeout = self.loop.call_later(HEAD_TIMEOUT, self.transport.close)
 
-    def _no_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None

@@ -1,6 +1,7 @@
-"""Which clients are still there: one timer for all WebSockets of an event loop.
+"""Keepalive checks of all WebSockets of an event loop with a single timer.
 
-Each is looked at once a round. A round has many parts, so that not everybody is pinged at once.
+Each connection is checked once an interval. An interval is divided into slots, so that pings are spread
+over it.
 """
 
 from __future__ import annotations
@@ -10,61 +11,64 @@ from itertools import count
 from typing import ClassVar, Protocol
 from weakref import WeakKeyDictionary
 
-PARTS = 20
+SLOTS = 20
 
 
-class Watched(Protocol):
-    """What is looked at once a round."""
+class Checked(Protocol):
+    """A connection that is checked once an interval."""
 
-    def look(self) -> None: ...
+    def check_alive(self) -> None: ...
 
 
 class Keepalive:
-    """Rounds of ``seconds`` in one event loop."""
+    """Checks connections every ``interval`` seconds in one event loop."""
 
-    _kept: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, Keepalive]]] = (
+    _instances: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[float, Keepalive]]] = (
         WeakKeyDictionary()
     )
 
-    def __init__(self, seconds: float) -> None:
-        self._pause = seconds / PARTS
-        self._parts: list[set[Watched]] = [set() for _ in range(PARTS)]
-        self._places = count()
+    def __init__(self, interval: float) -> None:
+        self._pause = interval / SLOTS
+        self._slots: list[set[Checked]] = [set() for _ in range(SLOTS)]
+        self._numbers = count()
         self._running = False
         self._due = 0.0
 
     @classmethod
-    def of(cls, loop: asyncio.AbstractEventLoop, seconds: float) -> Keepalive:
-        """The one for rounds of this length in this loop."""
-        kept = cls._kept.setdefault(loop, {})
-        if seconds not in kept:
-            kept[seconds] = cls(seconds)
-        return kept[seconds]
+    def of(cls, loop: asyncio.AbstractEventLoop, interval: float) -> Keepalive:
+        """Return the instance for this interval in this event loop."""
+        instances = cls._instances.setdefault(loop, {})
+        if interval not in instances:
+            instances[interval] = cls(interval)
+        return instances[interval]
 
-    def add(self, socket: Watched) -> int:
-        """Look at it from now on; returns its place, to be given to ``discard``. Called in the loop."""
-        place = next(self._places) % PARTS
-        self._parts[place].add(socket)
+    def add(self, connection: Checked) -> int:
+        """Check ``connection`` from now on; returns its slot for ``discard``.
+
+        Called in the event loop.
+        """
+        slot = next(self._numbers) % SLOTS
+        self._slots[slot].add(connection)
         if not self._running:
             self._running = True
-            self._wait(0)
-        return place
+            self._schedule(0)
+        return slot
 
-    def discard(self, socket: Watched, place: int) -> None:
-        self._parts[place].discard(socket)
+    def discard(self, connection: Checked, slot: int) -> None:
+        self._slots[slot].discard(connection)
 
-    def _wait(self, part: int) -> None:
+    def _schedule(self, slot: int) -> None:
         loop = asyncio.get_running_loop()
         self._due = loop.time() + self._pause
-        loop.call_at(self._due, self._look, part)
+        loop.call_at(self._due, self._check, slot)
 
-    def _look(self, part: int) -> None:
-        if not any(self._parts):
+    def _check(self, slot: int) -> None:
+        if not any(self._slots):
             self._running = False
         elif asyncio.get_running_loop().time() - self._due > self._pause:
-            # The loop stood still: what has come meanwhile is read before anybody is judged.
-            self._wait(part)
+            # The event loop was blocked: data that has arrived meanwhile is read before the next check.
+            self._schedule(slot)
         else:
-            for socket in list(self._parts[part]):
-                socket.look()
-            self._wait((part + 1) % PARTS)
+            for connection in list(self._slots[slot]):
+                connection.check_alive()
+            self._schedule((slot + 1) % SLOTS)

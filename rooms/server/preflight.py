@@ -1,4 +1,4 @@
-"""Whether a site is ready to be served: its database, the applications behind its addresses, its memory."""
+"""Checks a site before it is served: database, applications, backends."""
 
 from __future__ import annotations
 
@@ -21,64 +21,67 @@ from rooms.server.addresses import Address
 
 
 def check(workers: int) -> None:
-    """What a site needs to be served by so many processes. Raises ValueError."""
+    """Check that this number of processes can serve the site. Raises ValueError."""
     check_database()
     if workers > 1:
-        listeners.check_sharing()
-        check_shared(workers)
+        listeners.check_port_sharing()
+        check_shared_backends(workers)
 
 
 def check_database() -> None:
-    """Whether the tables of Rooms are there. Raises ValueError; one that does not answer may do so later."""
+    """Check that the tables of Rooms exist. Raises ValueError.
+
+    A database that is down is no error: it may come up later.
+    """
     connection = connections[database()]
     with contextlib.suppress(DatabaseError), _closing(connection):
         executor = MigrationExecutor(connection)
         if executor.migration_plan(executor.loader.graph.leaf_nodes("rooms")):
             raise ValueError(
-                "The database is not prepared: tables or columns of Rooms are missing. Lawful: one that "
-                "python manage.py migrate has prepared."
+                "Expected a migrated database, got one without some tables or columns of Rooms. Run python "
+                "manage.py migrate."
             )
 
 
-def check_shared(workers: int) -> None:
-    """Whether so many processes share what they have to. Raises ValueError."""
-    if memory := " and ".join(_in_memory()):
+def check_shared_backends(workers: int) -> None:
+    """Check that this number of processes share their backends. Raises ValueError."""
+    if in_memory := " and ".join(_in_memory_backends()):
         raise ValueError(
-            f"In memory: {memory}. That is for one process, and --workers is {workers}. Lawful: "
-            'CHANNEL_LAYERS and ROOMS["PRESENCE"] that processes share, or --workers 1.'
+            f"Expected backends that processes share with --workers {workers}, got {in_memory} in memory. "
+            'Configure CHANNEL_LAYERS and ROOMS["PRESENCE"], or use --workers 1.'
         )
 
 
 def warnings(addresses: Sequence[Address]) -> Iterator[str]:
-    """What does not keep a site from being served, and may be a mistake."""
+    """Report what does not prevent serving but may be a mistake."""
     try:
         with _closing(connections[database()]):
-            yield from _shut(addresses)
+            yield from _unusable(addresses)
     except DatabaseError as error:
-        # Only its first line: what the database says, without the address and its password.
+        # Only the first line: the others may hold the address with its password.
         reason = str(error).partition("\n")[0]
-        yield f"The database does not answer: {reason}. It is asked again when it is needed."
-    if memory := " and ".join(_in_memory()):
+        yield f"The database does not answer: {reason}. It is tried again on each use."
+    if in_memory := " and ".join(_in_memory_backends()):
         yield (
-            f"In memory: {memory}. That is for one process: a second one beside it does not know who is in "
-            "these rooms."
+            f"In memory: {in_memory}. This works for one process only: a second process would not see the "
+            "members and messages of the first."
         )
 
 
-def _shut(addresses: Sequence[Address]) -> Iterator[str]:
-    """Addresses at which nobody is let in."""
+def _unusable(addresses: Sequence[Address]) -> Iterator[str]:
+    """Report addresses that accept no client."""
     rows = {row.name: row for row in Application.objects.using(database())}
     for address in addresses:
         name, protocol = address.application, address.protocol
         if name is None or protocol is None:
             continue
         if name not in rows:
-            yield f"{address} leads into the application {name}, which is not there. Make it in the admin."
+            yield f"{address} serves the application {name}, which does not exist. Create it in the admin."
         elif not rows[name].allows_protocol(protocol):
-            yield f"{address} leads into the application {name}, which does not let in {protocol} clients."
+            yield f"{address} serves the application {name}, which does not allow {protocol} clients."
 
 
-def _in_memory() -> Iterator[str]:
+def _in_memory_backends() -> Iterator[str]:
     settings = get_settings()
     presence: type[Presence] = import_string(settings.presence["BACKEND"])
     if not presence.shared:
@@ -90,7 +93,7 @@ def _in_memory() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _closing(connection: BaseDatabaseWrapper) -> Iterator[None]:
-    """Whoever serves asks from threads of their own: this one needs no connection for so long."""
+    """Close the connection at the end: while serving, queries run in other threads."""
     try:
         yield
     finally:

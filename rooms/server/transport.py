@@ -1,8 +1,9 @@
-"""One client's socket in the server: its bytes become what was said, and what is written goes out at once.
+"""Transports WebSocket frames over a socket: reads messages, writes frames.
 
-Frames are read by ``rooms/protocol/frame_protocol.py``. Who does not read is noticed with the first byte that stays behind,
-who sends faster than the application takes is read no further, and no connection has a timer of its
-own (``keepalive.py``) before it is being closed. The handshake and ASGI: ``websocket.py``.
+Frames are parsed by ``rooms/protocol/frame_protocol.py``. A client that does not read is noticed with the
+first byte that stays in the buffer; reading stops while the application has not taken earlier messages;
+no connection has its own timer (``keepalive.py``) before it is being closed. The handshake and ASGI are
+in ``websocket.py``.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from rooms.protocol import frame_protocol
 from rooms.protocol.frame_protocol import Close, Ping, Reader, Received, Violation
 from rooms.server.keepalive import Keepalive
 
-# A client has so long to answer a close frame, and so long to read that its own was the last.
-CLOSE_SECONDS = 10.0
-LEAVE_SECONDS = 2.0
+# How long a client may take to answer a close frame, and to read the last bytes after its own.
+CLOSE_TIMEOUT = 10.0
+LINGER_TIMEOUT = 2.0
 
-# So many bytes of a client are read before others get their turn: they may be thousands of pings or
-# fragments, which no application holds back.
-READ_A_TURN = 32 * 1024
-# So many of the pings that came together are answered, the last ones.
-PONGS_A_READ = 32
+# Bytes of one client that are parsed before other connections get their turn: they may be thousands of pings
+# or fragments, which back-pressure of the application does not limit.
+MAX_BYTES_PER_TURN = 32 * 1024
+# Of pings that arrive together the last ones are answered.
+MAX_PONGS_PER_READ = 32
 
 NORMAL, LOST, FAULT, RESTART = 1000, 1006, 1011, 1012
 
@@ -36,27 +37,27 @@ CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 _PING_FRAME = frame_protocol.frame(frame_protocol.PING, b"")
 
 
-class Wire(asyncio.Protocol):
-    """From the hand-over by uvicorn's HTTP protocol to the end."""
+class FrameTransport(asyncio.Protocol):
+    """One connection, from its hand-over by the HTTP protocol to its end."""
 
     __slots__ = (
         "_config",
         "_drained",
         "_end",
-        "_end_told",
+        "_end_delivered",
         "_keepalive",
         "_loop",
-        "_missed",
         "_paused",
-        "_place",
-        "_pong",
+        "_pending_pong",
         "_reader",
         "_received",
         "_server_state",
+        "_silent_checks",
+        "_slot",
         "_state",
         "_timer",
         "_transport",
-        "_unread",
+        "_unparsed",
         "_waiter",
         "_writable",
     )
@@ -68,22 +69,22 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader = Reader(config.ws_max_size)
         self._state = CONNECTING
-        # What the application has yet to take, the newest first, and how the connection ended.
+        # Messages that the application has not taken, newest first; close code and reason of the end.
         self._received: list[str | bytes] = []
         self._end: tuple[int, str] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
-        # What came in one piece with what has been read.
-        self._unread = b""
-        # Only while the client does not read; then also what its last ping asked.
+        # The rest of a chunk that is parsed over several turns.
+        self._unparsed = b""
+        # Set only while the client does not read; then the payload of its last ping is kept, too.
         self._writable: asyncio.Event | None = None
-        self._pong: bytes | None = None
+        self._pending_pong: bytes | None = None
         self._drained: Callable[[], None] | None = None
-        self._end_told = False
-        # Looks in a row at which nothing had been heard since the one before.
-        self._missed = 0
+        self._end_delivered = False
+        # Consecutive keepalive checks without data from the client.
+        self._silent_checks = 0
         self._keepalive: Keepalive | None = None
-        self._place = 0
+        self._slot = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -91,19 +92,19 @@ class Wire(asyncio.Protocol):
         """Whether the client has yet to answer a close frame."""
         return self._state == CLOSING
 
-    # The transport -----------------------------------------------------------------------------------
+    # asyncio.Protocol --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(cast(Any, self))
-        # Not 0: with TLS, that is reached even when everything is written.
+        # Not 0: with TLS, that mark is reached even when everything is written.
         self._transport.set_write_buffer_limits(high=1, low=0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._state, self._paused, self._unread = CLOSED, False, b""
+        self._state, self._paused, self._unparsed = CLOSED, False, b""
         self._server_state.connections.discard(cast(Any, self))
         if self._keepalive is not None:
-            self._keepalive.discard(self, self._place)
+            self._keepalive.discard(self, self._slot)
         if self._timer is not None:
             self._timer.cancel()
         self._finish(LOST)
@@ -118,40 +119,40 @@ class Wire(asyncio.Protocol):
         if self._writable is not None:
             self._writable.set()
             self._writable = None
-        if self._pong is not None and self._state == OPEN:
-            self._transport.write(frame_protocol.frame(frame_protocol.PONG, self._pong))
-            self._pong = None
+        if self._pending_pong is not None and self._state == OPEN:
+            self._transport.write(frame_protocol.frame(frame_protocol.PONG, self._pending_pong))
+            self._pending_pong = None
         if self._drained is not None and self._writable is None:
             self._drained()
 
     def data_received(self, data: bytes) -> None:
         if self._state == CONNECTING:
-            self._hear_early(data)
+            self._receive_early(data)
             return
-        self._missed = 0
-        if len(data) <= READ_A_TURN and not self._unread:
-            self._read(data)
+        self._silent_checks = 0
+        if len(data) <= MAX_BYTES_PER_TURN and not self._unparsed:
+            self._parse(data)
             return
-        if not self._unread:
-            self._loop.call_soon(self._read_on)
-        self._unread += data
+        if not self._unparsed:
+            self._loop.call_soon(self._parse_next_turn)
+        self._unparsed += data
         self._pause_reading()
 
     # Reading -----------------------------------------------------------------------------------------
 
     async def next(self) -> str | bytes | None:
-        """What the application takes next; None: the connection has ended, and ``_end`` says how. Raises
-        ClientDisconnected when that was told before: whoever asks on and on would hold up everybody."""
+        """Return the next message; None once the connection has ended, with ``_end`` set.
+
+        Raises ClientDisconnected after that: a caller in a loop would block the event loop.
+        """
         while not self._received:
-            if self._end_told:
+            if self._end_delivered:
                 raise ClientDisconnected
             if self._end is not None:
-                self._end_told = True
+                self._end_delivered = True
                 return None
             if self._waiter is not None and not self._waiter.done():
-                raise RuntimeError(
-                    "The application waits for the client already. Lawful: one receive at a time."
-                )
+                raise RuntimeError("Expected one receive at a time, got a second one.")
             self._waiter = self._loop.create_future()
             await self._waiter
         message = self._received.pop()
@@ -159,26 +160,26 @@ class Wire(asyncio.Protocol):
             self._resume_reading()
         return message
 
-    def _read_on(self) -> None:
-        data, self._unread = self._unread[:READ_A_TURN], self._unread[READ_A_TURN:]
-        self._read(data)
-        if self._unread:
-            self._loop.call_soon(self._read_on)
+    def _parse_next_turn(self) -> None:
+        data, self._unparsed = self._unparsed[:MAX_BYTES_PER_TURN], self._unparsed[MAX_BYTES_PER_TURN:]
+        self._parse(data)
+        if self._unparsed:
+            self._loop.call_soon(self._parse_next_turn)
         elif not self._received:
             self._resume_reading()
 
-    def _read(self, data: bytes) -> None:
-        heard = self._reader.receive(data)
-        if len(heard) == 1 and isinstance(heard[0], (str, bytes)):
-            self._hand_over([heard[0]])
+    def _parse(self, data: bytes) -> None:
+        events = self._reader.receive(data)
+        if len(events) == 1 and isinstance(events[0], (str, bytes)):
+            self._deliver([events[0]])
             return
-        if messages := [said for said in heard if isinstance(said, (str, bytes))]:
-            self._hand_over(messages)
-        if len(messages) != len(heard):
-            self._mind(heard)
+        if messages := [event for event in events if isinstance(event, (str, bytes))]:
+            self._deliver(messages)
+        if len(messages) != len(events):
+            self._handle_control_frames(events)
 
-    def _hand_over(self, messages: list[str | bytes]) -> None:
-        """Messages for the application. Whose earlier ones are not taken yet is read no further."""
+    def _deliver(self, messages: list[str | bytes]) -> None:
+        """Queue messages; stop reading if the application has not taken earlier ones."""
         if self._state != OPEN:
             return
         messages.reverse()
@@ -189,32 +190,33 @@ class Wire(asyncio.Protocol):
             self._received = messages
         self._wake()
 
-    def _mind(self, heard: list[Received]) -> None:
-        """What is said to the server itself."""
-        if pings := [said.payload for said in heard if isinstance(said, Ping)]:
+    def _handle_control_frames(self, events: list[Received]) -> None:
+        if pings := [event.payload for event in events if isinstance(event, Ping)]:
             self._answer_pings(pings)
-        # Behind it nothing is heard.
-        if isinstance(last := heard[-1], (Close, Violation)):
-            self._end_with(last)
+        # The reader stops at these.
+        if isinstance(last := events[-1], (Close, Violation)):
+            self._handle_end(last)
 
     def _answer_pings(self, pings: list[bytes]) -> None:
-        """Of many that came together the RFC lets us answer the last alone."""
+        """Send pongs; RFC 6455 allows to answer only the last of several pings."""
         if self._writable is not None:
-            self._pong = pings[-1]
+            self._pending_pong = pings[-1]
         elif self._state == OPEN:
             self._transport.write(
-                b"".join(frame_protocol.frame(frame_protocol.PONG, each) for each in pings[-PONGS_A_READ:])
+                b"".join(
+                    frame_protocol.frame(frame_protocol.PONG, each) for each in pings[-MAX_PONGS_PER_READ:]
+                )
             )
 
-    def _end_with(self, last: Close | Violation) -> None:
-        """The client's last word, or what it was that no more is heard for."""
-        self._unread = b""
+    def _handle_end(self, last: Close | Violation) -> None:
+        """Answer the client's close frame, or close because of a protocol violation."""
+        self._unparsed = b""
         if isinstance(last, Close):
-            self._say_last(last.code, "", LEAVE_SECONDS, heard=last.reason)
+            self._send_close(last.code, "", LINGER_TIMEOUT, received_reason=last.reason)
             self._transport.close()
             return
-        self._say_last(last.code, last.reason, LEAVE_SECONDS)
-        # Closed with something unread, the client might not get to read why.
+        self._send_close(last.code, last.reason, LINGER_TIMEOUT)
+        # A socket closed with unread data is reset, and the client might lose the close frame.
         if self._transport.can_write_eof():
             self._transport.write_eof()
         else:
@@ -223,65 +225,74 @@ class Wire(asyncio.Protocol):
     # Writing -----------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> bool:
-        """Write whole frames. False: the client does not read; when it has, ``on_drained`` is called."""
+        """Write whole frames; returns False if the client does not read.
+
+        The ``on_drained`` callback is called when it has read everything.
+        """
         if self._state != OPEN:
             return True
         self._transport.write(data)
         return self._writable is None
 
     def on_drained(self, call: Callable[[], None]) -> None:
-        """Have it called whenever a client that did not read has read everything."""
+        """Set the callback for a client that has read everything after a pause."""
         self._drained = call
 
     def close(self, code: int, reason: str) -> None:
-        """Say the last word, behind everything that was written; nothing more is taken."""
+        """Send a close frame behind everything written; later writes are ignored."""
         if self._state == OPEN:
             self._received.clear()
-            self._say_last(code, reason, CLOSE_SECONDS)
+            self._send_close(code, reason, CLOSE_TIMEOUT)
 
     def abort(self) -> None:
-        """End it without a word."""
+        """Close the socket without a close frame."""
         self._transport.abort()
 
-    def look(self) -> None:
-        """Once a round: is the client there?"""
+    def check_alive(self) -> None:
+        """Ping the client, or close if it has not answered for too long.
+
+        Called once an interval.
+        """
         if self._state != OPEN or self._paused:
-            # Its answer may lie where we do not read.
+            # The pong may be among the bytes that are not read.
             return
         interval, timeout = self._config.ws_ping_interval or 0, self._config.ws_ping_timeout
-        if timeout is not None and self._missed and self._missed * interval >= timeout:
+        if timeout is not None and self._silent_checks and self._silent_checks * interval >= timeout:
             self.close(FAULT, "keepalive ping timeout")
             return
-        self._missed += 1
+        self._silent_checks += 1
         if self._writable is None:
             self._transport.write(_PING_FRAME)
 
-    def _hear_early(self, data: bytes) -> None:
-        """What comes before the handshake is done."""
+    def _receive_early(self, data: bytes) -> None:
+        """Handle bytes that arrive before the handshake is complete."""
         raise NotImplementedError
 
-    # Inside ------------------------------------------------------------------------------------------
+    # State -------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        """The handshake is done."""
+        """Enter the OPEN state after the handshake."""
         self._state = OPEN
         if self._config.ws_ping_interval:
             self._keepalive = Keepalive.of(self._loop, self._config.ws_ping_interval)
-            self._place = self._keepalive.add(self)
+            self._slot = self._keepalive.add(self)
 
-    def _say_last(self, code: int, reason: str, seconds: float, heard: str = "") -> None:
-        """Whoever does not answer in time is let go of. What was heard before is still taken."""
+    def _send_close(self, code: int, reason: str, timeout: float, received_reason: str = "") -> None:
+        """Send a close frame, and abort after ``timeout``.
+
+        Messages received before are still delivered.
+        """
         if self._state != OPEN:
             return
         self._transport.write(frame_protocol.close_frame(code, reason))
         self._state = CLOSING
-        self._timer = self._loop.call_later(seconds, self.abort)
-        self._finish(code, heard or reason)
-        # On to the answer; what comes before it is not kept.
+        self._timer = self._loop.call_later(timeout, self.abort)
+        self._finish(code, received_reason or reason)
+        # Read up to the client's close frame; messages before it are dropped.
         self._resume_reading()
 
     def _finish(self, code: int, reason: str = "") -> None:
-        """How it ended, if nothing was said of that yet."""
+        """Record how the connection ended; the first call counts."""
         if self._end is None:
             self._end = code, reason
         self._wake()
@@ -296,6 +307,6 @@ class Wire(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._paused and not self._unread and not self._transport.is_closing():
+        if self._paused and not self._unparsed and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()

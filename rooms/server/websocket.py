@@ -1,9 +1,9 @@
-"""A WebSocket class for uvicorn, made for rooms with many members.
+"""A WebSocket class for uvicorn, for rooms with many members.
 
-uvicorn's HTTP protocol reads the request and hands it over with the socket. Here it is judged
-(``handshake.py``), and the application is spoken with in ASGI. Beside ASGI's ``send`` stands the scope
-extension ``rooms.frames``: an application that has framed what it says writes the bytes at once
-(``wire.py``). Compression is never agreed upon.
+The HTTP protocol hands over the socket with the request. This class validates the handshake
+(``handshake.py``) and runs the ASGI application. Beside ASGI's ``send`` the scope has the extension
+``rooms.frames``: an application that has encoded frames writes their bytes at once (``transport.py``).
+Compression is never negotiated.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from rooms.server.transport import (
     CLOSING,
     CONNECTING,
     FAULT,
-    LEAVE_SECONDS,
+    LINGER_TIMEOUT,
     LOST,
     NORMAL,
     OPEN,
     RESTART,
-    Wire,
+    FrameTransport,
 )
 
 logger = logging.getLogger("uvicorn.error")
 
-Message: TypeAlias = dict[str, Any]
+AsgiMessage: TypeAlias = dict[str, Any]
 
-#: Where the scope names the object with ``write``, ``on_drained``, ``close``, ``abort`` and ``go_on``.
+#: The scope extension: an object with ``write``, ``on_drained``, ``close``, ``abort`` and ``go_on``.
 EXTENSION = "rooms.frames"
 
 
-class WebSocket(Wire):
-    """One client's, as ASGI has it."""
+class WebSocket(FrameTransport):
+    """One WebSocket connection and the ASGI application that serves it."""
 
     __slots__ = (
         "_app_state",
-        "_asked",
-        "_connect_told",
-        "_dismissed",
-        "_early",
+        "_closed_by_application",
+        "_connect_delivered",
+        "_continuation",
+        "_early_data",
         "_key",
+        "_request_line",
         "_response",
-        "_rest",
     )
 
     def __init__(
@@ -70,43 +70,45 @@ class WebSocket(Wire):
     ) -> None:
         super().__init__(config, server_state, _loop or asyncio.get_running_loop())
         self._app_state = app_state
-        # The key of a lawful request; what the client says before the answer; the answer that refuses it.
+        # The key of a valid request; bytes that arrive before it is answered; a response that rejects it.
         self._key = b""
-        self._early = b""
+        self._early_data = b""
         self._response: tuple[int, handshake.Headers, bytearray] | None = None
-        self._connect_told = False
-        # What serves on when the application has returned.
-        self._rest: Callable[[], Awaitable[None]] | None = None
-        # Whether it is the application that has ended it.
-        self._dismissed = False
-        # For the log, where it is told of requests.
-        self._asked = ""
+        self._connect_delivered = False
+        # Serves the connection after the application has returned.
+        self._continuation: Callable[[], Awaitable[None]] | None = None
+        self._closed_by_application = False
+        # For the log, if it includes requests.
+        self._request_line = ""
 
-    def _hear_early(self, data: bytes) -> None:
+    def _receive_early(self, data: bytes) -> None:
         if self._key:
-            self._early += data
+            self._early_data += data
             self._pause_reading()
         else:
-            self._ask(data)
+            self._handle_request(data)
 
     def shutdown(self) -> None:
-        """uvicorn ends."""
+        """Close: uvicorn shuts down."""
         if self._state == CONNECTING:
-            self._refuse(503, [], b"The server restarts.")
+            self._reject(503, [], b"The server restarts.")
         else:
             self.close(RESTART, "")
             self._transport.close()
 
-    # The application ---------------------------------------------------------------------------------
+    # ASGI --------------------------------------------------------------------------------------------
 
-    def go_on(self, rest: Callable[[], Awaitable[None]]) -> None:
-        """Have ``rest`` serve on when the application has returned, which else ends the connection. So
-        nothing of the request, nor of what stands before the application, is kept while it is open."""
-        self._rest = rest
+    def go_on(self, continuation: Callable[[], Awaitable[None]]) -> None:
+        """Let ``continuation`` serve the connection once the application has returned.
 
-    async def receive(self) -> Message:
-        if not self._connect_told:
-            self._connect_told = True
+        Otherwise the connection ends then. While it is open, nothing of the request and of the middleware
+        stays in memory.
+        """
+        self._continuation = continuation
+
+    async def receive(self) -> AsgiMessage:
+        if not self._connect_delivered:
+            self._connect_delivered = True
             return {"type": "websocket.connect"}
         message = await self.next()
         if isinstance(message, str):
@@ -116,23 +118,26 @@ class WebSocket(Wire):
         code, reason = self._end or (LOST, "")
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
-    async def send(self, message: Message) -> None:
-        """Waits while the client does not read. Raises ClientDisconnected, which is an OSError, when it is
-        gone, and RuntimeError for what cannot be said now."""
+    async def send(self, message: AsgiMessage) -> None:
+        """Send an ASGI message; waits while the client does not read.
+
+        Raises ClientDisconnected, which is an OSError, once the client is gone, and RuntimeError for a
+        message that is not allowed in this state.
+        """
         while self._writable is not None and self._state != CLOSED:
             await self._writable.wait()
-        if self._state == CLOSING and self._dismissed:
-            raise _unexpected(message, "nothing, after its last word")
+        if self._state == CLOSING and self._closed_by_application:
+            raise _unexpected(message, "nothing after the close")
         if self._state >= CLOSING:
             raise ClientDisconnected
         if self._state == OPEN:
             self._send(message)
         elif self._response is None:
-            self._answer(message)
+            self._answer_request(message)
         else:
-            self._refuse_with(self._response, message)
+            self._send_response_body(self._response, message)
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: AsgiMessage) -> None:
         if message["type"] == "websocket.send":
             data, text = message.get("bytes"), message.get("text")
             if data is not None:
@@ -140,20 +145,20 @@ class WebSocket(Wire):
             elif text is not None:
                 self._transport.write(frame_protocol.frame(frame_protocol.TEXT, text.encode()))
         elif message["type"] == "websocket.close":
-            self._dismissed = True
+            self._closed_by_application = True
             self.close(message.get("code") or NORMAL, message.get("reason") or "")
         else:
-            raise _unexpected(message, "websocket.send, websocket.close")
+            raise _unexpected(message, "websocket.send or websocket.close")
 
-    async def _run(self, scope: Message) -> None:
-        # Also where it is cancelled.
+    async def _run(self, scope: AsgiMessage) -> None:
+        # The code also of a cancelled task.
         code = FAULT
         try:
             await self._config.loaded_app(cast(Any, scope), cast(Any, self.receive), cast(Any, self.send))
             del scope
-            if self._rest is not None:
-                rest, self._rest = self._rest(), None
-                await rest
+            if self._continuation is not None:
+                continuation, self._continuation = self._continuation(), None
+                await continuation
             code = NORMAL
             if self._state == CONNECTING:
                 logger.error("ASGI callable returned without completing handshake.")
@@ -163,27 +168,27 @@ class WebSocket(Wire):
             logger.exception("Exception in ASGI application\n")
         finally:
             if self._state == CONNECTING:
-                self._refuse(500, [], b"Internal Server Error")
+                self._reject(500, [], b"Internal Server Error")
             self.close(code, "")
 
     # The handshake -----------------------------------------------------------------------------------
 
-    def _ask(self, head: bytes) -> None:
-        """Ask the application whether it accepts."""
+    def _handle_request(self, head: bytes) -> None:
+        """Validate the request and start the application."""
         if logger.isEnabledFor(logging.INFO):
             address = get_client_addr(cast(Any, {"client": get_remote_addr(self._transport)}))
-            self._asked = f'{address} - "WebSocket {head.split(b" ", 2)[1].decode("latin-1")}"'
+            self._request_line = f'{address} - "WebSocket {head.split(b" ", 2)[1].decode("latin-1")}"'
         try:
-            request = handshake.read(head)
+            request = handshake.parse_request(head)
         except handshake.BadHandshake as error:
-            self._refuse(error.status, error.headers, str(error).encode())
+            self._reject(error.status, error.headers, str(error).encode())
             return
         self._key = request.key
         task = self._loop.create_task(self._run(self._scope(request)))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
 
-    def _scope(self, request: handshake.Request) -> Message:
+    def _scope(self, request: handshake.Request) -> AsgiMessage:
         root, config = self._config.root_path, self._config
         return {
             "type": "websocket",
@@ -202,45 +207,49 @@ class WebSocket(Wire):
             "extensions": {"websocket.http.response": {}, EXTENSION: self},
         }
 
-    def _answer(self, message: Message) -> None:
-        """What the application says to the request."""
+    def _answer_request(self, message: AsgiMessage) -> None:
+        """Accept or reject the handshake, as the application decides."""
         if message["type"] == "websocket.accept":
             headers = [*self._server_state.default_headers, *message.get("headers", ())]
-            self._transport.write(handshake.accepted(self._key, message.get("subprotocol"), headers))
-            logger.info("%s [accepted]", self._asked)
+            self._transport.write(handshake.accept_response(self._key, message.get("subprotocol"), headers))
+            logger.info("%s [accepted]", self._request_line)
             self._open()
-            early, self._early = self._early, b""
+            early, self._early_data = self._early_data, b""
             self._resume_reading()
             if early:
                 self.data_received(early)
         elif message["type"] == "websocket.close":
-            self._dismissed = True
-            self._refuse(403, [], b"")
+            self._closed_by_application = True
+            self._reject(403, [], b"")
         elif message["type"] == "websocket.http.response.start":
             if not 200 <= message["status"] <= 599:
-                raise RuntimeError(f"The application said status {message['status']!r}. Lawful: 200 to 599.")
+                raise RuntimeError(
+                    f"Expected a status from 200 to 599, got {message['status']!r} from the application."
+                )
             self._response = message["status"], list(message.get("headers", ())), bytearray()
         else:
-            raise _unexpected(message, "websocket.accept, websocket.close, websocket.http.response.start")
+            raise _unexpected(message, "websocket.accept, websocket.close or websocket.http.response.start")
 
-    def _refuse_with(self, response: tuple[int, handshake.Headers, bytearray], message: Message) -> None:
+    def _send_response_body(
+        self, response: tuple[int, handshake.Headers, bytearray], message: AsgiMessage
+    ) -> None:
         if message["type"] != "websocket.http.response.body":
             raise _unexpected(message, "websocket.http.response.body")
         status, headers, body = response
         body += message.get("body", b"")
         if not message.get("more_body", False):
-            self._dismissed = True
-            self._refuse(status, headers, bytes(body))
+            self._closed_by_application = True
+            self._reject(status, headers, bytes(body))
 
-    def _refuse(self, status: int, headers: handshake.Headers, body: bytes) -> None:
-        """It stays an HTTP request, with this answer."""
-        self._transport.write(handshake.answered(status, headers, body))
-        logger.info("%s %d", self._asked, status)
+    def _reject(self, status: int, headers: handshake.Headers, body: bytes) -> None:
+        """Answer the handshake with an HTTP response and end the connection."""
+        self._transport.write(handshake.reject_response(status, headers, body))
+        logger.info("%s %d", self._request_line, status)
         self._state = CLOSING
-        self._timer = self._loop.call_later(LEAVE_SECONDS, self.abort)
+        self._timer = self._loop.call_later(LINGER_TIMEOUT, self.abort)
         self._finish(LOST)
         self._transport.close()
 
 
-def _unexpected(message: Message, lawful: str) -> RuntimeError:
-    return RuntimeError(f"The application said {message['type']!r} here. Lawful: {lawful}.")
+def _unexpected(message: AsgiMessage, expected: str) -> RuntimeError:
+    return RuntimeError(f"Expected {expected}, got {message['type']!r} from the application.")

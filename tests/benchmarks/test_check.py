@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from benchmarks.check import Figures, bytecodes_of, report
+from benchmarks.bytecodes import bytecodes_of
+from benchmarks.check import VERSION, Figures, report
 
 
 async def work(rounds: int) -> None:
@@ -32,13 +33,13 @@ async def test_the_same_is_counted_every_time_and_more_where_more_is_done() -> N
         (Figures(102.0), True),
     ],
 )
-def test_whoever_is_slower_than_was_committed_is_named(now: Figures, fast: bool) -> None:
+def test_path_slower_than_its_committed_figures_is_named(now: Figures, fast: bool) -> None:
     table, verdict = report({"a ping": now}, {"a ping": Figures(100.0, 5.0, most=1.1)})
     assert verdict is fast
     assert ("Too slow: a ping." in table) is not fast
 
 
-def test_what_nothing_is_committed_of_is_said_and_is_not_too_slow() -> None:
+def test_path_without_committed_figures_is_named_and_not_too_slow() -> None:
     table, verdict = report({"a ping": Figures(100.0, 5.0)}, {})
     assert verdict
-    assert "nothing is committed of: a ping." in table
+    assert f"No committed figures for Python {VERSION}: a ping." in table

@@ -127,14 +127,14 @@ def test_the_page_is_filled_between_its_marks(tmp_path: Path, monkeypatch: pytes
     text = page.read_text()
     assert text.startswith(before)
     assert text.count("| today |") == 1
-    assert "One room of 1000, eight messages under way" in text
+    assert "One room of 1000, eight messages in flight" in text
     # Ratios are of rounds that were run together: 0.1, 0.05 and 0.15.
     assert "| Socket.IO (1 of 4 rounds failed) | 100,000 | 10.0 (10.0–40.0) | 0.10 |" in text
     assert "| Socket.IO | ≤ 0.12 | 0.10 (0.050–0.15) | yes |" in text
     assert "ws (node)" in text
     assert (tmp_path / "made.svg").read_text().count("<circle") == len(titles)
     page.write_text("no marks")
-    with pytest.raises(ValueError, match=r"performance\.md has no place"):
+    with pytest.raises(ValueError, match=r"^Expected the marks .+ in performance\.md"):
         results.write(found)
 
 

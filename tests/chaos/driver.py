@@ -18,7 +18,7 @@ from tests.chaos.clients import Flapping, Sender, Slow, Witness, pause
 from tests.chaos.logs import Logs, MemberList, Outage
 from tests.chaos.nemeses import LayerLosesAll, Nemesis, RedisDies, nemeses_of
 from tests.chaos.sites import Site
-from tests.reconnecting import Ended, HandshakeRejected, Lost
+from tests.reconnecting import Ended, Lost, RequestRejected
 
 BUSY = tuple(f"busy-{number}" for number in range(1, 6))
 QUIET = "quiet"
@@ -306,7 +306,7 @@ async def _read_member_lists(this: Run, clients: Sequence[Witness]) -> None:
         lists: list[MemberList] = []
         for each in (*clients[:1], *clients[-8:]):
             for room in {QUIET, STAGE} & set(each.newest):
-                with suppress(Ended, Lost, HandshakeRejected):
+                with suppress(Ended, Lost, RequestRejected):
                     lists.append(MemberList(each.name, room, await each.members(room)))
         truth = {room: {each.name for each in clients if room in each.newest} for room in ROOMS}
         right = bool(lists) and all(each.users == truth[each.room] for each in lists)

@@ -170,10 +170,10 @@ async def make_room(application: Application, name: str = "lobby", **fields: Any
 async def present(node: Node, application: str, room: str | None = None) -> list[str]:
     """Return the names of the members of an application, or of one of its rooms."""
     await node.context.tasks.drain()
-    live = await node.context.registry.application(application)
-    assert live is not None
-    group = live.key if room is None else (await node.context.registry.room(live, room)).group
-    return [user.name for user in (await node.context.presence.members(group)).users]
+    found = await node.context.registry.application(application)
+    assert found is not None
+    key = found.key if room is None else (await node.context.registry.room(found, room)).key
+    return [user.name for user in (await node.context.presence.members(key)).users]
 
 
 def extension(**hooks: Any) -> Any:
@@ -242,6 +242,8 @@ async def test_a_client_may_log_in_again_after_a_logout(connect: Open, lobby: Ro
 async def test_the_end_of_the_socket_leaves_all_applications_and_rooms(
     connect: Open, node: Node, quiz: Application, lobby: Room
 ) -> None:
+    from tests.node.clients import active_groups
+
     ann = await connect()
     await ann.login("ann", "lobby")
     await ann.login("ann", app="quiz")
@@ -251,7 +253,7 @@ async def test_the_end_of_the_socket_leaves_all_applications_and_rooms(
     assert await present(node, "chat") == await present(node, "quiz") == []
     assert await present(node, "chat", "lobby") == []
     assert list(node.connections) == [bob.connection]
-    assert all(group not in node.context.hub for group in active_groups(node))
+    assert active_groups(node) == []
 
 
 async def test_a_new_socket_may_log_in_with_the_same_name(connect: Open, lobby: Room) -> None:
@@ -606,16 +608,14 @@ async def test_native_clients_and_goroomserver_clients_exchange_messages(
 # Closes ----------------------------------------------------------------------------------------------
 
 
-def look_later(node: Node, connection: Connection, later: float) -> None:
-    """Look at a connection as the periodic task does, ``later`` seconds from now."""
+def check_later(node: Node, connection: Connection, later: float) -> None:
+    """Check a connection as the periodic tasks do, ``later`` seconds from now."""
     import time
 
     from rooms.node.periodic import PeriodicTasks
 
-    parts = node.context
-    PeriodicTasks(
-        context.settings, node.connections, context.departures, context.tasks, lambda connection: None
-    )._look_at(connection, time.monotonic() + later)
+    periodic = PeriodicTasks(node.context, node.connections, lambda connection: None)
+    periodic._check(connection, time.monotonic() + later)
 
 
 async def test_a_socket_without_a_login_is_closed_after_the_timeout(connect: Open, node: Node) -> None:
@@ -623,9 +623,9 @@ async def test_a_socket_without_a_login_is_closed_after_the_timeout(connect: Ope
 
     ann = await connect()
     assert await ann.request(3) == 0
-    look_later(node, ann.connection, 290)
+    check_later(node, ann.connection, 290)
     assert await ann.request(6, {"username": ""}) == 3
-    look_later(node, ann.connection, 301)
+    check_later(node, ann.connection, 301)
     assert await ann.wait_closed() == CloseCode.LOGIN_TIMEOUT
 
 
@@ -639,12 +639,12 @@ async def test_the_login_timeout_starts_with_the_last_logout(
     await ann.login("ann", app="quiz")
     assert await ann.request(7) == 0
     for each in list(node.connections):
-        look_later(node, each, 3600)
+        check_later(node, each, 3600)
     await ann.drain()
     assert await ann.request(7, app="quiz") == 0
-    look_later(node, ann.connection, 290)
+    check_later(node, ann.connection, 290)
     await ann.drain()
-    look_later(node, ann.connection, 301)
+    check_later(node, ann.connection, 301)
     assert await ann.wait_closed() == CloseCode.LOGIN_TIMEOUT
 
 

@@ -1,4 +1,4 @@
-"""Token buckets and counters, on a clock that only moves when told to."""
+"""Token buckets and counters, on a clock that the tests move."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def taken(bucket: TokenBucket, times: int) -> int:
     return sum(bucket.take() for _ in range(times))
 
 
-def test_a_burst_and_then_the_rate(clock: Clock) -> None:
+def test_a_bucket_allows_a_burst_and_then_the_rate(clock: Clock) -> None:
     bucket = TokenBucket(2, 5, clock)
     assert taken(bucket, 10) == 5
     clock.now += 1
@@ -35,22 +35,22 @@ def test_a_burst_and_then_the_rate(clock: Clock) -> None:
     assert taken(bucket, 10) == 5
 
 
-def test_what_is_refused_costs_nothing(clock: Clock) -> None:
+def test_a_refusal_takes_no_token(clock: Clock) -> None:
     bucket = TokenBucket(1, 1, clock)
     assert taken(bucket, 50) == 1
     clock.now += 1
     assert bucket.take()
 
 
-def test_a_rate_of_nothing_is_without_limit(clock: Clock) -> None:
+def test_a_rate_of_0_has_no_limit(clock: Clock) -> None:
     assert taken(TokenBucket(0, 0, clock), 1000) == 1000
 
 
-def test_a_burst_below_one_still_lets_one_through(clock: Clock) -> None:
+def test_a_burst_below_1_still_allows_1(clock: Clock) -> None:
     assert taken(TokenBucket(0.5, 0, clock), 3) == 1
 
 
-def test_a_bucket_that_nobody_used_lately_is_full(clock: Clock) -> None:
+def test_an_unused_bucket_is_full_again(clock: Clock) -> None:
     bucket = TokenBucket(1, 2, clock)
     assert bucket.is_full()
     bucket.take()
@@ -64,39 +64,41 @@ def test_a_bucket_that_nobody_used_lately_is_full(clock: Clock) -> None:
     burst=st.integers(1, 50),
     steps=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=20),
 )
-def test_never_more_than_burst_and_rate_allow(rate: int, burst: int, steps: list[tuple[int, int]]) -> None:
+def test_a_bucket_never_allows_more_than_burst_and_rate(
+    rate: int, burst: int, steps: list[tuple[int, int]]
+) -> None:
     clock = Clock()
     bucket = TokenBucket(rate, burst, clock)
-    through = passed = 0
-    for seconds, asked in steps:
+    allowed = passed = 0
+    for seconds, requests in steps:
         clock.now += seconds
         passed += seconds
-        through += taken(bucket, asked)
-        assert through <= burst + rate * passed
+        allowed += taken(bucket, requests)
+        assert allowed <= burst + rate * passed
 
 
-def test_strikes_count_within_the_window(clock: Clock) -> None:
-    strikes = OffenceCounter(30, clock)
-    assert [strikes.add("ann"), strikes.add("ann"), strikes.add("bob")] == [1, 2, 1]
+def test_offences_count_within_the_window(clock: Clock) -> None:
+    offences = OffenceCounter(30, clock)
+    assert [offences.add("ann"), offences.add("ann"), offences.add("bob")] == [1, 2, 1]
     clock.now += 29
-    assert strikes.add("ann") == 3
+    assert offences.add("ann") == 3
     clock.now += 1
-    assert strikes.recent("ann") == 1
-    assert strikes.add("ann") == 2
-    assert strikes.recent("nobody") == 0
+    assert offences.recent("ann") == 1
+    assert offences.add("ann") == 2
+    assert offences.recent("eve") == 0
 
 
-def test_a_sweep_forgets_what_lies_outside_the_window_and_nothing_else(clock: Clock) -> None:
-    strikes = OffenceCounter(30, clock)
-    strikes.add("ann")
+def test_a_sweep_deletes_only_offenders_outside_the_window(clock: Clock) -> None:
+    offences = OffenceCounter(30, clock)
+    offences.add("ann")
     clock.now += 20
-    strikes.add("bob")
+    offences.add("bob")
     clock.now += 10
-    strikes.sweep()
-    assert set(strikes._times) == {"bob"}
+    offences.sweep()
+    assert set(offences._times) == {"bob"}
 
 
-def test_addresses_are_counted_and_let_go() -> None:
+def test_connections_of_an_address_are_counted_up_to_the_limit() -> None:
     addresses = ConnectionCounter()
     assert [addresses.add("a", 2), addresses.add("a", 2), addresses.add("a", 2)] == [True, True, False]
     assert addresses.add("b", 2)
@@ -108,7 +110,7 @@ def test_addresses_are_counted_and_let_go() -> None:
     assert not addresses._open
 
 
-def test_without_limit_addresses_are_counted_all_the_same() -> None:
+def test_connections_are_counted_without_a_limit_too() -> None:
     addresses = ConnectionCounter()
     assert all(addresses.add("a", 0) for _ in range(100))
     assert not addresses.add("a", 100)

@@ -1,4 +1,4 @@
-"""Handlers of one lane never overlap, other lanes go on, and whatever a handler does stays its own."""
+"""Handlers of one executor never overlap, other executors run beside it, and errors stay in a handler."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ async def pool() -> AsyncIterator[ThreadPool]:
 
 
 @pytest.fixture
-def lane(pool: ThreadPool) -> SerialExecutor:
+def executor(pool: ThreadPool) -> SerialExecutor:
     return SerialExecutor(pool, PATIENT)
 
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Opens at the latest when the test is over, so that no thread waits for ever."""
+    """Opens when the test ends, so that no thread waits for ever."""
     gate = threading.Event()
     yield gate
     gate.set()
 
 
-async def usable(lane: SerialExecutor) -> bool:
+async def usable(executor: SerialExecutor) -> bool:
     ran: list[int] = []
-    await lane.run(ran.append, 1)
+    await executor.run(ran.append, 1)
     return ran == [1]
 
 
-async def test_a_coroutine_runs_in_the_loop_and_a_plain_function_in_a_thread(lane: SerialExecutor) -> None:
+async def test_a_coroutine_runs_in_the_loop_and_a_plain_function_in_a_thread(
+    executor: SerialExecutor,
+) -> None:
     threads: list[int] = []
 
     async def coroutine(event: str) -> None:
@@ -54,8 +56,8 @@ async def test_a_coroutine_runs_in_the_loop_and_a_plain_function_in_a_thread(lan
     def plain(event: str) -> None:
         threads.append(threading.get_ident())
 
-    await lane.run(coroutine, "event")
-    await lane.run(plain, "event")
+    await executor.run(coroutine, "event")
+    await executor.run(plain, "event")
     assert threads[0] == threading.get_ident() != threads[1]
 
 
@@ -63,52 +65,52 @@ async def test_a_coroutine_runs_in_the_loop_and_a_plain_function_in_a_thread(lan
 
 
 class Overlaps:
-    """Counts handlers that are inside at the same time."""
+    """Counts handlers that run at the same time."""
 
     def __init__(self) -> None:
-        self.inside = self.most = 0
+        self.running = self.most = 0
         self.order: list[int] = []
 
     def enter(self, number: int) -> None:
-        self.inside += 1
-        self.most = max(self.most, self.inside)
+        self.running += 1
+        self.most = max(self.most, self.running)
         self.order.append(number)
 
     async def coroutine(self, number: int) -> None:
         self.enter(number)
         for _ in range(3):
             await asyncio.sleep(0)
-        self.inside -= 1
+        self.running -= 1
 
     def plain(self, number: int) -> None:
         self.enter(number)
-        self.inside -= 1
+        self.running -= 1
 
 
-class WideLane(SerialExecutor):
-    """Broken: lets everybody in at once."""
+class ConcurrentExecutor(SerialExecutor):
+    """Broken: runs all handlers at once."""
 
     async def run(self, handler: Callable[..., Any], *arguments: Any) -> None:
         await self._call(handler, arguments)
 
 
-async def check_that_nothing_overlaps(lane: SerialExecutor) -> None:
+async def check_that_nothing_overlaps(executor: SerialExecutor) -> None:
     seen = Overlaps()
     handlers = [seen.plain if number % 3 == 0 else seen.coroutine for number in range(12)]
-    await asyncio.gather(*(lane.run(handler, number) for number, handler in enumerate(handlers)))
+    await asyncio.gather(*(executor.run(handler, number) for number, handler in enumerate(handlers)))
     assert seen.order == list(range(12))
     assert seen.most == 1
 
 
-async def test_handlers_of_one_lane_never_overlap_and_keep_their_order(
-    lane: SerialExecutor, pool: ThreadPool
+async def test_handlers_of_one_executor_never_overlap_and_keep_their_order(
+    executor: SerialExecutor, pool: ThreadPool
 ) -> None:
-    await check_that_nothing_overlaps(lane)
+    await check_that_nothing_overlaps(executor)
     with pytest.raises(AssertionError):
-        await check_that_nothing_overlaps(WideLane(pool, PATIENT))
+        await check_that_nothing_overlaps(ConcurrentExecutor(pool, PATIENT))
 
 
-async def test_different_lanes_run_side_by_side(pool: ThreadPool) -> None:
+async def test_different_executors_run_side_by_side(pool: ThreadPool) -> None:
     together = asyncio.Barrier(3)
 
     async def handler() -> None:
@@ -118,8 +120,8 @@ async def test_different_lanes_run_side_by_side(pool: ThreadPool) -> None:
         await asyncio.gather(*(SerialExecutor(pool, PATIENT).run(handler) for _ in range(3)))
 
 
-async def test_a_busy_lane_says_so(pool: ThreadPool) -> None:
-    lane, release = SerialExecutor(pool, HASTY), asyncio.Event()
+async def test_a_busy_executor_is_unavailable(pool: ThreadPool) -> None:
+    executor, release = SerialExecutor(pool, HASTY), asyncio.Event()
 
     async def stubborn() -> None:
         while not release.is_set():
@@ -129,32 +131,32 @@ async def test_a_busy_lane_says_so(pool: ThreadPool) -> None:
                 continue
 
     with pytest.raises(HandlerFailed) as failed:
-        await lane.run(stubborn)
+        await executor.run(stubborn)
     assert isinstance(failed.value.cause, TimeoutError)
-    # It ran into its limit, but has not ended: nobody else comes in.
+    # It timed out, but has not ended: no other handler starts.
     with pytest.raises(Unavailable):
-        await lane.run(int)
+        await executor.run(int)
     release.set()
-    await SerialExecutor.run(patient(lane), int)
+    await SerialExecutor.run(patient(executor), int)
 
 
-def patient(lane: SerialExecutor) -> SerialExecutor:
-    lane._seconds = PATIENT
-    return lane
+def patient(executor: SerialExecutor) -> SerialExecutor:
+    executor.seconds = PATIENT
+    return executor
 
 
-# Whatever it does --------------------------------------------------------------------------------
+# Errors ------------------------------------------------------------------------------------------
 
-UNLAWFUL: list[type[BaseException]] = [
+UNEXPECTED: list[type[BaseException]] = [
     *(ValueError, RecursionError, MemoryError, TimeoutError, SystemExit, KeyboardInterrupt, GeneratorExit),
     *(asyncio.CancelledError, CancelledError, StopIteration, StopAsyncIteration),
 ]
 
 
-@pytest.mark.parametrize("error", UNLAWFUL)
+@pytest.mark.parametrize("error", UNEXPECTED)
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_what_is_not_for_clients_is_an_internal_error(
-    lane: SerialExecutor, kind: str, error: type[BaseException]
+async def test_an_unexpected_error_is_an_internal_error(
+    executor: SerialExecutor, kind: str, error: type[BaseException]
 ) -> None:
     async def coroutine() -> None:
         raise error("secret")
@@ -163,16 +165,16 @@ async def test_what_is_not_for_clients_is_an_internal_error(
         raise error("secret")
 
     with pytest.raises(HandlerFailed) as failed:
-        await lane.run(coroutine if kind == "coroutine" else plain)
+        await executor.run(coroutine if kind == "coroutine" else plain)
     assert failed.value.code == "internal_error"
     assert "secret" not in failed.value.message
     causes = (failed.value.cause, failed.value.cause.__cause__)
     assert any(isinstance(cause, error | asyncio.CancelledError) for cause in causes)
-    assert await usable(lane)
+    assert await usable(executor)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_an_exit_ends_nothing_but_the_handler(lane: SerialExecutor, kind: str) -> None:
+async def test_an_exit_ends_only_the_handler(executor: SerialExecutor, kind: str) -> None:
     async def coroutine() -> None:
         sys.exit()
 
@@ -180,11 +182,11 @@ async def test_an_exit_ends_nothing_but_the_handler(lane: SerialExecutor, kind: 
         sys.exit()
 
     with pytest.raises(HandlerFailed):
-        await lane.run(coroutine if kind == "coroutine" else plain)
-    assert await usable(lane)
+        await executor.run(coroutine if kind == "coroutine" else plain)
+    assert await usable(executor)
 
 
-async def test_recursion_without_end(lane: SerialExecutor) -> None:
+async def test_endless_recursion_fails_only_the_handler(executor: SerialExecutor) -> None:
     async def coroutine() -> None:
         await coroutine()
 
@@ -193,13 +195,13 @@ async def test_recursion_without_end(lane: SerialExecutor) -> None:
 
     for handler in (coroutine, plain):
         with pytest.raises(HandlerFailed) as failed:
-            await lane.run(handler)
+            await executor.run(handler)
         assert isinstance(failed.value.cause, RecursionError)
-    assert await usable(lane)
+    assert await usable(executor)
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
-async def test_a_refusal_passes_as_it_is(lane: SerialExecutor, kind: str) -> None:
+async def test_a_rooms_error_is_raised_unchanged(executor: SerialExecutor, kind: str) -> None:
     async def coroutine() -> None:
         raise Rejected("Mind your language.")
 
@@ -207,11 +209,11 @@ async def test_a_refusal_passes_as_it_is(lane: SerialExecutor, kind: str) -> Non
         raise Rejected("Mind your language.")
 
     with pytest.raises(Rejected, match="Mind your language"):
-        await lane.run(coroutine if kind == "coroutine" else plain)
-    assert await usable(lane)
+        await executor.run(coroutine if kind == "coroutine" else plain)
+    assert await usable(executor)
 
 
-async def test_a_handler_that_cancels_itself(lane: SerialExecutor) -> None:
+async def test_a_handler_that_cancels_itself_fails(executor: SerialExecutor) -> None:
     async def handler() -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -219,13 +221,13 @@ async def test_a_handler_that_cancels_itself(lane: SerialExecutor) -> None:
         await asyncio.Event().wait()
 
     with pytest.raises(HandlerFailed):
-        await lane.run(handler)
-    assert await usable(lane)
+        await executor.run(handler)
+    assert await usable(executor)
 
 
-async def test_a_handler_without_end_is_ended(pool: ThreadPool) -> None:
+async def test_a_handler_that_times_out_is_cancelled(pool: ThreadPool) -> None:
     ended: list[str] = []
-    lane = SerialExecutor(pool, HASTY)
+    executor = SerialExecutor(pool, HASTY)
 
     async def handler() -> None:
         try:
@@ -234,25 +236,25 @@ async def test_a_handler_without_end_is_ended(pool: ThreadPool) -> None:
             ended.append("cleaned up")
 
     with pytest.raises(HandlerFailed):
-        await lane.run(handler)
-    assert await usable(patient(lane))
+        await executor.run(handler)
+    assert await usable(patient(executor))
     assert ended == ["cleaned up"]
 
 
-async def test_a_thread_that_takes_too_long_keeps_its_lane_until_it_ends(
+async def test_a_thread_that_times_out_holds_the_executor_until_it_ends(
     pool: ThreadPool, gate: threading.Event
 ) -> None:
-    lane = SerialExecutor(pool, HASTY)
+    executor = SerialExecutor(pool, HASTY)
     with pytest.raises(HandlerFailed) as failed:
-        await lane.run(gate.wait)
+        await executor.run(gate.wait)
     assert isinstance(failed.value.cause, TimeoutError)
     with pytest.raises(Unavailable):
-        await lane.run(int)
+        await executor.run(int)
     gate.set()
-    assert await usable(patient(lane))
+    assert await usable(patient(executor))
 
 
-async def test_one_who_stops_waiting_does_not_open_the_lane(lane: SerialExecutor) -> None:
+async def test_a_cancelled_caller_does_not_release_the_executor(executor: SerialExecutor) -> None:
     started, release, order = asyncio.Event(), asyncio.Event(), list[str]()
 
     async def first() -> None:
@@ -263,11 +265,11 @@ async def test_one_who_stops_waiting_does_not_open_the_lane(lane: SerialExecutor
     async def second() -> None:
         order.append("second")
 
-    waiting = asyncio.ensure_future(lane.run(first))
+    waiting = asyncio.ensure_future(executor.run(first))
     await started.wait()
     waiting.cancel()
     await asyncio.wait({waiting})
-    following = asyncio.ensure_future(lane.run(second))
+    following = asyncio.ensure_future(executor.run(second))
     await asyncio.sleep(0)
     release.set()
     await following

@@ -1,4 +1,4 @@
-"""Rooms for the histories' tests. Imports of Django wait until it is set up."""
+"""Rooms for the tests of histories. Django is imported once it is set up."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def make_room(transactional_db: None) -> Callable[..., Awaitable[RoomConfig]]:
-    """Makes a row, with these fields, and the record of it."""
-    from tests.histories.said import made_room
+    """Creates a row with the given fields and returns its config."""
+    from tests.histories.messages import create_room
 
-    return sync_to_async(made_room)
+    return sync_to_async(create_room)
 
 
 @pytest.fixture
 def room(transactional_db: None) -> RoomConfig:
-    from tests.histories.said import made_room
+    from tests.histories.messages import create_room
 
-    return made_room()
+    return create_room()

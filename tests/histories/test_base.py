@@ -1,4 +1,4 @@
-"""What every history promises, held against each of them that keeps messages."""
+"""The interface of histories, for each history that stores messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rooms.protocol.errors import BadRequest
 from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
 from rooms.protocol.types import Position, User
-from tests.histories.said import ANN, RoomMaker, append_and_wait, message
+from tests.histories.messages import ANN, RoomMaker, append_and_wait, message
 
 pytestmark = pytest.mark.database
 
@@ -39,7 +39,7 @@ async def history(request: pytest.FixtureRequest, transactional_db: None) -> Asy
     await history.close()
 
 
-async def said(history: History, room: RoomConfig, count: int) -> list[Message]:
+async def appended(history: History, room: RoomConfig, count: int) -> list[Message]:
     return [
         (await append_and_wait(history, room, message(b"%d" % number))).message
         for number in range(1, count + 1)
@@ -60,7 +60,7 @@ async def position(history: History, room: RoomConfig) -> Position:
     return found
 
 
-async def test_an_empty_room(history: History, room: RoomConfig) -> None:
+async def test_a_room_without_messages_is_empty(history: History, room: RoomConfig) -> None:
     snapshot = await history.snapshot(room, None, 50)
     assert (snapshot.messages, snapshot.state, snapshot.recovered) == ([], [], False)
     assert snapshot.position is not None
@@ -70,10 +70,10 @@ async def test_an_empty_room(history: History, room: RoomConfig) -> None:
     assert await history.messages_after(room, 0) == []
 
 
-async def test_where_rooms_stand(history: History, make_room: RoomMaker) -> None:
+async def test_positions_of_rooms(history: History, make_room: RoomMaker) -> None:
     one, other, silent = await make_room(), await make_room("other"), await make_room("silent")
-    await said(history, one, 3)
-    await said(history, other, 2)
+    await appended(history, one, 3)
+    await appended(history, other, 2)
     found = await history.positions([one.id, other.id, silent.id, 10**9])
     assert found[one.id] == await position(history, one)
     assert (found[one.id].seq, found[other.id].seq) == (3, 2)
@@ -81,14 +81,14 @@ async def test_where_rooms_stand(history: History, make_room: RoomMaker) -> None
     assert 10**9 not in found
 
 
-async def test_numbers_count_from_one_in_each_room(history: History, make_room: RoomMaker) -> None:
+async def test_numbers_begin_at_1_in_each_room(history: History, make_room: RoomMaker) -> None:
     one, other = await make_room(), await make_room("other")
-    assert numbers(await said(history, one, 3)) == [1, 2, 3]
-    assert numbers(await said(history, other, 2)) == [1, 2]
+    assert numbers(await appended(history, one, 3)) == [1, 2, 3]
+    assert numbers(await appended(history, other, 2)) == [1, 2]
     assert (await position(history, one)).epoch != (await position(history, other)).epoch
 
 
-async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomConfig) -> None:
+async def test_a_message_is_read_as_it_was_appended(history: History, room: RoomConfig) -> None:
     data = b'{"b" : 1.0, "a": "\\u0000 \\ud83d\\ude00 \xc3\xa9"}'
     kept = [
         (await append_and_wait(history, room, message(data, event="score", sender=BOB))).message,
@@ -103,9 +103,7 @@ async def test_a_message_comes_back_as_it_was_said(history: History, room: RoomC
     assert (kept[1].sender, kept[2].state) == (None, True)
 
 
-async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
-    history: History, room: RoomConfig
-) -> None:
+async def test_concurrent_appends_get_numbers_without_holes(history: History, room: RoomConfig) -> None:
     kept = await asyncio.gather(
         *(append_and_wait(history, room, message(b"%d" % number)) for number in range(60))
     )
@@ -118,7 +116,7 @@ async def test_those_who_write_at_the_same_time_get_numbers_without_holes(
 # Keys --------------------------------------------------------------------------------------------
 
 
-async def test_a_key_that_was_used_returns_the_first_message(history: History, room: RoomConfig) -> None:
+async def test_a_used_key_returns_the_first_message(history: History, room: RoomConfig) -> None:
     first = await append_and_wait(history, room, message(b"1"), "k")
     again = await append_and_wait(history, room, message(b"2"), "k")
     assert (first.duplicate, again.duplicate) == (False, True)
@@ -126,19 +124,19 @@ async def test_a_key_that_was_used_returns_the_first_message(history: History, r
     assert (await position(history, room)).seq == 1
 
 
-async def test_a_key_is_of_a_sender_in_a_room(history: History, make_room: RoomMaker) -> None:
+async def test_a_key_belongs_to_a_sender_in_a_room(history: History, make_room: RoomMaker) -> None:
     one, other = await make_room(), await make_room("other")
     for room, sender in ((one, ANN), (one, BOB), (one, None), (other, ANN)):
         assert not (await append_and_wait(history, room, message(sender=sender), "k")).duplicate
     assert (await position(history, one)).seq == 3
 
 
-async def test_without_a_key_the_same_is_said_again(history: History, room: RoomConfig) -> None:
+async def test_without_a_key_a_message_is_appended_again(history: History, room: RoomConfig) -> None:
     for _ in range(2):
         assert not (await append_and_wait(history, room, message(b"1"))).duplicate
 
 
-async def test_one_key_twice_at_the_same_time_is_one_message(history: History, room: RoomConfig) -> None:
+async def test_concurrent_appends_with_one_key_are_one_message(history: History, room: RoomConfig) -> None:
     kept = await asyncio.gather(*(append_and_wait(history, room, message(b"%d" % n), "k") for n in range(5)))
     assert [each.duplicate for each in kept] == [False, True, True, True, True]
     assert {each.message.seq for each in kept} == {1}
@@ -148,7 +146,7 @@ async def test_one_key_twice_at_the_same_time_is_one_message(history: History, r
 async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=2)
     first = (await append_and_wait(history, room, message(b"1", time=ago(23)), "k")).message
-    await said(history, room, 70)
+    await appended(history, room, 70)
     await history.prune()
     assert numbers(await history.messages_after(room, 0)) == [70, 71]
     again = await append_and_wait(history, room, message(b"1"), "k")
@@ -158,9 +156,7 @@ async def test_a_key_outlives_its_message(history: History, make_room: RoomMaker
     assert numbers(await history.messages_after(room, 0)) == [70, 71]
 
 
-async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
-    history: History, make_room: RoomMaker
-) -> None:
+async def test_a_key_outlives_a_message_that_expired_by_age(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_ttl=3600)
     await append_and_wait(history, room, message(time=ago(23)), "k")
     await history.prune()
@@ -168,22 +164,22 @@ async def test_a_key_of_a_message_that_grew_old_outlives_it_as_well(
     assert (await append_and_wait(history, room, message(), "k")).duplicate
 
 
-async def test_a_key_ends_in_time(history: History, make_room: RoomMaker) -> None:
+async def test_a_key_expires(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=2)
     await append_and_wait(history, room, message(time=ago(25)), "k")
     assert (await append_and_wait(history, room, message(), "k")).duplicate
-    await said(history, room, 70)
+    await appended(history, room, 70)
     await history.prune()
     assert not (await append_and_wait(history, room, message(), "k")).duplicate
     assert (await position(history, room)).seq == 72
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 26 * 3600}):
         await append_and_wait(history, room, message(time=ago(25)), "later")
-        await said(history, room, 70)
+        await appended(history, room, 70)
         await history.prune()
         assert (await append_and_wait(history, room, message(), "later")).duplicate
 
 
-async def test_a_message_that_is_kept_keeps_its_key(history: History, room: RoomConfig) -> None:
+async def test_the_key_of_a_stored_message_does_not_expire(history: History, room: RoomConfig) -> None:
     kept = (await append_and_wait(history, room, message(b"1", time=ago(48)), "k")).message
     await history.prune()
     again = await append_and_wait(history, room, message(b"2"), "k")
@@ -191,7 +187,7 @@ async def test_a_message_that_is_kept_keeps_its_key(history: History, room: Room
     assert await history.find(room, ANN.id, "k") == SentData(seq=1, time=kept.time)
 
 
-async def test_what_was_answered_is_found_by_the_senders_key(history: History, make_room: RoomMaker) -> None:
+async def test_a_message_is_found_by_its_senders_key(history: History, make_room: RoomMaker) -> None:
     room, other = await make_room(), await make_room("other")
     assert await history.find(room, ANN.id, "k") is None
     first = (await append_and_wait(history, room, message(b"1", event="score", state=True), "k")).message
@@ -210,7 +206,7 @@ async def test_what_was_answered_is_found_by_the_senders_key(history: History, m
 # State -------------------------------------------------------------------------------------------
 
 
-async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
+async def test_state_has_the_last_value_of_each_event_in_the_order_of_the_first(
     history: History, room: RoomConfig
 ) -> None:
     for event, value in (("topic", b"1"), ("score", b"2"), ("topic", b"3")):
@@ -223,7 +219,7 @@ async def test_the_last_value_of_each_event_is_state_in_the_order_of_the_first(
     ]
 
 
-async def test_null_removes_state_and_is_a_message_all_the_same(history: History, room: RoomConfig) -> None:
+async def test_null_removes_state_and_is_still_a_message(history: History, room: RoomConfig) -> None:
     await append_and_wait(history, room, message(b"1", event="topic", state=True))
     kept = (await append_and_wait(history, room, message(b"null", event="topic", state=True))).message
     snapshot = await history.snapshot(room, None, 50)
@@ -240,7 +236,9 @@ async def test_a_repeated_key_does_not_set_state_again(history: History, room: R
 
 
 @override_settings(ROOMS={"MAX_STATE_KEYS": 3})
-async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: History, room: RoomConfig) -> None:
+async def test_a_state_key_beyond_the_maximum_takes_no_number_and_fails_alone(
+    history: History, room: RoomConfig
+) -> None:
     kept = await asyncio.gather(
         *(append_and_wait(history, room, message(b"1", event=event, state=True)) for event in "abcdea"),
         append_and_wait(history, room, message(b"2", event="d")),
@@ -257,7 +255,7 @@ async def test_one_name_too_many_takes_no_number_and_harms_nobody(history: Histo
 
 
 @override_settings(ROOMS={"MAX_STATE_KEYS": 1})
-async def test_a_key_of_state_that_was_refused_has_not_been_used(history: History, room: RoomConfig) -> None:
+async def test_the_key_of_a_refused_state_message_stays_unused(history: History, room: RoomConfig) -> None:
     await append_and_wait(history, room, message(b"1", event="a", state=True))
     with pytest.raises(BadRequest):
         await append_and_wait(history, room, message(b"1", event="b", state=True), "k")
@@ -269,8 +267,8 @@ async def test_a_key_of_state_that_was_refused_has_not_been_used(history: Histor
 # Reading -----------------------------------------------------------------------------------------
 
 
-async def test_the_newest_so_many(history: History, room: RoomConfig) -> None:
-    await said(history, room, 5)
+async def test_a_snapshot_has_the_newest_messages(history: History, room: RoomConfig) -> None:
+    await appended(history, room, 5)
     snapshot = await history.snapshot(room, None, 2)
     assert (numbers(snapshot.messages), snapshot.recovered) == ([4, 5], False)
     assert snapshot.position is not None
@@ -297,7 +295,7 @@ async def test_the_newest_so_many(history: History, room: RoomConfig) -> None:
         (2**63 - 1, -(2**63), 9, [1, 2, 3, 4, 5, 6, 7, 8, 9], False),
     ],
 )
-async def test_pages(
+async def test_a_page_lies_between_two_numbers(
     history: History,
     room: RoomConfig,
     before: int | None,
@@ -306,20 +304,20 @@ async def test_pages(
     found: list[int],
     more: bool,
 ) -> None:
-    await said(history, room, 9)
+    await appended(history, room, 9)
     page = await history.page(room, before=before, after=after, limit=limit)
     assert (numbers(page.messages), page.more) == (found, more)
 
 
-async def test_what_came_after_a_number(history: History, room: RoomConfig) -> None:
-    await said(history, room, 5)
+async def test_messages_after_a_number(history: History, room: RoomConfig) -> None:
+    await appended(history, room, 5)
     assert numbers(await history.messages_after(room, 3)) == [4, 5]
     assert numbers(await history.messages_after(room, 5)) == []
     with override_settings(ROOMS={"RECOVERY_MAX_MESSAGES": 2}):
         assert numbers(await history.messages_after(room, 1)) == [2, 3]
 
 
-# Resuming ----------------------------------------------------------------------------------------
+# Recovery ----------------------------------------------------------------------------------------
 
 
 async def resumed(history: History, room: RoomConfig, seq: int, epoch: str | None = None) -> Any:
@@ -329,30 +327,32 @@ async def resumed(history: History, room: RoomConfig, seq: int, epoch: str | Non
     return numbers(snapshot.messages), snapshot.recovered
 
 
-async def test_resuming_tells_exactly_what_came_after(history: History, room: RoomConfig) -> None:
-    await said(history, room, 5)
+async def test_a_recovery_has_exactly_the_messages_after_the_position(
+    history: History, room: RoomConfig
+) -> None:
+    await appended(history, room, 5)
     assert await resumed(history, room, 1) == ([2, 3, 4, 5], True)
     assert await resumed(history, room, 5) == ([], True)
     assert await resumed(history, room, 0) == ([1, 2, 3, 4, 5], True)
 
 
-async def test_resuming_from_elsewhere_is_a_first_join(history: History, room: RoomConfig) -> None:
-    await said(history, room, 5)
+async def test_a_position_of_another_epoch_is_not_recovered(history: History, room: RoomConfig) -> None:
+    await appended(history, room, 5)
     assert await resumed(history, room, 3, epoch="another") == ([4, 5], False)
     assert await resumed(history, room, 6) == ([4, 5], False)
     assert await resumed(history, room, 2**63 - 1) == ([4, 5], False)
 
 
 @override_settings(ROOMS={"RECOVERY_MAX_MESSAGES": 3})
-async def test_too_much_is_not_handed_over(history: History, room: RoomConfig) -> None:
-    await said(history, room, 5)
+async def test_more_messages_than_the_maximum_are_not_recovered(history: History, room: RoomConfig) -> None:
+    await appended(history, room, 5)
     assert await resumed(history, room, 2) == ([3, 4, 5], True)
     assert await resumed(history, room, 1) == ([4, 5], False)
 
 
-async def test_what_is_kept_no_longer_cannot_be_recovered(history: History, make_room: RoomMaker) -> None:
+async def test_expired_messages_are_not_recovered(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=3)
-    await said(history, room, 5)
+    await appended(history, room, 5)
     assert await resumed(history, room, 2) == ([3, 4, 5], True)
     assert await resumed(history, room, 1) == ([4, 5], False)
 
@@ -360,26 +360,26 @@ async def test_what_is_kept_no_longer_cannot_be_recovered(history: History, make
 # Retention ---------------------------------------------------------------------------------------
 
 
-async def test_no_more_than_so_many_are_told(history: History, make_room: RoomMaker) -> None:
+async def test_messages_beyond_the_size_are_not_read(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_size=3)
-    await said(history, room, 5)
+    await appended(history, room, 5)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [3, 4, 5]
     page = await history.page(room, before=None, after=None, limit=50)
     assert (numbers(page.messages), page.more) == ([3, 4, 5], False)
     assert numbers(await history.messages_after(room, 0)) == [3, 4, 5]
 
 
-async def test_no_older_ones_are_told(history: History, make_room: RoomMaker) -> None:
+async def test_messages_beyond_the_ttl_are_not_read(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_ttl=60)
     old = timestamps.ago(61)
     await append_and_wait(history, room, message(time=old))
-    await said(history, room, 1)
+    await appended(history, room, 1)
     assert numbers((await history.snapshot(room, None, 50)).messages) == [2]
     assert (await position(history, room)).seq == 2
     assert await resumed(history, room, 0) == ([2], False)
 
 
-async def test_numbers_go_on_when_everything_has_expired(history: History, make_room: RoomMaker) -> None:
+async def test_numbers_continue_when_all_messages_expired(history: History, make_room: RoomMaker) -> None:
     room = await make_room(history_ttl=60)
     old = timestamps.ago(61)
     before = await position(history, room)
@@ -389,10 +389,12 @@ async def test_numbers_go_on_when_everything_has_expired(history: History, make_
     assert (await position(history, room)).epoch == before.epoch
 
 
-async def test_pruning_takes_only_what_is_told_no_longer(history: History, make_room: RoomMaker) -> None:
+async def test_pruning_deletes_only_messages_that_are_not_read(
+    history: History, make_room: RoomMaker
+) -> None:
     room, silent = await make_room(history_size=3), await make_room("silent", history_size=2)
-    await said(history, room, 5)
-    await said(history, silent, 5)
+    await appended(history, room, 5)
+    await appended(history, silent, 5)
     before = await history.snapshot(room, None, 50)
     would = await history.prune(dry_run=True)
     assert await history.prune() == would
@@ -401,10 +403,10 @@ async def test_pruning_takes_only_what_is_told_no_longer(history: History, make_
     assert numbers((await history.snapshot(silent, None, 50)).messages) == [4, 5]
 
 
-async def test_a_room_that_is_gone_is_forgotten(history: History, make_room: RoomMaker) -> None:
+async def test_a_deleted_room_leaves_nothing(history: History, make_room: RoomMaker) -> None:
     room, other = await make_room(), await make_room("other")
-    await said(history, room, 3)
-    await said(history, other, 1)
+    await appended(history, room, 3)
+    await appended(history, other, 1)
     await Room.objects.filter(pk=room.id).adelete()
     await history.forget(room.id)
     assert list(await history.positions([room.id, other.id])) == [other.id]

@@ -1,4 +1,4 @@
-"""The history in the database: what is its own beyond what every history promises."""
+"""The history in the database, beyond the interface that all histories share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from rooms.hub.config import RoomConfig
 from rooms.protocol.errors import RoomNotFound, Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.types import Position, User
-from tests.histories.said import RoomMaker, append_and_wait, message
+from tests.histories.messages import RoomMaker, append_and_wait, message
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture
 async def histories() -> AsyncIterator[tuple[DatabaseHistory, DatabaseHistory]]:
-    """Those of two processes."""
+    """The histories of two processes."""
     both = DatabaseHistory(), DatabaseHistory()
     yield both
     for history in both:
@@ -42,8 +42,11 @@ def history(histories: tuple[DatabaseHistory, DatabaseHistory]) -> DatabaseHisto
     return histories[0]
 
 
+append_all = database._append_all
+
+
 class Commits:
-    """Counts the transactions of the ledger, and can hold up the next one."""
+    """Counts the transactions of the writer, and can block the next one."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -55,18 +58,18 @@ class Commits:
         self.entered.set()
         self.gate.wait(timeout=10)
         self.count += 1
-        return database._append_all(appends)
+        return append_all(appends)
 
 
 @pytest.fixture
-def commits(history: DatabaseHistory) -> Commits:
+def commits(monkeypatch: pytest.MonkeyPatch) -> Commits:
     commits = Commits()
-    history._ledger._write = commits.write
+    monkeypatch.setattr(database, "_append_all", commits.write)
     return commits
 
 
-async def held_up(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> asyncio.Task[Any]:
-    """One append under way, which holds up those that follow."""
+async def blocked(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> asyncio.Task[Any]:
+    """Start one append, which blocks those that follow."""
     commits.gate.clear()
     first = asyncio.ensure_future(append_and_wait(history, room, message()))
     await asyncio.to_thread(commits.entered.wait, 10)
@@ -74,7 +77,7 @@ async def held_up(history: DatabaseHistory, room: RoomConfig, commits: Commits) 
 
 
 class Copied:
-    """A router of a site that reads from a copy, which lags behind."""
+    """A router of a site that reads from a replica, which lags behind."""
 
     def __init__(self) -> None:
         self.asked: set[str] = set()
@@ -87,7 +90,7 @@ class Copied:
         return "default"
 
 
-async def test_what_is_read_comes_from_the_database_that_is_written(
+async def test_reads_use_the_database_that_is_written(
     history: DatabaseHistory, room: RoomConfig, settings: Any
 ) -> None:
     copied = Copied()
@@ -104,17 +107,17 @@ async def test_what_is_read_comes_from_the_database_that_is_written(
 
 
 class OneByOne(Commits):
-    """Broken: a transaction for each message."""
+    """Broken: uses a transaction for each message."""
 
     def write(self, appends: Any) -> Any:
         self.entered.set()
         self.gate.wait(timeout=10)
         self.count += len(appends)
-        return [result for each in appends for result in database._append_all([each])]
+        return [result for each in appends for result in append_all([each])]
 
 
 async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConfig, commits: Commits) -> None:
-    first = await held_up(history, room, commits)
+    first = await blocked(history, room, commits)
     others = [asyncio.ensure_future(append_and_wait(history, room, message())) for _ in range(40)]
     await asyncio.sleep(0)
     commits.gate.set()
@@ -123,16 +126,16 @@ async def check_that_a_commit_is_shared(history: DatabaseHistory, room: RoomConf
 
 
 async def test_many_messages_share_a_transaction(
-    history: DatabaseHistory, room: RoomConfig, commits: Commits
+    history: DatabaseHistory, room: RoomConfig, commits: Commits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await check_that_a_commit_is_shared(history, room, commits)
     broken = OneByOne()
-    history._ledger._write = broken.write
+    monkeypatch.setattr(database, "_append_all", broken.write)
     with pytest.raises(AssertionError):
         await check_that_a_commit_is_shared(history, room, broken)
 
 
-def test_a_batch_costs_few_queries_however_many_messages(room: RoomConfig) -> None:
+def test_the_number_of_queries_does_not_depend_on_the_number_of_messages(room: RoomConfig) -> None:
     def queries(count: int, key: str | None = None) -> int:
         appends = [database._Append(room, message(), key and f"{key} {n}") for n in range(count)]
         with CaptureQueriesContext(connection) as captured:
@@ -143,20 +146,20 @@ def test_a_batch_costs_few_queries_however_many_messages(room: RoomConfig) -> No
     assert queries(20) == queries(5) == queries(20, "k") == queries(5, "another")
 
 
-def test_a_key_that_was_used_is_found_among_many(room: RoomConfig) -> None:
+def test_a_used_key_is_found_among_others(room: RoomConfig) -> None:
     def keyed(*keys: str | None) -> list[Any]:
         return database._append_all([database._Append(room, message(), key) for key in keys])
 
     keyed("a", "b")
-    kept = keyed("c", "a", None, "c", "d")
-    assert [each.message.seq for each in kept] == [3, 1, 4, 3, 5]
-    assert [each.duplicate for each in kept] == [False, True, False, True, False]
+    appended = keyed("c", "a", None, "c", "d")
+    assert [each.message.seq for each in appended] == [3, 1, 4, 3, 5]
+    assert [each.duplicate for each in appended] == [False, True, False, True, False]
     assert models.Sequence.objects.get(pk=room.id).seq == models.Message.objects.count() == 5
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads so few rows without an index")
-def test_keys_are_looked_for_in_their_index(room: RoomConfig) -> None:
-    """Not among all messages of the room, which may be millions."""
+def test_keys_are_found_by_their_index(room: RoomConfig) -> None:
+    """A scan would read all messages of the room, perhaps millions."""
     appends = [
         database._Append(room, message(sender=User(name=name, id=name, guest=True)), "k") for name in "abc"
     ]
@@ -170,7 +173,7 @@ def test_keys_are_looked_for_in_their_index(room: RoomConfig) -> None:
         assert "USING INDEX rooms_message_key" in str(cursor.fetchall())
 
 
-def test_what_was_missed_is_one_query_however_much_it_is(room: RoomConfig) -> None:
+def test_a_recovery_is_one_query_for_any_number_of_messages(room: RoomConfig) -> None:
     database._append_all([database._Append(room, message(), None) for _ in range(300)])
     epoch = models.Sequence.objects.get(pk=room.id).epoch
     with CaptureQueriesContext(connection) as captured:
@@ -180,10 +183,10 @@ def test_what_was_missed_is_one_query_however_much_it_is(room: RoomConfig) -> No
     assert len([each for each in captured if table in each["sql"]]) == 1
 
 
-async def test_a_poisonous_message_fails_alone_and_takes_no_number(
+async def test_an_invalid_message_fails_alone_and_takes_no_number(
     history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
-    first = await held_up(history, room, commits)
+    first = await blocked(history, room, commits)
     good, bad, also_good = (
         asyncio.ensure_future(append_and_wait(history, room, each))
         for each in (message(b"1"), message(time="not a time"), message(b"2"))
@@ -197,12 +200,12 @@ async def test_a_poisonous_message_fails_alone_and_takes_no_number(
     assert [each.seq for each in await history.messages_after(room, 0)] == [1, 2, 3]
 
 
-async def test_a_room_that_is_gone_fails_alone(
+async def test_an_append_to_a_deleted_room_fails_alone(
     history: DatabaseHistory, make_room: RoomMaker, commits: Commits
 ) -> None:
     room, gone = await make_room(), await make_room("gone")
     await models.Room.objects.filter(pk=gone.id).adelete()
-    first = await held_up(history, room, commits)
+    first = await blocked(history, room, commits)
     bad = asyncio.ensure_future(append_and_wait(history, gone, message()))
     good = asyncio.ensure_future(append_and_wait(history, room, message()))
     await asyncio.sleep(0)
@@ -216,41 +219,41 @@ async def test_a_room_that_is_gone_fails_alone(
             await reading
 
 
-async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
+async def test_the_numbers_of_two_processes_have_no_holes_and_no_duplicates(
     histories: tuple[DatabaseHistory, DatabaseHistory], make_room: RoomMaker
 ) -> None:
     made = [await make_room(name) for name in ("one", "two")]
 
     async def append(number: int) -> Message:
         room = made[number // 2 % 2]
-        said = message(b"%d" % number, room=room.name)
-        return (await append_and_wait(histories[number % 2], room, said)).message
+        sent = message(b"%d" % number, room=room.name)
+        return (await append_and_wait(histories[number % 2], room, sent)).message
 
-    kept = await asyncio.gather(*map(append, range(120)))
+    appended = await asyncio.gather(*map(append, range(120)))
     for room in made:
-        told = [each for each in kept if each.room == room.name]
-        # What each process was told is what everybody reads.
-        assert await histories[0].messages_after(room, 0) == sorted(told, key=lambda each: each.seq or 0)
-        assert sorted(each.seq or 0 for each in told) == list(range(1, 61))
-        # First come, first served within a process.
+        of_room = [each for each in appended if each.room == room.name]
+        # Both processes read the messages as they were appended.
+        assert await histories[0].messages_after(room, 0) == sorted(of_room, key=lambda each: each.seq or 0)
+        assert sorted(each.seq or 0 for each in of_room) == list(range(1, 61))
+        # Within a process, messages are numbered in the order of the appends.
         for process in (0, 1):
-            own = [each.seq or 0 for each in told if int(bytes(each.data)) % 2 == process]
+            own = [each.seq or 0 for each in of_room if int(bytes(each.data)) % 2 == process]
             assert own == sorted(own)
 
 
-async def test_a_key_is_known_in_every_process(
+async def test_a_key_holds_in_every_process(
     histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomConfig
 ) -> None:
-    kept = await asyncio.gather(
+    appended = await asyncio.gather(
         *(append_and_wait(histories[n % 2], room, message(b"%d" % n), "k") for n in range(8))
     )
-    assert sorted(each.duplicate for each in kept) == [False] + [True] * 7
-    assert {(each.message.seq, bytes(each.message.data)) for each in kept} == {
-        (1, bytes(kept[0].message.data))
+    assert sorted(each.duplicate for each in appended) == [False] + [True] * 7
+    assert {(each.message.seq, bytes(each.message.data)) for each in appended} == {
+        (1, bytes(appended[0].message.data))
     }
 
 
-async def test_the_epoch_stays_across_restarts_and_ends_with_the_room(
+async def test_the_epoch_survives_restarts_and_ends_with_the_room(
     histories: tuple[DatabaseHistory, DatabaseHistory], make_room: RoomMaker
 ) -> None:
     room = await make_room()
@@ -276,7 +279,7 @@ def test_a_rolled_back_batch_leaves_nothing(room: RoomConfig) -> None:
 
 
 @pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite has one writer and no locks of rows")
-def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomConfig) -> None:
+def test_a_sequence_that_another_process_created_is_locked(room: RoomConfig) -> None:
     models.Sequence.objects.filter(pk=room.id).delete()
     with CaptureQueriesContext(connection) as captured:
         database._append_all([database._Append(room, message(), None)])
@@ -284,14 +287,16 @@ def test_a_counter_that_another_process_may_have_made_is_locked(room: RoomConfig
     assert [each["sql"] for each in captured if table in each["sql"]][-1].endswith("FOR UPDATE")
 
 
-async def test_a_room_without_a_counter_gets_one(history: DatabaseHistory, room: RoomConfig) -> None:
+async def test_a_room_without_a_sequence_gets_one(history: DatabaseHistory, room: RoomConfig) -> None:
     await models.Sequence.objects.all().adelete()
     assert (await history.snapshot(room, None, 9)).position is not None
     await models.Sequence.objects.all().adelete()
     assert (await append_and_wait(history, room, message())).message.seq == 1
 
 
-async def test_expired_messages_are_deleted_in_time(history: DatabaseHistory, make_room: RoomMaker) -> None:
+async def test_expired_messages_are_deleted_after_some_appends(
+    history: DatabaseHistory, make_room: RoomMaker
+) -> None:
     room = await make_room(history_size=3)
     await asyncio.gather(
         *(append_and_wait(history, room, message()) for _ in range(database.PRUNE_EVERY + 1))
@@ -299,7 +304,7 @@ async def test_expired_messages_are_deleted_in_time(history: DatabaseHistory, ma
     assert await models.Message.objects.acount() < database.PRUNE_EVERY // 2
 
 
-async def test_a_database_that_is_down_is_unavailable_and_comes_back(
+async def test_a_database_that_is_down_is_unavailable_until_it_is_back(
     history: DatabaseHistory, room: RoomConfig
 ) -> None:
     def down(*_: Any, **__: Any) -> None:
@@ -319,10 +324,10 @@ async def test_a_database_that_is_down_is_unavailable_and_comes_back(
     assert (await append_and_wait(history, room, message())).message.seq == 1
 
 
-async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
+async def test_messages_after_waits_for_the_appends_before_it(
     history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
-    """What this process appends is told to its appender before it can be fetched as missing."""
+    """An append completes before a recovery can read its message."""
     order: list[str] = []
 
     async def append() -> None:
@@ -346,7 +351,7 @@ async def test_a_read_for_the_fan_out_waits_for_the_appends_before_it(
 
 @contextmanager
 def locked(room: RoomConfig) -> Iterator[None]:
-    """Somebody else holds the room's row, and on SQLite the whole database."""
+    """Lock the room's row as another process does; on SQLite, the whole database."""
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -373,7 +378,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_is_kept_once(
+async def test_a_locked_database_is_unavailable_and_a_repeated_append_is_stored_once(
     history: DatabaseHistory, room: RoomConfig
 ) -> None:
     await append_and_wait(history, room, message())
@@ -384,11 +389,11 @@ async def test_a_database_that_is_locked_is_unavailable_and_what_is_sent_again_i
                 assert isinstance(answer, Unavailable)
                 assert answer.retry
         assert [each.seq for each in (await history.snapshot(room, None, 9)).messages] == [1]
-    kept = [await append_and_wait(history, room, message(b"%d" % n), f"key {n}") for n in range(3)]
-    assert [(each.duplicate, each.message.seq) for each in kept] == [(False, 2), (False, 3), (False, 4)]
+    appended = [await append_and_wait(history, room, message(b"%d" % n), f"key {n}") for n in range(3)]
+    assert [(each.duplicate, each.message.seq) for each in appended] == [(False, 2), (False, 3), (False, 4)]
 
 
-async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
+async def test_a_commit_whose_confirmation_was_lost_is_found_by_its_key(
     history: DatabaseHistory, room: RoomConfig, commits: Commits
 ) -> None:
     commit = BaseDatabaseWrapper._commit
@@ -396,7 +401,7 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
 
     def loses(self: BaseDatabaseWrapper) -> None:
         commit(self)
-        if threading.current_thread().name == "rooms-ledger" and not lost:
+        if threading.current_thread().name == "rooms-history-writer" and not lost:
             lost.append("answer")
             raise OperationalError("server closed the connection unexpectedly")
 
@@ -409,7 +414,7 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
         commits.gate.set()
         answers = await asyncio.gather(*sent, return_exceptions=True)
     assert lost
-    unknown = [place for place, each in enumerate(answers) if isinstance(each, Unavailable)]
+    unknown = [index for index, each in enumerate(answers) if isinstance(each, Unavailable)]
     assert unknown
     again = [await append_and_wait(history, room, message(), f"key {n}") for n in range(3)]
     assert all(each.duplicate for each in again)
@@ -417,7 +422,7 @@ async def test_a_commit_whose_answer_got_lost_is_found_by_its_key(
     assert [each.seq for each in await history.messages_after(room, 0)] == [1, 2, 3]
 
 
-async def test_positions_of_more_rooms_than_a_query_takes(
+async def test_positions_of_more_rooms_than_a_query_can_have(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms = [await make_room(name) for name in ("one", "two", "three")]
@@ -427,14 +432,14 @@ async def test_positions_of_more_rooms_than_a_query_takes(
     # SQLite takes 32,766 values.
     far = range(10**9, 10**9 + 40_000)
     assert set(await history.positions([ids[0], *far, *ids[1:]])) == set(ids)
-    monkeypatch.setattr(database, "MOST_POSITIONS", 2)
+    monkeypatch.setattr(database, "MAX_POSITIONS", 2)
     assert set(await history.positions(ids)) == set(ids)
 
 
 async def test_state_that_changes_while_it_is_read_is_read_again(
     histories: tuple[DatabaseHistory, DatabaseHistory], room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is neither missing nor newer than the position."""
+    """The value is neither missing nor newer than the position."""
     here, _ = histories
     await append_and_wait(here, room, message(b"1", event="topic", state=True))
     read = database.read_state

@@ -1,4 +1,4 @@
-"""What is kept no longer goes, also in rooms that fell silent; what is kept stays."""
+"""Pruning deletes expired messages, also in inactive rooms, and no others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rooms.histories.database import DatabaseHistory
 from rooms.hub.config import RoomConfig
 from rooms.models import Application, Message, Sequence
 from rooms.protocol.errors import Unavailable
-from tests.histories.said import RoomMaker
+from tests.histories.messages import RoomMaker
 
 pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
@@ -30,8 +30,8 @@ async def history() -> AsyncIterator[DatabaseHistory]:
     await history.close()
 
 
-async def said(room: RoomConfig, *days: float, keyed: Container[int] = ()) -> None:
-    """Messages that are so many days old, the oldest first; those with these numbers have a key."""
+async def create_messages(room: RoomConfig, *days: float, keyed: Container[int] = ()) -> None:
+    """Create messages by their age in days, oldest first; ``keyed`` has the numbers of those with a key."""
     now = timezone.now()
     for seq, age in enumerate(days, start=1):
         time, key = now - timedelta(days=age), f"key {seq}" if seq in keyed else None
@@ -39,78 +39,80 @@ async def said(room: RoomConfig, *days: float, keyed: Container[int] = ()) -> No
     await Sequence.objects.aupdate_or_create(room_id=room.id, defaults={"seq": len(days)})
 
 
-async def kept(room: RoomConfig) -> list[int]:
+async def stored(room: RoomConfig) -> list[int]:
     rows = Message.objects.filter(room_id=room.id).order_by("seq")
     return [seq async for seq in rows.values_list("seq", flat=True)]
 
 
-async def test_what_is_too_old_or_one_too_many_goes(history: DatabaseHistory, make_room: RoomMaker) -> None:
+async def test_messages_beyond_the_size_or_the_ttl_are_deleted(
+    history: DatabaseHistory, make_room: RoomMaker
+) -> None:
     few, short, both = (
         await make_room("few", history_size=2),
         await make_room("short", history_ttl=24 * 3600),
         await make_room("both", history_size=3, history_ttl=24 * 3600),
     )
     for room in (few, short, both):
-        await said(room, 3, 2, 1.5, 0.5, 0)
+        await create_messages(room, 3, 2, 1.5, 0.5, 0)
     assert await history.prune(dry_run=True) == 9
-    assert await kept(few) == [1, 2, 3, 4, 5]
+    assert await stored(few) == [1, 2, 3, 4, 5]
     assert await history.prune() == 9
-    assert [await kept(room) for room in (few, short, both)] == [[4, 5], [4, 5], [4, 5]]
+    assert [await stored(room) for room in (few, short, both)] == [[4, 5], [4, 5], [4, 5]]
     assert await history.prune() == 0
 
 
-async def test_a_room_keeps_what_its_application_says_and_that_what_the_settings_say(
+async def test_a_room_inherits_its_retention_from_the_application_and_the_settings(
     history: DatabaseHistory, make_room: RoomMaker
 ) -> None:
     room = await make_room()
-    await said(room, 3, 2, 1, 0)
+    await create_messages(room, 3, 2, 1, 0)
     with override_settings(ROOMS={"HISTORY_SIZE": 3}):
         assert await history.prune() == 1
     await Application.objects.aupdate(history_ttl=36 * 3600)
     assert await history.prune() == 1
     await Application.objects.aupdate(history_size=1)
     assert await history.prune() == 1
-    assert await kept(room) == [4]
+    assert await stored(room) == [4]
 
 
-async def test_a_little_at_a_time(
+async def test_messages_are_deleted_in_chunks(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "CHUNK", 2)
     rooms = [await make_room(name, history_size=1) for name in ("one", "two", "three")]
     for room in rooms:
-        await said(room, *[0] * 6)
-    at_once: list[int] = []
+        await create_messages(room, *[0] * 6)
+    chunks: list[int] = []
     prune = pruning.prune
 
     def counted(retention: pruning.Retention) -> int:
-        at_once.append(deleted := prune(retention))
+        chunks.append(deleted := prune(retention))
         return deleted
 
     monkeypatch.setattr(pruning, "prune", counted)
     assert await history.prune() == 15
-    assert at_once == [2, 2, 1] * 3
-    assert [await kept(room) for room in rooms] == [[6]] * 3
+    assert chunks == [2, 2, 1] * 3
+    assert [await stored(room) for room in rooms] == [[6]] * 3
 
 
-async def test_a_few_rooms_at_a_time(
+async def test_rooms_are_read_in_chunks(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 2)
     for name in ("one", "two", "three", "four", "five"):
-        await said(await make_room(name, history_size=1), 0, 0)
-    with mock.patch.object(pruning, "with_expired", wraps=pruning.with_expired) as looked_at:
+        await create_messages(await make_room(name, history_size=1), 0, 0)
+    with mock.patch.object(pruning, "with_expired", wraps=pruning.with_expired) as with_expired:
         assert await history.prune() == 5
-    assert [len(call.args[0]) for call in looked_at.call_args_list] == [2, 2, 1]
+    assert [len(call.args[0]) for call in with_expired.call_args_list] == [2, 2, 1]
 
 
-async def test_rooms_that_take_too_long_do_not_keep_the_others_waiting(
+async def test_a_room_that_times_out_does_not_stop_the_rooms_after_it(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "ROOMS_AT_ONCE", 1)
     rooms = [await make_room(name, history_size=1) for name in ("one", "huge", "three")]
     for room in rooms:
-        await said(room, 0, 0)
+        await create_messages(room, 0, 0)
     some_expired = pruning.Retention.some_expired
 
     def slow(retention: pruning.Retention) -> set[int]:
@@ -122,58 +124,58 @@ async def test_rooms_that_take_too_long_do_not_keep_the_others_waiting(
         loaded.setattr(pruning.Retention, "some_expired", slow)
         with pytest.raises(Unavailable):
             await history.prune()
-        # It goes on behind what it could not do, and then begins anew.
+        # Pruning continues after the room that failed, and then starts again.
         assert await history.prune() == 1
-        assert [await kept(room) for room in rooms] == [[2], [1, 2], [2]]
+        assert [await stored(room) for room in rooms] == [[2], [1, 2], [2]]
         with pytest.raises(Unavailable):
             await history.prune()
     assert await history.prune() == 0
     assert await history.prune() == 1
 
 
-async def test_what_has_a_key_stays_until_its_time_is_over(
+async def test_a_message_with_a_key_stays_until_the_key_expires(
     history: DatabaseHistory, make_room: RoomMaker
 ) -> None:
     few, short = await make_room("few", history_size=2), await make_room("short", history_ttl=60)
     for room in (few, short):
-        await said(room, 3, 2, 0.9, 0.8, 0.7, 0, 0, keyed=(2, 3, 5))
+        await create_messages(room, 3, 2, 0.9, 0.8, 0.7, 0, 0, keyed=(2, 3, 5))
     assert await history.prune(dry_run=True) == 6
     assert await history.prune() == 6
-    assert [await kept(room) for room in (few, short)] == [[3, 5, 6, 7]] * 2
-    # Nobody is told them.
+    assert [await stored(room) for room in (few, short)] == [[3, 5, 6, 7]] * 2
+    # Readers do not get them.
     for room in (few, short):
         assert [each.seq for each in await history.messages_after(room, 0)] == [6, 7]
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 0.8 * 24 * 3600}):
         assert await history.prune() == 2
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 60}):
         assert await history.prune() == 2
-    assert [await kept(room) for room in (few, short)] == [[6, 7]] * 2
+    assert [await stored(room) for room in (few, short)] == [[6, 7]] * 2
 
 
-async def test_what_has_no_key_does_not_wait_for_what_has_one(
+async def test_messages_without_a_key_are_deleted_before_those_with_one(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "CHUNK", 2)
     room = await make_room(history_size=1)
-    await said(room, *[0] * 9, keyed=range(1, 5))
+    await create_messages(room, *[0] * 9, keyed=range(1, 5))
     assert await history.prune(dry_run=True) == 4
     assert await history.prune() == 4
-    assert await kept(room) == [1, 2, 3, 4, 9]
+    assert await stored(room) == [1, 2, 3, 4, 9]
     assert await history.prune(dry_run=True) == await history.prune() == 0
 
 
-async def test_those_that_stay_are_not_looked_at(
+async def test_messages_that_stay_are_not_read(
     history: DatabaseHistory, make_room: RoomMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many they are: every query is about a few of the oldest."""
+    """Every query reads a few of the oldest messages, however many stay."""
     monkeypatch.setattr(pruning, "CHUNK", 2)
     room = await make_room(history_size=1)
-    await said(room, 2, *[0] * 7, 2, 0, keyed=range(1, 10))
+    await create_messages(room, 2, *[0] * 7, 2, 0, keyed=range(1, 10))
     retention = pruning.Retention(room=room.id, newest=10, count=1, seconds=60)
     assert await sync_to_async(pruning.prune)(retention) == 1
-    # The ninth is as old as the first was, and lies behind those that stay.
+    # The ninth is as old as the first was, but follows messages that stay.
     assert await sync_to_async(pruning.prune)(retention) == 0
-    assert await kept(room) == [*range(2, 11)]
+    assert await stored(room) == [*range(2, 11)]
 
 
 def test_rooms_with_nothing_to_delete_are_only_read(room: RoomConfig) -> None:

@@ -1,4 +1,4 @@
-"""The history in Redis: several processes, a Redis that forgets, starts again, is slow or not there."""
+"""The history in Redis: several processes; a Redis that loses data, restarts, hangs or is down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from django.test import override_settings
 from redis.asyncio import Redis
 
 from rooms.histories import redis as module
-from rooms.histories.pipe import Pipe
 from rooms.histories.redis import RedisHistory
 from rooms.hub.config import RoomConfig
 from rooms.protocol import timestamps
@@ -21,7 +20,7 @@ from rooms.protocol.events import Message
 from rooms.protocol.results import SentData
 from rooms.protocol.types import Position
 from tests import services
-from tests.histories.said import ANN, RoomMaker, append_and_wait, message
+from tests.histories.messages import ANN, RoomMaker, append_and_wait, message
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def pair(redis_url: str) -> AsyncIterator[tuple[RedisHistory, RedisHistory]]:
-    """Those of two processes."""
+    """The histories of two processes."""
     both = RedisHistory(url=redis_url), RedisHistory(url=redis_url)
     yield both
     for history in both:
@@ -51,13 +50,16 @@ async def position(history: RedisHistory, room: RoomConfig) -> Position:
     return found
 
 
-class Between:
-    """Stands between a history and Redis. While it ``swallows``, what is asked is carried out, and not
-    answered; ``cuts``: once a connection ends instead of the answer."""
+class Proxy:
+    """A proxy between a history and Redis.
+
+    While it ``swallows``, requests are executed, but their replies are lost; ``cuts``: the connection is
+    closed once in place of a reply.
+    """
 
     def __init__(self) -> None:
         self.swallows = self.cuts = False
-        self.asked = 0
+        self.requests = 0
         self.ends: list[asyncio.Future[None]] = []
 
     async def __aenter__(self) -> str:
@@ -82,7 +84,7 @@ class Between:
 
         answering = asyncio.create_task(answer())
         while data := await reader.read(65536):
-            self.asked += b"EVAL" in data
+            self.requests += b"EVAL" in data
             back.write(data)
         for each in (back, writer):
             each.close()
@@ -93,7 +95,7 @@ class Between:
 
 @asynccontextmanager
 async def closed(history: RedisHistory) -> AsyncIterator[RedisHistory]:
-    """In the end, however that comes."""
+    """Close the history at the end."""
     try:
         yield history
     finally:
@@ -103,7 +105,7 @@ async def closed(history: RedisHistory) -> AsyncIterator[RedisHistory]:
 # Processes ----------------------------------------------------------------------------------------
 
 
-async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
+async def test_the_numbers_of_two_processes_have_no_holes_and_no_duplicates(
     pair: tuple[RedisHistory, RedisHistory], make_room: RoomMaker
 ) -> None:
     made = [await make_room(name) for name in ("one", "two")]
@@ -114,33 +116,35 @@ async def test_the_numbers_of_two_processes_have_no_holes_and_no_doubles(
             await append_and_wait(pair[number % 2], room, message(b"%d" % number, room=room.name))
         ).message
 
-    kept = await asyncio.gather(*map(append, range(400)))
+    appended = await asyncio.gather(*map(append, range(400)))
     for room in made:
-        told = sorted((each for each in kept if each.room == room.name), key=lambda each: each.seq or 0)
-        assert await pair[0].messages_after(room, 0) == told
-        assert [each.seq for each in told] == list(range(1, 201))
+        of_room = sorted(
+            (each for each in appended if each.room == room.name), key=lambda each: each.seq or 0
+        )
+        assert await pair[0].messages_after(room, 0) == of_room
+        assert [each.seq for each in of_room] == list(range(1, 201))
         for process in (0, 1):
-            own = [number for each in told if (number := int(bytes(each.data))) % 2 == process]
+            own = [number for each in of_room if (number := int(bytes(each.data))) % 2 == process]
             assert own == sorted(own)
 
 
-async def test_a_key_is_known_in_every_process_and_after_a_restart(
+async def test_a_key_holds_in_every_process_and_after_a_restart(
     pair: tuple[RedisHistory, RedisHistory], room: RoomConfig, redis_url: str
 ) -> None:
-    kept = await asyncio.gather(
+    appended = await asyncio.gather(
         *(append_and_wait(pair[n % 2], room, message(b"%d" % n), "k") for n in range(8))
     )
-    assert sorted(each.duplicate for each in kept) == [False] + [True] * 7
-    assert {each.message.seq for each in kept} == {1}
+    assert sorted(each.duplicate for each in appended) == [False] + [True] * 7
+    assert {each.message.seq for each in appended} == {1}
     later = RedisHistory(url=redis_url)
-    first = kept[0].message
+    first = appended[0].message
     assert await later.find(room, ANN.id, "k") == SentData(seq=first.seq, time=first.time)
     assert (await append_and_wait(later, room, message(), "k")).duplicate
     assert await position(later, room) == await position(pair[0], room)
     await later.close()
 
 
-async def test_sites_that_share_a_redis_have_their_own_prefixes(
+async def test_sites_that_share_a_redis_are_separated_by_their_prefixes(
     history: RedisHistory, room: RoomConfig, redis_url: str
 ) -> None:
     other = RedisHistory(url=redis_url, prefix="other")
@@ -149,32 +153,32 @@ async def test_sites_that_share_a_redis_have_their_own_prefixes(
     await other.close()
 
 
-async def test_many_share_a_round_trip_and_one_that_fails_fails_alone(
+async def test_appends_share_a_round_trip_and_fail_alone(
     history: RedisHistory, room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips: list[int] = []
-    answers = Pipe._answers
+    send = history._calls._write
 
-    async def counted(self: Pipe, calls: Any) -> Any:
+    async def counted(calls: Any) -> Any:
         trips.append(len(calls))
-        return await answers(self, calls)
+        return await send(calls)
 
-    monkeypatch.setattr(Pipe, "_answers", counted)
+    monkeypatch.setattr(history._calls, "_write", counted)
     await redis.hset("rooms:history:77:meta", "seq", "not a number")
     broken = RoomConfig(**{name: getattr(room, name) for name in RoomConfig.__slots__} | {"id": 77})
-    said = [append_and_wait(history, room, message()) for _ in range(20)]
-    kept = await asyncio.gather(*said, append_and_wait(history, broken, message()), return_exceptions=True)
-    assert isinstance(kept[-1], Unavailable)
-    assert [each.message.seq for each in kept[:-1]] == list(range(1, 21))  # type: ignore[union-attr]
+    appends = [append_and_wait(history, room, message()) for _ in range(20)]
+    appended = await asyncio.gather(
+        *appends, append_and_wait(history, broken, message()), return_exceptions=True
+    )
+    assert isinstance(appended[-1], Unavailable)
+    assert [each.message.seq for each in appended[:-1]] == list(range(1, 21))  # type: ignore[union-attr]
     assert trips == [21]
 
 
-# What is kept ---------------------------------------------------------------------------------------
+# Keys and retention ----------------------------------------------------------------------------------
 
 
-async def test_what_is_forgotten_leaves_nothing(
-    history: RedisHistory, room: RoomConfig, redis: Redis
-) -> None:
+async def test_a_deleted_room_leaves_no_key(history: RedisHistory, room: RoomConfig, redis: Redis) -> None:
     before = await position(history, room)
     await append_and_wait(history, room, message(state=True), "k")
     await history.forget(room.id)
@@ -182,7 +186,7 @@ async def test_what_is_forgotten_leaves_nothing(
     assert (await position(history, room)).epoch != before.epoch
 
 
-async def test_keys_whose_time_is_over_go_as_others_come(
+async def test_expired_keys_are_deleted_by_later_appends(
     history: RedisHistory, make_room: RoomMaker, redis: Redis
 ) -> None:
     room = await make_room(history_size=2)
@@ -194,7 +198,7 @@ async def test_keys_whose_time_is_over_go_as_others_come(
     assert (answer.expired, answer.message.seq, bytes(answer.message.data)) == (True, 1, b'"again"')
     with override_settings(ROOMS={"IDEMPOTENCY_TTL": 22 * 3600}):
         await append_and_wait(history, room, message(), "new 0")
-        # The last two are kept with their messages.
+        # The last two are stored with their messages.
         assert (await redis.hlen(used), await redis.llen(order)) == (3, 3)
         for number in range(1, 5):
             await append_and_wait(history, room, message(), f"new {number}")
@@ -202,7 +206,7 @@ async def test_keys_whose_time_is_over_go_as_others_come(
     assert not [key for key in await redis.hkeys(used) if "old" in key]
 
 
-async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
+async def test_an_inactive_room_keeps_its_position_and_loses_its_messages(
     history: RedisHistory, make_room: RoomMaker, redis: Redis
 ) -> None:
     room = await make_room(history_ttl=60)
@@ -213,7 +217,7 @@ async def test_a_room_that_fell_silent_keeps_its_place_and_not_its_messages(
     assert ends == {"meta": -1, "state": -1}
 
 
-# A Redis that forgets -----------------------------------------------------------------------------
+# A Redis that loses data --------------------------------------------------------------------------
 
 
 async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
@@ -230,7 +234,7 @@ async def test_a_redis_that_lost_its_data_begins_a_new_epoch(
     assert not (await append_and_wait(history, room, message(), "k")).duplicate
 
 
-async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_a_new_epoch(
+async def test_a_redis_that_restarted_begins_a_new_epoch(
     room: RoomConfig,
 ) -> None:
     server = services.Redis()
@@ -244,11 +248,11 @@ async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_
     await client.aclose()
     await asyncio.to_thread(server.stop, services.signal.SIGKILL)
     await asyncio.to_thread(server.launch)
-    # The connection of before is found to be closed.
+    # The old connection is closed.
     with suppress(Unavailable):
         await history.positions([room.id])
-    kept = (await append_and_wait(history, room, message(b'"anew"'))).message
-    assert kept.seq == 4
+    appended = (await append_and_wait(history, room, message(b'"anew"'))).message
+    assert appended.seq == 4
     snapshot = await history.snapshot(room, Position(epoch=before.epoch, seq=3), 9)
     assert not snapshot.recovered
     assert [bytes(each.data) for each in snapshot.messages] == [b"0", b"1", b"2", b'"anew"']
@@ -261,10 +265,10 @@ async def test_a_redis_that_was_started_again_may_have_lost_the_last_and_begins_
     await asyncio.to_thread(server.close)
 
 
-async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
+async def test_data_of_an_earlier_epoch_is_not_mixed_with_the_next(
     history: RedisHistory, room: RoomConfig, redis: Redis
 ) -> None:
-    """A Redis that is short of memory may drop any key."""
+    """A Redis that is short of memory may evict any key."""
     await append_and_wait(history, room, message(b"1", state=True), "k")
     await redis.delete(f"rooms:history:{room.id}:meta")
     assert not (await append_and_wait(history, room, message(b"2"), "k")).duplicate
@@ -278,7 +282,7 @@ async def test_what_stayed_of_an_earlier_epoch_is_not_mixed_with_the_next(
 # A Redis that does not answer ---------------------------------------------------------------------
 
 
-async def test_a_redis_that_is_not_there_is_unavailable(room: RoomConfig) -> None:
+async def test_a_redis_that_is_down_is_unavailable(room: RoomConfig) -> None:
     history = RedisHistory(url="redis://127.0.0.1:1/0")
     for asking in (
         append_and_wait(history, room, message()),
@@ -296,10 +300,8 @@ async def test_a_redis_that_is_not_there_is_unavailable(room: RoomConfig) -> Non
     await history.close()
 
 
-async def test_a_redis_that_is_frozen_is_not_waited_for(
-    room: RoomConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.3)
+async def test_a_redis_that_hangs_is_unavailable(room: RoomConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIMEOUT", 0.3)
     server = services.redis("frozen")
     async with closed(RedisHistory(url=server.url)) as history:
         before = (await append_and_wait(history, room, message())).message.seq or 0
@@ -312,57 +314,57 @@ async def test_a_redis_that_is_frozen_is_not_waited_for(
             ):
                 with pytest.raises(Unavailable):
                     await asking
-        # What was said to it may have been heard, or not: either way it is kept once.
+        # The append may have been executed or not: either way the message is stored once.
         assert (await append_and_wait(history, room, message(), "k")).message.seq == before + 1
         assert (await append_and_wait(history, room, message(), "k")).duplicate
 
 
-async def test_an_append_whose_answer_got_lost_is_not_said_twice(
+async def test_an_append_whose_reply_was_lost_is_not_stored_twice(
     room: RoomConfig, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAIT_SECONDS", 0.5)
-    between = Between()
-    async with between as url, closed(RedisHistory(url=url)) as history:
+    monkeypatch.setattr(module, "TIMEOUT", 0.5)
+    proxy = Proxy()
+    async with proxy as url, closed(RedisHistory(url=url)) as history:
         await append_and_wait(history, room, message())
-        asked = between.asked
-        between.swallows = True
+        requests = proxy.requests
+        proxy.swallows = True
         with pytest.raises(Unavailable):
             await append_and_wait(history, room, message(b'"late"'), "k")
-        assert between.asked == asked + 1
-        between.swallows = False
+        assert proxy.requests == requests + 1
+        proxy.swallows = False
         answer = await append_and_wait(history, room, message(b'"late"'), "k")
         assert (answer.duplicate, answer.message.seq) == (True, 2)
         assert await redis.hget(f"rooms:history:{room.id}:meta", "seq") == "2"
 
 
-async def test_an_append_whose_connection_ended_is_not_sent_again(room: RoomConfig) -> None:
-    """Without a key nobody could tell that it has been said."""
-    between = Between()
-    async with between as url, closed(RedisHistory(url=url)) as history:
+async def test_an_append_whose_connection_was_closed_is_not_repeated(room: RoomConfig) -> None:
+    """Without a key, a repeated append would be stored twice."""
+    proxy = Proxy()
+    async with proxy as url, closed(RedisHistory(url=url)) as history:
         await append_and_wait(history, room, message())
-        between.cuts = True
+        proxy.cuts = True
         with pytest.raises(Unavailable):
             await append_and_wait(history, room, message())
         assert (await append_and_wait(history, room, message())).message.seq == 3
 
 
-async def test_one_who_was_told_to_come_again_is_not_carried_out_later(
+async def test_an_append_that_timed_out_in_the_queue_is_not_executed(
     history: RedisHistory, room: RoomConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, entered, answers = asyncio.Event(), asyncio.Event(), Pipe._answers
+    held, entered, send = asyncio.Event(), asyncio.Event(), history._calls._write
 
-    async def holds(self: Pipe, calls: Any) -> Any:
+    async def holds(calls: Any) -> Any:
         entered.set()
         await held.wait()
-        return await answers(self, calls)
+        return await send(calls)
 
-    monkeypatch.setattr(Pipe, "_answers", holds)
-    monkeypatch.setattr(history._pipe, "_seconds", 0.2)
+    monkeypatch.setattr(history._calls, "_write", holds)
+    monkeypatch.setattr(history._calls, "_timeout", 0.2)
     first = asyncio.ensure_future(append_and_wait(history, room, message(b"1")))
     await entered.wait()
     with pytest.raises(Unavailable):
         await append_and_wait(history, room, message(b"2"))
-    monkeypatch.setattr(history._pipe, "_seconds", 20)
+    monkeypatch.setattr(history._calls, "_timeout", 20)
     with pytest.raises(Unavailable):
         await first
     last = asyncio.ensure_future(append_and_wait(history, room, message(b"3")))

@@ -1,4 +1,4 @@
-"""Four real processes with four threads each write to one room: no number is missing, none is given twice."""
+"""Four processes of four threads write to one room: no number is missing or given twice."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ READ = (
 )
 
 
-async def test_numbers_have_no_holes_and_no_doubles_whoever_writes() -> None:
+async def test_numbers_of_many_writers_have_no_holes_and_no_duplicates() -> None:
     environment = site_environment(fresh_database())
     await asyncio.to_thread(rows, environment, {}, [{"application": "durable", "name": "stress"}])
 
     def write(process: int) -> dict[str, list[int]]:
         more = {"ROOMS_TEST_WRITER": str(process), "ROOMS_TEST_MESSAGES": str(MESSAGES)}
         printed = manage(environment | more, "shell", "-v", "0", "-c", SCRIPT.read_text())
-        answers: dict[str, list[int]] = json.loads(printed.splitlines()[-1])
-        return answers
+        numbers: dict[str, list[int]] = json.loads(printed.splitlines()[-1])
+        return numbers
 
-    answers: dict[str, list[int]] = {}
-    for told in await asyncio.gather(*(asyncio.to_thread(write, process) for process in range(PROCESSES))):
-        answers |= told
-    assert len(answers) == PROCESSES * 4
-    given = sorted(seq for seqs in answers.values() for seq in seqs)
+    numbers: dict[str, list[int]] = {}
+    for each in await asyncio.gather(*(asyncio.to_thread(write, process) for process in range(PROCESSES))):
+        numbers |= each
+    assert len(numbers) == PROCESSES * 4
+    given = sorted(seq for seqs in numbers.values() for seq in seqs)
     assert given == list(range(1, PROCESSES * 4 * MESSAGES + 1))
-    # What each was told is what is kept, and whoever spoke in order is kept in order.
-    kept = json.loads(
+    # The numbers that each writer got are those that are stored, in the order of its messages.
+    stored = json.loads(
         (await asyncio.to_thread(manage, environment, "shell", "-v", "0", "-c", READ)).splitlines()[-1]
     )
-    assert [seq for seq, _, _ in kept] == given
-    for writer, seqs in answers.items():
-        own = [(seq, data) for seq, sender, data in kept if sender == writer]
+    assert [seq for seq, _, _ in stored] == given
+    for writer, seqs in numbers.items():
+        own = [(seq, data) for seq, sender, data in stored if sender == writer]
         assert own == [(seq, str(number)) for number, seq in enumerate(seqs)]

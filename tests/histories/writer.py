@@ -1,6 +1,6 @@
-"""One process of several that write to one room at once: `manage.py shell` carries this file out.
+"""One of several processes that write to one room at once: `manage.py shell` runs this file.
 
-Each of its threads has an event loop and a history of its own. What they were answered is printed as JSON.
+Each of its threads has its own event loop and history. The numbers that they get are printed as JSON.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from rooms.protocol import timestamps
 from rooms.protocol.errors import Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.types import User
-from tests.histories.said import append_and_wait
+from tests.histories.messages import append_and_wait
 
 THREADS = 4
-# So many share a transaction, and there are many transactions.
-TOGETHER = 5
+# The number of messages that share a transaction; there are many transactions.
+BATCH = 5
 
 
-def write(writer: str, count: int, told: dict[str, list[int]]) -> None:
-    """Say so many numbers; one that is refused for the moment again with the same key."""
+def write(writer: str, count: int, numbers: dict[str, list[int]]) -> None:
+    """Send ``count`` messages; repeat one that is unavailable with the same key."""
     application = config.load_application("durable")
     assert application is not None
     room = config.load_room(application, "stress")
     assert room is not None
 
-    async def say(history: DatabaseHistory, number: int) -> int:
+    async def send(history: DatabaseHistory, number: int) -> int:
         sender = User(name=writer, id=writer, guest=True)
-        said = Message(
+        message = Message(
             room=room.name,
             event="message",
             data=Raw(b"%d" % number),
@@ -44,33 +44,33 @@ def write(writer: str, count: int, told: dict[str, list[int]]) -> None:
         )
         while True:
             try:
-                return (await append_and_wait(history, room, said, f"{number}")).message.seq or 0
+                return (await append_and_wait(history, room, message, f"{number}")).message.seq or 0
             except Unavailable:
                 continue
 
-    async def say_all() -> list[int]:
+    async def send_all() -> list[int]:
         history = DatabaseHistory()
-        answers: list[int] = []
-        for start in range(0, count, TOGETHER):
-            numbers = range(start, min(start + TOGETHER, count))
-            answers += await asyncio.gather(*(say(history, number) for number in numbers))
+        sent: list[int] = []
+        for start in range(0, count, BATCH):
+            chunk = range(start, min(start + BATCH, count))
+            sent += await asyncio.gather(*(send(history, number) for number in chunk))
         await history.close()
-        return answers
+        return sent
 
-    told[writer] = asyncio.run(say_all())
+    numbers[writer] = asyncio.run(send_all())
 
 
 def main() -> None:
-    told: dict[str, list[int]] = {}
+    numbers: dict[str, list[int]] = {}
     name, count = os.environ["ROOMS_TEST_WRITER"], int(os.environ["ROOMS_TEST_MESSAGES"])
     threads = [
-        threading.Thread(target=write, args=(f"{name}-{number}", count, told)) for number in range(THREADS)
+        threading.Thread(target=write, args=(f"{name}-{number}", count, numbers)) for number in range(THREADS)
     ]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    print(json.dumps(told))  # noqa: T201
+    print(json.dumps(numbers))  # noqa: T201
 
 
 main()

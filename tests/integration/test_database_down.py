@@ -1,5 +1,7 @@
-"""A database that is locked, or stopped: what is sent is refused for now and never acknowledged, nobody is
-put out, and when it is back everything that is sent again is kept once."""
+"""The database is locked or stopped: messages are refused, connections stay.
+
+Afterwards messages that are sent again are stored once.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,7 @@ import psycopg
 import pytest
 
 from tests import services
+from tests.changed_site import SHORT_STATEMENTS, changed_site
 from tests.integration.native import HandshakeRejected, Visitors, unique
 from tests.servers import Server, fresh_database, manage, on_postgres, running, site_environment
 
@@ -28,7 +31,7 @@ SENDERS = 3
 
 @contextlib.contextmanager
 def locked(database_url: str) -> Iterator[None]:
-    """Somebody else is writing to the database and does not come to an end."""
+    """Hold a lock on the database, like a writer that does not commit."""
     if on_postgres():
         with psycopg.connect(database_url) as connection:
             connection.execute("SELECT * FROM rooms_sequence FOR UPDATE")
@@ -36,7 +39,7 @@ def locked(database_url: str) -> Iterator[None]:
             connection.rollback()
     else:
         path = urlsplit(database_url).path
-        # Begun in one thread and ended in another.
+        # Opened in one thread and closed in another.
         opened = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         with contextlib.closing(opened) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -46,13 +49,14 @@ def locked(database_url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped(postgres: services.Postgres) -> Iterator[None]:
+    """Stop PostgreSQL until the end of the block."""
     postgres.stop()
     yield
     postgres.start_again()
 
 
-async def sends_until_it_is_refused(client: Client, room: str, number: int) -> None:
-    """What is sent while the database does not answer is refused for now, and the heart goes on beating."""
+async def send_while_refused(client: Client, room: str, number: int) -> None:
+    """Send during the outage: messages are refused, the connection still answers."""
     for _ in range(2):
         with pytest.raises(HandshakeRejected) as refused:
             await client.say(room, number, key=f"key {number}")
@@ -60,7 +64,8 @@ async def sends_until_it_is_refused(client: Client, room: str, number: int) -> N
         assert await client.before_pong() == []
 
 
-async def sends_until_it_is_kept(client: Client, room: str, number: int) -> int:
+async def send_until_stored(client: Client, room: str, number: int) -> int:
+    """Send the message until it is acknowledged; returns its sequence number."""
     while True:
         try:
             return int((await client.say(room, number, key=f"key {number}"))["seq"])
@@ -69,7 +74,7 @@ async def sends_until_it_is_kept(client: Client, room: str, number: int) -> int:
                 raise
 
 
-async def check_an_outage(server: Server, outage: contextlib.AbstractContextManager[None]) -> None:
+async def check_outage(server: Server, outage: contextlib.AbstractContextManager[None]) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
         senders = [await visitors.guest() for _ in range(SENDERS)]
@@ -81,36 +86,35 @@ async def check_an_outage(server: Server, outage: contextlib.AbstractContextMana
             await client.push("message")
         await asyncio.to_thread(outage.__enter__)
         try:
-            await asyncio.gather(
-                *(sends_until_it_is_refused(client, room, n) for n, client in enumerate(senders))
-            )
+            await asyncio.gather(*(send_while_refused(client, room, n) for n, client in enumerate(senders)))
         finally:
             await asyncio.to_thread(outage.__exit__, None, None, None)
-        seqs = await asyncio.gather(
-            *(sends_until_it_is_kept(client, room, n) for n, client in enumerate(senders))
-        )
+        seqs = await asyncio.gather(*(send_until_stored(client, room, n) for n, client in enumerate(senders)))
         assert sorted(seqs) == list(range(2, SENDERS + 2))
-        told = [(each["seq"], each["data"]) for each in await listener.messages(SENDERS + 1)]
-        assert told == [(1, "before"), *sorted((seq, n) for n, seq in enumerate(seqs))]
-        # The same connections as before, and each is where it was.
+        received = [(each["seq"], each["data"]) for each in await listener.messages(SENDERS + 1)]
+        assert received == [(1, "before"), *sorted((seq, n) for n, seq in enumerate(seqs))]
+        # The connections are the same as before, and each is in its room.
         page = await listener.request("history", room=room)
-        assert [(each["seq"], each["data"]) for each in page["messages"]] == told
+        assert [(each["seq"], each["data"]) for each in page["messages"]] == received
         assert (await listener.request("members", room=room))["count"] == SENDERS + 1
 
 
-async def test_a_database_that_is_locked() -> None:
+async def test_locked_database_refuses_messages_until_it_is_unlocked() -> None:
     database_url = await asyncio.to_thread(fresh_database)
-    server = await asyncio.to_thread(Server.start, "uvicorn", database_url)
+    environment = changed_site(SHORT_STATEMENTS)
+    server = await asyncio.to_thread(Server.start, "uvicorn", database_url, environment=environment)
     with running(server):
-        await check_an_outage(server, locked(database_url))
+        await check_outage(server, locked(database_url))
 
 
-@pytest.mark.skipif(not on_postgres(), reason="there is no server to stop")
-@pytest.mark.skipif("ROOMS_TEST_DATABASE_URL" in os.environ, reason="the server is not ours to stop")
-async def test_a_database_that_is_stopped_and_started_again() -> None:
+@pytest.mark.skipif(not on_postgres(), reason="needs PostgreSQL: SQLite has no server")
+@pytest.mark.skipif(
+    "ROOMS_TEST_DATABASE_URL" in os.environ, reason="the server is external and cannot be stopped"
+)
+async def test_stopped_database_refuses_messages_until_it_is_restarted() -> None:
     postgres = await asyncio.to_thread(services.Postgres)
     database_url = await asyncio.to_thread(postgres.create)
     await asyncio.to_thread(manage, site_environment(database_url), "rooms_demo", "--no-serve", "--bench")
     server = await asyncio.to_thread(Server.start, "uvicorn", database_url)
     with running(server):
-        await check_an_outage(server, stopped(postgres))
+        await check_outage(server, stopped(postgres))

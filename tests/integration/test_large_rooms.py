@@ -1,5 +1,7 @@
-"""Large rooms over two processes (section 6): who came and went is told in digests, and a list kept from what
-is told is right, when the room grows large and when it is small again."""
+"""Presence diffs in a large room of two processes (section 6).
+
+A list of members that a client keeps up to date from events stays correct, while the room grows and shrinks.
+"""
 
 from __future__ import annotations
 
@@ -17,26 +19,26 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.database
 
-#: More than this many are a large room.
+#: A room with more members than this is large.
 LARGE = 200
 
 
-class Keeper:
-    """Keeps the list of a room's members from what one of them is told."""
+class MemberList:
+    """The list of a room's members, kept up to date from the events of one client."""
 
     def __init__(self, client: Client, joined: Message) -> None:
         self.client = client
         self.members = {user["id"] for user in joined["members"]}
         self.count = joined["count"]
-        self.told = {"joined": 0, "left": 0, "members": 0}
+        self.received = {"joined": 0, "left": 0, "members": 0}
 
     async def until(self, members: set[str]) -> None:
-        """Listen until the list is this."""
+        """Read events until the list has these members."""
         while self.members != members or self.count != len(members):
-            self._take(await self.client.push())
+            self._apply(await self.client.push())
 
-    def _take(self, push: dict[str, Any]) -> None:
-        self.told[push["type"]] += 1
+    def _apply(self, push: dict[str, Any]) -> None:
+        self.received[push["type"]] += 1
         if push["type"] == "members":
             joined, left = ({user["id"] for user in push[side]} for side in ("joined", "left"))
             assert not joined & left
@@ -49,32 +51,34 @@ class Keeper:
         self.count = len(self.members)
 
 
-async def test_a_room_that_grows_large_and_small_again(redis_pair: tuple[Server, Server]) -> None:
+async def test_member_lists_are_correct_while_a_room_grows_and_shrinks(
+    redis_pair: tuple[Server, Server],
+) -> None:
     room = unique("room")
     async with AsyncExitStack() as stack:
         sides = [await stack.enter_async_context(Visitors(server)) for server in redis_pair]
-        keepers = []
+        lists = []
         for side in sides:
             client = await side.guest()
-            keepers.append(Keeper(client, await client.join(room)))
-        present = {keeper.client.user["id"] for keeper in keepers}
+            lists.append(MemberList(client, await client.join(room)))
+        present = {members.client.user["id"] for members in lists}
 
-        crowd = [await sides[number % 2].guest() for number in range(LARGE + 20)]
-        for begin in range(0, len(crowd), 20):
-            await asyncio.gather(*(each.join(room) for each in crowd[begin : begin + 20]))
-        everybody = present | {each.user["id"] for each in crowd}
-        for keeper in keepers:
-            await keeper.until(everybody)
-            assert keeper.told["joined"] <= LARGE
-            assert keeper.told["members"] >= 1
+        clients = [await sides[number % 2].guest() for number in range(LARGE + 20)]
+        for begin in range(0, len(clients), 20):
+            await asyncio.gather(*(each.join(room) for each in clients[begin : begin + 20]))
+        everyone = present | {each.user["id"] for each in clients}
+        for members in lists:
+            await members.until(everyone)
+            assert members.received["joined"] <= LARGE
+            assert members.received["members"] >= 1
 
-        for each in crowd:
+        for each in clients:
             await each.request("leave", room=room)
-        for keeper in keepers:
-            await keeper.until(present)
-        last = crowd[0]
+        for members in lists:
+            await members.until(present)
+        last = clients[0]
         await last.join(room)
-        for keeper in keepers:
-            before = keeper.told["joined"]
-            await keeper.until(present | {last.user["id"]})
-            assert keeper.told["joined"] == before + 1
+        for members in lists:
+            before = members.received["joined"]
+            await members.until(present | {last.user["id"]})
+            assert members.received["joined"] == before + 1

@@ -1,4 +1,4 @@
-"""Redis killed, frozen or not there: two processes go on, and are one again soon after its return."""
+"""Redis is killed, frozen or absent: two processes work on and reconnect."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import services
+from tests.changed_site import FREQUENT_CHECKS, changed_site
 from tests.integration.native import PATIENCE, Visitors, unique
 from tests.servers import Server, fresh_database, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from tests.integration.native import Client
+    from tests.changed_site import FREQUENT_CHECKS, changed_site
+from tests.integration.native import Client
 
 Pair = tuple[Visitors, Visitors]
 
@@ -25,33 +27,41 @@ def redis() -> services.Redis:
     """A Redis that may be stopped."""
     redis = services.redis("down")
     if redis.process is None:
-        pytest.skip("this Redis is not ours to stop")
+        pytest.skip("this Redis is external and cannot be stopped")
     return redis
 
 
 @pytest.fixture(scope="module")
 def servers(redis: services.Redis) -> Iterator[tuple[Server, Server]]:
-    """Two processes that began while Redis was not there."""
+    """Two processes that started without Redis."""
     redis.stop()
-    database_url = fresh_database()
-    first = Server.start("uvicorn", database_url, redis.url)
-    second = Server.start("uvicorn", database_url, redis.url)
+    database_url, environment = fresh_database(), changed_site(FREQUENT_CHECKS)
+    first = Server.start("uvicorn", database_url, redis.url, environment)
+    second = Server.start("uvicorn", database_url, redis.url, environment)
     with running(first, second):
         yield first, second
 
 
 @pytest.fixture
 async def pair(servers: tuple[Server, Server], redis: services.Redis) -> AsyncIterator[Pair]:
-    """Visitors of the one process and of the other; at the end Redis is there."""
+    """Visitors of each process; at the end Redis runs again."""
     async with Visitors(servers[0]) as here, Visitors(servers[1]) as there:
         yield here, there
     if redis.process is None:
         await asyncio.to_thread(redis.launch)
 
 
+@pytest.fixture
+async def running_redis(servers: tuple[Server, Server], redis: services.Redis) -> services.Redis:
+    """Redis, started if no test has done so."""
+    if redis.process is None:
+        await asyncio.to_thread(redis.launch)
+    return redis
+
+
 @asynccontextmanager
 async def killed(redis: services.Redis) -> AsyncIterator[None]:
-    """Redis is gone, with all that was in it."""
+    """Stop Redis, which loses its data."""
     await asyncio.to_thread(redis.stop)
     yield
     await asyncio.to_thread(redis.launch)
@@ -59,24 +69,24 @@ async def killed(redis: services.Redis) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def frozen(redis: services.Redis) -> AsyncIterator[None]:
-    """Redis keeps its connections and answers nobody."""
+    """Freeze Redis: it keeps its connections and answers nothing."""
     with redis.frozen():
         yield
 
 
-async def hear_each_other(clients: tuple[Client, Client], room: str) -> None:
-    """Wait until what is told once and never stored gets across, both ways."""
-    # No `asyncio.timeout` around so many short waits: on Python 3.11 `wait_for` may swallow its cancellation.
-    end = asyncio.get_running_loop().time() + PATIENCE
+async def exchange_messages(clients: tuple[Client, Client], room: str) -> None:
+    """Wait until volatile messages arrive in both directions."""
+    # No `asyncio.timeout` around many short waits: on Python 3.11 `wait_for` may swallow its cancellation.
+    deadline = asyncio.get_running_loop().time() + 2 * PATIENCE
     for speaker, listener in (clients, clients[::-1]):
         mark = unique("mark")
         while not any(push.get("data") == mark for push in await listener.before_pong()):
-            assert asyncio.get_running_loop().time() < end, "the processes do not hear each other"
+            assert asyncio.get_running_loop().time() < deadline, "no volatile message arrived"
             await speaker.say(room, mark, volatile=True)
 
 
-async def everything_goes_on(pair: Pair, clients: tuple[Client, Client], room: str) -> None:
-    """What a site is for, in both processes: talk, come in, look back, come back."""
+async def check_everything_works(pair: Pair, clients: tuple[Client, Client], room: str) -> None:
+    """Send, join, list members, read the history and recover, on both processes."""
     for speaker, listener in (clients, clients[::-1]):
         begin = (await speaker.join(room))["position"]
         replies = [await speaker.say(room, number, echo=False) for number in range(5)]
@@ -99,65 +109,68 @@ async def everything_goes_on(pair: Pair, clients: tuple[Client, Client], room: s
             await newcomer.request("leave", room=room)
 
 
-async def come_in(pair: Pair, room: str) -> tuple[Client, Client]:
+async def join_both(pair: Pair, room: str) -> tuple[Client, Client]:
     clients = await pair[0].guest(), await pair[1].guest()
     for client in clients:
         await client.join(room)
     return clients
 
 
-# The first test: the servers have just begun without Redis.
-async def test_processes_that_begin_without_redis_work_and_find_it(pair: Pair, redis: services.Redis) -> None:
-    room = unique("room")
-    clients = await come_in(pair, room)
-    await everything_goes_on(pair, clients, room)
-    await asyncio.to_thread(redis.launch)
-    await hear_each_other(clients, room)
-    await everything_goes_on(pair, clients, room)
-
-
-@pytest.mark.parametrize("away", [killed, frozen])
-async def test_what_was_begun_goes_on(pair: Pair, redis: services.Redis, away: Any) -> None:
-    room, other = unique("room"), unique("room")
-    clients = await come_in(pair, room)
-    await hear_each_other(clients, room)
-    async with away(redis):
-        await everything_goes_on(pair, clients, room)
-        # A room that nobody was in before.
-        for client in clients:
-            await client.join(other)
-        await everything_goes_on(pair, clients, other)
-    await hear_each_other(clients, room)
-    await hear_each_other(clients, other)
-    await everything_goes_on(pair, clients, room)
-
-
-@pytest.mark.parametrize("away", [killed, frozen])
-async def test_all_that_is_said_around_the_fault_is_heard_in_order(
-    pair: Pair, redis: services.Redis, away: Any
+async def test_processes_started_without_redis_work_and_connect_to_it_later(
+    pair: Pair, redis: services.Redis
 ) -> None:
     room = unique("room")
-    clients = await come_in(pair, room)
-    ended, answers = asyncio.Event(), asyncio.Queue[int]()
+    clients = await join_both(pair, room)
+    await check_everything_works(pair, clients, room)
+    await asyncio.to_thread(redis.launch)
+    await exchange_messages(clients, room)
+    await check_everything_works(pair, clients, room)
 
-    async def speaks(client: Client) -> None:
-        while not ended.is_set():
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+async def test_rooms_keep_working_during_an_outage(
+    pair: Pair, running_redis: services.Redis, outage: Any
+) -> None:
+    room, other = unique("room"), unique("room")
+    clients = await join_both(pair, room)
+    await exchange_messages(clients, room)
+    async with outage(running_redis):
+        await check_everything_works(pair, clients, room)
+        # A room without members before.
+        for client in clients:
+            await client.join(other)
+        await check_everything_works(pair, clients, other)
+    await exchange_messages(clients, room)
+    await exchange_messages(clients, other)
+    await check_everything_works(pair, clients, room)
+
+
+@pytest.mark.parametrize("outage", [killed, frozen])
+async def test_messages_around_an_outage_arrive_in_order(
+    pair: Pair, running_redis: services.Redis, outage: Any
+) -> None:
+    room = unique("room")
+    clients = await join_both(pair, room)
+    stop, answers = asyncio.Event(), asyncio.Queue[int]()
+
+    async def send(client: Client) -> None:
+        while not stop.is_set():
             answers.put_nowait((await client.say(room, client.user["name"]))["seq"])
 
     async def answered(count: int) -> list[int]:
         return [await answers.get() for _ in range(count)]
 
-    async with asyncio.TaskGroup() as speaking:
+    async with asyncio.TaskGroup() as tasks:
         for client in clients:
-            speaking.create_task(speaks(client))
+            tasks.create_task(send(client))
         seqs = await answered(50)
         for _ in range(2):
-            async with away(redis):
+            async with outage(running_redis):
                 seqs += await answered(200)
             seqs += await answered(200)
-        ended.set()
+        stop.set()
     seqs += await answered(answers.qsize())
     assert sorted(seqs) == [*range(1, len(seqs) + 1)]
     for client in clients:
         assert [message["seq"] for message in await client.messages(len(seqs))] == sorted(seqs)
-    await hear_each_other(clients, room)
+    await exchange_messages(clients, room)

@@ -1,4 +1,4 @@
-"""What was acknowledged survives `kill -9`: history, its epoch and numbers, state, keys, and who one is."""
+"""Acknowledged data survives `kill -9`: history, state, keys, logins, rooms."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.database
 
-#: Nothing of a server runs when it is killed, so one kind is enough.
+#: A killed server runs no code, so one kind is enough.
 one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 
 
 @one_kind
-async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
+async def test_acknowledged_messages_survive_kill_9(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
         speaker, listener = await visitors.members(room, 2)
@@ -39,12 +39,12 @@ async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
         after = await back.join(room)
         for part in ("messages", "state", "position"):
             assert after[part] == before[part]
-        # Presence that processes share keeps the others until the lease of the dead one is over.
-        gone = [listener.user] if on_postgres() else []
+        # Shared presence keeps the other members until the lease of the dead process expires.
+        others = [listener.user] if on_postgres() else []
         assert sorted(after["members"], key=itemgetter("name")) == sorted(
-            [back.user, *gone], key=itemgetter("name")
+            [back.user, *others], key=itemgetter("name")
         )
-        assert after["count"] == 1 + len(gone)
+        assert after["count"] == 1 + len(others)
 
         assert await back.say(room, 20, key="key-20") == reply
         assert (await back.say(room, "next"))["seq"] == 22
@@ -57,11 +57,11 @@ async def test_what_was_acknowledged_survives_kill_9(server: Server) -> None:
 
 
 @one_kind
-async def test_rooms_that_were_made_survive_kill_9(server: Server) -> None:
+async def test_created_rooms_survive_kill_9(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
         owner = await visitors.guest()
-        made = await owner.request(
+        created = await owner.request(
             "create", room=room, title="Kept", mode="broadcast", max_members=5, password="secret"
         )
         await asyncio.to_thread(server.kill)
@@ -72,7 +72,7 @@ async def test_rooms_that_were_made_survive_kill_9(server: Server) -> None:
         assert await guest.refused("join", room=room) == "bad_password"
         joined = (await guest.join(room, password="secret"))["room"]
         for field in ("name", "title", "mode", "owner", "max_members"):
-            assert joined[field] == made["room"][field]
+            assert joined[field] == created["room"][field]
         assert await guest.refused("message", room=room, data=1) == "not_sender"
         back = await visitors.again(owner)
         await back.join(room, password="secret")
@@ -80,7 +80,7 @@ async def test_rooms_that_were_made_survive_kill_9(server: Server) -> None:
         assert (await guest.push("message"))["data"] == "still mine"
 
 
-async def test_an_orderly_restart_keeps_everything_too(server: Server) -> None:
+async def test_orderly_restart_keeps_the_history(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
         (client,) = await visitors.members(room, 1)

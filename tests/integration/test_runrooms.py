@@ -1,4 +1,4 @@
-"""``manage.py runrooms`` as a process: several ports and TLS, a port for one door, and its orderly end."""
+"""``manage.py runrooms`` as a process: dedicated ports, TLS, shutdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests import services
 from tests.certificates import Certificate, make_certificate
 from tests.integration.native import PATIENCE, Client, make_application, unique
-from tests.servers import BASE_DIR, Server, running
+from tests.servers import BASE_DIR, START_SECONDS, STOP_SECONDS, Server, running
 
 pytestmark = pytest.mark.any_database
 
@@ -41,7 +41,7 @@ class Site(NamedTuple):
     certificate: Certificate
 
     def addresses(self) -> list[str]:
-        """Where the application `durable` is, one on each kind of port."""
+        """The addresses of the application `durable`, one on each kind of port."""
         path = "/ws/rooms/durable/"
         return [
             f"{self.server.ws}{path}",
@@ -65,15 +65,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture(scope="module")
 def site(certificate: Certificate) -> Iterator[Site]:
-    """A site that several tests look at."""
+    """A site that several tests share."""
     site = start(certificate)
     with running(site.server):
         yield site
 
 
 @pytest.fixture
-def ending(certificate: Certificate) -> Iterator[Site]:
-    """A site that the test ends."""
+def stopping(certificate: Certificate) -> Iterator[Site]:
+    """A site that the test stops."""
     site = start(certificate)
     with running(site.server):
         yield site
@@ -81,7 +81,7 @@ def ending(certificate: Certificate) -> Iterator[Site]:
 
 @pytest.fixture
 async def opened(certificate: Certificate) -> AsyncIterator[Open]:
-    """Opens sockets, and closes them all at the end."""
+    """Opens WebSockets, and closes them all at the end."""
     async with AsyncExitStack() as stack:
 
         async def opened(address: str, **options: Any) -> ClientConnection:
@@ -94,8 +94,8 @@ async def opened(certificate: Certificate) -> AsyncIterator[Open]:
         yield opened
 
 
-async def greeted(socket: ClientConnection, *rooms: str) -> Client:
-    """A client on this socket that has been greeted, is logged in, and in these rooms."""
+async def logged_in(socket: ClientConnection, *rooms: str) -> Client:
+    """Return a client on this socket that is logged in and in these rooms."""
     client = Client(socket)
     assert (await client.receive())["application"] == "durable"
     await client.login(name=unique("guest"))
@@ -104,28 +104,28 @@ async def greeted(socket: ClientConnection, *rooms: str) -> Client:
     return client
 
 
-async def ended(server: Server) -> int:
-    """End it as a deploy does; the code with which it ended."""
+async def exit_code(server: Server) -> int:
+    """Stop the server as a deployment does; returns its exit code."""
     process = server.process
     assert process is not None
     await asyncio.to_thread(server.stop)
     return int(process.returncode)
 
 
-def ask(port: int, method: str, path: str) -> tuple[int, Mapping[str, str], bytes]:
-    """Status, headers and body of the answer to a plain request."""
+def request(port: int, method: str, path: str) -> tuple[int, Mapping[str, str], bytes]:
+    """Return the status, headers and body of an HTTP response."""
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) as connection:
         connection.request(method, path)
         response = connection.getresponse()
         return response.status, response.headers, response.read()
 
 
-# While it serves --------------------------------------------------------------------------------------
+# Serving --------------------------------------------------------------------------------------
 
 
-async def test_a_client_of_each_port_hears_the_others(site: Site, opened: Open) -> None:
+async def test_clients_of_all_ports_share_a_room(site: Site, opened: Open) -> None:
     room = unique("room")
-    clients = [await greeted(await opened(address), room) for address in site.addresses()]
+    clients = [await logged_in(await opened(address), room) for address in site.addresses()]
     for number, speaker in enumerate(clients):
         await speaker.say(room, number)
     for client in clients:
@@ -133,41 +133,39 @@ async def test_a_client_of_each_port_hears_the_others(site: Site, opened: Open) 
 
 
 @pytest.mark.parametrize("path", ["/", "/any", "/ws/rooms/elsewhere/", "/a%20b?c=d"])
-async def test_a_port_that_is_given_to_a_door_is_it_at_every_path(
-    site: Site, opened: Open, path: str
-) -> None:
-    await greeted(await opened(f"ws://127.0.0.1:{site.native}{path}"))
+async def test_dedicated_port_serves_its_protocol_at_every_path(site: Site, opened: Open, path: str) -> None:
+    await logged_in(await opened(f"ws://127.0.0.1:{site.native}{path}"))
 
 
-async def test_a_port_that_is_given_to_another_door_speaks_as_that_one(site: Site, opened: Open) -> None:
+async def test_dedicated_port_of_a_foreign_protocol_shares_the_room(site: Site, opened: Open) -> None:
     client = await opened(f"ws://127.0.0.1:{site.gowsev}/any")
     await client.send(f"subscribe:{(channel := unique('room'))}")
     assert await client.recv() == b"OK"
-    native = await greeted(await opened(site.addresses()[0]), channel)
+    native = await logged_in(await opened(site.addresses()[0]), channel)
     await native.say(channel, "hello")
     assert await client.recv() == b"hello"
 
 
-def test_a_port_that_is_given_to_a_door_has_no_pages(site: Site) -> None:
-    status, headers, text = ask(site.native, "GET", "/")
+def test_dedicated_port_has_no_pages(site: Site) -> None:
+    status, headers, text = request(site.native, "GET", "/")
     assert (status, headers["Upgrade"]) == (426, "websocket")
     assert b"open it as ws://" in text
-    status, headers, _ = ask(site.native, "POST", "/anything")
+    status, headers, _ = request(site.native, "POST", "/anything")
     assert (status, headers["Allow"]) == (405, "GET")
 
 
-def test_the_server_does_not_say_what_it_is(site: Site) -> None:
-    status, headers, _ = ask(site.server.port, "GET", "/")
+def test_response_has_no_server_header(site: Site) -> None:
+    status, headers, _ = request(site.server.port, "GET", "/")
     assert status == 200
     assert "Server" not in headers
 
 
-async def test_a_frame_that_is_too_large_is_closed_by_its_own_limit(site: Site, opened: Open) -> None:
-    client = await greeted(await opened(site.addresses()[0]))
+async def test_frame_above_the_limit_of_its_protocol_closes_with_4507(site: Site, opened: Open) -> None:
+    client = await logged_in(await opened(site.addresses()[0]))
     await client.send_text(" " * 65537)
     assert await client.closed() == 4507
-    # Twice what the native door takes, and below what the largest door takes.
-    client = await greeted(await opened(site.addresses()[0]))
+    # Twice the limit of the native protocol, and below the largest limit of all protocols.
+    client = await logged_in(await opened(site.addresses()[0]))
     await client.send_text(" " * 131072)
     assert await client.closed() == 4507
 
@@ -178,67 +176,70 @@ async def test_frames_are_not_compressed(site: Site, opened: Open) -> None:
     assert "Sec-WebSocket-Extensions" not in client.response.headers
 
 
-async def test_it_says_what_is_where_and_logs_no_requests(site: Site, opened: Open) -> None:
+async def test_addresses_are_printed_and_requests_are_not_logged(site: Site, opened: Open) -> None:
     marker = unique("query")
-    await greeted(await opened(f"{site.addresses()[0]}?{marker}"))
-    ask(site.server.port, "GET", f"/?{marker}")
+    await logged_in(await opened(f"{site.addresses()[0]}?{marker}"))
+    request(site.server.port, "GET", f"/?{marker}")
     log = site.server.log.read_text()
     assert [line for line in log.splitlines() if line.startswith("Listening on")] == [
-        f"Listening on http://127.0.0.1:{site.server.port}/  the site and its doors",
+        f"Listening on http://127.0.0.1:{site.server.port}/  the site with all its protocols",
         f"Listening on ws://127.0.0.1:{site.native}/  native at every path, application durable",
         f"Listening on ws://127.0.0.1:{site.gowsev}/  gowsev at every path, application durable",
-        f"Listening on https://127.0.0.1:{site.tls}/  the site and its doors",
+        f"Listening on https://127.0.0.1:{site.tls}/  the site with all its protocols",
     ]
     assert marker not in log
 
 
-def test_a_second_server_on_the_same_port_fails_in_plain_words(site: Site) -> None:
-    again = subprocess.run(
+def test_second_server_on_the_same_port_fails_without_a_traceback(site: Site) -> None:
+    second = subprocess.run(
         [sys.executable, "manage.py", "runrooms", "--listen", f"127.0.0.1:{site.tls}"],
         capture_output=True,
         text=True,
         cwd=BASE_DIR,
         env=site.server.environment,
-        timeout=PATIENCE,
+        timeout=START_SECONDS,
     )
-    assert again.returncode == 1
-    assert f"Cannot listen on 127.0.0.1:{site.tls}: Address already in use." in again.stderr
-    assert "Traceback" not in again.stderr
-    assert "Listening" not in again.stdout
+    assert second.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{site.tls}: Address already in use." in second.stderr
+    assert "Traceback" not in second.stderr
+    assert "Listening" not in second.stdout
 
 
-def test_extensions_begin_without_a_client() -> None:
+def test_extensions_start_without_a_client() -> None:
     server = Server.start("runrooms")
     with running(server):
-        # One that cannot be found is told in the log, as soon as its application is loaded.
+        # One that does not exist is logged as soon as its application is loaded.
         application = make_application(server, extension="nowhere.Nothing")
         server.restart()
         missing = "This site has no extension nowhere.Nothing:"
         assert f"{missing} {application} refuses users." in server.tail()
 
 
-# Its end ----------------------------------------------------------------------------------------------
+# Shutdown -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_with_a_signal_every_client_is_told_and_the_process_ends(
-    ending: Site, opened: Open, number: signal.Signals
+async def test_signal_closes_every_connection_and_ends_the_process(
+    stopping: Site, opened: Open, number: signal.Signals
 ) -> None:
-    clients = [await greeted(await opened(address), "lobby") for address in ending.addresses()]
-    process = ending.server.process
+    clients = [await logged_in(await opened(address), "lobby") for address in stopping.addresses()]
+    process = stopping.server.process
     assert process is not None
     process.send_signal(number)
     assert [await client.closed() for client in clients] == [4000] * 3
-    assert await asyncio.to_thread(process.wait, PATIENCE) == 0
-    for port in (ending.server.port, ending.native, ending.tls):
+    assert await asyncio.to_thread(process.wait, STOP_SECONDS) == 0
+    for port in (stopping.server.port, stopping.native, stopping.tls):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-    assert "Traceback" not in ending.server.tail()
+    assert "Traceback" not in stopping.server.tail()
 
 
 @contextlib.contextmanager
-def silence(port: int) -> Iterator[None]:
-    """Two clients that keep a server waiting: one never answers a close, one never ends its request."""
+def unresponsive_clients(port: int) -> Iterator[None]:
+    """Connect two clients that delay a shutdown.
+
+    One never answers a close frame, one never ends its request.
+    """
     with (
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent,
         socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as unfinished,
@@ -249,17 +250,17 @@ def silence(port: int) -> Iterator[None]:
         yield
 
 
-async def test_clients_that_leave_it_waiting_do_not_keep_it(ending: Site) -> None:
-    with silence(ending.server.port):
-        assert await ended(ending.server) == 0
+async def test_unresponsive_clients_do_not_prevent_the_shutdown(stopping: Site) -> None:
+    with unresponsive_clients(stopping.server.port):
+        assert await exit_code(stopping.server) == 0
 
 
-async def test_a_second_signal_ends_it_at_once(ending: Site, opened: Open) -> None:
-    client = await greeted(await opened(ending.addresses()[0]))
-    process = ending.server.process
+async def test_second_signal_ends_the_process_at_once(stopping: Site, opened: Open) -> None:
+    client = await logged_in(await opened(stopping.addresses()[0]))
+    process = stopping.server.process
     assert process is not None
-    with silence(ending.server.port):
+    with unresponsive_clients(stopping.server.port):
         process.send_signal(signal.SIGTERM)
         assert await client.closed() == 4000
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.to_thread(process.wait, PATIENCE) == -signal.SIGTERM
+        assert await asyncio.to_thread(process.wait, STOP_SECONDS) == -signal.SIGTERM

@@ -1,5 +1,7 @@
-"""State messages outlive the server that took them, and are handed to whoever comes in at a door that tells
-of state, in the order in which their names were first kept."""
+"""State messages survive restarts and are sent to clients that join.
+
+Native and rtbroadcaster clients receive state; the other protocols have none.
+"""
 
 from __future__ import annotations
 
@@ -19,39 +21,38 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.database
 
-#: What both of them say, in this order; by event name and data as native clients are told.
-SAID = {"title": "Doors, all five", "slide": ["2", "x"], "size": {"x": 1}}
+#: The state by event name, in this order, as native clients receive it.
+STATE = {"title": "Protocols, all five", "slide": ["2", "x"], "size": {"x": 1}}
 
-#: What is stored has nothing to do with who serves, so one kind is enough.
+#: Storage does not depend on the kind of server, so one kind is enough.
 one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 
-#: The same as rtbroadcaster's clients are told.
-REPLAYED = [("title", ["Doors, all five"]), ("slide", ["2", "x"]), ("size", ['{"x": 1}'])]
+#: The same as rtbroadcaster clients receive it.
+REPLAYED = [("title", ["Protocols, all five"]), ("slide", ["2", "x"]), ("size", ['{"x": 1}'])]
 
 
-async def keep_state(clients: Clients, room: str) -> None:
-    """Have a native client say it, with values that are replaced and one that is taken away."""
-    speaker = await clients.connect("native", room)
-    first = [("title", "Doors"), ("gone", 1), ("slide", ["1"])]
-    last = [("slide", SAID["slide"]), ("gone", None), ("title", SAID["title"]), ("size", SAID["size"])]
+async def send_state(clients: Clients, room: str) -> None:
+    """Send the state from a native client, with replaced and deleted values."""
+    sender = await clients.connect("native", room)
+    first = [("title", "Protocols"), ("deleted", 1), ("slide", ["1"])]
+    last = [("slide", STATE["slide"]), ("deleted", None), ("title", STATE["title"]), ("size", STATE["size"])]
     for event, data in first + last:
-        answer = await speaker.request("message", room=room, event=event, data=data, state=True)
+        answer = await sender.request("message", room=room, event=event, data=data, state=True)
         assert answer["type"] == "reply", answer
-    await speaker.request("message", room=room, event="title", data="not state")
+    await sender.request("message", room=room, event="title", data="not state")
 
 
 async def replayed(client: Rtbroadcaster) -> list[tuple[str, Any]]:
-    """The state that a client is told which is just in."""
-    told = [each for each in await client.drain() if client.is_message(each)]
-    assert all(each["stateMessage"] is True for each in told)
-    return [(each["funcKey"], each["funcParams"]) for each in told]
+    """Return the state that a client received after its join."""
+    messages = [each for each in await client.drain() if client.is_message(each)]
+    assert all(each["stateMessage"] is True for each in messages)
+    return [(each["funcKey"], each["funcParams"]) for each in messages]
 
 
-async def check_at_every_door(clients: Clients, room: str) -> None:
-    """Native and rtbroadcaster clients are told the state; the others come in all the same, and hear nothing
-    of what was said before."""
+async def check_all_protocols(clients: Clients, room: str) -> None:
+    """Native and rtbroadcaster clients receive the state on join, others nothing."""
     joined = (await (await clients.connect("native")).join(room))["data"]
-    assert [(each["event"], each["data"]) for each in joined["state"]] == list(SAID.items())
+    assert [(each["event"], each["data"]) for each in joined["state"]] == list(STATE.items())
     assert all(each["state"] is True for each in joined["state"])
     assert await replayed(await clients.connect("rtbroadcaster", room)) == REPLAYED
     for protocol in PROTOCOLS.keys() - {"native", "rtbroadcaster"}:
@@ -62,74 +63,74 @@ async def check_at_every_door(clients: Clients, room: str) -> None:
 @one_kind
 @pytest.mark.parametrize("how", ["restart", "kill"])
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_state_outlives_its_server(server: Server, how: str, application: str) -> None:
+async def test_state_survives_a_restart(server: Server, how: str, application: str) -> None:
     room = str(uuid.uuid4())
     async with Clients(server, application) as clients:
-        await keep_state(clients, room)
-        await check_at_every_door(clients, room)
+        await send_state(clients, room)
+        await check_all_protocols(clients, room)
         if how == "kill":
             await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.restart)
     async with Clients(server, application) as clients:
-        await check_at_every_door(clients, room)
-        # And goes on where it stood: what is new comes last, what is known keeps its place.
-        speaker = await clients.connect("native", room)
+        await check_all_protocols(clients, room)
+        # New names are appended; known names keep their position.
+        sender = await clients.connect("native", room)
         for event, data in (("new", 1), ("title", "Replaced")):
-            await speaker.request("message", room=room, event=event, data=data, state=True)
+            await sender.request("message", room=room, event=event, data=data, state=True)
         joined = (await (await clients.connect("native")).join(room))["data"]
-        told = [(each["event"], each["data"]) for each in joined["state"]]
-        assert told == [*({**SAID, "title": "Replaced"}).items(), ("new", 1)]
+        state = [(each["event"], each["data"]) for each in joined["state"]]
+        assert state == [*({**STATE, "title": "Replaced"}).items(), ("new", 1)]
 
 
 @one_kind
-async def test_state_of_an_rtbroadcaster_owner_outlives_a_crash(server: Server) -> None:
+async def test_state_of_an_rtbroadcaster_owner_survives_a_crash(server: Server) -> None:
     async with Clients(server, "durable") as clients:
         owner = await clients.connect("rtbroadcaster")
         room = await owner.create_room()
         await owner.send_message(room, ["1"], "zoom", state=True)
         await owner.send_message(room, None, "stop", state=True)
-        own_way = {"status": {"value": 3, "text": "my way"}, "funcKey": "own", "funcParams": ["x"]}
-        await owner.send(owner.message(3, room, stateMessage=True, more=9, **own_way))
+        custom = {"status": {"value": 3, "text": "custom"}, "funcKey": "own", "funcParams": ["x"]}
+        await owner.send(owner.message(3, room, stateMessage=True, more=9, **custom))
         await owner.send_message(room, ["2"], "zoom", state=True)
         assert await owner.drain() == []
         await asyncio.to_thread(server.kill)
     await asyncio.to_thread(server.restart)
     async with Clients(server, "durable") as clients:
         joined = (await (await clients.connect("native")).join(room))["data"]
-        told = [("zoom", ["2"]), ("stop", []), ("own", ["x"])]
-        assert [(each["event"], each["data"]) for each in joined["state"]] == told
+        expected = [("zoom", ["2"]), ("stop", []), ("own", ["x"])]
+        assert [(each["event"], each["data"]) for each in joined["state"]] == expected
         listener = await clients.connect("rtbroadcaster", room)
-        heard = [await listener.receive() for _ in range(3)]
-        assert [(each["funcKey"], each["funcParams"]) for each in heard] == [
+        received = [await listener.receive() for _ in range(3)]
+        assert [(each["funcKey"], each["funcParams"]) for each in received] == [
             ("zoom", ["2"]),
             ("stop", None),
             ("own", ["x"]),
         ]
-        assert heard[2]["status"]["text"] == "my way"
+        assert received[2]["status"]["text"] == "custom"
         assert await listener.drain() == []
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_state_is_the_same_at_another_process_at_once(
+async def test_state_is_available_in_another_process_at_once(
     redis_pair: tuple[Server, Server], application: str
 ) -> None:
     room = str(uuid.uuid4())
     here, there = redis_pair
     async with Clients(here, application) as clients, Clients(there, application) as others:
-        await keep_state(clients, room)
-        await check_at_every_door(others, room)
-        await check_at_every_door(clients, room)
+        await send_state(clients, room)
+        await check_all_protocols(others, room)
+        await check_all_protocols(clients, room)
 
 
-async def test_state_that_is_said_while_others_come_in_is_told_to_each_of_them(
+async def test_state_sent_during_joins_reaches_every_joining_client_once(
     redis_pair: tuple[Server, Server],
 ) -> None:
-    """Either the answer tells a value or it follows; none of those is missing, doubled or out of order."""
+    """Values are in the reply or follow it, each once and in order."""
     room = str(uuid.uuid4())
     here, there = redis_pair
     async with Clients(here, "durable") as clients, Clients(there, "durable") as others:
-        speaker = await clients.connect("native", room)
-        coming = [await others.connect("native") for _ in range(10)]
+        sender = await clients.connect("native", room)
+        joining = [await others.connect("native") for _ in range(10)]
 
         async def values(client: Native) -> list[int]:
             joined = (await client.join(room))["data"]
@@ -138,10 +139,10 @@ async def test_state_that_is_said_while_others_come_in_is_told_to_each_of_them(
                 seen.append((await client.receive_message())["data"])
             return seen
 
-        listening = []
+        tasks = []
         for number in range(100):
-            await speaker.request("message", room=room, event="slide", data=number, state=True, echo=False)
+            await sender.request("message", room=room, event="slide", data=number, state=True, echo=False)
             if number % 10 == 0:
-                listening.append(asyncio.create_task(values(coming.pop())))
-        for seen in await asyncio.gather(*listening):
+                tasks.append(asyncio.create_task(values(joining.pop())))
+        for seen in await asyncio.gather(*tasks):
             assert seen == [*range(seen[0], 100)]

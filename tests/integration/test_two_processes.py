@@ -1,4 +1,4 @@
-"""Two processes on one database are one site, with Redis and without: rooms, users and lists are shared."""
+"""Two processes on one database are one site, with and without Redis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Pair = tuple[Visitors, Visitors]
 
 @pytest.fixture(scope="module")
 def pair_without_redis() -> Iterator[tuple[Server, Server]]:
-    """As `redis_pair`; the two hear each other over PostgreSQL, or on SQLite over sockets in a folder."""
+    """Two processes connected through PostgreSQL, or on SQLite through Unix sockets."""
     database_url, environment = fresh_database(), {"ROOMS_WORKERS": "2"}
     first = Server.start("uvicorn", database_url, environment=environment)
     second = Server.start("uvicorn", database_url, environment=environment)
@@ -33,14 +33,14 @@ def pair_without_redis() -> Iterator[tuple[Server, Server]]:
 
 @pytest.fixture(params=["redis_pair", "pair_without_redis"])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    """Visitors of the one process and of the other."""
+    """Visitors of each process."""
     servers = request.getfixturevalue(request.param)
     async with Visitors(servers[0]) as here, Visitors(servers[1]) as there:
         yield here, there
 
 
 async def two_members(pair: Pair, room: str, application: str = "durable") -> tuple[Client, Client]:
-    """A member on each process, who know of each other."""
+    """Return a member on each process, after each has received the other's join."""
     here, there = pair
     first, second = await here.guest(application=application), await there.guest(application=application)
     await first.join(room)
@@ -63,22 +63,22 @@ async def test_messages_go_both_ways_in_order(pair: Pair, application: str) -> N
         assert messages[0]["from"] == speaker.user
 
 
-async def test_both_at_once_are_heard_in_one_order(pair: Pair) -> None:
+async def test_simultaneous_messages_have_one_order(pair: Pair) -> None:
     room = unique("room")
     clients = await two_members(pair, room)
 
-    async def speaks(client: Client) -> list[int]:
+    async def send(client: Client) -> list[int]:
         return [(await client.say(room, client.user["name"]))["seq"] for _ in range(50)]
 
-    replies = await asyncio.gather(*[speaks(client) for client in clients])
-    heard = [await client.messages(100) for client in clients]
-    assert [message["seq"] for message in heard[0]] == [*range(1, 101)]
-    assert heard[0] == heard[1]
+    replies = await asyncio.gather(*[send(client) for client in clients])
+    received = [await client.messages(100) for client in clients]
+    assert [message["seq"] for message in received[0]] == [*range(1, 101)]
+    assert received[0] == received[1]
     for client, seqs in zip(clients, replies, strict=True):
-        assert [message["seq"] for message in heard[0] if message["data"] == client.user["name"]] == seqs
+        assert [message["seq"] for message in received[0] if message["data"] == client.user["name"]] == seqs
 
 
-async def test_a_burst_reaches_the_other_process_whole(pair: Pair) -> None:
+async def test_burst_reaches_the_other_process_completely(pair: Pair) -> None:
     room = unique("room")
     speaker, listener = await two_members(pair, room)
     for number in range(500):
@@ -88,17 +88,17 @@ async def test_a_burst_reaches_the_other_process_whole(pair: Pair) -> None:
     assert [message["seq"] for message in messages] == [*range(1, 501)]
 
 
-async def test_who_joins_there_in_the_middle_of_traffic_here_misses_nothing(pair: Pair) -> None:
+async def test_join_during_traffic_of_the_other_process_misses_nothing(pair: Pair) -> None:
     room = unique("room")
     here, there = pair
     speaker, joiners = await here.guest(), [await there.guest() for _ in range(5)]
     await speaker.join(room)
 
-    async def speaks() -> None:
+    async def send() -> None:
         for number in range(100):
             await speaker.say(room, number)
 
-    async def comes(client: Client, earlier: int) -> None:
+    async def join(client: Client, earlier: int) -> None:
         for _ in range(earlier):
             await client.before_pong()
         data = await client.join(room, limit=300)
@@ -109,12 +109,12 @@ async def test_who_joins_there_in_the_middle_of_traffic_here_misses_nothing(pair
         assert seqs == [*range(1, 101)]
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(speaks())
+        tasks.create_task(send())
         for number, joiner in enumerate(joiners):
-            tasks.create_task(comes(joiner, number * 10))
+            tasks.create_task(join(joiner, number * 10))
 
 
-async def test_members_of_both_are_listed_by_both(pair: Pair) -> None:
+async def test_both_processes_list_all_members(pair: Pair) -> None:
     room = unique("room")
     first, second = await two_members(pair, room)
     lists = [await client.request("members", room=room) for client in (first, second)]
@@ -125,7 +125,7 @@ async def test_members_of_both_are_listed_by_both(pair: Pair) -> None:
     assert (await third.join(room))["count"] == 3
 
 
-async def test_joined_and_left_cross_over(pair: Pair) -> None:
+async def test_joins_and_leaves_reach_the_other_process(pair: Pair) -> None:
     room = unique("room")
     first, second = await two_members(pair, room)
     await second.request("leave", room=room)
@@ -136,7 +136,7 @@ async def test_joined_and_left_cross_over(pair: Pair) -> None:
     assert (await second.push("left"))["user"] == first.user
 
 
-async def test_a_user_on_both_comes_once_and_goes_once(pair: Pair) -> None:
+async def test_user_on_both_processes_joins_and_leaves_once(pair: Pair) -> None:
     room = unique("room")
     witness, laptop = await two_members(pair, room)
     phone = await pair[0].again(laptop)
@@ -149,7 +149,7 @@ async def test_a_user_on_both_comes_once_and_goes_once(pair: Pair) -> None:
     assert (await witness.push())["type"] == "left"
 
 
-async def test_who_drops_here_and_returns_there_was_never_gone(pair: Pair) -> None:
+async def test_user_who_reconnects_to_the_other_process_does_not_leave(pair: Pair) -> None:
     room = unique("room")
     witness, client = await two_members(pair, room)
     client.drop()
@@ -159,7 +159,7 @@ async def test_who_drops_here_and_returns_there_was_never_gone(pair: Pair) -> No
     assert (await witness.push())["data"] == "back"
 
 
-async def test_a_logout_there_is_a_leaving_here_and_ends_the_token_everywhere(pair: Pair) -> None:
+async def test_logout_leaves_the_rooms_and_revokes_the_token_on_both(pair: Pair) -> None:
     room = unique("room")
     witness, client = await two_members(pair, room)
     await client.request("logout")
@@ -169,7 +169,7 @@ async def test_a_logout_there_is_a_leaving_here_and_ends_the_token_everywhere(pa
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_to_crosses_over(pair: Pair, application: str) -> None:
+async def test_direct_message_reaches_the_other_process(pair: Pair, application: str) -> None:
     room = unique("room")
     first, second = await two_members(pair, room, application)
     third = await pair[1].guest(application=application)
@@ -178,11 +178,11 @@ async def test_to_crosses_over(pair: Pair, application: str) -> None:
     await first.say(room, "open")
     assert [message["data"] for message in await second.messages(2)] == ["secret", "open"]
     assert [message["data"] for message in await third.messages(1)] == ["open"]
-    assert await first.refused("message", room=room, data=1, to=unique("nobody")) == "user_not_found"
+    assert await first.refused("message", room=room, data=1, to=unique("absent")) == "user_not_found"
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_state_and_volatile_cross_over(pair: Pair, application: str) -> None:
+async def test_state_and_volatile_messages_reach_the_other_process(pair: Pair, application: str) -> None:
     room = unique("room")
     first, second = await two_members(pair, room, application)
     await first.say(room, 1, event="slide", state=True)
@@ -192,7 +192,7 @@ async def test_state_and_volatile_cross_over(pair: Pair, application: str) -> No
     assert [(message["event"], message["data"]) for message in joined["state"]] == [("slide", 1)]
 
 
-async def test_a_key_sends_once_whichever_process_it_reaches(pair: Pair) -> None:
+async def test_idempotency_key_holds_on_both_processes(pair: Pair) -> None:
     room = unique("room")
     witness, client = await two_members(pair, room)
     phone = await pair[0].again(client)
@@ -203,37 +203,37 @@ async def test_a_key_sends_once_whichever_process_it_reaches(pair: Pair) -> None
     assert [message["data"] for message in await witness.messages(2)] == ["once", "marker"]
 
 
-async def test_a_name_that_is_taken_here_is_taken_there(pair: Pair) -> None:
+async def test_name_in_use_is_refused_by_the_other_process(pair: Pair) -> None:
     holder, other = await pair[0].guest(), await pair[1].connect()
     assert await other.refused("login", name=holder.user["name"].upper()) == "name_taken"
     await other.login(token=holder.token)
     assert other.user == holder.user
 
 
-async def test_the_list_of_rooms_is_one(pair: Pair) -> None:
+async def test_room_list_is_shared(pair: Pair) -> None:
     room = unique("room")
-    asked, owner = await pair[0].guest(), await pair[1].guest()
-    await asked.request("rooms")
+    watcher, owner = await pair[0].guest(), await pair[1].guest()
+    await watcher.request("rooms")
     await owner.request("create", room=room, title="New")
-    while (added := await asked.push("room_added"))["room"]["name"] != room:
+    while (added := await watcher.push("room_added"))["room"]["name"] != room:
         pass
     assert added["room"]["title"] == "New"
-    await asked.join(room)
+    await watcher.join(room)
     await owner.join(room)
     listed = (await owner.request("rooms", prefix=room))["rooms"]
     assert [(entry["name"], entry["members"]) for entry in listed] == [(room, 2)]
     await owner.request("close", room=room)
-    assert (await asked.push("removed"))["reason"] == "closed"
-    while (await asked.push("room_removed"))["room"] != room:
+    assert (await watcher.push("removed"))["reason"] == "closed"
+    while (await watcher.push("room_removed"))["room"] != room:
         pass
 
 
-@pytest.mark.parametrize("story", RACES)
-async def test_at_the_same_moment_on_both(pair: Pair, story: Any) -> None:
-    await story(pair)
+@pytest.mark.parametrize("race", RACES)
+async def test_simultaneous_operations_on_both_processes(pair: Pair, race: Any) -> None:
+    await race(pair)
 
 
-async def test_a_closed_room_is_closed_for_both_and_may_be_made_anew(pair: Pair) -> None:
+async def test_closed_room_is_closed_on_both_and_can_be_created_again(pair: Pair) -> None:
     room = unique("room")
     owner, member = await pair[0].guest(), await pair[1].guest()
     await owner.request("create", room=room)
@@ -251,11 +251,11 @@ async def test_a_closed_room_is_closed_for_both_and_may_be_made_anew(pair: Pair)
         ([], 0, 2),
     ]
     for speaker, listener in ((member, owner), (owner, member)):
-        await speaker.say(room, "anew", echo=False)
-        assert (await listener.messages(1))[0]["data"] == "anew"
+        await speaker.say(room, "again", echo=False)
+        assert (await listener.messages(1))[0]["data"] == "again"
 
 
-async def test_a_room_is_made_once_and_its_capacity_is_shared(pair: Pair) -> None:
+async def test_room_is_created_once_and_its_capacity_is_shared(pair: Pair) -> None:
     room = unique("room")
     first, second = await pair[0].guest(), await pair[1].guest()
     await first.request("create", room=room, max_members=1)

@@ -1,7 +1,7 @@
-"""Processes that hear each other without Redis: they die, come, and lose their connections.
+"""Processes without Redis: one is killed, one is added, connections are lost.
 
-On PostgreSQL over its notifications, on SQLite over sockets in a folder. What goes on between two that stay,
-`test_two_processes.py` has.
+They use notifications on PostgreSQL, and Unix sockets on SQLite. `test_two_processes.py` has the tests of two
+processes that keep running.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.integration.native import Visitors, unique
-from tests.integration.test_redis_down import come_in, everything_goes_on, hear_each_other
+from tests.integration.test_redis_down import check_everything_works, exchange_messages, join_both
 from tests.servers import Server, fresh_database, on_postgres, running
 
 if TYPE_CHECKING:
@@ -38,29 +38,29 @@ def servers() -> Iterator[tuple[Server, Server]]:
 
 @pytest.fixture
 async def pair(servers: tuple[Server, Server]) -> AsyncIterator[Pair]:
-    """Visitors of the one process and of the other."""
+    """Visitors of each process."""
     async with Visitors(servers[0]) as here, Visitors(servers[1]) as there:
         yield here, there
 
 
-async def test_a_process_that_was_killed_and_comes_again_is_heard_and_hears(pair: Pair) -> None:
+async def test_killed_process_exchanges_messages_after_its_restart(pair: Pair) -> None:
     room = unique("room")
     here, there = pair
-    stayed, gone = await come_in(pair, room)
-    await hear_each_other((stayed, gone), room)
+    stayed, lost = await join_both(pair, room)
+    await exchange_messages((stayed, lost), room)
     await asyncio.to_thread(there.server.kill)
     for number in range(10):
         await stayed.say(room, number)
     await asyncio.to_thread(there.server.restart)
-    back = await there.again(gone)
+    back = await there.again(lost)
     await back.join(room)
-    await hear_each_other((stayed, back), room)
-    await everything_goes_on((here, there), (stayed, back), room)
+    await exchange_messages((stayed, back), room)
+    await check_everything_works((here, there), (stayed, back), room)
 
 
-async def test_a_process_more_is_heard_and_hears(pair: Pair) -> None:
+async def test_additional_process_exchanges_messages(pair: Pair) -> None:
     room = unique("room")
-    first, second = await come_in(pair, room)
+    first, second = await join_both(pair, room)
     server = await asyncio.to_thread(
         Server.start, "uvicorn", pair[0].server.database_url, environment=ENVIRONMENT
     )
@@ -70,21 +70,21 @@ async def test_a_process_more_is_heard_and_hears(pair: Pair) -> None:
         for other in (first, second):
             while (await other.push("joined"))["user"] != third.user:
                 pass
-            await hear_each_other((third, other), room)
+            await exchange_messages((third, other), room)
     await asyncio.to_thread(server.stop)
-    await hear_each_other((first, second), room)
+    await exchange_messages((first, second), room)
 
 
-@pytest.mark.skipif(not on_postgres(), reason="there are no connections to lose")
-async def test_connections_to_postgresql_that_are_cut_come_back(pair: Pair) -> None:
+@pytest.mark.skipif(not on_postgres(), reason="needs PostgreSQL: SQLite has no connections")
+async def test_terminated_connections_to_postgresql_are_restored(pair: Pair) -> None:
     room = unique("room")
-    clients = await come_in(pair, room)
-    await hear_each_other(clients, room)
+    clients = await join_both(pair, room)
+    await exchange_messages(clients, room)
     with psycopg.connect(pair[0].server.database_url, autocommit=True) as connection:
-        cut = connection.execute(
+        terminated = connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'rooms'"
         ).fetchall()
-    assert len(cut) == 4
-    await everything_goes_on(pair, clients, room)
-    await hear_each_other(clients, room)
+    assert len(terminated) == 4
+    await check_everything_works(pair, clients, room)
+    await exchange_messages(clients, room)

@@ -1,4 +1,4 @@
-"""Layers of both kinds; two of them are two processes, as far as either can tell."""
+"""Layers of both kinds; two instances act as two processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., "TransportLayer"]
 
 @pytest.fixture
 def postgres_alias() -> Iterator[str]:
-    """A real, empty PostgreSQL database among Django's."""
+    """Configure an empty PostgreSQL database for Django."""
     alias = "layer"
     url = services.postgres().create()
     databases: dict[str, Any] = connections.settings
@@ -35,7 +35,7 @@ def postgres_alias() -> Iterator[str]:
 
 @pytest.fixture(params=["local", "postgres"])
 async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Make]:
-    """Makes a layer of the kind."""
+    """Creates layers of one kind."""
     made: list[TransportLayer] = []
 
     def make(**options: Any) -> TransportLayer:
@@ -58,5 +58,5 @@ async def make(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 @pytest.fixture
 def pair(make: Make) -> tuple[TransportLayer, TransportLayer]:
-    """Two processes."""
+    """The layers of two processes."""
     return make(), make()

@@ -1,4 +1,4 @@
-"""The layer on PostgreSQL: its connections, and what becomes of them."""
+"""The layer on PostgreSQL: its connections, and what happens when they are lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Pair = tuple["PostgresLayer", "PostgresLayer"]
 
 @pytest.fixture
 async def pair(postgres_alias: str) -> AsyncIterator[Pair]:
-    """Two processes."""
+    """The layers of two processes."""
     from rooms.layers.postgres import PostgresLayer
 
     layers = PostgresLayer(using=postgres_alias), PostgresLayer(using=postgres_alias)
@@ -44,13 +44,13 @@ async def listener(layer: PostgresLayer) -> str:
     return channel
 
 
-async def heard(layer: PostgresLayer, channel: str) -> Any:
+async def received(layer: PostgresLayer, channel: str) -> Any:
     async with asyncio.timeout(PATIENCE):
         return (await layer.receive(channel))["text"]
 
 
-def ask(statement: Any, *arguments: Any) -> list[Any]:
-    """Ask the server as an administrator."""
+def query(statement: Any, *arguments: Any) -> list[Any]:
+    """Query the server as an administrator."""
     settings = connections["layer"].settings_dict
     url = f"postgres://{settings['USER']}:{settings['PASSWORD']}@{settings['HOST']}:{settings['PORT']}"
     with psycopg.connect(f"{url}/{settings['NAME']}", autocommit=True) as connection:
@@ -58,21 +58,21 @@ def ask(statement: Any, *arguments: Any) -> list[Any]:
 
 
 def connected() -> list[tuple[int, str]]:
-    """The connections of layers: process and last statement."""
-    return ask(
+    """List the connections of layers: process and last statement."""
+    return query(
         "SELECT pid, query FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name = 'rooms' ORDER BY pid"
     )
 
 
 def listens_again(before: set[int]) -> bool:
-    """Whether a connection is there that was not, and listens."""
+    """Return whether a new connection listens."""
     return any(pid not in before and "LISTEN" in query for pid, query in connected())
 
 
 @contextmanager
 def frozen() -> Iterator[None]:
-    """The server's processes that serve layers do nothing."""
+    """Freeze the server's processes that serve layers."""
     if services.postgres().process is None:
         pytest.skip("this PostgreSQL is not ours to stop")
     pids = [pid for pid, _ in connected()]
@@ -91,8 +91,8 @@ async def test_two_connections_serve_a_process(pair: Pair) -> None:
     for _ in range(3):
         await asyncio.gather(*(here.group_send("room", {"text": "a"}) for _ in range(20)))
     for channel in channels:
-        await heard(there, channel)
-    # One that sends, one that hears.
+        await received(there, channel)
+    # One sends, one listens.
     assert len(connected()) == 2
     await there.group_send("room", {"text": "b"})
     assert len(connected()) == 3
@@ -109,7 +109,7 @@ async def test_a_flush_closes_the_connections(pair: Pair) -> None:
             pass
 
 
-async def test_layers_of_different_prefixes_do_not_hear_each_other(pair: Pair, postgres_alias: str) -> None:
+async def test_layers_of_different_prefixes_are_separate(pair: Pair, postgres_alias: str) -> None:
     from rooms.layers.postgres import PostgresLayer
 
     here, there = pair
@@ -117,43 +117,41 @@ async def test_layers_of_different_prefixes_do_not_hear_each_other(pair: Pair, p
     channel, apart = await listener(there), await listener(other)
     await other.group_send("room", {"text": "theirs"})
     await here.group_send("room", {"text": "ours"})
-    assert await heard(there, channel) == "ours"
-    assert await heard(other, apart) == "theirs"
+    assert await received(there, channel) == "ours"
+    assert await received(other, apart) == "theirs"
     await other.flush()
 
 
-async def test_what_nobody_of_ours_notified_is_passed_over(
-    pair: Pair, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_foreign_notifications_are_ignored(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     here, there = pair
     channel = await listener(there)
     for payload in ("", "nonsense", "AAAA" * 10):
-        ask("SELECT pg_notify(%s, %s)", there.name, payload)
+        query("SELECT pg_notify(%s, %s)", there.name, payload)
     await here.group_send("room", {"text": "a"})
-    assert await heard(there, channel) == "a"
-    assert caplog.text.count("A notification could not be used") == 3
+    assert await received(there, channel) == "a"
+    assert caplog.text.count("Ignored an invalid notification") == 3
 
 
-async def test_lost_connections_are_made_anew(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_connections_are_replaced(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     here, there = pair
     channel = await listener(there)
     await here.group_send("room", {"text": "before"})
-    assert await heard(there, channel) == "before"
+    assert await received(there, channel) == "before"
     before = {pid for pid, _ in connected()}
-    ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rooms'")
+    query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rooms'")
     async with asyncio.timeout(PATIENCE):
         while not await asyncio.to_thread(listens_again, before):
             pass
-    # The sender finds out when it sends; what it was to send is lost, as a hint may be.
+    # The sender notices when it sends; that message is lost, as a hint may be.
     with pytest.raises(psycopg.OperationalError):
         await here.group_send("room", {"text": "lost"})
     await here.group_send("room", {"text": "after"})
-    assert await heard(there, channel) == "after"
-    assert caplog.text.count("Nothing is heard from other processes") == 1
-    assert "heard over PostgreSQL again" in caplog.text
+    assert await received(there, channel) == "after"
+    assert caplog.text.count("Cannot receive messages over PostgreSQL") == 1
+    assert "Receiving messages over PostgreSQL again" in caplog.text
 
 
-async def test_a_server_that_is_away_is_not_asked_for_every_message(
+async def test_a_server_that_is_down_is_not_tried_for_every_message(
     postgres_alias: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rooms.layers.postgres import PostgresLayer
@@ -172,7 +170,7 @@ async def test_a_server_that_is_away_is_not_asked_for_every_message(
     with pytest.raises(psycopg.OperationalError):
         await layer.group_send("room", {"text": "lost"})
     for _ in range(5):
-        with pytest.raises(ConnectionError, match="not there a moment ago"):
+        with pytest.raises(ConnectionError, match="did not accept the last connection"):
             await layer.group_send("room", {"text": "lost"})
     assert attempts == 1
     with pytest.raises(TimeoutError):
@@ -180,42 +178,44 @@ async def test_a_server_that_is_away_is_not_asked_for_every_message(
     await layer.flush()
 
 
-async def test_a_server_that_hangs_holds_up_only_who_waits(
+async def test_a_server_that_hangs_blocks_only_the_senders(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rooms.layers import postgres as module
 
-    monkeypatch.setattr(module, "MOST_WAITING", 3)
+    monkeypatch.setattr(module, "MAX_PENDING", 3)
     here, there = pair
     channel = await listener(there)
     await here.group_send("room", {"text": "before"})
-    assert await heard(there, channel) == "before"
+    assert await received(there, channel) == "before"
     with frozen():
         hanging = asyncio.create_task(here.group_send("room", {"text": "first"}))
-        # It is begun, and taken by the task that sends.
+        # The sending task has taken it.
         for _ in range(2):
             await asyncio.sleep(0)
-        given_up = [asyncio.create_task(here.group_send("room", {"text": "given up"})) for _ in range(3)]
+        cancelled = [asyncio.create_task(here.group_send("room", {"text": "cancelled"})) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(ChannelFull):
             await here.group_send("room", {"text": "too much"})
-        for task in given_up:
+        for task in cancelled:
             task.cancel()
-        await asyncio.gather(*given_up, return_exceptions=True)
+        await asyncio.gather(*cancelled, return_exceptions=True)
     await hanging
     await here.group_send("room", {"text": "after"})
-    assert [await heard(there, channel) for _ in range(2)] == ["first", "after"]
+    assert [await received(there, channel) for _ in range(2)] == ["first", "after"]
 
 
-def test_it_needs_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from rooms.layers.postgres import PostgresLayer
 
     monkeypatch.setattr(connections["default"], "vendor", "sqlite", raising=False)
-    with pytest.raises(ImproperlyConfigured, match=r"is on a database of sqlite. Lawful: postgresql"):
+    with pytest.raises(ImproperlyConfigured, match="expected a postgresql database, got sqlite"):
         PostgresLayer()
 
 
-def test_the_databases_own_options_come_first(postgres_alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_options_of_the_database_override_the_defaults(
+    postgres_alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rooms.layers.postgres import PostgresLayer
 
     options = {**dj_database_url.parse("postgres://host/name").get("OPTIONS", {}), "application_name": "site"}

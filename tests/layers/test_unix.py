@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def pair(folder: Path) -> AsyncIterator[Pair]:
-    """Two processes."""
+    """The layers of two processes."""
     from rooms.layers.unix import LocalLayer
 
     layers = LocalLayer(folder=folder), LocalLayer(folder=folder)
@@ -52,23 +52,23 @@ async def listener(layer: LocalLayer) -> str:
     return channel
 
 
-async def heard(layer: LocalLayer, channel: str) -> str:
+async def received(layer: LocalLayer, channel: str) -> str:
     async with asyncio.timeout(PATIENCE):
         text: str = (await layer.receive(channel))["text"]
         return text
 
 
-async def test_who_only_sends_needs_no_socket(pair: Pair, folder: Path) -> None:
+async def test_a_process_that_only_sends_needs_no_socket(pair: Pair, folder: Path) -> None:
     here, there = pair
-    await here.group_send("room", {"text": "nobody is there"})
+    await here.group_send("room", {"text": "no receiver"})
     channel = await listener(there)
     assert len(sockets(folder)) == 1
     await here.group_send("room", {"text": "a"})
-    assert await heard(there, channel) == "a"
+    assert await received(there, channel) == "a"
     assert len(sockets(folder)) == 1
 
 
-def test_the_folder_is_its_users_alone(folder: Path) -> None:
+def test_the_folder_is_private(folder: Path) -> None:
     from rooms.layers.unix import LocalLayer
 
     LocalLayer(folder=folder)
@@ -76,21 +76,21 @@ def test_the_folder_is_its_users_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o710, 0o701])
-def test_a_folder_that_others_may_enter_is_refused(folder: Path, mode: int) -> None:
+def test_a_folder_that_others_may_access_is_refused(folder: Path, mode: int) -> None:
     from rooms.layers.unix import LocalLayer
 
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(ImproperlyConfigured, match="Lawful: a folder of this user with the mode 700"):
+    with pytest.raises(ImproperlyConfigured, match="Expected a folder of this user with the mode 700"):
         LocalLayer(folder=folder)
 
 
-def test_a_folder_of_somebody_else_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rooms.layers.unix import LocalLayer
 
     LocalLayer(folder=folder)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(ImproperlyConfigured, match="which others may enter"):
+    with pytest.raises(ImproperlyConfigured, match="which other users may access"):
         LocalLayer(folder=folder)
 
 
@@ -99,18 +99,18 @@ def test_a_link_to_a_folder_is_refused(folder: Path, tmp_path: Path) -> None:
 
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ImproperlyConfigured, match="which others may enter"):
+    with pytest.raises(ImproperlyConfigured, match="which other users may access"):
         LocalLayer(folder=folder)
 
 
 def test_a_path_that_is_too_long_is_refused(tmp_path: Path) -> None:
     from rooms.layers.unix import LocalLayer
 
-    with pytest.raises(ImproperlyConfigured, match="Lawful: 84 bytes at most"):
+    with pytest.raises(ImproperlyConfigured, match="at most 84 bytes"):
         LocalLayer(folder=tmp_path / ("x" * 90))
 
 
-def test_the_default_folder_is_of_this_site(settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_depends_on_the_site(settings, monkeypatch: pytest.MonkeyPatch) -> None:
     from rooms.layers.unix import default_folder
 
     found = {default_folder()}
@@ -146,7 +146,7 @@ asyncio.run(main())
 
 
 def other_process(folder: Path, *arguments: str) -> tuple[int, str]:
-    """How it ended, and what it complained of."""
+    """Run another process; return its exit code and its error output."""
     command = [sys.executable, "-c", DIES, str(folder), *arguments]
     ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
     return ended.returncode, ended.stderr
@@ -156,7 +156,7 @@ async def test_a_process_that_ends_leaves_no_socket(pair: Pair, folder: Path) ->
     here, _ = pair
     channel = await listener(here)
     other = asyncio.create_task(asyncio.to_thread(other_process, folder))
-    assert await heard(here, channel) == "from the other"
+    assert await received(here, channel) == "from the other"
     await here.group_send("room", {"text": "answer"})
     assert await other == (0, "")
     assert len(sockets(folder)) == 1
@@ -168,7 +168,7 @@ async def test_the_socket_of_a_killed_process_is_removed(pair: Pair, folder: Pat
     assert await asyncio.to_thread(other_process, folder, "dies") == (-9, "")
     assert len(sockets(folder)) == 2
     await here.group_send("room", {"text": "a"})
-    assert await heard(there, channel) in ("from the other", "a")
+    assert await received(there, channel) in ("from the other", "a")
     assert len(sockets(folder)) == 1
 
 
@@ -182,65 +182,65 @@ def remove_sockets(folder: Path) -> None:
 
 
 def listening(folder: Path) -> int:
-    """How many processes are to be found there."""
+    """Count the processes that listen there."""
     return len(list(folder.glob("[!.]*")))
 
 
 async def until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not done():  # noqa: ASYNC110 (neither a folder nor a log tells anybody)
+        while not done():  # noqa: ASYNC110 (a folder and a log have no events)
             await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("remove", [remove_folder, remove_sockets])
-async def test_what_somebody_removed_is_made_anew(
+async def test_removed_sockets_and_folders_are_created_again(
     pair: Pair,
     folder: Path,
     remove: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(unix, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(unix, "CHECK_SECONDS", 0.01)
     channels = [await listener(layer) for layer in pair]
     remove(folder)
-    # Nobody is there now, which is no error.
+    # No process listens now, which is no error.
     await pair[0].group_send("room", {"text": "lost"})
-    assert await heard(pair[0], channels[0]) == "lost"
+    assert await received(pair[0], channels[0]) == "lost"
     await until(lambda: folder.exists() and listening(folder) == 2)
     for layer in pair:
         await layer.group_send("room", {"text": "again"})
     for layer, channel in zip(pair, channels, strict=True):
-        assert [await heard(layer, channel), await heard(layer, channel)] == ["again", "again"]
-    assert caplog.text.count("Somebody removed") == 2
+        assert [await received(layer, channel), await received(layer, channel)] == ["again", "again"]
+    assert caplog.text.count("was removed") == 2
 
 
-async def test_a_folder_that_others_may_enter_by_now_is_left_alone(
+async def test_a_folder_that_others_may_access_now_is_not_used(
     pair: Pair, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(unix, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(unix, "CHECK_SECONDS", 0.01)
     here, there = pair
     channel = await listener(there)
     await asyncio.to_thread(folder.chmod, 0o777)
-    with pytest.raises(ImproperlyConfigured, match="which others may enter"):
+    with pytest.raises(ImproperlyConfigured, match="which other users may access"):
         await here.group_send("room", {"text": "secret"})
-    await until(lambda: "Other processes are not heard" in caplog.text)
+    await until(lambda: "Cannot receive messages of other processes" in caplog.text)
     await asyncio.to_thread(folder.chmod, 0o700)
     await here.group_send("room", {"text": "a"})
-    assert await heard(there, channel) == "a"
+    assert await received(there, channel) == "a"
 
 
-async def test_a_socket_that_is_being_made_is_left_alone(pair: Pair, folder: Path) -> None:
+async def test_a_socket_that_is_being_created_is_not_removed(pair: Pair, folder: Path) -> None:
     here, there = pair
     channel = await listener(there)
     with socket.socket(socket.AF_UNIX) as beginning:
         beginning.bind(str(folder / ".beginning"))
         await here.group_send("room", {"text": "a"})
-        assert await heard(there, channel) == "a"
+        assert await received(there, channel) == "a"
         assert len(sockets(folder)) == 2
     (folder / ".beginning").unlink()
 
 
-async def test_one_that_does_not_read_loses_what_is_too_much_and_holds_up_nobody(
+async def test_a_process_that_does_not_read_loses_messages_and_blocks_no_other(
     pair: Pair, folder: Path
 ) -> None:
     here, there = pair
@@ -251,29 +251,31 @@ async def test_one_that_does_not_read_loses_what_is_too_much_and_holds_up_nobody
         async with asyncio.timeout(PATIENCE):
             for number in range(20):
                 await here.group_send("room", {"text": str(number), "long": "x" * 1_000_000})
-                assert await heard(there, channel) == str(number)
+                assert await received(there, channel) == str(number)
         assert here.dropped["process"] > 10
-        # What is waiting is not waited for at the end.
+        # The waiting messages do not delay the end.
         await here.flush()
     (folder / "deaf").unlink()
 
 
-async def test_nonsense_is_passed_over(pair: Pair, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_invalid_messages_are_ignored(
+    pair: Pair, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     here, there = pair
     channel = await listener(there)
     (path,) = sockets(folder)
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(struct.pack(">I", 8) + b"nonsense" + struct.pack(">I", 2**31))
-    # So long a message is not waited for.
+    # A message of that length is not read.
     async with asyncio.timeout(PATIENCE):
         assert await reader.read() == b""
     writer.close()
     await here.group_send("room", {"text": "a"})
-    assert await heard(there, channel) == "a"
-    assert caplog.text.count("could not be used") == 1
+    assert await received(there, channel) == "a"
+    assert caplog.text.count("Ignored an invalid message") == 1
 
 
-async def test_what_is_sent_last_is_sent(folder: Path) -> None:
+async def test_the_last_message_of_an_event_loop_is_sent(folder: Path) -> None:
     """Synchronous code sends from an event loop that ends at once."""
     from rooms.layers.unix import LocalLayer
 
@@ -281,5 +283,5 @@ async def test_what_is_sent_last_is_sent(folder: Path) -> None:
     channel = await listener(there)
     text = "x" * 3_000_000
     await asyncio.to_thread(asyncio.run, here.group_send("room", {"text": text}))
-    assert await heard(there, channel) == text
+    assert await received(there, channel) == text
     await there.flush()

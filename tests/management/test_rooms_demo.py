@@ -1,4 +1,4 @@
-"""``manage.py rooms_demo``: something to look at in an empty database, and nothing at all in any other."""
+"""``manage.py rooms_demo``: demo data in an empty database, none in any other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prepare(*options: str) -> None:
     call_command("rooms_demo", "--no-serve", *options, stdout=StringIO())
 
 
-def test_an_empty_database_gets_applications_rooms_and_users() -> None:
+def test_empty_database_gets_applications_rooms_and_users() -> None:
     prepare()
     assert {(room.application.name, room.name) for room in Room.objects.select_related("application")} == {
         ("chat", "lobby"),
@@ -43,7 +43,7 @@ def test_an_empty_database_gets_applications_rooms_and_users() -> None:
     assert authenticate(username="ann", password="ann") is not None
 
 
-def test_preparing_again_changes_nothing() -> None:
+def test_second_run_changes_nothing() -> None:
     prepare()
     Room.objects.get(application__name="chat", name="help").delete()
     prepare()
@@ -51,9 +51,9 @@ def test_preparing_again_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("what", ["a user", "an application"])
-def test_a_database_that_is_in_use_gets_nothing(what: str) -> None:
+def test_database_with_data_gets_no_demo_data(what: str) -> None:
     if what == "a user":
-        get_user_model().objects.create_user("somebody")
+        get_user_model().objects.create_user("dan")
     else:
         Application.objects.create(name="mine")
     prepare()
@@ -61,14 +61,14 @@ def test_a_database_that_is_in_use_gets_nothing(what: str) -> None:
     assert not Application.objects.filter(name="chat").exists()
 
 
-def test_public_passwords_never_come_into_being_with_debug_off(settings) -> None:
+def test_public_passwords_are_never_created_with_debug_off(settings) -> None:
     settings.DEBUG = False
-    with pytest.raises(CommandError, match="DEBUG"):
+    with pytest.raises(CommandError, match=r"^Expected DEBUG on, .+ got DEBUG off\.$"):
         prepare()
     assert not get_user_model().objects.exists()
 
 
-def test_bench_adds_applications_without_limits_to_whatever_is_there() -> None:
+def test_bench_adds_applications_without_limits_to_any_database() -> None:
     Application.objects.create(name="mine")
     prepare("--bench")
     prepare("--bench")
@@ -85,62 +85,62 @@ def test_bench_adds_applications_without_limits_to_whatever_is_there() -> None:
 
 
 @pytest.mark.parametrize("addr", ["8000x", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:65536", ""])
-def test_an_address_that_is_none_is_refused_with_an_example(addr: str) -> None:
-    with pytest.raises(CommandError, match=r"127\.0\.0\.1:8000"):
+def test_invalid_address_is_refused_with_an_example(addr: str) -> None:
+    with pytest.raises(CommandError, match=r"^Expected --addr HOST:PORT, for example 127\.0\.0\.1:8000, got"):
         prepare("--addr", addr)
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Where it served, instead of serving."""
+    """The addresses that the command would serve; it serves none."""
     served: list[tuple[str, int]] = []
     monkeypatch.setattr(rooms_demo, "_serve", lambda host, port: served.append((host, port)))
     return served
 
 
 def greeting(port: int) -> str:
-    said = StringIO()
-    call_command("rooms_demo", "--addr", f"127.0.0.1:{port}", stdout=said)
-    return said.getvalue()
+    output = StringIO()
+    call_command("rooms_demo", "--addr", f"127.0.0.1:{port}", stdout=output)
+    return output.getvalue()
 
 
-def test_the_greeting_says_where_to_go_and_how_to_log_in(served: list[tuple[str, int]]) -> None:
+def test_greeting_lists_addresses_and_logins(served: list[tuple[str, int]]) -> None:
     port = free_port()
-    said = greeting(port)
-    assert f"http://127.0.0.1:{port}/rooms/chat/" in said
-    assert "/admin/" in said
-    assert "Sign in as admin or ann; the password is the name." in said
-    protocols = [line.split() for line in said.splitlines() if line.endswith("'s clients")]
-    assert protocols[0] == ["Doors", f"ws://127.0.0.1:{port}/ws", "for", "roomer's", "clients"]
+    output = greeting(port)
+    assert f"http://127.0.0.1:{port}/rooms/chat/" in output
+    assert "/admin/" in output
+    assert "Log in as admin or ann; the password is the name." in output
+    protocols = [line.split() for line in output.splitlines() if line.endswith(" clients")]
+    assert protocols[0] == ["Protocols", f"ws://127.0.0.1:{port}/ws", "for", "roomer", "clients"]
     assert [line[-4] for line in protocols[1:]] == [
         f"ws://127.0.0.1:{port}{path}" for path in ("/broadcasting", "/", "/ws/gowsev/gowsev/")
     ]
     assert served == [("127.0.0.1", port)]
 
 
-def test_doors_that_the_site_has_closed_are_not_offered(served: list[tuple[str, int]], settings) -> None:
+def test_disabled_protocols_are_not_listed(served: list[tuple[str, int]], settings) -> None:
     settings.ROOMS = {}
-    assert "Doors" not in greeting(free_port())
+    assert "Protocols" not in greeting(free_port())
 
 
-def test_it_says_how_to_log_in_as_long_as_that_is_true(served: list[tuple[str, int]]) -> None:
+def test_login_is_listed_while_the_user_has_the_public_password(served: list[tuple[str, int]]) -> None:
     prepare()
     port = free_port()
-    assert "Sign in as admin or ann; the password is the name." in greeting(port)
+    assert "Log in as admin or ann; the password is the name." in greeting(port)
     admin, ann = get_user_model().objects.order_by("username")
     admin.set_password("something else")
     admin.save()
-    assert "Sign in as ann; the password is the name." in greeting(port)
+    assert "Log in as ann; the password is the name." in greeting(port)
     ann.is_active = False
     ann.save()
-    said = greeting(port)
-    assert "Sign in" not in said
-    assert "nothing was added" in said
+    output = greeting(port)
+    assert "Log in" not in output
+    assert "no demo data was added" in output
 
 
-def test_a_port_that_is_taken_is_told_before_anything_is_done(served: list[tuple[str, int]]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+def test_port_in_use_is_refused_before_the_database_is_touched(served: list[tuple[str, int]]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
         with pytest.raises(CommandError, match=rf"127\.0\.0\.1:{port}: .+ Choose another") as raised:
             greeting(port)
     assert raised.value.returncode == 1
@@ -148,15 +148,15 @@ def test_a_port_that_is_taken_is_told_before_anything_is_done(served: list[tuple
     assert not Application.objects.exists()
 
 
-def test_a_host_that_is_not_ours_is_told_too(served: list[tuple[str, int]]) -> None:
+def test_address_of_another_machine_is_refused(served: list[tuple[str, int]]) -> None:
     with pytest.raises(CommandError, match="Choose another"):
         call_command("rooms_demo", "--addr", "192.0.2.1:8000", stdout=StringIO())
 
 
-def test_a_database_that_does_not_answer_is_one_line_without_its_password() -> None:
+def test_database_that_does_not_answer_is_one_line_without_its_password() -> None:
     environment = site_environment(f"postgres://ann:hidden@127.0.0.1:{free_port()}/rooms")
     with pytest.raises(AssertionError, match="The database cannot be used: ") as raised:
         manage(environment, "rooms_demo", "--no-serve")
-    said = str(raised.value)
-    assert "hidden" not in said
-    assert "Traceback" not in said
+    output = str(raised.value)
+    assert "hidden" not in output
+    assert "Traceback" not in output

@@ -1,4 +1,4 @@
-"""The command that deletes what is kept no longer."""
+"""``manage.py rooms_prune``: expired messages and revoked tokens are deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture
 def room() -> Room:
-    """It keeps two messages and has five; one of two logins has expired."""
+    """A room that keeps two of its five messages, and two tokens, one expired."""
     application = Application.objects.create(name="chat", history_size=2)
     room = Room.objects.create(application=application, name="lobby")
     Sequence.objects.update_or_create(room=room, defaults={"seq": 5})
@@ -29,19 +29,19 @@ def room() -> Room:
 
 
 def prune(*options: str) -> str:
-    told = StringIO()
-    call_command("rooms_prune", *options, stdout=told)
-    return told.getvalue().strip()
+    output = StringIO()
+    call_command("rooms_prune", *options, stdout=output)
+    return output.getvalue().strip()
 
 
-def test_it_deletes_what_is_kept_no_longer_and_says_so(room: Room) -> None:
-    assert prune() == "Deleted 3 messages and 1 ended logins."
+def test_expired_rows_are_deleted_and_counted(room: Room) -> None:
+    assert prune() == "Deleted 3 messages and 1 revoked tokens."
     assert list(room.messages.order_by("seq").values_list("seq", flat=True)) == [4, 5]
     assert [each.login for each in RevokedToken.objects.all()] == ["not yet"]
-    assert prune() == "Deleted 0 messages and 0 ended logins."
+    assert prune() == "Deleted 0 messages and 0 revoked tokens."
 
 
-def test_a_dry_run_only_says_what_there_is(room: Room) -> None:
-    assert prune("--dry-run") == "Would delete 3 messages and 1 ended logins."
+def test_dry_run_counts_and_deletes_nothing(room: Room) -> None:
+    assert prune("--dry-run") == "Would delete 3 messages and 1 revoked tokens."
     assert room.messages.count() == 5
     assert RevokedToken.objects.count() == 2

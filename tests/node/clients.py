@@ -1,5 +1,4 @@
-"""A client without a socket: what it asks goes straight to the operation, what it hears comes out
-of its outbox."""
+"""A client without a socket: its commands go straight to the node, its frames come from its send queue."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from rooms.protocol.commands import Command, Join, ListMembers, Login, Send
 from rooms.protocol.errors import RoomsError
 from rooms.protocol.native import Native
 
-# What the fixtures of these names give.
+# The types of the fixtures `installed` and `make_node`.
 Install = Callable[[type[Extension]], str]
 MakeEngine = Callable[..., Awaitable[Node]]
 
-# Nothing takes so long but a test that waits for what never comes.
+# Only a test that waits for what never comes takes this many seconds.
 PATIENCE = 20
 
 
@@ -40,7 +39,7 @@ _ERRORS: dict[str, type[RoomsError]] = {
 
 
 class Client:
-    """One connection of an engine. ``heard`` is all it was told so far, in order."""
+    """One connection of a node. ``heard`` are all frames that it received so far, in order."""
 
     def __init__(self, node: Node, *, application: str = "chat", address: str = "", **limits: int) -> None:
         self.node = node
@@ -59,7 +58,7 @@ class Client:
 
     @classmethod
     async def named(cls, node: Node, name: str, *rooms: str, **options: Any) -> Self:
-        """One who is logged in as a guest, and in these rooms."""
+        """Return a client that is logged in as a guest, and in these rooms."""
         client = cls(node, **options)
         await client.connect()
         await client.ask(Login(name=name))
@@ -71,25 +70,25 @@ class Client:
         await self.node.connect(self.connection, user, lambda: None)
 
     def disconnect(self) -> None:
-        """The socket is gone."""
+        """End the socket."""
         self.node.disconnect(self.connection)
 
-    async def ask(self, request: Command) -> Any:
-        """Have a request carried out; the data of its reply. Raises what the operation raises."""
+    async def ask(self, command: Command) -> Any:
+        """Execute a command and return the data of its reply. Raises what the operation raises."""
         id = next(self._ids)
-        await self._operations[type(request)](self.connection, msgspec.structs.replace(request, id=id))
+        await self._operations[type(command)](self.connection, msgspec.structs.replace(command, id=id))
         await self.connection.wait_idle()
         self.listen()
-        answer = next((frame for frame in self.heard if frame.get("id") == id), {})
-        if answer.get("type") == "error":
-            raise _ERRORS[answer["code"]](answer["message"])
-        return answer.get("data")
+        reply = next((frame for frame in self.heard if frame.get("id") == id), {})
+        if reply.get("type") == "error":
+            raise _ERRORS[reply["code"]](reply["message"])
+        return reply.get("data")
 
     async def say(self, room: str, data: Any, **options: Any) -> Any:
         return await self.ask(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))
 
     def listen(self) -> list[dict[str, Any]]:
-        """What came since the last look."""
+        """Return the frames since the last call."""
         self._woken.clear()
         lines = [line for frame in self.connection.pop_all() for line in frame.split(b"\n")]
         new = [json.loads(line) for line in lines]
@@ -97,16 +96,16 @@ class Client:
         return new
 
     def told(self, *kinds: str) -> list[dict[str, Any]]:
-        """Of all it was told, what is of these types."""
+        """Return the received frames of these types."""
         self.listen()
         return [frame for frame in self.heard if frame["type"] in kinds]
 
     def messages(self) -> list[Any]:
-        """The data of all messages that it was told."""
+        """Return the data of all received messages."""
         return [frame["data"] for frame in self.told("message")]
 
     async def until(self, done: Callable[[], Any]) -> None:
-        """Wait, frame by frame, until something is so."""
+        """Wait, frame by frame, until a condition holds."""
         async with asyncio.timeout(PATIENCE):
             while True:
                 self.listen()
@@ -116,24 +115,25 @@ class Client:
 
     @property
     def closed(self) -> int | None:
-        """The code that the server closes it with."""
+        """The close code of the server; None while it is open."""
         return self.connection.close_code
 
 
 async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
-    """The error with which something that is asked is refused."""
+    """Wait for something that fails, and return its error."""
     with pytest.raises(error) as raised:
         await asking
     return raised.value
 
 
 async def soon(event: asyncio.Event) -> None:
+    """Wait until an event is set. Fails after the timeout."""
     async with asyncio.timeout(PATIENCE):
         await event.wait()
 
 
 async def present(client: Client, room: str) -> list[str]:
-    """The names of those who are in a room, as this client is told."""
+    """Return the names of the members of a room, as this client receives them."""
     return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
 
 
@@ -149,7 +149,7 @@ def active_groups(node: Node) -> list[str]:
 
 
 async def let_time_pass(node: Node, clock: SimpleNamespace) -> None:
-    """Whatever is due within an hour is carried out, as the heartbeat does."""
+    """Run the actions that are due within an hour, as the periodic check does."""
     await node.context.tasks.drain()
     clock.now += 3600
     for action in node.context.delayed.pop_due():

@@ -1,5 +1,4 @@
-"""A client of any protocol without a socket: its frames go straight to the operations, what it is told comes
-out of its outbox."""
+"""A client of any protocol without a socket: its frames go straight to the node."""
 
 from __future__ import annotations
 
@@ -38,28 +37,28 @@ class Peer:
         self.heard()
 
     async def say(self, frame: bytes | str) -> None:
-        """Have a frame carried out."""
+        """Execute the commands of a frame."""
         for request in self.connection.protocol.decode(frame):
             assert not isinstance(request, Error), request
             await self._operations[type(request)](self.connection, request)
 
     def heard(self) -> list[bytes]:
-        """The frames since the last look."""
+        """Return the frames since the last call."""
         return self.connection.pop_all()
 
     def disconnect(self) -> None:
-        """The socket is gone."""
+        """End the socket."""
         self.node.disconnect(self.connection)
 
 
 def roomer(room: str, event: str, to: str = "", payload: bytes = b"") -> bytes:
-    """A frame of a roomer client."""
+    """Return a frame of a roomer client."""
     fields = (room.encode(), event.encode(), to.encode(), b"", payload)
     return b"".join(struct.pack(">I", len(field)) + field for field in fields)
 
 
 def fields(frame: bytes) -> list[Any]:
-    """Room, event, receiver, sender and payload of a frame to a roomer client."""
+    """Return room, event, receiver, sender and payload of a frame to a roomer client."""
     found = []
     while frame:
         (length,) = struct.unpack_from(">I", frame)

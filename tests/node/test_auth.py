@@ -1,4 +1,4 @@
-"""Who somebody is: session, guest name, token."""
+"""Logins by session, guest name and token, and logouts."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ async def connected(node: Node, user: Any = None, **options: Any) -> Client:
     return client
 
 
-async def changed(node: Node, chat: Application, **fields: Any) -> None:
+async def change(node: Node, chat: Application, **fields: Any) -> None:
     for name, value in fields.items():
         setattr(chat, name, value)
     await chat.asave()
     await node.context.tasks.drain()
 
 
-# Again ---------------------------------------------------------------------------------------------
+# Repeated logins ---------------------------------------------------------------------------------
 
 
-async def test_the_own_token_is_welcome_from_whoever_is_logged_in_by_session(node: Node, ann: User) -> None:
-    """A page that comes back with both its session and its token."""
+async def test_a_user_logged_in_by_session_may_use_the_own_token(node: Node, ann: User) -> None:
+    """A page that reconnects has both its session and its token."""
     token = (await (await connected(node, ann)).ask(Login()))["token"]
-    back = await connected(node, ann)
-    assert (await back.ask(Login(token=token)))["user"]["name"] == "Ann"
-    await back.ask(Logout())
+    again = await connected(node, ann)
+    assert (await again.ask(Login(token=token)))["user"]["name"] == "Ann"
+    await again.ask(Logout())
     await refused(BadToken, (await connected(node)).ask(Login(token=token)))
 
 
-async def test_somebody_elses_token_is_not(node: Node, ann: User) -> None:
+async def test_a_user_logged_in_by_session_may_not_use_another_users_token(node: Node, ann: User) -> None:
     token = (await (await connected(node)).ask(Login(name="bob")))["token"]
     await refused(LoginRefused, (await connected(node, ann)).ask(Login(token=token)))
     await refused(BadToken, (await connected(node, ann)).ask(Login(token="x")))
@@ -77,7 +77,7 @@ async def test_a_guest_logs_in_by_name(node: Node) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 65])
-async def test_a_name_has_to_be_lawful(node: Node, name: str) -> None:
+async def test_an_invalid_name_is_refused(node: Node, name: str) -> None:
     await refused(BadRequest, (await connected(node)).ask(Login(name=name)))
 
 
@@ -87,7 +87,7 @@ async def test_a_login_needs_one_of_name_and_token(node: Node) -> None:
     await refused(BadRequest, client.ask(Login(name="bob", token="x")))
 
 
-async def test_a_name_is_taken_in_whatever_case_until_a_while_after_the_end(
+async def test_a_name_is_taken_in_any_case_until_its_ttl_after_the_disconnect(
     node: Node, clock: SimpleNamespace
 ) -> None:
     bob = await Client.named(node, "bob")
@@ -102,12 +102,12 @@ async def test_a_name_is_taken_in_whatever_case_until_a_while_after_the_end(
     await other.ask(Login(name="bob"))
 
 
-async def test_the_name_of_a_registered_user_is_never_a_guests(node: Node, ann: User) -> None:
+async def test_a_guest_cannot_use_the_name_of_an_account(node: Node, ann: User) -> None:
     error = await refused(NameTaken, (await connected(node)).ask(Login(name="aNN")))
     assert not error.retry
 
 
-async def test_logging_in_again(node: Node) -> None:
+async def test_a_second_login_must_be_of_the_same_user(node: Node) -> None:
     bob = await Client.named(node, "bob")
     again = await bob.ask(Login(name="BOB"))
     assert again["user"]["name"] == "bob"
@@ -128,7 +128,7 @@ async def test_a_token_logs_the_same_user_in_everywhere(make_node: MakeEngine) -
     for node in (here, there):
         data = await (await connected(node)).ask(Login(token=token))
         assert data["user"]["id"] == bob.connection.user.id  # type: ignore[union-attr]
-        # The new token is as good.
+        # The new token is valid too.
         await (await connected(node)).ask(Login(token=data["token"]))
 
 
@@ -140,11 +140,11 @@ async def test_a_token_of_a_django_user(node: Node, ann: User) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "nonsense", "a:b:c"])
-async def test_what_is_no_token(node: Node, token: str) -> None:
+async def test_a_malformed_token_is_refused(node: Node, token: str) -> None:
     await refused(BadToken, (await connected(node)).ask(Login(token=token)))
 
 
-async def test_a_token_is_of_one_application_and_of_this_site(node: Node) -> None:
+async def test_a_token_is_valid_for_one_application_and_this_site(node: Node) -> None:
     await Application.objects.acreate(name="other", history="memory")
     token = await token_of(await Client.named(node, "bob"))
     await refused(BadToken, (await connected(node, application="other")).ask(Login(token=token)))
@@ -152,17 +152,17 @@ async def test_a_token_is_of_one_application_and_of_this_site(node: Node) -> Non
     await refused(BadToken, (await connected(node)).ask(Login(token=forged)))
 
 
-async def test_a_token_ends_in_time(make_node: MakeEngine) -> None:
+async def test_a_token_expires(make_node: MakeEngine) -> None:
     node = await make_node(token_ttl=-1)
     token = await token_of(await Client.named(node, "bob"))
     await refused(BadToken, (await connected(node)).ask(Login(token=token)))
 
 
-async def test_a_logout_ends_all_tokens_of_the_login_and_no_others(node: Node) -> None:
+async def test_a_logout_revokes_all_tokens_of_the_login_and_no_others(node: Node) -> None:
     bob = await Client.named(node, "bob")
     first = await token_of(bob)
-    desk = await connected(node)
-    second = (await desk.ask(Login(token=first)))["token"]
+    other = await connected(node)
+    second = (await other.ask(Login(token=first)))["token"]
     eves = await token_of(await Client.named(node, "eve"))
     await bob.ask(Logout())
     for token in (first, second):
@@ -171,7 +171,7 @@ async def test_a_logout_ends_all_tokens_of_the_login_and_no_others(node: Node) -
     assert await RevokedToken.objects.acount() == 1
 
 
-async def test_a_new_password_ends_the_tokens(node: Node, ann: User) -> None:
+async def test_a_new_password_revokes_the_tokens(node: Node, ann: User) -> None:
     token = await token_of(await connected(node, ann))
     ann.set_password("open")
     await ann.asave()
@@ -179,7 +179,7 @@ async def test_a_new_password_ends_the_tokens(node: Node, ann: User) -> None:
 
 
 @pytest.mark.parametrize("gone", ["inactive", "deleted"])
-async def test_a_user_who_is_gone_has_no_token(node: Node, ann: User, gone: str) -> None:
+async def test_the_token_of_a_deleted_or_inactive_user_is_refused(node: Node, ann: User, gone: str) -> None:
     token = await token_of(await connected(node, ann))
     if gone == "deleted":
         await User.objects.all().adelete()
@@ -188,7 +188,7 @@ async def test_a_user_who_is_gone_has_no_token(node: Node, ann: User, gone: str)
     await refused(BadToken, (await connected(node)).ask(Login(token=token)))
 
 
-async def test_a_token_does_not_hold_the_sessions_hash(node: Node, ann: User) -> None:
+async def test_a_token_does_not_contain_the_hash_of_the_session(node: Node, ann: User) -> None:
     content = signing.loads(await token_of(await connected(node, ann)), salt="rooms.login")
     assert ann.get_session_auth_hash() not in str(content)
 
@@ -201,34 +201,34 @@ async def test_the_sessions_user_is_logged_in(node: Node, ann: User) -> None:
     assert client.told("connected")[0]["user"] == {"name": "Ann", "id": str(ann.pk), "guest": False}
     assert client.connection.waiting_for_login is None
     assert not client.connection.moderator
-    # Several connections of one user are no double.
+    # One user may have several connections.
     assert (await connected(node, ann)).connection.user == client.connection.user
 
 
-async def test_the_sessions_user_comes_again_where_a_backend_was_away(
+async def test_the_sessions_user_reconnects_after_a_backend_was_down(
     node: Node, ann: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Told to be nobody, the client would be sent away for good."""
+    """Without a user, the client would not reconnect."""
 
-    async def away(*arguments: Any, **named: Any) -> bool:
-        raise Unavailable("Away.")
+    async def fail(*arguments: Any, **named: Any) -> bool:
+        raise Unavailable("Down.")
 
     client = Client(node)
     with monkeypatch.context() as patch:
-        patch.setattr(node.context.presence, "add", away)
+        patch.setattr(node.context.presence, "add", fail)
         await refused(Unavailable, client.connect(ann))
     assert client.told("connected") == []
     client.disconnect()
     assert (await connected(node, ann)).connection.user is not None
 
 
-async def test_a_moderator_is_known_by_the_permission(node: Node, ann: User) -> None:
+async def test_a_user_with_the_permission_is_a_moderator(node: Node, ann: User) -> None:
     await ann.user_permissions.aadd(await Permission.objects.aget(codename="moderate_room"))
     client = await connected(node, await User.objects.aget(pk=ann.pk))
     assert client.connection.moderator
 
 
-async def test_whom_the_application_does_not_admit_may_still_log_in(
+async def test_a_banned_user_of_the_session_may_log_in_as_a_guest(
     node: Node, chat: Application, ann: User
 ) -> None:
     await Ban.objects.acreate(application=chat, user=ann)
@@ -236,33 +236,37 @@ async def test_whom_the_application_does_not_admit_may_still_log_in(
     client = await connected(node, ann)
     assert client.told("connected")[0]["user"] is None
     assert client.connection.waiting_for_login is not None
-    await client.ask(Login(name="somebody"))
+    await client.ask(Login(name="guest"))
 
 
 @pytest.mark.parametrize("active", [True, False])
-async def test_somebody_anonymous_or_inactive_is_nobody(node: Node, ann: User, active: bool) -> None:
+async def test_an_anonymous_or_inactive_user_is_not_logged_in(node: Node, ann: User, active: bool) -> None:
     ann.is_active = False
     client = await connected(node, AnonymousUser() if active else ann)
     assert client.connection.user is None
 
 
-# Refusals ----------------------------------------------------------------------------------------
+# Errors ------------------------------------------------------------------------------------------
 
 
-async def test_only_users_where_only_users_enter(node: Node, chat: Application, ann: User) -> None:
-    await changed(node, chat, entry="users")
+async def test_guests_are_refused_where_only_users_are_admitted(
+    node: Node, chat: Application, ann: User
+) -> None:
+    await change(node, chat, entry="users")
     await refused(LoginRefused, (await connected(node)).ask(Login(name="bob")))
     assert (await connected(node, ann)).connection.user is not None
 
 
-async def test_the_banned(node: Node, chat: Application) -> None:
+async def test_a_banned_guest_is_refused(node: Node, chat: Application) -> None:
     await Ban.objects.acreate(application=chat, guest="bob")
     await node.context.tasks.drain()
     await refused(Banned, (await connected(node)).ask(Login(name="Bob")))
 
 
-async def test_a_full_application(node: Node, chat: Application) -> None:
-    await changed(node, chat, max_users=1)
+async def test_a_full_application_refuses_another_user_but_not_another_connection(
+    node: Node, chat: Application
+) -> None:
+    await change(node, chat, max_users=1)
     bob = await Client.named(node, "bob")
     token = await token_of(bob)
     other = await connected(node)
@@ -270,8 +274,8 @@ async def test_a_full_application(node: Node, chat: Application) -> None:
     await (await connected(node)).ask(Login(token=token))
 
 
-async def test_so_many_logins_from_one_address(node: Node, chat: Application) -> None:
-    await changed(node, chat, logins_per_minute=2)
+async def test_the_logins_from_one_address_are_limited(node: Node, chat: Application) -> None:
+    await change(node, chat, logins_per_minute=2)
     for name in ("a", "b"):
         await Client.named(node, name, address="10.0.0.1")
     client = await connected(node, address="10.0.0.1")
@@ -281,14 +285,14 @@ async def test_so_many_logins_from_one_address(node: Node, chat: Application) ->
     await refused(RateLimited, client.ask(Login(name="d")))
 
 
-async def test_an_extension_may_refuse_a_login(node: Node, chat: Application, installed: Install) -> None:
-    class Door(Extension):
+async def test_an_extension_may_reject_a_login(node: Node, chat: Application, installed: Install) -> None:
+    class RejectsEve(Extension):
         async def on_login(self, event: ConnectionEvent) -> None:
             assert event.user is not None
             if event.user.name == "eve":
-                raise Rejected("Not you, Eve.")
+                raise Rejected("Not Eve.")
 
-    await changed(node, chat, extension=installed(Door))
+    await change(node, chat, extension=installed(RejectsEve))
     client = await connected(node)
     await refused(Rejected, client.ask(Login(name="eve")))
     assert client.connection.user is None
@@ -301,7 +305,7 @@ async def test_an_extension_may_refuse_a_login(node: Node, chat: Application, in
 # Logging out -------------------------------------------------------------------------------------
 
 
-async def test_logging_out_is_leaving_every_room_and_the_socket_stays(node: Node) -> None:
+async def test_a_logout_leaves_every_room_and_keeps_the_socket(node: Node) -> None:
     bob, eve = await Client.named(node, "bob", "one", "two"), await Client.named(node, "eve", "one")
     await eve.ask(Join(room="two"))
     await bob.ask(Logout())
@@ -317,26 +321,26 @@ async def test_logging_out_is_leaving_every_room_and_the_socket_stays(node: Node
     await refused(NotLoggedIn, bob.ask(Join(room="one")))
     # The name is free at once.
     await (await connected(node)).ask(Login(name="bob"))
-    await bob.ask(Login(name="somebody else"))
+    await bob.ask(Login(name="another name"))
 
 
-async def test_who_is_not_logged_in_cannot_log_out(node: Node) -> None:
+async def test_a_logout_requires_a_login(node: Node) -> None:
     await refused(NotLoggedIn, (await connected(node)).ask(Logout()))
 
 
-# The time to log in ------------------------------------------------------------------------------
+# Login timeout -----------------------------------------------------------------------------------
 
 
-async def test_the_time_to_log_in_begins_when_a_client_can_be_heard(
+async def test_the_login_timeout_starts_when_the_connection_is_accepted(
     make_node: MakeEngine, chat: Application, installed: Install
 ) -> None:
     seen: list[float | None] = []
 
-    class Greeter(Extension):
+    class Recorder(Extension):
         async def on_connect(self, event: ConnectionEvent) -> None:
             seen.append(client.connection.waiting_for_login)
 
-    chat.extension = installed(Greeter)
+    chat.extension = installed(Recorder)
     await chat.asave()
     client = Client(await make_node())
     await client.connect()
@@ -344,14 +348,14 @@ async def test_the_time_to_log_in_begins_when_a_client_can_be_heard(
     assert client.connection.waiting_for_login is not None
 
 
-async def test_the_time_to_log_in_begins_again_where_a_backend_was_away(
+async def test_the_login_timeout_starts_again_after_a_backend_was_down(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(*arguments: Any, **named: Any) -> bool:
-        raise Unavailable("Away.")
+    async def fail(*arguments: Any, **named: Any) -> bool:
+        raise Unavailable("Down.")
 
     client = await connected(node)
     client.connection.waiting_for_login = 0.0
-    monkeypatch.setattr(node.context.presence, "add", away)
+    monkeypatch.setattr(node.context.presence, "add", fail)
     await refused(Unavailable, client.ask(Login(name="ann")))
     assert client.connection.waiting_for_login

@@ -1,4 +1,4 @@
-"""What has to be gone in the end, whatever does not answer meanwhile, and what must not be left behind."""
+"""What is cleaned up in the end, also when a backend fails meanwhile, and what stays bounded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from rooms.protocol.types import User
 from tests.node.clients import Client, Install, MakeEngine, let_time_pass, present, refused
 
 
-def told_of(client: Client, name: str) -> list[tuple[str, str | None]]:
+def events_about(client: Client, name: str) -> list[tuple[str, str | None]]:
+    """Return the joined and left events about a user that this client received, with their reasons."""
     frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
     return [(frame["type"], frame.get("reason")) for frame in frames]
 
@@ -42,7 +43,7 @@ async def token_of(client: Client) -> str:
 
 
 async def returned(node: Node, token: str, *rooms: str) -> Client:
-    """The same user on another connection."""
+    """Return the same user on another connection."""
     client = Client(node)
     await client.connect()
     await client.ask(Login(token=token))
@@ -51,12 +52,12 @@ async def returned(node: Node, token: str, *rooms: str) -> Client:
     return client
 
 
-# A presence that does not answer -----------------------------------------------------------------
+# Presence that is down ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def down(node: Node, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """While ``down.now``, presence does not answer to those who go."""
+    """While ``down.now``, presence does not answer to leaves and disconnects."""
     state = SimpleNamespace(now=False)
 
     def failing(work: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
@@ -73,7 +74,7 @@ def down(node: Node, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("how", ["left", "dropped"])
-async def test_who_goes_while_presence_is_down_is_out_once_it_answers(
+async def test_a_leave_while_presence_is_down_takes_effect_once_it_answers(
     node: Node, clock: SimpleNamespace, down: SimpleNamespace, how: str
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
@@ -84,18 +85,18 @@ async def test_who_goes_while_presence_is_down_is_out_once_it_answers(
         bob.disconnect()
     for _ in range(3):
         await let_time_pass(node, clock)
-    assert told_of(ann, "bob") == [("joined", None)]
+    assert events_about(ann, "bob") == [("joined", None)]
     assert await present(ann, "lobby") == ["ann", "bob"]
     down.now = False
     await let_time_pass(node, clock)
-    assert told_of(ann, "bob") == [("joined", None), ("left", how)]
+    assert events_about(ann, "bob") == [("joined", None), ("left", how)]
     assert await present(ann, "lobby") == ["ann"]
     await let_time_pass(node, clock)
-    assert told_of(ann, "bob") == [("joined", None), ("left", how)]
+    assert events_about(ann, "bob") == [("joined", None), ("left", how)]
 
 
 @pytest.mark.parametrize("how", ["left", "dropped"])
-async def test_who_came_back_while_presence_was_down_stays(
+async def test_a_user_that_returned_while_presence_was_down_stays(
     node: Node, clock: SimpleNamespace, down: SimpleNamespace, how: str
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
@@ -112,16 +113,16 @@ async def test_who_came_back_while_presence_was_down_stays(
     down.now = False
     for _ in range(2):
         await let_time_pass(node, clock)
-    assert told_of(ann, "bob") == [("joined", None)]
+    assert events_about(ann, "bob") == [("joined", None)]
     assert await present(ann, "lobby") == ["ann", "bob"]
     await bob.say("lobby", "here")
     assert ann.messages() == ["here"]
-    # And goes when it goes.
+    # The next leave takes effect.
     await bob.ask(Leave(room="lobby"))
-    assert told_of(ann, "bob") == [("joined", None), ("left", "left")]
+    assert events_about(ann, "bob") == [("joined", None), ("left", "left")]
 
 
-async def test_a_name_is_free_again_once_presence_answers(
+async def test_a_guest_name_is_free_again_once_presence_answers(
     node: Node, clock: SimpleNamespace, down: SimpleNamespace
 ) -> None:
     bob = await Client.named(node, "bob")
@@ -133,12 +134,12 @@ async def test_a_name_is_free_again_once_presence_answers(
     await Client.named(node, "BOB")
 
 
-# An application that is closed for a while -------------------------------------------------------
+# An application that is disabled for a while -----------------------------------------------------
 
 
-@pytest.mark.parametrize("how_long", ["shorter", "longer"])
-async def test_nobody_is_left_behind_by_an_application_that_was_disabled(
-    node: Node, chat: Application, clock: SimpleNamespace, how_long: str
+@pytest.mark.parametrize("disabled", ["shorter", "longer"])
+async def test_an_application_that_was_disabled_leaves_no_user_in_presence(
+    node: Node, chat: Application, clock: SimpleNamespace, disabled: str
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
     groups = [ann.connection.memberships["lobby"].room.key, f"application.{chat.pk}"]
@@ -148,7 +149,7 @@ async def test_nobody_is_left_behind_by_an_application_that_was_disabled(
     assert ann.closed == CloseCode.NO_SUCH_APPLICATION
     ann.disconnect()
     await node.context.tasks.drain()
-    if how_long == "longer":
+    if disabled == "longer":
         await let_time_pass(node, clock)
     chat.enabled = True
     await chat.asave()
@@ -156,7 +157,7 @@ async def test_nobody_is_left_behind_by_an_application_that_was_disabled(
     assert await node.context.presence.counts(groups) == [0, 0]
     bob = await Client.named(node, "bob", "lobby")
     assert await present(bob, "lobby") == ["bob"]
-    # The name as well.
+    # The guest name is free as well.
     await Client.named(node, "ann")
 
 
@@ -165,7 +166,7 @@ async def test_nobody_is_left_behind_by_an_application_that_was_disabled(
 MANY = 200
 
 
-async def test_many_departures_at_once_leave_no_room_and_hold_up_nobody(
+async def test_many_departures_at_once_delete_their_rooms_and_delay_no_command(
     make_node: MakeEngine, chat: Application, clock: SimpleNamespace
 ) -> None:
     node = await make_node(max_rooms_per_connection=MANY)
@@ -179,7 +180,7 @@ async def test_many_departures_at_once_leave_no_room_and_hold_up_nobody(
     assert len(due) > MANY
     for action in due:
         node.context.tasks.spawn(node.context.delayed.run_in_slot(action))
-    # Each of these needs a thread, and is refused when too many wait for one.
+    # Each command needs a thread, and is refused when too many wait for one.
     for number in range(20):
         await ann.ask(ListRooms())
         await ann.ask(CreateRoom(room=f"other {number}"))
@@ -192,14 +193,14 @@ async def test_many_departures_at_once_leave_no_room_and_hold_up_nobody(
 
 
 class Clockwork(Extension):
-    """Has a timer that never runs out in a test; its beginning can be held up."""
+    """Has a timer that never fires in a test; its start can be delayed."""
 
     timeout = 100_000
-    begun: ClassVar[list[Any]]
+    started: ClassVar[list[Any]]
     opened: ClassVar[asyncio.Event]
 
     async def init(self) -> None:
-        self.begun.append(self.room and self.room.name)
+        self.started.append(self.room and self.room.name)
         await self.opened.wait()
 
     async def on_timeout(self) -> None:
@@ -208,14 +209,14 @@ class Clockwork(Extension):
 
 @pytest.fixture
 def clockwork(installed: Install, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(Clockwork, "begun", [], raising=False)
+    monkeypatch.setattr(Clockwork, "started", [], raising=False)
     monkeypatch.setattr(Clockwork, "opened", asyncio.Event(), raising=False)
     return installed(Clockwork)
 
 
 @pytest.fixture
 async def timers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How many timers of extensions are set now."""
+    """Return a function that counts the timers of extensions that are set."""
     loop = asyncio.get_running_loop()
     call_later = loop.call_later
     handles: list[asyncio.TimerHandle] = []
@@ -231,7 +232,7 @@ async def timers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 
 @pytest.mark.parametrize("of", ["room", "application"])
-async def test_two_quick_saves_begin_an_extension_once_and_set_one_timer(
+async def test_quick_saves_start_an_extension_once_and_set_one_timer(
     node: Node, chat: Application, clockwork: str, timers: Callable[[], int], of: str
 ) -> None:
     row = await Room.objects.acreate(application=chat, name="lobby")
@@ -240,26 +241,26 @@ async def test_two_quick_saves_begin_an_extension_once_and_set_one_timer(
     for title in ("one", "two", "three"):
         extended.extension, extended.title = clockwork, title
         await extended.asave()
-    # Each save was heard of before the first beginning ends.
+    # All saves are received before the first start ends.
     Clockwork.opened.set()
     await node.context.tasks.drain()
-    assert Clockwork.begun == ["lobby" if of == "room" else None]
+    assert Clockwork.started == ["lobby" if of == "room" else None]
     assert timers() == 1
-    # Another save of the same changes nothing about that, and one that takes it away ends it.
+    # Another save keeps extension and timer; without an extension the timer ends.
     extended.title = "four"
     await extended.asave()
     await node.context.tasks.drain()
-    assert (len(Clockwork.begun), timers()) == (1, 1)
+    assert (len(Clockwork.started), timers()) == (1, 1)
     extended.extension = ""
     await extended.asave()
     await node.context.tasks.drain()
     assert timers() == 0
 
 
-# Logging out, and accounts that are gone -----------------------------------------------------------
+# Logout, and deleted accounts --------------------------------------------------------------------
 
 
-async def test_after_a_logout_nothing_is_heard_of_rooms(node: Node) -> None:
+async def test_after_a_logout_no_change_of_the_room_list_is_sent(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="one"))
@@ -271,7 +272,7 @@ async def test_after_a_logout_nothing_is_heard_of_rooms(node: Node) -> None:
     await node.context.tasks.drain()
     assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one"]
     assert ann.told("room_removed") == []
-    # Logged in anew, it asks anew.
+    # After the next login the client asks for the list again.
     await ann.ask(Login(name="ann"))
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="three"))
@@ -279,7 +280,7 @@ async def test_after_a_logout_nothing_is_heard_of_rooms(node: Node) -> None:
     assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one", "three"]
 
 
-async def test_an_account_that_is_deleted_while_it_is_connected(node: Node) -> None:
+async def test_a_deleted_account_keeps_its_memberships_and_can_do_nothing_new(node: Node) -> None:
     account = await models.User.objects.acreate_user("ann", password="sesame")
     ann = Client(node)
     await ann.connect(account)
@@ -287,20 +288,20 @@ async def test_an_account_that_is_deleted_while_it_is_connected(node: Node) -> N
     token = await token_of(ann)
     await models.User.objects.all().adelete()
     await refused(PermissionDenied, ann.ask(CreateRoom(room="mine")))
-    # A room on demand would be hers, too.
+    # The account would own a room on demand, too.
     await refused(PermissionDenied, ann.ask(Join(room="new")))
     await refused(BadToken, ann.ask(Login()))
     other = Client(node)
     await other.connect()
     await refused(BadToken, other.ask(Login(token=token)))
     assert await Room.objects.filter(name__in=["mine", "new"]).acount() == 0
-    # What she is in she stays in, until somebody disconnects her.
+    # Memberships last until the user is disconnected.
     await ann.say("lobby", "still here")
     assert ann.messages() == ["still here"]
 
 
 @pytest.mark.parametrize("name", ["chat\0", "\0", "chat/lobby", "/", "../chat", "", "x" * 65, "chat\n", "é"])
-async def test_a_name_that_no_application_can_have(node: Node, name: str) -> None:
+async def test_a_connection_to_an_impossible_application_name_is_closed(node: Node, name: str) -> None:
     client = Client(node, application=name)
     await client.connect()
     assert client.closed == CloseCode.NO_SUCH_APPLICATION
@@ -311,7 +312,7 @@ async def test_a_name_that_no_application_can_have(node: Node, name: str) -> Non
 
 
 @pytest.mark.parametrize("history", ["memory", "database", "none"])
-async def test_state_has_bounds_and_can_always_be_replaced_and_removed(
+async def test_state_is_limited_and_can_always_be_replaced_and_removed(
     make_node: MakeEngine, chat: Application, settings: Any, history: str
 ) -> None:
     settings.ROOMS = {**getattr(settings, "ROOMS", {}), "MAX_STATE_KEYS": 3, "MAX_STATE_BYTES": 10}
@@ -324,7 +325,7 @@ async def test_state_has_bounds_and_can_always_be_replaced_and_removed(
         await ann.say("lobby", longest, event=event, state=True)
     await refused(BadRequest, ann.say("lobby", 1, event="d", state=True))
     await refused(MessageTooLarge, ann.say("lobby", longest + "y", event="a", state=True))
-    # What is no state has other bounds.
+    # Other messages have other limits.
     await ann.say("lobby", longest * 9, event="d")
     await ann.say("lobby", "new", event="b", state=True)
     await ann.say("lobby", None, event="d", state=True)
@@ -334,14 +335,14 @@ async def test_state_has_bounds_and_can_always_be_replaced_and_removed(
     await ann.say("lobby", 1, event="d", state=True)
     state = (await ann.ask(Join(room="lobby")))["state"]
     assert [each["event"] for each in state] == ["b", "c", "d"]
-    # What was refused was not told, and took no number.
-    told = ann.told("message")
-    assert [frame["event"] for frame in told] == ["a", "b", "c", "d", "b", "d", "a", "d"]
-    assert [frame["seq"] for frame in told] == [None if history == "none" else n for n in range(1, 9)]
+    # Refused messages were not broadcast and have no sequence number.
+    messages = ann.told("message")
+    assert [frame["event"] for frame in messages] == ["a", "b", "c", "d", "b", "d", "a", "d"]
+    assert [frame["seq"] for frame in messages] == [None if history == "none" else n for n in range(1, 9)]
 
 
-def holding(pushes: int, **limits: int) -> Connection:
-    """One with so many pushes held back behind an answer, whose client then stops reading."""
+def corked(pushes: int, **limits: int) -> Connection:
+    """Return a connection with corked pushes, whose client then stops reading."""
     connection = Connection("c", Native(), limits=SendQueueLimits(**limits))
     connection.cork()
     for _ in range(pushes):
@@ -354,8 +355,8 @@ LIMITS: list[dict[str, int]] = [{"frames": 3}, {"bytes": 20}]
 
 
 @pytest.mark.parametrize("limits", LIMITS)
-def test_closing_with_too_much_held_back_is_said_once(limits: dict[str, int]) -> None:
-    connection = holding(10, **limits)
+def test_a_close_with_too_many_corked_pushes_is_sent_once(limits: dict[str, int]) -> None:
+    connection = corked(10, **limits)
     connection.close(CloseCode.KICKED, "Out.")
     connection.uncork()
     frames = [line for frame in connection.pop_all() for line in frame.split(b"\n")]
@@ -366,31 +367,31 @@ def test_closing_with_too_much_held_back_is_said_once(limits: dict[str, int]) ->
 
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("closes", [True, False])
-def test_what_is_too_much_when_it_is_released_keeps_the_counts_right(
+def test_a_queue_that_overflows_when_it_is_uncorked_is_closed_and_empty(
     limits: dict[str, int], closes: bool
 ) -> None:
-    connection = holding(10, **limits)
+    connection = corked(10, **limits)
     if closes:
         connection.close(CloseCode.KICKED, "Out.")
     connection.uncork()
     assert connection.close_code is CloseCode.SLOW_CONSUMER
     assert len(connection.pop_all()) == 1
-    assert connection.waiting == 0
+    assert connection.pending_bytes == 0
 
 
-def test_what_is_held_back_is_bounded_even_for_one_who_reads() -> None:
-    connection = holding(0, bytes=100)
+def test_corked_pushes_are_bounded_also_for_a_client_that_reads() -> None:
+    connection = corked(0, bytes=100)
     connection.writing_since = None
     for _ in range(1000):
         connection.push(b"x" * 10)
-        assert connection.waiting <= 1000
+        assert connection.pending_bytes <= 1000
     assert connection.close_code is CloseCode.SLOW_CONSUMER
     connection.uncork()
     assert len(connection.pop_all()) == 1
-    assert connection.waiting == 0
+    assert connection.pending_bytes == 0
 
 
-# What processes leave behind in Redis ------------------------------------------------------------
+# Keys in Redis -----------------------------------------------------------------------------------
 
 ANN = User(name="ann", id="1", guest=False)
 PEOPLE = [User(name=f"user {number}", id=f"guest-{number}", guest=True) for number in range(20)]
@@ -413,13 +414,13 @@ async def processes(redis_url: str) -> AsyncIterator[list[RedisPresence]]:
 
 
 async def die(redis: Redis, *nodes: str) -> None:
-    """The leases of these processes have run out, or the time of whoever sweeps them."""
+    """End the leases of these processes, or of the sweep of what they left."""
     for key in ("rooms:nodes", "rooms:dead"):
         await redis.zadd(key, dict.fromkeys(nodes, 1), xx=True)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
+async def test_another_process_finishes_a_sweep_that_failed_half_way(
     redis: Redis, processes: list[RedisPresence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead, failing, other = processes
@@ -427,55 +428,53 @@ async def test_a_sweep_that_fails_half_way_is_finished_by_another_process(
         await dead.add("g", user.id, user)
     for presence in (failing, other):
         await presence.heartbeat()
-    await die(redis, dead.id)
+    await die(redis, dead.node)
     monkeypatch.setattr(redis_store, "CHUNK", 5)
     remove, count = failing._store._remove_chunk, 0
 
-    async def break_down(*arguments: Any, **options: Any) -> Any:
+    async def fail(*arguments: Any, **options: Any) -> Any:
         nonlocal count
         count += 1
         if count > 2:
             raise Unavailable("Presence is not available; try again in a moment.")
         return await remove(*arguments, **options)
 
-    monkeypatch.setattr(failing._store, "_remove_chunk", break_down)
-    told = await failing.heartbeat()
-    assert len(told) == 10
-    # Whoever sweeps has a while for it.
+    monkeypatch.setattr(failing._store, "_remove_chunk", fail)
+    found = await failing.heartbeat()
+    assert len(found) == 10
+    # A sweep has a lease of its own, within which no other begins.
     assert await other.heartbeat() == []
-    await die(redis, dead.id)
-    told += await other.heartbeat()
+    await die(redis, dead.node)
+    found += await other.heartbeat()
     assert await other.counts(["g"]) == [0]
     assert await redis.keys("rooms:[uoc]:*") == []
-    assert await redis.exists(f"rooms:node:{dead.id}") == 0
+    assert await redis.exists(f"rooms:node:{dead.node}") == 0
     for leases in ("rooms:nodes", "rooms:dead"):
-        assert dead.id not in await redis.zrange(leases, 0, -1)
-    assert sorted(each.user.id for each in told) == sorted(user.id for user in PEOPLE)
+        assert dead.node not in await redis.zrange(leases, 0, -1)
+    assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_whom_the_first_of_many_adds_found_is_told_by_the_next_beat(
+async def test_users_that_concurrent_adds_found_are_reported_once_by_the_next_heartbeat(
     redis: Redis, processes: list[RedisPresence]
 ) -> None:
-    dead, beginning, _ = processes
+    dead, starting, _ = processes
     for user in PEOPLE:
         await dead.add("g", user.id, user)
-    await die(redis, dead.id)
-    await asyncio.gather(*(beginning.add("h", f"a{number}", ANN) for number in range(20)))
-    found = await beginning.heartbeat()
+    await die(redis, dead.node)
+    await asyncio.gather(*(starting.add("h", f"a{number}", ANN) for number in range(20)))
+    found = await starting.heartbeat()
     assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)
-    assert await beginning.heartbeat() == []
+    assert await starting.heartbeat() == []
 
 
-async def test_nothing_is_left_in_redis_of_a_group_that_is_gone(
-    redis: Redis, processes: list[RedisPresence]
-) -> None:
+async def test_a_removed_group_leaves_no_keys_in_redis(redis: Redis, processes: list[RedisPresence]) -> None:
     double = User(name="ANN", id="guest-9", guest=True)
     for number, presence in enumerate(processes):
         for user in (ANN, double, *PEOPLE[:3]):
             await presence.add("g", f"{user.id} {number}", user)
         await presence.start_grace("g", f"{ANN.id} {number}", ANN)
-    # Every process hears that the room is gone.
+    # Every process removes its users, as after a control message.
     for number, presence in enumerate(processes):
         going = {f"{user.id} {number}": user for user in (ANN, double, *PEOPLE[:3])}
         out = await presence.remove_all("g", going)

@@ -1,4 +1,4 @@
-"""Rows become complete values: what a room leaves blank its application says, then the settings."""
+"""Rows become complete configs: blank fields come from the application, then from the settings."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ def room(of: ApplicationConfig, **fields: Any) -> RoomConfig:
 @pytest.mark.django_db
 class TestLoading:
     @override_settings(ROOMS={"HISTORY_SIZE": 11, "REQUEST_RATE": 12, "MAX_MESSAGE_BYTES": 13})
-    def test_what_nobody_says_the_settings_say(self) -> None:
+    def test_blank_fields_come_from_the_settings(self) -> None:
         chat = application()
         assert (chat.history_size, chat.request_rate) == (11, 12)
-        # What the application leaves open depends on the protocol.
+        # The limit of an application without its own depends on the protocol.
         assert chat.max_message_bytes is None
         assert chat.history_ttl == 7 * 24 * 3600
         assert room(chat).history_size == 11
 
-    def test_what_the_application_says_holds_in_its_rooms(self) -> None:
+    def test_blank_fields_of_a_room_come_from_the_application(self) -> None:
         chat = application(history="memory", history_size=5, leave_grace=0, request_burst=9)
         lobby = room(chat)
         assert (lobby.history, lobby.history_size, lobby.leave_grace) == ("memory", 5, 0)
         assert (lobby.request_rate, lobby.request_burst) == (None, 9)
         assert lobby.application is chat
 
-    def test_what_the_room_says_holds(self) -> None:
+    def test_fields_of_the_room_take_precedence(self) -> None:
         chat = application(history_size=5, leave_grace=20)
         lobby = room(chat, history="none", history_size=7, leave_grace=0, request_rate=0)
         assert (lobby.history, lobby.history_size) == ("none", 7)
         assert (lobby.leave_grace, lobby.request_rate) == (0, 0)
 
-    def test_disabled_ones_are_found_and_others_are_not(self) -> None:
+    def test_disabled_applications_are_found_and_missing_ones_are_not(self) -> None:
         assert application(enabled=False).enabled is False
         assert config.load_application("other") is None
         assert config.load_application("Chat") is None
@@ -93,38 +93,38 @@ class TestLoading:
         assert sorted(bans) == [[], ["room 0"], ["room 1"]]
         assert rooms[moved.id] is None
 
-    def test_rows_are_read_where_they_are_written(
+    def test_rows_are_read_from_the_database_that_is_written(
         self, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A copy may not know yet what the notice says."""
+        """A replica may not have the change that a control message announces."""
         chat = application()
         lobby = room(chat)
 
-        class Copied:
+        class Replicated:
             def db_for_read(self, model: type[Model], **hints: Any) -> str:
-                return "copy"
+                return "replica"
 
-        # Nothing can be read from it.
-        copy = {**connections.settings["default"], "ENGINE": "django.db.backends.dummy"}
-        monkeypatch.setitem(connections.settings, "copy", copy)
-        settings.DATABASE_ROUTERS = [Copied()]
+        # Reads from it fail.
+        replica = {**connections.settings["default"], "ENGINE": "django.db.backends.dummy"}
+        monkeypatch.setitem(connections.settings, "replica", replica)
+        settings.DATABASE_ROUTERS = [Replicated()]
         assert config.load_application("chat") == chat
         assert config.load_room(chat, "lobby") == lobby
         assert config.load_room_by_id(chat, lobby.id) == lobby
 
-    def test_the_owner_is_a_user_a_guest_or_nobody(self) -> None:
+    def test_the_owner_is_a_user_or_a_guest_or_missing(self) -> None:
         chat, ann = application(), Account.objects.create_user("ann")
-        hers = room(chat, owner=ann)
-        his = room(chat, name="his", guest_owner_id="guest-1", guest_owner_name="bob")
-        nobodys = room(chat, name="nobodys")
-        assert (hers.owner_id, hers.owner_name, hers.owner_guest) == (str(ann.pk), "ann", False)
-        assert (his.owner_id, his.owner_name, his.owner_guest) == ("guest-1", "bob", True)
-        assert (nobodys.owner_id, nobodys.owner_name) == ("", "")
-        assert his.is_owner(GUEST)
-        assert not hers.is_owner(GUEST)
-        assert not nobodys.is_owner(User(name="", id="", guest=False))
+        users = room(chat, owner=ann)
+        guests = room(chat, name="guests", guest_owner_id="guest-1", guest_owner_name="bob")
+        unowned = room(chat, name="unowned")
+        assert (users.owner_id, users.owner_name, users.owner_guest) == (str(ann.pk), "ann", False)
+        assert (guests.owner_id, guests.owner_name, guests.owner_guest) == ("guest-1", "bob", True)
+        assert (unowned.owner_id, unowned.owner_name) == ("", "")
+        assert guests.is_owner(GUEST)
+        assert not users.is_owner(GUEST)
+        assert not unowned.is_owner(User(name="", id="", guest=False))
 
-    def test_restrictions_that_are_over_are_left_out(self) -> None:
+    def test_expired_restrictions_are_left_out(self) -> None:
         chat = application()
         row = Application.objects.get()
         now = timezone.now()
@@ -141,11 +141,11 @@ class TestLoading:
         assert lobby is not None
         assert (len(lobby.bans), len(lobby.mutes)) == (0, 1)
 
-    def test_the_group_whose_members_may_enter(self) -> None:
+    def test_the_group_of_an_application_is_its_id(self) -> None:
         group = Group.objects.create(name="staff")
         assert application(entry="group", group=group).group == group.pk
 
-    def test_a_group_leads_back_to_its_room(self) -> None:
+    def test_names_of_room_finds_the_room_of_a_key(self) -> None:
         lobby = room(application())
         assert config.names_of_room(room_group(lobby.id)) == ("chat", "lobby")
         Room.objects.all().delete()
@@ -166,7 +166,7 @@ class TestListing:
     def listed(self, chat: ApplicationConfig, prefix: str = "", limit: int = 100) -> list[str]:
         return [info.name for info in config.list_rooms(chat, prefix, limit).values()]
 
-    def test_listed_rooms_of_the_application(self, chat: ApplicationConfig) -> None:
+    def test_only_listed_rooms_of_the_application_are_found(self, chat: ApplicationConfig) -> None:
         assert sorted(self.listed(chat)) == sorted(["Alto", "al_", "alpha", "beta"])
         assert len(self.listed(chat, limit=2)) == 2
         assert self.listed(chat, limit=0) == []
@@ -176,42 +176,45 @@ class TestListing:
         assert self.listed(chat, "al_") == ["al_"]
         assert self.listed(chat, "%") == []
 
-    def test_it_shows_what_the_room_is(self, chat: ApplicationConfig) -> None:
+    def test_an_entry_describes_the_room(self, chat: ApplicationConfig) -> None:
         ((pk, info),) = config.list_rooms(chat, "beta", 1).items()
         assert pk == Room.objects.get(name="beta").pk
         assert (info.title, info.members, info.max_members, info.mode) == ("BETA", 0, None, "open")
 
-    def test_one_query_however_many_rooms(
-        self, chat: ApplicationConfig, django_assert_num_queries: Any
-    ) -> None:
+    def test_the_list_takes_one_query(self, chat: ApplicationConfig, django_assert_num_queries: Any) -> None:
         with django_assert_num_queries(1):
             config.list_rooms(chat, "", 100)
 
 
 @pytest.mark.django_db
-class TestMaking:
-    def test_the_maker_owns_it(self) -> None:
+class TestCreating:
+    def test_the_creator_owns_the_room(self) -> None:
         chat, ann = application(), Account.objects.create_user("ann")
-        config.create_room(chat, CreateRoom(room="hers"), User(name="ann", id=str(ann.pk), guest=False))
-        config.create_room(chat, CreateRoom(room="his"), GUEST)
-        config.create_room(chat, CreateRoom(room="ours"), None)
-        hers, his, ours = (config.load_room(chat, name) for name in ("hers", "his", "ours"))
-        assert hers is not None
-        assert (hers.owner_id, hers.persistent) == (str(ann.pk), False)
-        assert his is not None
-        assert (his.owner_id, his.owner_name, his.owner_guest) == ("guest-1", "bob", True)
-        assert ours is not None
-        assert ours.owner_id == ""
+        config.create_room(chat, CreateRoom(room="users"), User(name="ann", id=str(ann.pk), guest=False))
+        config.create_room(chat, CreateRoom(room="guests"), GUEST)
+        config.create_room(chat, CreateRoom(room="servers"), None)
+        users, guests, servers = (config.load_room(chat, name) for name in ("users", "guests", "servers"))
+        assert users is not None
+        assert (users.owner_id, users.persistent) == (str(ann.pk), False)
+        assert guests is not None
+        assert (guests.owner_id, guests.owner_name, guests.owner_guest) == ("guest-1", "bob", True)
+        assert servers is not None
+        assert servers.owner_id == ""
         assert Sequence.objects.count() == 3
 
-    def test_what_was_asked_for(self) -> None:
+    def test_the_fields_of_the_command_are_saved(self) -> None:
         chat = application(rooms_stay=True)
-        wish = CreateRoom(room="x", title="T", mode="broadcast", max_members=3, password="ignored here")
-        config.create_room(chat, wish, GUEST, make_password("sesame"))
-        made = config.load_room(chat, "x")
-        assert made is not None
-        assert (made.title, made.mode, made.max_members, made.persistent) == ("T", "broadcast", 3, True)
-        assert check_password("sesame", made.password)
+        command = CreateRoom(room="x", title="T", mode="broadcast", max_members=3, password="ignored here")
+        config.create_room(chat, command, GUEST, make_password("sesame"))
+        created = config.load_room(chat, "x")
+        assert created is not None
+        assert (created.title, created.mode, created.max_members, created.persistent) == (
+            "T",
+            "broadcast",
+            3,
+            True,
+        )
+        assert check_password("sesame", created.password)
 
     def test_a_name_that_is_taken_leaves_the_transaction_usable(self) -> None:
         chat = application()
@@ -220,33 +223,33 @@ class TestMaking:
             config.create_room(chat, CreateRoom(room="x"), GUEST)
         assert Room.objects.count() == 1
 
-    def test_no_more_rooms_than_the_application_may_have(self) -> None:
+    def test_max_rooms_of_the_application_is_enforced(self) -> None:
         chat = application(max_rooms=1)
         config.create_room(chat, CreateRoom(room="x"), None)
         with pytest.raises(PermissionDenied):
             config.create_room(chat, CreateRoom(room="y"), None)
 
-    def test_deleting(self) -> None:
+    def test_a_room_may_be_deleted_twice(self) -> None:
         lobby = room(application())
         config.delete_room(lobby.id)
         config.delete_room(lobby.id)
         assert not Room.objects.exists()
 
-    def test_rooms_that_pass(self) -> None:
+    def test_temporary_rooms_are_found_by_age(self) -> None:
         chat = application()
         room(chat, name="stays")
-        passing = room(chat, name="passes", persistent=False)
+        temporary = room(chat, name="goes", persistent=False)
         now = timezone.now()
-        assert config.temporary_rooms(now + timedelta(seconds=1)) == [passing.id]
+        assert config.temporary_rooms(now + timedelta(seconds=1)) == [temporary.id]
         assert config.temporary_rooms(now - timedelta(hours=1)) == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_those_who_make_rooms_at_the_same_time_keep_to_the_limit() -> None:
+def test_max_rooms_holds_for_concurrent_creation() -> None:
     chat = application(max_rooms=3)
     together = threading.Barrier(6)
 
-    def make(number: int) -> bool:
+    def create(number: int) -> bool:
         together.wait(timeout=10)
         try:
             config.create_room(chat, CreateRoom(room=f"room {number}"), None)
@@ -257,5 +260,5 @@ def test_those_who_make_rooms_at_the_same_time_keep_to_the_limit() -> None:
         return True
 
     with ThreadPoolExecutor(6) as threads:
-        made = list(threads.map(make, range(6)))
-    assert sum(made) == Room.objects.count() == 3
+        created = list(threads.map(create, range(6)))
+    assert sum(created) == Room.objects.count() == 3

@@ -1,4 +1,4 @@
-"""Before a socket is accepted: what the extension is asked, what it may answer, and what becomes of that."""
+"""The connect hook: what the extension receives before a socket is accepted, and what it may decide."""
 
 from __future__ import annotations
 
@@ -36,29 +36,31 @@ def handshake(**fields: Any) -> Handshake:
     return Handshake(**{**plain, **fields})
 
 
-class Porter(Extension):
-    """``act`` is what it does about a handshake."""
+class Gatekeeper(Extension):
+    """``act`` is what it does with a handshake."""
 
     act: ClassVar[Callable[[HandshakeEvent], Any]]
     seen: ClassVar[list[HandshakeEvent]]
-    greeted: ClassVar[list[Any]]
+    connected: ClassVar[list[Any]]
 
     async def on_handshake(self, event: HandshakeEvent) -> None:
         self.seen.append(event)
         type(self).act(event)
 
     async def on_connect(self, event: Any) -> None:
-        self.greeted.append(event.claims)
+        self.connected.append(event.claims)
 
 
 @pytest.fixture
-async def porter(chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch) -> type[Porter]:
-    """Put on the application."""
-    chat.extension = installed(Porter)
+async def gatekeeper(
+    chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+) -> type[Gatekeeper]:
+    """The extension of the application."""
+    chat.extension = installed(Gatekeeper)
     await chat.asave()
-    for name, value in {"seen": [], "greeted": [], "act": staticmethod(lambda event: None)}.items():
-        monkeypatch.setattr(Porter, name, value, raising=False)
-    return Porter
+    for name, value in {"seen": [], "connected": [], "act": staticmethod(lambda event: None)}.items():
+        monkeypatch.setattr(Gatekeeper, name, value, raising=False)
+    return Gatekeeper
 
 
 def raiser(error: BaseException) -> Any:
@@ -83,71 +85,73 @@ async def test_without_an_extension_the_claims_are_the_signed_in_user(node: Node
 
 @pytest.mark.parametrize("missing", ["is_authenticated", "is_active"])
 @pytest.mark.usefixtures("chat")
-async def test_who_is_not_signed_in_or_shut_out_is_no_claim(node: Node, missing: str) -> None:
+async def test_an_anonymous_or_inactive_user_is_no_claim(node: Node, missing: str) -> None:
     user = SimpleNamespace(**{**vars(ANN), missing: False})
     assert await authenticate_handshake(node.context, "chat", handshake(user=user)) == {}
 
 
-async def test_the_extension_sees_the_handshake_and_adds_claims(node: Node, porter: type[Porter]) -> None:
-    porter.act = staticmethod(lambda event: event.claims.update(key=event.query["key"][0]))
-    asked = handshake(
+async def test_the_extension_sees_the_handshake_and_adds_claims(
+    node: Node, gatekeeper: type[Gatekeeper]
+) -> None:
+    gatekeeper.act = staticmethod(lambda event: event.claims.update(key=event.query["key"][0]))
+    given = handshake(
         protocol="roomer", path="/ws", query_string=b"key=k&key=l", lines=[(b"X-Tenant", b"1")], user=ANN
     )
-    assert await authenticate_handshake(node.context, "chat", asked) == {
+    assert await authenticate_handshake(node.context, "chat", given) == {
         "user": "ann",
         "user_id": "7",
         "key": "k",
     }
-    (event,) = porter.seen
+    (event,) = gatekeeper.seen
     assert (event.application, event.protocol, event.path) == ("chat", "roomer", "/ws")
     assert (event.query, event.headers, event.address) == ({"key": ["k", "l"]}, {"x-tenant": "1"}, "10.0.0.1")
     assert event.user is not None
     assert (event.user.name, event.user.id, event.user.guest) == ("ann", "7", False)
 
 
-async def test_nobody_is_asked_about_a_door_that_is_shut(
-    node: Node, chat: Application, porter: type[Porter]
+async def test_the_extension_is_not_called_for_a_protocol_that_is_not_allowed(
+    node: Node, chat: Application, gatekeeper: type[Gatekeeper]
 ) -> None:
     chat.protocols = ["native"]
     await chat.asave()
-    porter.act = raiser(HandshakeRejected())
+    gatekeeper.act = raiser(HandshakeRejected())
     assert await authenticate_handshake(node.context, "chat", handshake(protocol="roomer")) == {}
-    assert porter.seen == []
+    assert gatekeeper.seen == []
 
 
 @pytest.mark.parametrize("claims", [{"age": 7}, {7: "age"}, {"name": None}])
-async def test_claims_are_texts(
-    node: Node, porter: type[Porter], claims: dict[Any, Any], caplog: pytest.LogCaptureFixture
+async def test_claims_must_be_strings(
+    node: Node, gatekeeper: type[Gatekeeper], claims: dict[Any, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    porter.act = staticmethod(lambda event: event.claims.update(claims))
+    gatekeeper.act = staticmethod(lambda event: event.claims.update(claims))
     with caplog.at_level(logging.ERROR), pytest.raises(InternalError):
         await authenticate_handshake(node.context, "chat", handshake())
-    assert "Lawful: texts by name" in caplog.text
+    assert "expected strings by name" in caplog.text
 
 
 @pytest.mark.parametrize("status", [200, 399, 500])
-def test_a_refusal_has_a_lawful_status(status: int) -> None:
+def test_the_status_of_a_refusal_must_be_a_client_error(status: int) -> None:
     with pytest.raises(ValueError, match=f"from 400 to 499, got {status}"):
         HandshakeRejected(status=status)
 
 
-# The door ------------------------------------------------------------------------------------------------
+# The consumer --------------------------------------------------------------------------------------------
 
 
-class Door:
-    """Knocks at a door as an ASGI server does, and notes what is answered."""
+class Opening:
+    """Opens a socket as an ASGI server does, and collects what the consumer sends."""
 
     def __init__(
         self,
         *,
         protocol: type[Protocol] = Roomer,
         application: str | None = "chat",
-        speaks_http: bool = True,
+        http_responses: bool = True,
         **scope: Any,
     ) -> None:
         session = MultiplexSession if protocol.options.multiplexes_applications else Session
         self._consumer = RoomConsumer(protocol=protocol, application=application, session=session)
-        self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._incoming.put_nowait({"type": "websocket.connect"})
         self.scope = {
@@ -157,13 +161,13 @@ class Door:
             "headers": [],
             "subprotocols": [],
             "client": ("10.0.0.9", 5),
-            "extensions": {"websocket.http.response": {}} if speaks_http else {},
+            "extensions": {"websocket.http.response": {}} if http_responses else {},
             **scope,
         }
 
-    async def __aenter__(self) -> Door:
+    async def __aenter__(self) -> Opening:
         self._serving = asyncio.ensure_future(
-            self._consumer(self.scope, self._incoming.get, self.answers.put)  # type: ignore[arg-type]
+            self._consumer(self.scope, self._incoming.get, self.sent.put)  # type: ignore[arg-type]
         )
         return self
 
@@ -172,47 +176,51 @@ class Door:
         async with asyncio.timeout(PATIENCE):
             await self._serving
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         self._incoming.put_nowait({"type": "websocket.receive", "text": text})
 
-    async def answer(self) -> dict[str, Any]:
+    async def receive(self) -> dict[str, Any]:
         async with asyncio.timeout(PATIENCE):
-            return await self.answers.get()
+            return await self.sent.get()
 
 
 @pytest.mark.usefixtures("node")
-async def test_the_door_tells_what_was_sent_and_lets_in(porter: type[Porter]) -> None:
+async def test_the_extension_receives_the_request_and_accepts_the_socket(
+    gatekeeper: type[Gatekeeper],
+) -> None:
     def act(event: HandshakeEvent) -> None:
         event.claims["tenant"] = event.headers["x-tenant"]
 
-    porter.act = staticmethod(act)
+    gatekeeper.act = staticmethod(act)
     headers = [(b"X-Tenant", b"one"), (b"accept", b"a"), (b"accept", b"b")]
-    async with Door(headers=headers, query_string=b"a=1&a=%C3%A9&b=", user=ANN) as protocol:
-        assert (await protocol.answer())["type"] == "websocket.accept"
-        # Only after the greeting something is told.
-        assert (await protocol.answer())["type"] == "websocket.send"
-    (event,) = porter.seen
+    async with Opening(headers=headers, query_string=b"a=1&a=%C3%A9&b=", user=ANN) as opening:
+        assert (await opening.receive())["type"] == "websocket.accept"
+        # ``connected`` is the first event.
+        assert (await opening.receive())["type"] == "websocket.send"
+    (event,) = gatekeeper.seen
     assert (event.path, event.query, event.address) == ("/ws", {"a": ["1", "é"], "b": [""]}, "10.0.0.9")
     assert event.headers == {"x-tenant": "one", "accept": "a, b"}
-    # There was no Origin, so nobody knows whose cookies those are.
+    # Without an Origin header, cookies are not trusted.
     assert event.user is None
-    assert porter.greeted == [{"tenant": "one"}]
+    assert gatekeeper.connected == [{"tenant": "one"}]
 
 
 @pytest.mark.usefixtures("node")
-async def test_the_door_knows_who_is_signed_in(porter: type[Porter], settings: Any) -> None:
+async def test_the_extension_receives_the_signed_in_user_of_an_allowed_origin(
+    gatekeeper: type[Gatekeeper], settings: Any
+) -> None:
     settings.ALLOWED_HOSTS = ["site"]
-    porter.act = raiser(HandshakeRejected(status=402))
+    gatekeeper.act = raiser(HandshakeRejected(status=402))
     headers = [(b"origin", b"http://site"), (b"host", b"site")]
-    async with Door(headers=headers, user=ANN) as protocol:
-        assert (await protocol.answer())["status"] == 402
-    assert porter.seen[0].claims == {"user": "ann", "user_id": "7"}
+    async with Opening(headers=headers, user=ANN) as opening:
+        assert (await opening.receive())["status"] == 402
+    assert gatekeeper.seen[0].claims == {"user": "ann", "user_id": "7"}
 
 
 @pytest.mark.parametrize(
     ("error", "status", "body"),
     [
-        (HandshakeRejected(status=401, message="Who are you?"), 401, b"Who are you?"),
+        (HandshakeRejected(status=401, message="Send a key."), 401, b"Send a key."),
         (HandshakeRejected(), 403, b"You may not come in."),
         (Rejected("Not today."), 403, b"Not today."),
         (ValueError("secret"), 500, b"Something went wrong on the server."),
@@ -221,47 +229,49 @@ async def test_the_door_knows_who_is_signed_in(porter: type[Porter], settings: A
     ids=repr,
 )
 @pytest.mark.usefixtures("node")
-async def test_who_is_refused_gets_the_status_where_the_server_can_say_it(
-    porter: type[Porter], error: BaseException, status: int, body: bytes
+async def test_a_refused_client_gets_the_status_where_the_server_can_send_it(
+    gatekeeper: type[Gatekeeper], error: BaseException, status: int, body: bytes
 ) -> None:
-    porter.act = raiser(error)
-    async with Door() as protocol:
-        start, text = await protocol.answer(), await protocol.answer()
+    gatekeeper.act = raiser(error)
+    async with Opening() as opening:
+        start, text = await opening.receive(), await opening.receive()
     assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
     assert (text["type"], text["body"]) == ("websocket.http.response.body", body)
-    async with Door(speaks_http=False) as protocol:
-        assert await protocol.answer() == {"type": "websocket.close"}
-    assert porter.greeted == []
+    async with Opening(http_responses=False) as opening:
+        assert await opening.receive() == {"type": "websocket.close"}
+    assert gatekeeper.connected == []
 
 
 @pytest.mark.usefixtures("node")
-async def test_a_door_whose_address_names_no_application_asks_at_the_login(porter: type[Porter]) -> None:
+async def test_a_protocol_without_application_in_its_address_calls_the_hook_at_the_login(
+    gatekeeper: type[Gatekeeper],
+) -> None:
     def act(event: HandshakeEvent) -> None:
         if "x-tenant" not in event.headers:
-            raise HandshakeRejected("Who are you?", status=401)
+            raise HandshakeRejected("Send a key.", status=401)
         event.claims["tenant"] = event.headers["x-tenant"]
 
-    porter.act = staticmethod(act)
+    gatekeeper.act = staticmethod(act)
     login = json.dumps({"appName": "chat", "roomName": "", "eventType": 6, "data": {"username": "ann"}})
     for headers, code in (([], 3), ([(b"x-tenant", b"one")], 0)):
-        async with Door(protocol=Goroomserver, application=None, headers=headers) as protocol:
-            assert (await protocol.answer())["type"] == "websocket.accept"
-            protocol.say(login)
-            answer = json.loads((await protocol.answer())["text"])
+        async with Opening(protocol=Goroomserver, application=None, headers=headers) as opening:
+            assert (await opening.receive())["type"] == "websocket.accept"
+            opening.send(login)
+            answer = json.loads((await opening.receive())["text"])
         assert answer["error"]["code"] == code
-        assert answer["error"]["message"] == ("Who are you?" if code else "")
-    assert porter.greeted == [{"tenant": "one"}]
+        assert answer["error"]["message"] == ("Send a key." if code else "")
+    assert gatekeeper.connected == [{"tenant": "one"}]
 
 
-async def test_a_crowd_before_the_door_is_bounded_and_leaves_others_their_turn(
+async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
     node: Node, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, go_on, order = asyncio.Event(), asyncio.Event(), list[str]()
+    running, go_on, order = asyncio.Event(), asyncio.Event(), list[str]()
 
     class Slow(Extension):
         async def on_handshake(self, event: HandshakeEvent) -> None:
             order.append("handshake")
-            inside.set()
+            running.set()
             await go_on.wait()
 
         async def on_login(self, event: Any) -> None:
@@ -272,32 +282,32 @@ async def test_a_crowd_before_the_door_is_bounded_and_leaves_others_their_turn(
     chat.extension = installed(Slow)
     await chat.asave()
     await node.context.tasks.drain()
-    asking = [asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake()))]
-    await soon(inside)
-    asking += [
+    handshakes = [asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake()))]
+    await soon(running)
+    handshakes += [
         asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake())) for _ in range(64)
     ]
-    waits, run = asyncio.Event(), SerialExecutor.run
+    waiting, run = asyncio.Event(), SerialExecutor.run
 
-    async def told(lane: SerialExecutor, handler: Any, *arguments: Any, **options: Any) -> None:
+    async def noted(executor: SerialExecutor, handler: Any, *arguments: Any, **options: Any) -> None:
         if handler.__name__ == "on_login":
-            waits.set()
-        await run(lane, handler, *arguments, **options)
+            waiting.set()
+        await run(executor, handler, *arguments, **options)
 
-    monkeypatch.setattr(SerialExecutor, "run", told)
+    monkeypatch.setattr(SerialExecutor, "run", noted)
     login = asyncio.ensure_future(ann.ask(Login(name="ann")))
-    await soon(waits)
+    await soon(waiting)
     with pytest.raises(Unavailable, match="Too many"):
         await authenticate_handshake(node.context, "chat", handshake())
     go_on.set()
-    await asyncio.gather(*asking, login)
-    # The login waits for one handshake, and not for all.
+    await asyncio.gather(*handshakes, login)
+    # The login waits for one handshake, not for all of them.
     assert order.index("login") <= 2
     assert order.count("handshake") == 65
     assert await authenticate_handshake(node.context, "chat", handshake()) == {}
 
 
-async def test_who_waits_too_long_before_the_door_is_told_to_come_back(
+async def test_a_handshake_that_waits_too_long_gets_a_retryable_error(
     chat: Application, installed: Install, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     class Slow(Extension):
@@ -307,23 +317,23 @@ async def test_who_waits_too_long_before_the_door_is_told_to_come_back(
     chat.extension = installed(Slow)
     await chat.asave()
     node = await make_node(handler_timeout=0.05)
-    asked = [authenticate_handshake(node.context, "chat", handshake()) for _ in range(3)]
-    errors = await asyncio.gather(*asked, return_exceptions=True)
+    attempts = [authenticate_handshake(node.context, "chat", handshake()) for _ in range(3)]
+    errors = await asyncio.gather(*attempts, return_exceptions=True)
     assert HandlerFailed in map(type, errors)
     assert Unavailable in map(type, errors)
 
 
-async def test_a_refusal_is_told_in_the_log(
-    node: Node, porter: type[Porter], caplog: pytest.LogCaptureFixture
+async def test_a_refusal_is_logged(
+    node: Node, gatekeeper: type[Gatekeeper], caplog: pytest.LogCaptureFixture
 ) -> None:
-    porter.act = raiser(HandshakeRejected(status=401))
+    gatekeeper.act = raiser(HandshakeRejected(status=401))
     with caplog.at_level(logging.INFO, "rooms.consumers"):
-        async with Door() as protocol:
-            await protocol.answer()
+        async with Opening() as opening:
+            await opening.receive()
     assert "A handshake for 'chat' from 10.0.0.9 is refused: 401" in caplog.text
 
 
-async def test_a_handler_that_takes_too_long_lets_nobody_in(
+async def test_a_handler_that_times_out_refuses_the_handshake(
     chat: Application, installed: Install, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     class Slow(Extension):

@@ -1,9 +1,11 @@
-"""Tasks, departures, and who somebody is."""
+"""Background tasks, delayed actions and the user of a connection."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from rooms.protocol.native import Native
 from rooms.protocol.types import User
 
 
-async def test_settling_waits_for_all_work_and_what_it_begins() -> None:
+async def test_drain_waits_for_all_tasks_and_the_tasks_that_they_spawn() -> None:
     tasks, done = BackgroundTasks(), list[str]()
 
     async def work(name: str, further: int) -> None:
@@ -25,55 +27,55 @@ async def test_settling_waits_for_all_work_and_what_it_begins() -> None:
 
     tasks.spawn(work("a", 2))
     tasks.spawn(work("b", 0))
-    await tasks.settle()
+    await tasks.drain()
     assert sorted(done) == ["a", "a+", "a++", "b"]
-    await tasks.settle()
+    await tasks.drain()
 
 
-async def test_work_that_fails_is_logged_and_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_task_is_logged_and_does_not_affect_others(caplog: pytest.LogCaptureFixture) -> None:
     tasks = BackgroundTasks()
 
     async def fail(error: BaseException) -> None:
         raise error
 
     tasks.spawn(fail(Unavailable("Redis is down.")))
-    tasks.spawn(fail(ValueError("unforeseen")))
+    tasks.spawn(fail(ValueError("unexpected")))
     tasks.spawn(fail(asyncio.CancelledError()))
-    await tasks.settle()
+    await tasks.drain()
     await asyncio.sleep(0)
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
     assert "Redis is down." in caplog.text
-    assert "unforeseen" in caplog.text
+    assert "unexpected" in caplog.text
 
 
-def test_departures_come_when_they_are_due_in_the_order_of_their_times(clock: SimpleNamespace) -> None:
-    departures, called = DelayedActions(), list[str]()
+def test_delayed_actions_are_due_in_the_order_of_their_times(clock: SimpleNamespace) -> None:
+    delayed, called = DelayedActions(), list[str]()
 
-    def leaving(name: str):
-        async def leave() -> None:
+    def action_of(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
+        async def action() -> None:
             called.append(name)
 
-        return leave
+        return action
 
     for seconds, name in ((15, "late"), (5, "early"), (5, "early too"), (0, "now")):
-        departures.add(seconds, leaving(name))
+        delayed.add(seconds, action_of(name))
 
-    def due() -> None:
-        for action in departures.due():
+    def run_due() -> None:
+        for action in delayed.pop_due():
             asyncio.run(action())
 
-    due()
+    run_due()
     assert called == ["now"]
     clock.now += 5
-    due()
+    run_due()
     assert called == ["now", "early", "early too"]
-    due()
+    run_due()
     clock.now += 100
-    due()
+    run_due()
     assert called == ["now", "early", "early too", "late"]
 
 
-def test_who_somebody_is() -> None:
+def test_the_user_of_a_connection_is_required() -> None:
     connection = Connection("c", Native())
     with pytest.raises(NotLoggedIn):
         require_user(connection)

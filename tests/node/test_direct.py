@@ -1,4 +1,4 @@
-"""Speaking without being in a room, and what else other protocols than the native one ask of the engine."""
+"""Messages without a membership, and the other commands that the native protocol does not have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.node.clients import Client, Install, MakeEngine, active_groups, let_t
 
 
 class Foreign(Native):
-    """A protocol of clients without names that knows all there is; written as the native one is."""
+    """A protocol of anonymous clients with every event, encoded as in the native protocol."""
 
     name: ClassVar[str] = "foreign"
     options: ClassVar[ProtocolOptions] = replace(
@@ -51,13 +51,15 @@ class Foreign(Native):
         return msgspec.json.encode(event)
 
 
-class Ending(Foreign):
-    """One whose clients are done when their room is."""
+class EndsWithRoom(Foreign):
+    """A protocol whose clients are disconnected with their room."""
 
     options: ClassVar[ProtocolOptions] = replace(Foreign.options, disconnect_on_removal=True)
 
 
-async def foreigner(node: Node, *rooms: str, protocol: type[Foreign] = Foreign, user: Any = None) -> Client:
+async def foreign_client(
+    node: Node, *rooms: str, protocol: type[Foreign] = Foreign, user: Any = None
+) -> Client:
     """A client of another protocol, in these rooms."""
     client = Client(node)
     client.connection.protocol = protocol()
@@ -76,13 +78,13 @@ def data(value: object) -> Raw:
     return Raw(msgspec.json.encode(value))
 
 
-# Who they are ------------------------------------------------------------------------------------------
+# Identity ----------------------------------------------------------------------------------------
 
 
-async def test_one_whose_protocol_knows_no_names_is_a_guest_called_as_the_connection_is(
+async def test_an_anonymous_client_is_a_guest_named_like_its_connection(
     node: Node,
 ) -> None:
-    ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node, "lobby")
+    ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node, "lobby")
     assert name_of(other) == other.connection.id
     assert ann.told("joined")[0]["user"] == {
         "name": other.connection.id,
@@ -91,8 +93,8 @@ async def test_one_whose_protocol_knows_no_names_is_a_guest_called_as_the_connec
     }
 
 
-async def test_who_cannot_come_back_is_gone_at_once(node: Node) -> None:
-    ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node, "lobby")
+async def test_a_client_that_cannot_resume_leaves_at_once(node: Node) -> None:
+    ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node, "lobby")
     other.disconnect()
     await node.context.tasks.drain()
     assert [left["reason"] for left in ann.told("left")] == ["dropped"]
@@ -101,26 +103,24 @@ async def test_who_cannot_come_back_is_gone_at_once(node: Node) -> None:
     assert node.context.delayed.pop_due() == []
 
 
-async def test_where_only_users_enter_the_account_of_the_handshake_opens(
+async def test_the_account_of_the_handshake_decides_where_only_users_are_admitted(
     node: Node, chat: Application
 ) -> None:
     chat.entry = "users"
     await chat.asave()
     await node.context.tasks.drain()
     account = await sync_to_async(User.objects.create_user)("eve")
-    stranger = await foreigner(node, user=AnonymousUser())
+    stranger = await foreign_client(node, user=AnonymousUser())
     assert stranger.closed == CloseCode.NOT_PERMITTED
-    eve = await foreigner(node, "lobby", user=account)
+    eve = await foreign_client(node, "lobby", user=account)
     assert eve.closed is None
     assert name_of(eve) == eve.connection.id
 
 
-async def test_what_is_forbidden_to_the_account_is_forbidden_to_its_guest(
-    node: Node, chat: Application
-) -> None:
+async def test_bans_and_mutes_of_the_account_apply_to_its_guest(node: Node, chat: Application) -> None:
     account = await sync_to_async(User.objects.create_user)("eve")
     lobby, other = [await Room.objects.acreate(application=chat, name=name) for name in ("lobby", "other")]
-    eve = await foreigner(node, "lobby", "other", user=account)
+    eve = await foreign_client(node, "lobby", "other", user=account)
     await Mute.objects.acreate(application=chat, room=other, user=account)
     await Ban.objects.acreate(application=chat, room=lobby, user=account)
     await node.context.tasks.drain()
@@ -129,35 +129,33 @@ async def test_what_is_forbidden_to_the_account_is_forbidden_to_its_guest(
     await Ban.objects.acreate(application=chat, user=account)
     await node.context.tasks.drain()
     assert eve.closed == CloseCode.BANNED
-    again = await foreigner(node, user=account)
+    again = await foreign_client(node, user=account)
     assert again.closed == CloseCode.NOT_PERMITTED
 
 
 @pytest.mark.parametrize(("protocols", "code"), [([], None), (["foreign"], None), (["native"], 4509)])
-async def test_an_application_says_which_protocols_it_lets_in(
+async def test_an_application_accepts_only_its_protocols(
     node: Node, chat: Application, protocols: list[str], code: int | None
 ) -> None:
     chat.protocols = protocols
     await chat.asave()
     await node.context.tasks.drain()
-    assert (await foreigner(node)).closed == code
+    assert (await foreign_client(node)).closed == code
 
 
-async def test_a_door_that_is_shut_is_shut_to_those_who_are_inside_as_well(
-    node: Node, chat: Application
-) -> None:
-    ann, other = await Client.named(node, "ann"), await foreigner(node)
+async def test_disabling_a_protocol_closes_its_clients(node: Node, chat: Application) -> None:
+    ann, other = await Client.named(node, "ann"), await foreign_client(node)
     chat.protocols = ["native"]
     await chat.asave()
     await node.context.tasks.drain()
     assert (ann.closed, other.closed) == (None, CloseCode.NO_SUCH_APPLICATION)
 
 
-# Coming in and going out -------------------------------------------------------------------------------
+# Joining and leaving -----------------------------------------------------------------------------
 
 
-async def test_a_room_is_made_never_or_on_demand_or_always(node: Node, chat: Application) -> None:
-    other = await foreigner(node)
+async def test_a_room_is_created_never_or_on_demand_or_always(node: Node, chat: Application) -> None:
+    other = await foreign_client(node)
     await refused(RoomNotFound, other.ask(CompatJoin(room="a", create="never")))
     await other.ask(CompatJoin(room="b", create="on_demand"))
     chat.rooms_on_demand = False
@@ -168,78 +166,78 @@ async def test_a_room_is_made_never_or_on_demand_or_always(node: Node, chat: App
     assert {room.name async for room in Room.objects.all()} == {"b", "d"}
 
 
-async def test_who_comes_in_again_is_answered_or_announced_or_refused(node: Node) -> None:
-    witness, ann = await foreigner(node, "lobby"), await Client.named(node, "ann", "lobby")
-    other = await foreigner(node, "lobby")
-    witness.listen()
+async def test_a_repeated_join_is_acknowledged_or_announced_or_refused(node: Node) -> None:
+    observer, ann = await foreign_client(node, "lobby"), await Client.named(node, "ann", "lobby")
+    other = await foreign_client(node, "lobby")
+    observer.listen()
     assert (await other.ask(CompatJoin(room="lobby")))["count"] == 3
-    assert witness.told("rejoined") == []
+    assert observer.told("rejoined") == []
     assert (await other.ask(CompatJoin(room="lobby", if_member="announce")))["count"] == 3
-    assert [event["user"]["name"] for event in witness.told("rejoined")] == [name_of(other)]
+    assert [event["user"]["name"] for event in observer.told("rejoined")] == [name_of(other)]
     assert ann.told("rejoined") == []
     await refused(AlreadyMember, other.ask(CompatJoin(room="lobby", if_member="refuse")))
-    assert await present(ann, "lobby") == sorted(["ann", name_of(other), name_of(witness)])
+    assert await present(ann, "lobby") == sorted(["ann", name_of(other), name_of(observer)])
 
 
-async def test_to_leave_a_room_that_is_not_there_is_another_error(node: Node) -> None:
-    ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
+async def test_leaving_a_missing_room_is_another_error_than_leaving_as_no_member(node: Node) -> None:
+    ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
     await refused(NotMember, other.ask(Leave(room="lobby")))
     await refused(RoomNotFound, other.ask(Leave(room="nowhere")))
     await refused(RoomNotFound, other.ask(SendOriginal(room="nowhere", data=data(1))))
     await refused(NotMember, ann.ask(Leave(room="nowhere")))
 
 
-async def test_out_of_every_room_at_once(node: Node) -> None:
-    ann, other = await Client.named(node, "ann", "a", "b"), await foreigner(node, "a", "b")
+async def test_leave_all_leaves_every_room(node: Node) -> None:
+    ann, other = await Client.named(node, "ann", "a", "b"), await foreign_client(node, "a", "b")
     await other.ask(LeaveAll())
     await node.context.tasks.drain()
     assert sorted(left["room"] for left in ann.told("left")) == ["a", "b"]
     assert other.told("removed") == []
 
 
-class Holding(Extension):
-    """Lets nobody go who asks for it the first time."""
+class RejectsFirstLeave(Extension):
+    """Rejects the first leave."""
 
-    asked: ClassVar[list[str]] = []
+    leaves: ClassVar[list[str]] = []
 
     async def on_before_leave(self, event: LeaveEvent) -> None:
-        self.asked.append(event.user.name)
-        if len(self.asked) == 1:
-            raise Rejected("Stay a while.")
+        self.leaves.append(event.user.name)
+        if len(self.leaves) == 1:
+            raise Rejected("Not yet.")
 
 
-async def test_an_extension_may_refuse_to_let_go(node: Node, chat: Application, installed: Install) -> None:
-    Holding.asked.clear()
-    chat.extension = installed(Holding)
+async def test_an_extension_may_reject_a_leave(node: Node, chat: Application, installed: Install) -> None:
+    RejectsFirstLeave.leaves.clear()
+    chat.extension = installed(RejectsFirstLeave)
     await chat.asave()
     await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    assert (await refused(Rejected, bob.ask(Leave(room="lobby")))).message == "Stay a while."
+    assert (await refused(Rejected, bob.ask(Leave(room="lobby")))).message == "Not yet."
     assert await present(ann, "lobby") == ["ann", "bob"]
     await bob.ask(Leave(room="lobby"))
     assert await present(ann, "lobby") == ["ann"]
 
 
-async def test_a_client_may_ask_for_the_end(node: Node) -> None:
-    other = await foreigner(node)
+async def test_a_client_may_request_the_disconnect(node: Node) -> None:
+    other = await foreign_client(node)
     await other.ask(Disconnect())
     assert other.closed == CloseCode.NORMAL
 
 
-# Rooms that go with their owner --------------------------------------------------------------------------
+# Rooms that go with their owner ------------------------------------------------------------------
 
 
-async def opened(node: Node, client: Client, room: str = "stage", **fields: Any) -> None:
+async def create_and_join(node: Node, client: Client, room: str = "stage", **fields: Any) -> None:
     await client.ask(CreateOwnedRoom(room=room, mode="broadcast", **fields))
     await client.ask(CompatJoin(room=room, create="never"))
 
 
 @pytest.mark.parametrize("how", ["leaves", "drops", "closes it"])
 async def test_a_room_goes_with_its_owner(node: Node, how: str) -> None:
-    owner, ann = await foreigner(node), await Client.named(node, "ann")
-    await opened(node, owner)
+    owner, ann = await foreign_client(node), await Client.named(node, "ann")
+    await create_and_join(node, owner)
     await ann.ask(Join(room="stage"))
-    listener = await foreigner(node, "stage", protocol=Ending)
+    other = await foreign_client(node, "stage", protocol=EndsWithRoom)
     if how == "leaves":
         await owner.ask(Leave(room="stage"))
     elif how == "drops":
@@ -249,25 +247,25 @@ async def test_a_room_goes_with_its_owner(node: Node, how: str) -> None:
     await node.context.tasks.drain()
     assert [(removed["room"], removed["reason"]) for removed in ann.told("removed")] == [("stage", "closed")]
     assert ann.closed is None
-    assert listener.closed == CloseCode.NORMAL
-    listener.listen()
-    assert [frame["type"] for frame in listener.heard][-2:] == ["removed", "closing"]
+    assert other.closed == CloseCode.NORMAL
+    other.listen()
+    assert [frame["type"] for frame in other.heard][-2:] == ["removed", "closing"]
     assert not await Room.objects.filter(name="stage").aexists()
 
 
-async def test_a_room_outlives_its_listeners_and_is_not_listed(node: Node) -> None:
-    owner, listener = await foreigner(node), await foreigner(node)
-    await opened(node, owner)
-    await listener.ask(CompatJoin(room="stage"))
-    listener.disconnect()
+async def test_an_owned_room_outlives_its_other_members_and_is_not_listed(node: Node) -> None:
+    owner, other = await foreign_client(node), await foreign_client(node)
+    await create_and_join(node, owner)
+    await other.ask(CompatJoin(room="stage"))
+    other.disconnect()
     await node.context.tasks.drain()
     room = await Room.objects.aget(name="stage")
     assert (room.listed, room.persistent, room.leave_grace) == (False, False, 0)
 
 
-async def test_with_a_grace_period_the_owner_is_waited_for(node: Node, clock: Any) -> None:
-    owner, ann = await foreigner(node), await Client.named(node, "ann")
-    await opened(node, owner, leave_grace=30)
+async def test_a_grace_period_keeps_the_room_until_the_owner_is_gone(node: Node, clock: Any) -> None:
+    owner, ann = await foreign_client(node), await Client.named(node, "ann")
+    await create_and_join(node, owner, leave_grace=30)
     await ann.ask(Join(room="stage"))
     owner.disconnect()
     await node.context.tasks.drain()
@@ -276,33 +274,33 @@ async def test_with_a_grace_period_the_owner_is_waited_for(node: Node, clock: An
     assert len(ann.told("removed")) == 1
 
 
-# To one user, from outside, to the application --------------------------------------------------------------
+# To one user, from outside, to the application ---------------------------------------------------
 
 
-async def test_to_one_user_whatever_rooms_they_are_in(node: Node) -> None:
-    one, two, three = [await foreigner(node) for _ in range(3)]
+async def test_a_direct_message_reaches_its_user_in_any_room(node: Node) -> None:
+    one, two, three = [await foreign_client(node) for _ in range(3)]
     await one.ask(SendDirect(room="anything", event="whisper", data=data("psst"), to=name_of(two)))
-    assert [(said["room"], said["event"], said["data"], said["to"]) for said in two.told("direct")] == [
+    assert [(frame["room"], frame["event"], frame["data"], frame["to"]) for frame in two.told("direct")] == [
         ("anything", "whisper", "psst", name_of(two))
     ]
     assert two.heard[-1]["sender"]["name"] == name_of(one)
     assert one.told("direct") == three.told("direct") == []
     await one.ask(SendDirect(room="", event="", data=data(1), to="nobody"))
     await one.ask(SendDirect(room="", event="", data=data(2), to=name_of(one)))
-    assert [said["data"] for said in one.told("direct")] == [2]
+    assert [frame["data"] for frame in one.told("direct")] == [2]
 
 
-async def test_to_one_user_of_another_process(make_node: MakeEngine) -> None:
+async def test_a_direct_message_reaches_a_user_in_another_process(make_node: MakeEngine) -> None:
     here, there = await make_node(), await make_node()
     object.__setattr__(there.context, "presence", here.context.presence)
-    one, two = await foreigner(here), await foreigner(there)
+    one, two = await foreign_client(here), await foreign_client(there)
     await one.ask(SendDirect(room="r", event="e", data=data(1), to=name_of(two)))
     await two.until(lambda: two.told("direct"))
     assert two.told("direct")[0]["data"] == 1
 
 
-async def test_native_clients_are_not_told_what_is_said_outside_of_rooms(node: Node) -> None:
-    ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
+async def test_native_clients_receive_no_direct_message_from_outside_the_room(node: Node) -> None:
+    ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
     await other.ask(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
     assert ann.told("message", "direct") == []
     await other.ask(CompatJoin(room="elsewhere"))
@@ -310,12 +308,14 @@ async def test_native_clients_are_not_told_what_is_said_outside_of_rooms(node: N
     assert ann.told("message", "direct") == []
 
 
-async def test_in_a_room_that_both_are_in_it_is_a_message_to_one(node: Node, chat: Application) -> None:
+async def test_a_direct_message_in_a_shared_room_is_a_message_to_one_member(
+    node: Node, chat: Application
+) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    other = await foreigner(node, "lobby")
+    other = await foreign_client(node, "lobby")
     await other.ask(SendDirect(room="lobby", event="psst", data=data(1), to="ann"))
     assert [
-        (said["event"], said["data"], said["to"], said["from"]["name"]) for said in ann.told("message")
+        (frame["event"], frame["data"], frame["to"], frame["from"]["name"]) for frame in ann.told("message")
     ] == [("psst", 1, ["ann"], name_of(other))]
     assert bob.told("message") == []
     room = await Room.objects.aget(application=chat, name="lobby")
@@ -326,9 +326,9 @@ async def test_in_a_room_that_both_are_in_it_is_a_message_to_one(node: Node, cha
     assert ann.messages() == [1]
 
 
-async def test_who_is_muted_everywhere_does_not_whisper_either(node: Node, chat: Application) -> None:
+async def test_a_mute_in_the_application_applies_to_direct_messages(node: Node, chat: Application) -> None:
     account = await sync_to_async(User.objects.create_user)("eve")
-    eve, other = await foreigner(node, user=account), await foreigner(node)
+    eve, other = await foreign_client(node, user=account), await foreign_client(node)
     await Mute.objects.acreate(application=chat, user=account)
     await node.context.tasks.drain()
     whisper = SendDirect(room="", event="", data=data(1), to=name_of(other))
@@ -336,14 +336,14 @@ async def test_who_is_muted_everywhere_does_not_whisper_either(node: Node, chat:
     assert other.told("direct") == []
 
 
-async def test_an_id_is_compared_exactly(node: Node) -> None:
-    one, two = await foreigner(node), await foreigner(node)
+async def test_the_recipient_of_a_direct_message_is_compared_exactly(node: Node) -> None:
+    one, two = await foreign_client(node), await foreign_client(node)
     await one.ask(SendDirect(room="", event="", data=data(1), to=name_of(two).upper()))
     assert two.told("direct") == []
 
 
-async def test_speaking_in_a_room_from_outside(node: Node) -> None:
-    ann, other = await Client.named(node, "ann", "lobby"), await foreigner(node)
+async def test_a_message_from_outside_reaches_the_room(node: Node) -> None:
+    ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
     await other.ask(SendWithoutJoining(room="lobby", data=data("hello")))
     assert ann.messages() == ["hello"]
     assert await present(ann, "lobby") == ["ann"]
@@ -351,18 +351,18 @@ async def test_speaking_in_a_room_from_outside(node: Node) -> None:
     assert not await Room.objects.filter(name="nowhere").aexists()
 
 
-class Bouncer(Extension):
+class ChecksJoins(Extension):
     async def on_join(self, event: JoinEvent) -> None:
-        """Looks at everybody who comes in."""
+        """Accept every join."""
 
 
-async def test_from_outside_nobody_gets_round_what_stands_at_the_entrance(
+async def test_a_message_from_outside_does_not_bypass_the_checks_of_a_join(
     node: Node, chat: Application, installed: Install
 ) -> None:
-    other = await foreigner(node)
+    other = await foreign_client(node)
     await Room.objects.acreate(application=chat, name="secret", password="hashed")
     await Room.objects.acreate(application=chat, name="stage", mode="broadcast")
-    await Room.objects.acreate(application=chat, name="club", extension=installed(Bouncer))
+    await Room.objects.acreate(application=chat, name="club", extension=installed(ChecksJoins))
     for room, code in (
         ("secret", "permission_denied"),
         ("stage", "not_sender"),
@@ -373,55 +373,57 @@ async def test_from_outside_nobody_gets_round_what_stands_at_the_entrance(
         ).code == code
 
 
-class Desk(Extension):
-    """Takes what is said to the application."""
+class HandlesMessages(Extension):
+    """Handles the messages to the application."""
 
     @message("message")
-    async def hear(self, event: MessageEvent) -> None:
+    async def handle(self, event: MessageEvent) -> None:
         assert event.room is None
-        await event.reply({"heard": event.data})
+        await event.reply({"received": event.data})
 
 
-async def test_to_the_application(node: Node, chat: Application, installed: Install) -> None:
-    other = await foreigner(node)
+async def test_a_message_to_the_application_calls_its_handler(
+    node: Node, chat: Application, installed: Install
+) -> None:
+    other = await foreign_client(node)
     assert await other.ask(SendToApplication(data=data(1))) == {}
-    chat.extension = installed(Desk)
+    chat.extension = installed(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
-    assert await other.ask(SendToApplication(data=data(1))) == {"heard": 1}
+    assert await other.ask(SendToApplication(data=data(1))) == {"received": 1}
     assert await other.ask(SendToApplication(data=data(1), event="other")) == {}
 
 
-async def test_from_outside_a_room_the_applications_handler_is_asked(
+async def test_a_message_from_outside_calls_the_applications_handler(
     node: Node, chat: Application, installed: Install
 ) -> None:
-    other = await foreigner(node)
+    other = await foreign_client(node)
     await Room.objects.acreate(application=chat, name="lobby")
     await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1))))
-    chat.extension = installed(Desk)
+    chat.extension = installed(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
-    assert await other.ask(SendToRoomOrApplication(room="lobby", data=data(1))) == {"heard": 1}
-    assert await other.ask(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"heard": 2}
+    assert await other.ask(SendToRoomOrApplication(room="lobby", data=data(1))) == {"received": 1}
+    assert await other.ask(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"received": 2}
     await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1), event="other")))
 
 
-# Words -------------------------------------------------------------------------------------------------
+# Original data -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("history", ["memory", "database", "none"])
-async def test_words_are_for_those_who_speak_the_same_protocol(
+async def test_the_original_data_is_sent_to_clients_of_the_same_protocol_only(
     node: Node, chat: Application, history: str
 ) -> None:
     chat.history = history
     await chat.asave()
     await node.context.tasks.drain()
-    ann, other, speaker = (
+    ann, other, sender = (
         await Client.named(node, "ann", "lobby"),
-        await foreigner(node, "lobby"),
-        await foreigner(node, "lobby"),
+        await foreign_client(node, "lobby"),
+        await foreign_client(node, "lobby"),
     )
-    await speaker.ask(
+    await sender.ask(
         SendOriginal(
             room="lobby", event="move", data=data([1]), state=True, original=data({"x": [1], "y": 2})
         )
@@ -430,53 +432,53 @@ async def test_words_are_for_those_who_speak_the_same_protocol(
     assert other.told("message")[0]["original"] == {"x": [1], "y": 2}
     late = await Client.named(node, "late")
     joined = await late.ask(Join(room="lobby"))
-    assert [said["data"] for said in joined["state"]] == [[1]]
-    assert all("original" not in said for said in (*joined["state"], *joined["messages"]))
+    assert [frame["data"] for frame in joined["state"]] == [[1]]
+    assert all("original" not in frame for frame in (*joined["state"], *joined["messages"]))
     room = await node.context.registry.room(next(iter(node.context.registry.applications())), "lobby")
-    past = await node.context.histories[history].snapshot(room.config, None, 50)
-    assert [bytes(said.original) for said in past.state if isinstance(said.original, Raw)] == [
+    snapshot = await node.context.histories[history].snapshot(room.config, None, 50)
+    assert [bytes(each.original) for each in snapshot.state if isinstance(each.original, Raw)] == [
         b'{"x":[1],"y":2}'
     ]
 
 
-class Refusing(Extension):
-    """Lets nobody in, to speak or to listen."""
+class RejectsJoins(Extension):
+    """Rejects every member and subscriber."""
 
     async def on_join(self, event: JoinEvent) -> None:
-        raise Rejected("Listening too." if event.subscriber else "Not you.")
+        raise Rejected("No subscribers." if event.subscriber else "No members.")
 
 
-async def test_who_is_refused_does_not_get_in_by_listening(
+async def test_a_rejected_user_cannot_subscribe_either(
     node: Node, chat: Application, installed: Install
 ) -> None:
     ann = await Client.named(node, "ann")
-    await Room.objects.acreate(application=chat, name="club", extension=installed(Refusing))
-    assert (await refused(Rejected, ann.ask(Join(room="club")))).message == "Not you."
-    assert (await refused(Rejected, ann.ask(Subscribe(room="club")))).message == "Listening too."
+    await Room.objects.acreate(application=chat, name="club", extension=installed(RejectsJoins))
+    assert (await refused(Rejected, ann.ask(Join(room="club")))).message == "No members."
+    assert (await refused(Rejected, ann.ask(Subscribe(room="club")))).message == "No subscribers."
     assert "room.1" not in active_groups(node)
 
 
-class First(Extension):
-    """The room's: says yes to everybody."""
+class AcceptsJoins(Extension):
+    """Of the room: accepts every join."""
 
-    heard: ClassVar[list[str]] = []
+    calls: ClassVar[list[str]] = []
 
     async def on_join(self, event: JoinEvent) -> None:
-        self.heard.append("join")
+        self.calls.append("join")
 
     async def on_leave(self, event: LeaveEvent) -> None:
-        self.heard.append("leave")
+        self.calls.append("leave")
 
 
-async def test_whoever_said_yes_hears_that_nobody_came_of_it(
+async def test_an_extension_that_accepted_a_join_receives_the_leave_when_another_rejects_it(
     node: Node, chat: Application, installed: Install
 ) -> None:
-    First.heard.clear()
-    chat.extension = installed(Refusing)
+    AcceptsJoins.calls.clear()
+    chat.extension = installed(RejectsJoins)
     await chat.asave()
-    await Room.objects.acreate(application=chat, name="club", extension=installed(First))
+    await Room.objects.acreate(application=chat, name="club", extension=installed(AcceptsJoins))
     await node.context.tasks.drain()
     ann = await Client.named(node, "ann")
     await refused(Rejected, ann.ask(Join(room="club")))
     await node.context.tasks.drain()
-    assert First.heard == ["join", "leave"]
+    assert AcceptsJoins.calls == ["join", "leave"]

@@ -1,4 +1,4 @@
-"""What one message to a full room costs, counted: nothing of it for each member but one write."""
+"""The cost of a message to a large room: only one write grows with the members."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MEMBERS = 60
 MESSAGES = 5
 
 
-class Wire:
-    """Takes everything, and counts."""
+class Writer:
+    """A frame writer that keeps what is written."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -49,13 +49,16 @@ async def node(chat: Application, make_node: MakeEngine) -> Node:
     return await make_node()
 
 
-async def settled() -> None:
-    """Until nothing is under way any more."""
+async def run_turns() -> None:
+    """Run the event loop until all broadcasts are written."""
     for _ in range(50):
         await asyncio.sleep(0)
 
 
-def counting(patched: pytest.MonkeyPatch, counts: Counter[str], name: str, owner: Any, method: str) -> None:
+def count_calls(
+    patched: pytest.MonkeyPatch, counts: Counter[str], name: str, owner: Any, method: str
+) -> None:
+    """Count the calls of a method as ``name``."""
     original = getattr(owner, method)
 
     def counted(*given: Any, **named: Any) -> Any:
@@ -67,29 +70,29 @@ def counting(patched: pytest.MonkeyPatch, counts: Counter[str], name: str, owner
 
 async def cost(
     node: Node, members: int, monkeypatch: pytest.MonkeyPatch, *, volatile: bool
-) -> tuple[Counter[str], list[Wire]]:
-    """What it takes to tell a room of so many several messages in one turn, and what they got."""
+) -> tuple[Counter[str], list[Writer]]:
+    """Return what several messages in one turn cost in a room of that many members, and what was written."""
     room = f"room of {members}"
     clients = [await Client.named(node, f"{number} in {room}", room) for number in range(members)]
-    wires = [Wire() for _ in clients]
-    for client, wire in zip(clients, wires, strict=True):
+    writers = [Writer() for _ in clients]
+    for client, writer in zip(clients, writers, strict=True):
         client.listen()
-        DirectWriter(client.connection, wire, node.context.hub.scheduler)
-    await settled()
+        DirectWriter(client.connection, writer, node.context.hub.scheduler)
+    await run_turns()
     counts: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
     with monkeypatch.context() as patched:
-        counting(patched, counts, "tasks", loop, "create_task")
-        counting(patched, counts, "hops", SyncToAsync, "__call__")
-        counting(patched, counts, "jobs", ThreadPool, "run")
-        counting(patched, counts, "queries", database, "cursor")
+        count_calls(patched, counts, "tasks", loop, "create_task")
+        count_calls(patched, counts, "hops", SyncToAsync, "__call__")
+        count_calls(patched, counts, "jobs", ThreadPool, "run")
+        count_calls(patched, counts, "queries", database, "cursor")
         patched.setattr(Native, "encode_broadcast", _counted_broadcast(counts))
-        counting(patched, counts, "frames", frame_protocol, "frame")
+        count_calls(patched, counts, "frames", frame_protocol, "frame")
         async with asyncio.timeout(PATIENCE):
             for number in range(MESSAGES):
                 await clients[0].node.messages.send(clients[0].connection, _message(room, number, volatile))
-            await settled()
-    return counts, wires
+            await run_turns()
+    return counts, writers
 
 
 def _counted_broadcast(counts: Counter[str]) -> Any:
@@ -108,16 +111,16 @@ def _message(room: str, number: int, volatile: bool) -> Any:
 
 
 @pytest.mark.parametrize("volatile", [False, True])
-async def test_a_member_more_costs_a_write_and_nothing_else(
+async def test_another_member_costs_one_write_and_nothing_else(
     node: Node, monkeypatch: pytest.MonkeyPatch, volatile: bool
 ) -> None:
     few, _ = await cost(node, 3, monkeypatch, volatile=volatile)
-    many, wires = await cost(node, MEMBERS, monkeypatch, volatile=volatile)
-    # What is done regularly makes a task now and then.
+    many, writers = await cost(node, MEMBERS, monkeypatch, volatile=volatile)
+    # The periodic check spawns a task now and then.
     assert many.pop("tasks") < few.pop("tasks") + MEMBERS // 4
     assert many == few
-    assert few["encodings"] == 2 * MESSAGES  # the sender's answer, and what the room is told
-    assert few["frames"] == 2  # one for the sender, who heard its answers besides, and one for all others
+    assert few["encodings"] == 2 * MESSAGES  # the acknowledgement and the broadcast
+    assert few["frames"] == 2  # one for the sender, with its acknowledgements, and one for all others
     assert few["queries"] == few["jobs"] == few["hops"] == 0
-    assert [len(wire.written) for wire in wires] == [1] * MEMBERS
-    assert len({id(wire.written[0]) for wire in wires[1:]}) == 1
+    assert [len(writer.written) for writer in writers] == [1] * MEMBERS
+    assert len({id(writer.written[0]) for writer in writers[1:]}) == 1

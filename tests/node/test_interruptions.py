@@ -1,8 +1,9 @@
-"""Failures and changes in the middle of something else: nobody is left behind, and nothing comes back."""
+"""Failures and changes in the middle of an operation leave no member behind, and bring no room back."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from rooms.extensions import Extension, JoinEvent
 from rooms.histories import Completion
 from rooms.hub.config import RoomConfig
 from rooms.models import Application, Ban, Room
-from rooms.node import config
+from rooms.node import config, presence_events
 from rooms.node.control_messages import RoomChanged
 from rooms.node.node import Node
 from rooms.protocol.commands import Join, Leave, ListRooms, Login, ReadHistory, Send, Subscribe
@@ -24,8 +25,8 @@ from rooms.protocol.events import Message
 from tests.node.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
 
 
-class Doors(Extension):
-    """Holds up everybody who comes in until it is opened."""
+class Gate(Extension):
+    """Delays every join until it is opened."""
 
     reached: asyncio.Event
     opened: asyncio.Event
@@ -36,10 +37,11 @@ class Doors(Extension):
 
 
 @pytest.fixture
-async def protocols(chat: Application, installed: Install) -> type[Doors]:
-    Doors.reached, Doors.opened = asyncio.Event(), asyncio.Event()
-    chat.extension = installed(Doors)
-    return Doors
+async def gate(chat: Application, installed: Install) -> type[Gate]:
+    """Select the extension for the application; the row is not saved yet."""
+    Gate.reached, Gate.opened = asyncio.Event(), asyncio.Event()
+    chat.extension = installed(Gate)
+    return Gate
 
 
 async def saved(node: Node, *rows: Any) -> None:
@@ -54,7 +56,7 @@ async def ban(node: Node, chat: Application, guest: str) -> None:
 
 
 def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
-    """The work, whose first call is not answered: before or after it has been carried out."""
+    """Return the work with a first call that raises Unavailable, before or ``after`` it was done."""
     failed = False
 
     async def fail(*arguments: Any, **options: Any) -> Any:
@@ -70,7 +72,7 @@ def failing_once(work: Callable[..., Any], *, after: bool) -> Callable[..., Any]
 
 
 class Unanswered(Completion):
-    """Between a history and somebody who waits: what they hear is that there was no answer."""
+    """Passes on that history did not answer, in place of its result."""
 
     def __init__(self, completion: Completion) -> None:
         self.completion = completion
@@ -82,8 +84,8 @@ class Unanswered(Completion):
         self.completion.finish()
 
 
-class Stop:
-    """Work that waits in the middle until it is let go on."""
+class Paused:
+    """Work that pauses before it begins, until it is ``opened``."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self.work = work
@@ -95,59 +97,61 @@ class Stop:
         return await self.work(*arguments)
 
 
-class ThreadStop:
-    """The same for a reading in a thread, which waits once it has read."""
+class PausedThread:
+    """A read in a thread that pauses before it returns, until it is ``opened``."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self.work, self.loop = work, asyncio.get_running_loop()
         self.reached, self.opened = asyncio.Event(), threading.Event()
 
     def __call__(self, *arguments: Any) -> Any:
-        record = self.work(*arguments)
+        found = self.work(*arguments)
         self.loop.call_soon_threadsafe(self.reached.set)
         self.opened.wait(PATIENCE)
-        return record
+        return found
 
 
 # Joins -------------------------------------------------------------------------------------------
 
 
-async def test_a_listener_who_is_banned_on_the_way_to_membership_leaves_no_ghost(
-    node: Node, chat: Application, protocols: type[Doors]
+async def test_a_subscriber_that_is_banned_during_its_join_leaves_the_room(
+    node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     await bob.ask(Subscribe(room="lobby"))
     await saved(node, chat)
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(protocols.reached)
+    await soon(gate.reached)
     await ban(node, chat, "bob")
-    protocols.opened.set()
+    gate.opened.set()
     await refused(RoomsError, joining)
     await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann"]
-    assert node.context.hub.members(f"room.{(await Room.objects.aget(name='lobby')).pk}") == [ann.connection]
+    room = node.context.registry.cached_room("chat", "lobby")
+    assert room is not None
+    assert list(room.members) == [ann.connection]
 
 
-async def test_who_is_put_out_while_waiting_to_come_in_does_not_get_back_what_they_were(
-    node: Node, chat: Application, protocols: type[Doors]
+async def test_a_subscriber_that_is_banned_while_its_join_waits_does_not_stay_subscribed(
+    node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, eve, bob = [await Client.named(node, name) for name in ("ann", "eve", "bob")]
     await ann.ask(Join(room="lobby"))
     await bob.ask(Subscribe(room="lobby"))
     await saved(node, chat)
     first = asyncio.ensure_future(eve.ask(Join(room="lobby")))
-    await soon(protocols.reached)
+    await soon(gate.reached)
     second = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    # Bob now waits behind Eve.
+    # Bob waits for the lock of the room, which Eve holds.
     await ban(node, chat, "bob")
-    protocols.opened.set()
+    gate.opened.set()
     await first
     await refused(Banned, second)
     await node.context.tasks.drain()
     await refused(NotMember, bob.ask(ReadHistory(room="lobby")))
 
 
-async def test_a_user_whose_last_join_fails_is_told_to_have_left(
+async def test_a_user_whose_only_other_connection_fails_to_join_leaves(
     node: Node, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
@@ -157,35 +161,35 @@ async def test_a_user_whose_last_join_fails_is_told_to_have_left(
     await double.ask(Login(token=token))
     bob.disconnect()
     await node.context.tasks.drain()
-    bus = Stop(node.context.broker.subscribe)
-    monkeypatch.setattr(node.context.broker, "subscribe", bus)
+    subscribe = Paused(node.context.broker.subscribe)
+    monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
     joining = asyncio.ensure_future(double.ask(Join(room="lobby")))
-    await soon(bus.reached)
+    await soon(subscribe.reached)
     await ban(node, chat, "bob")
-    bus.opened.set()
+    subscribe.opened.set()
     await refused(Banned, joining)
     await let_time_pass(node, clock)
     assert await present(ann, "lobby") == ["ann"]
     assert [frame["type"] for frame in ann.told("joined", "left")] == ["joined", "left"]
 
 
-async def test_the_bus_does_not_follow_a_room_that_nobody_got_into(
+async def test_a_failed_join_leaves_no_subscription_on_the_channel_layer(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await saved(node, Room(application=chat, name="lobby"))
     bob = await Client.named(node, "bob")
-    bus = Stop(node.context.broker.subscribe)
-    monkeypatch.setattr(node.context.broker, "subscribe", bus)
+    subscribe = Paused(node.context.broker.subscribe)
+    monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(bus.reached)
+    await soon(subscribe.reached)
     await ban(node, chat, "bob")
-    bus.opened.set()
+    subscribe.opened.set()
     await refused(Banned, joining)
     await node.context.tasks.drain()
     assert not [group for group in node.context.broker._wanted if group.startswith("room.")]
 
 
-async def test_a_login_that_was_not_answered_but_carried_out_is_taken_back(
+async def test_a_login_that_failed_after_it_was_stored_is_undone(
     node: Node, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     presence = node.context.presence
@@ -198,10 +202,69 @@ async def test_a_login_that_was_not_answered_but_carried_out_is_taken_back(
     await Client.named(node, "bob")
 
 
-# Rows --------------------------------------------------------------------------------------------
+async def test_a_failed_join_is_undone_in_a_room_that_was_loaded_again_meanwhile(
+    node: Node, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, presence = node.context.histories["memory"], node.context.presence
+    registry = node.context.registry
+    bob = await Client.named(node, "bob", "lobby")
+    room = registry.cached_room("chat", "lobby")
+    assert room is not None
+    await bob.ask(Leave(room="lobby"))
+    await node.context.tasks.drain()
+    remove = presence.remove
+
+    async def fail(*arguments: Any, **options: Any) -> bool:
+        raise Unavailable("No answer.")
+
+    monkeypatch.setattr(history, "snapshot", failing_once(history.snapshot, after=False))
+    monkeypatch.setattr(presence, "remove", fail)
+    await refused(Unavailable, bob.ask(Join(room="lobby")))
+    await let_time_pass(node, clock)
+    room.last_used = -math.inf
+    registry.sweep()
+    ann = await Client.named(node, "ann", "lobby")
+    assert registry.cached_room("chat", "lobby") is not room
+    assert await present(ann, "lobby") == ["ann", "bob"]
+    monkeypatch.setattr(presence, "remove", remove)
+    await let_time_pass(node, clock)
+    assert await present(ann, "lobby") == ["ann"]
+    assert [frame["user"]["name"] for frame in ann.told("left")] == ["bob"]
 
 
-async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_of_the_next(
+async def test_a_user_whose_join_fails_as_the_room_is_renamed_is_announced_under_the_new_name(
+    node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence_events, "VERIFY_AFTER_SECONDS", 0)
+    row = await Room.objects.acreate(application=chat, name="old")
+    ann, bob = await Client.named(node, "ann", "old"), await Client.named(node, "bob")
+    double = Client(node)
+    await double.connect()
+    await double.ask(Login(token=(await bob.ask(Login()))["token"]))
+    subscribe = Paused(node.context.broker.subscribe)
+    monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
+    joining = asyncio.ensure_future(bob.ask(Join(room="old")))
+    await soon(subscribe.reached)
+    row.name = "new"
+    await row.asave()
+    await ann.until(lambda: ann.told("removed"))
+    monkeypatch.setattr(node.context.broker, "subscribe", subscribe.work)
+    await ann.ask(Join(room="new"))
+    # Bob is present already, from the join that fails.
+    await double.ask(Join(room="new"))
+    bob.disconnect()
+    subscribe.opened.set()
+    await asyncio.gather(joining, return_exceptions=True)
+    await node.context.tasks.drain()
+    await node.leave.heartbeat()
+    assert await present(ann, "new") == ["ann", "bob"]
+    assert [frame["user"]["name"] for frame in ann.told("joined", "left")] == ["bob"]
+
+
+# Changed rows ------------------------------------------------------------------------------------
+
+
+async def test_a_message_stored_late_in_the_old_history_is_not_broadcast_after_the_change(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = await Room.objects.acreate(application=chat, name="lobby", history="database")
@@ -222,22 +285,22 @@ async def test_what_an_earlier_history_still_kept_is_not_told_among_the_numbers_
     assert bob.connection.close_code is None
 
 
-async def test_a_change_is_carried_out_though_reading_the_rest_failed(
+async def test_a_disabled_application_is_closed_though_its_rooms_cannot_be_read(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    directory = node.context.registry
-    monkeypatch.setattr(directory, "reload_room", failing_once(directory.reload_room, after=False))
+    registry = node.context.registry
+    monkeypatch.setattr(registry, "reload_room", failing_once(registry.reload_room, after=False))
     chat.enabled = False
     await saved(node, chat)
     assert ann.closed == 4509
-    assert await directory.application("chat") is None
-    # And the rest is made up for by the next reading.
-    await directory.refresh()
-    assert not directory.cached_application("chat").stale  # type: ignore[union-attr]
+    assert await registry.application("chat") is None
+    # The next refresh reads the rooms.
+    await registry.refresh()
+    assert not registry.cached_application("chat").stale  # type: ignore[union-attr]
 
 
-async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
+async def test_a_room_removed_while_its_extension_is_configured_stays_removed(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann")
@@ -245,18 +308,18 @@ async def test_a_room_removed_while_its_extension_is_asked_does_not_come_back(
     await ann.ask(Join(room="den"))
     room = node.context.registry.cached_room("chat", "den")
     assert room is not None
-    asked = Stop(room.runner.configure)
-    monkeypatch.setattr(room.runner, "configure", asked)
+    configure = Paused(room.runner.configure)
+    monkeypatch.setattr(room.runner, "configure", configure)
     row.title = "The den"
     await row.asave()
-    await soon(asked.reached)
+    await soon(configure.reached)
     node.context.registry.remove_room(room)
-    asked.opened.set()
+    configure.opened.set()
     await node.context.tasks.drain()
     assert node.context.registry.cached_room("chat", "den") is None
 
 
-async def test_a_room_read_before_its_row_went_is_not_kept(
+async def test_a_room_read_before_its_row_was_deleted_is_not_kept(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat.history = "database"
@@ -264,7 +327,7 @@ async def test_a_room_read_before_its_row_went_is_not_kept(
     row = Room(application=chat, name="den")
     await saved(node, row)
     bob = await Client.named(node, "bob")
-    read = ThreadStop(config.load_room)
+    read = PausedThread(config.load_room)
     monkeypatch.setattr(config, "load_room", read)
     joining = asyncio.ensure_future(bob.ask(Join(room="den")))
     await soon(read.reached)
@@ -272,20 +335,20 @@ async def test_a_room_read_before_its_row_went_is_not_kept(
     read.opened.set()
     await asyncio.gather(joining, return_exceptions=True)
     await node.context.tasks.drain()
-    # Either into a new room, made on demand, or again in a moment: but never into what is gone.
+    # The join enters a new room, created on demand, or is refused for now: it never enters the deleted one.
     try:
         await bob.ask(Join(room="den"))
     except RoomNotFound:
-        pytest.fail("the room that is gone is still in the way")
+        pytest.fail("the deleted room is still loaded")
     assert await Room.objects.filter(name="den").aexists()
 
 
-async def test_a_room_is_never_told_to_be_there_after_it_was_told_to_be_gone(
+async def test_room_added_is_never_sent_after_room_removed(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann")
     await ann.ask(ListRooms())
-    read = ThreadStop(config.load_room_by_id)
+    read = PausedThread(config.load_room_by_id)
     monkeypatch.setattr(config, "load_room_by_id", read)
     row = await Room.objects.acreate(application=chat, name="brief")
     await soon(read.reached)
@@ -298,7 +361,7 @@ async def test_a_room_is_never_told_to_be_there_after_it_was_told_to_be_gone(
 # Messages ----------------------------------------------------------------------------------------
 
 
-async def test_a_message_kept_without_an_answer_is_told_with_its_second_sending(
+async def test_a_message_stored_without_an_answer_is_broadcast_when_it_is_sent_again(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat.history = "database"
@@ -327,16 +390,16 @@ async def two(make_node: MakeEngine, redis_url: str) -> tuple[Node, Node]:
     return await make_node(presence=presence), await make_node(presence=presence)
 
 
-async def test_who_follows_a_renamed_room_is_not_taken_out_by_another_process(
+async def test_a_member_that_follows_a_renamed_room_is_not_removed_by_another_process(
     two: tuple[Node, Node], chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = two
     row = await Room.objects.acreate(application=chat, name="old")
     ann, bob = await Client.named(here, "ann", "old"), await Client.named(there, "bob", "old")
-    reading = Stop(there.context.registry.reload_room)
+    reading = Paused(there.context.registry.reload_room)
     monkeypatch.setattr(there.context.registry, "reload_room", reading)
     await Room.objects.filter(pk=row.pk).aupdate(name="new")
-    await here.tell(RoomChanged(application="chat", room=row.pk, name="old", listed=True))
+    await here.send_control(RoomChanged(application="chat", room=row.pk, name="old", listed=True))
     await ann.until(lambda: ann.told("removed"))
     assert ann.told("removed")[0]["renamed"] == "new"
     await ann.ask(Join(room="new"))
@@ -348,7 +411,7 @@ async def test_who_follows_a_renamed_room_is_not_taken_out_by_another_process(
     assert await present(ann, "new") == ["ann", "bob"]
 
 
-async def test_listeners_hear_that_another_process_removed_their_room(
+async def test_subscribers_are_notified_that_another_process_removed_their_room(
     two: tuple[Node, Node], chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = two
@@ -356,21 +419,20 @@ async def test_listeners_hear_that_another_process_removed_their_room(
     ann = await Client.named(there, "ann", "den")
     sue, joe = await Client.named(here, "sue"), await Client.named(here, "joe")
     await sue.ask(Subscribe(room="den"))
-    deleting = Stop(there.context.presence.close_group)
-    closed = asyncio.Event()
+    close_group = there.context.presence.close_group
+    closed, go = asyncio.Event(), asyncio.Event()
 
     async def close_and_wait(group: str) -> bool:
-        answer = await there_close(group)
+        answer = await close_group(group)
         closed.set()
-        await deleting.opened.wait()
+        await go.wait()
         return answer
 
-    there_close = there.context.presence.close_group
     monkeypatch.setattr(there.context.presence, "close_group", close_and_wait)
     await ann.ask(Leave(room="den"))
     await soon(closed)
     joining = asyncio.ensure_future(joe.ask(Join(room="den")))
     await sue.until(lambda: sue.told("removed"))
-    deleting.opened.set()
+    go.set()
     await joining
     assert (await joe.say("den", "hello"))["time"]

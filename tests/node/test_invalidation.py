@@ -1,4 +1,4 @@
-"""What open sockets hear when a row changes: here, and in another process."""
+"""Changed rows apply to the open sockets: of this process, and of another one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def reasons(client: Client) -> list[tuple[str, str]]:
     return [(frame["room"], frame["reason"]) for frame in client.told("removed")]
 
 
-async def test_a_deleted_room(node: Node, lobby: Room) -> None:
+async def test_members_of_a_deleted_room_are_removed(node: Node, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await lobby.adelete()
     await node.context.tasks.drain()
@@ -65,12 +65,14 @@ async def test_a_deleted_room(node: Node, lobby: Room) -> None:
         assert client.closed is None
     with pytest.raises(NotMember):
         await ann.say("lobby", 1)
-    # A new room of that name is another one.
+    # A new room of the same name is another room.
     data = await ann.ask(Join(room="lobby"))
     assert (data["count"], data["messages"], data["room"]["title"]) == (1, [], "")
 
 
-async def test_a_renamed_room(node: Node, lobby: Room) -> None:
+async def test_members_of_a_renamed_room_are_removed_and_may_join_the_new_name(
+    node: Node, lobby: Room
+) -> None:
     (ann,) = await in_lobby(node, "ann")
     await ann.say("lobby", "kept")
     await saved(node, lobby, name="hall")
@@ -82,7 +84,7 @@ async def test_a_renamed_room(node: Node, lobby: Room) -> None:
     assert [each["data"] for each in data["messages"]] == ["kept"]
 
 
-async def test_a_room_that_is_hidden_and_shown_again(node: Node, lobby: Room) -> None:
+async def test_a_room_leaves_and_enters_the_room_list_with_its_listed_field(node: Node, lobby: Room) -> None:
     (ann,) = await in_lobby(node, "ann")
     await saved(node, lobby, listed=False)
     assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
@@ -93,17 +95,17 @@ async def test_a_room_that_is_hidden_and_shown_again(node: Node, lobby: Room) ->
     assert reasons(ann) == []
 
 
-async def test_a_changed_room_stays_and_its_new_rules_hold(node: Node, lobby: Room) -> None:
+async def test_members_of_a_changed_room_stay_under_its_new_rules(node: Node, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await saved(node, lobby, title="Hall", mode="broadcast")
     added = ann.told("room_added")[0]["room"]
     assert (added["title"], added["mode"], added["members"]) == ("Hall", "broadcast", 2)
-    with pytest.raises(Exception, match="Only its owner speaks"):
+    with pytest.raises(Exception, match="Only the owner of lobby can send messages"):
         await ann.say("lobby", 1)
     assert reasons(ann) == reasons(bob) == []
 
 
-async def test_one_who_is_banned_from_a_room_is_put_out(node: Node, chat: Application, lobby: Room) -> None:
+async def test_a_user_banned_from_a_room_is_removed(node: Node, chat: Application, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await Ban.objects.acreate(application=chat, room=lobby, guest="BOB", reason="spam")
     await node.context.tasks.drain()
@@ -114,7 +116,7 @@ async def test_one_who_is_banned_from_a_room_is_put_out(node: Node, chat: Applic
     assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
 
 
-async def test_a_moderator_is_not_put_out(node: Node, chat: Application, lobby: Room) -> None:
+async def test_a_banned_moderator_is_not_removed(node: Node, chat: Application, lobby: Room) -> None:
     (bob,) = await in_lobby(node, "bob")
     bob.connection.moderator = True
     await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
@@ -122,34 +124,34 @@ async def test_a_moderator_is_not_put_out(node: Node, chat: Application, lobby: 
     assert reasons(bob) == []
 
 
-async def test_one_who_is_banned_from_the_application_is_closed(node: Node, chat: Application) -> None:
+async def test_a_user_banned_from_the_application_is_closed(node: Node, chat: Application) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await Ban.objects.acreate(application=chat, guest="bob")
     await node.context.tasks.drain()
     assert (ann.closed, bob.closed) == (None, 4504)
 
 
-async def test_guests_go_at_once_where_only_users_may_enter_now(node: Node, chat: Application) -> None:
+async def test_guests_are_closed_when_entry_is_limited_to_users(node: Node, chat: Application) -> None:
     (bob,) = await in_lobby(node, "bob")
     ann = Client(node)
     await ann.connect(await User.objects.acreate_user("ann"))
-    stranger = Client(node)
-    await stranger.connect()
+    anonymous = Client(node)
+    await anonymous.connect()
     await saved(node, chat, entry="users")
-    # Who has yet to log in finds out then.
-    assert (ann.closed, bob.closed, stranger.closed) == (None, 4008, None)
-    assert bob.told("closing")[0]["message"] == "Only signed-in users may enter here."
+    # A client without login is refused when it logs in.
+    assert (ann.closed, bob.closed, anonymous.closed) == (None, 4008, None)
+    assert bob.told("closing")[0]["message"] == "Only signed-in users can log in here."
 
 
-async def test_who_is_not_of_the_group_goes_where_only_its_members_may_enter_now(
+async def test_users_outside_the_group_are_closed_when_entry_is_limited_to_it(
     node: Node, chat: Application
 ) -> None:
-    drinkers, smokers = [await Group.objects.acreate(name=name) for name in ("drinkers", "smokers")]
+    editors, writers = [await Group.objects.acreate(name=name) for name in ("editors", "writers")]
     clients = {}
     for name, protocol in (("ann", "native"), ("bob", "native"), ("eve", "roomer"), ("dan", "roomer")):
         row = await User.objects.acreate_user(name)
         if name in {"ann", "eve"}:
-            await row.groups.aadd(drinkers)
+            await row.groups.aadd(editors)
         peer = clients[name] = Peer(node, load_protocol(protocol)())
         await node.connect(peer.connection, row, lambda: None)
     guest = await Client.named(node, "guest")
@@ -157,48 +159,50 @@ async def test_who_is_not_of_the_group_goes_where_only_its_members_may_enter_now
     def closed() -> list[str]:
         return [name for name, peer in clients.items() if peer.connection.close_code == 4008]
 
-    await saved(node, chat, entry="group", group=drinkers)
+    await saved(node, chat, entry="group", group=editors)
     assert (closed(), guest.closed) == (["bob", "dan"], 4008)
-    await saved(node, chat, group=smokers)
+    await saved(node, chat, group=writers)
     assert closed() == ["ann", "bob", "eve", "dan"]
 
 
-async def test_groups_that_cannot_be_read_are_read_later(
+async def test_a_failed_check_of_groups_is_retried(
     node: Node, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = Client(node)
     await ann.connect(await User.objects.acreate_user("ann"))
-    drinkers = await Group.objects.acreate(name="drinkers")
+    editors = await Group.objects.acreate(name="editors")
 
     def down(*_: Any) -> None:
         raise Unavailable("The database does not answer.")
 
     with monkeypatch.context() as broken:
         broken.setattr(invalidation, "_groups_of", down)
-        await saved(node, chat, entry="group", group=drinkers)
+        await saved(node, chat, entry="group", group=editors)
         assert ann.closed is None
     await let_time_pass(node, clock)
     assert ann.closed == 4008
 
 
-async def test_what_was_asked_for_an_earlier_change_closes_nobody(
+async def test_a_check_of_groups_for_an_outdated_config_closes_no_connection(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = Client(node)
     await ann.connect(await User.objects.acreate_user("ann"))
 
     def slowly(*_: Any) -> dict[str, frozenset[int]]:
-        live = node.context.registry.cached_application("chat")
-        assert live is not None
-        live.config = replace(live.config, entry="anyone", group=None)
+        application = node.context.registry.cached_application("chat")
+        assert application is not None
+        application.config = replace(application.config, entry="anyone", group=None)
         return {}
 
     monkeypatch.setattr(invalidation, "_groups_of", slowly)
-    await saved(node, chat, entry="group", group=await Group.objects.acreate(name="drinkers"))
+    await saved(node, chat, entry="group", group=await Group.objects.acreate(name="editors"))
     assert ann.closed is None
 
 
-async def test_lifting_a_ban_lets_in_again(node: Node, chat: Application, lobby: Room) -> None:
+async def test_a_user_may_join_again_after_the_ban_is_deleted(
+    node: Node, chat: Application, lobby: Room
+) -> None:
     (bob,) = await in_lobby(node, "bob")
     ban = await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
     await node.context.tasks.drain()
@@ -218,7 +222,9 @@ async def test_a_room_with_bans_can_be_deleted(node: Node, chat: Application, lo
 
 
 @pytest.mark.parametrize("how", ["disabled", "deleted", "renamed"])
-async def test_an_application_that_is_gone(node: Node, chat: Application, lobby: Room, how: str) -> None:
+async def test_connections_of_an_application_that_is_gone_are_closed(
+    node: Node, chat: Application, lobby: Room, how: str
+) -> None:
     (ann,) = await in_lobby(node, "ann")
     if how == "deleted":
         await Application.objects.filter(pk=chat.pk).adelete()
@@ -231,35 +237,39 @@ async def test_an_application_that_is_gone(node: Node, chat: Application, lobby:
     assert late.closed == 4509
 
 
-async def test_who_comes_to_a_door_that_is_shut_is_told_that_it_is(node: Node, chat: Application) -> None:
+async def test_a_client_of_a_protocol_that_is_not_allowed_is_closed_with_the_reason(
+    node: Node, chat: Application
+) -> None:
     await saved(node, chat, protocols=["roomer"])
     late = Client(node)
     await late.connect()
     assert (late.closed, late.connection.close_reason) == (
         4509,
-        "Application chat does not let in native clients.",
+        "Application chat does not accept native clients.",
     )
 
 
-async def test_an_application_that_is_enabled_again(node: Node, chat: Application) -> None:
+async def test_an_application_that_is_enabled_again_accepts_clients(node: Node, chat: Application) -> None:
     await saved(node, chat, enabled=False)
     await saved(node, chat, enabled=True)
     await Client.named(node, "ann", "lobby")
 
 
-async def test_what_an_application_says_holds_in_its_open_rooms(
+async def test_changed_fields_of_an_application_apply_to_its_open_rooms(
     node: Node, chat: Application, lobby: Room
 ) -> None:
     (ann,) = await in_lobby(node, "ann")
     await saved(node, chat, leave_grace=77, max_message_bytes=5)
-    live = node.context.registry.cached_room("chat", "lobby")
-    assert live is not None
-    assert (live.config.leave_grace, live.application.config.max_message_bytes) == (77, 5)
+    room = node.context.registry.cached_room("chat", "lobby")
+    assert room is not None
+    assert (room.config.leave_grace, room.application.config.max_message_bytes) == (77, 5)
     with pytest.raises(Exception, match="at most 5 bytes"):
         await ann.say("lobby", "123456")
 
 
-async def test_a_room_whose_history_moves_has_its_members_come_again(node: Node, lobby: Room) -> None:
+async def test_members_are_closed_to_resync_when_the_history_of_the_room_changes(
+    node: Node, lobby: Room
+) -> None:
     (ann,) = await in_lobby(node, "ann")
     await saved(node, lobby, history="database")
     assert ann.closed == 4003
@@ -269,11 +279,11 @@ class Adjustable(Extension):
     class Settings(forms.Form):
         size = forms.IntegerField(initial=1)
 
-    begun: ClassVar[list[str]] = []
+    started: ClassVar[list[str]] = []
     left: ClassVar[list[str]] = []
 
     async def init(self) -> None:
-        self.begun.append(self.application)
+        self.started.append(self.application)
 
     async def on_leave(self, event: LeaveEvent) -> None:
         self.left.append(f"{event.reason} {event.user.name}")
@@ -283,22 +293,24 @@ class Adjustable(Extension):
         event.reply({"size": self.settings["size"]})
 
 
-async def test_settings_of_an_extension_are_in_force_without_a_restart(
+async def test_changed_extension_settings_apply_without_a_restart(
     node: Node, lobby: Room, installed: Install
 ) -> None:
-    Adjustable.begun.clear()
+    Adjustable.started.clear()
     (ann,) = await in_lobby(node, "ann")
     await saved(node, lobby, extension=installed(Adjustable))
     assert (await ann.say("lobby", 0, event="size"))["size"] == 1
     await saved(node, lobby, extension_settings={"size": 5})
     assert (await ann.say("lobby", 0, event="size"))["size"] == 5
-    assert Adjustable.begun == ["chat"]
+    assert Adjustable.started == ["chat"]
     await saved(node, lobby, extension="")
     await ann.say("lobby", 0, event="size")
     assert ann.messages() == [0]
 
 
-async def test_extensions_hear_of_a_room_that_is_closed(node: Node, lobby: Room, installed: Install) -> None:
+async def test_on_leave_runs_for_the_members_of_a_deleted_room(
+    node: Node, lobby: Room, installed: Install
+) -> None:
     Adjustable.left.clear()
     await saved(node, lobby, extension=installed(Adjustable))
     await in_lobby(node, "ann", "bob")
@@ -307,7 +319,7 @@ async def test_extensions_hear_of_a_room_that_is_closed(node: Node, lobby: Room,
     assert sorted(Adjustable.left) == ["closed ann", "closed bob"]
 
 
-async def test_a_user_may_be_disconnected(node: Node, chat: Application) -> None:
+async def test_disconnect_closes_the_connections_of_a_user(node: Node, chat: Application) -> None:
     from rooms import adisconnect
 
     await Application.objects.acreate(name="other", history="memory")
@@ -327,8 +339,8 @@ async def test_a_user_may_be_disconnected(node: Node, chat: Application) -> None
     assert bob.closed is None
 
 
-async def test_other_processes_hear_of_it(make_node: MakeEngine, chat: Application, lobby: Room) -> None:
-    """Rows are saved in a process without sockets; two others have them."""
+async def test_changes_apply_in_every_process(make_node: MakeEngine, chat: Application, lobby: Room) -> None:
+    """The rows are saved in a process without sockets; the sockets are in two others."""
     one, two = await make_node(), await make_node()
     (ann,), (bob,) = await in_lobby(one, "ann"), await in_lobby(two, "bob")
     lobby.title = "Hall"
@@ -346,7 +358,7 @@ async def test_other_processes_hear_of_it(make_node: MakeEngine, chat: Applicati
         await client.until(lambda client=client: client.closed == 4509)
 
 
-async def test_a_notice_that_got_lost_is_made_good(
+async def test_a_refresh_applies_changes_whose_control_messages_were_lost(
     make_node: MakeEngine, wire: Wire, chat: Application, lobby: Room
 ) -> None:
     node = await make_node()
@@ -368,7 +380,7 @@ async def test_a_notice_that_got_lost_is_made_good(
     await refreshed(node)
     assert sorted(reasons(bob)) == [("den", "closed"), ("hall", "closed"), ("lobby", "banned")]
     assert list(bob.connection.memberships) == ["kept"]
-    # Those who have asked for the list hear of it as well.
+    # Connections that asked for the room list receive the changes as well.
     assert sorted(frame["room"] for frame in bob.told("room_removed")) == ["den", "hall"]
     titles = [(frame["room"]["name"], frame["room"]["title"]) for frame in bob.told("room_added")]
     assert sorted(titles) == [("kept", "Kept"), ("lobby", "Lobby"), ("yard", "")]
@@ -378,12 +390,12 @@ async def test_a_notice_that_got_lost_is_made_good(
 
 
 async def refreshed(node: Node) -> None:
-    """What is alive is read again, as it is twice a minute."""
+    """Refresh the registry, as the node does twice a minute."""
     await node.context.registry.refresh()
     await node.context.tasks.drain()
 
 
-async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
+async def test_a_room_moved_to_another_application_is_closed_in_the_old_one(
     node: Node, lobby: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (ann,) = await in_lobby(node, "ann")
@@ -392,11 +404,11 @@ async def test_a_room_that_moves_to_another_application_is_closed_where_it_was(
     await saved(node, lobby, application=await Application.objects.acreate(name="other"))
     await refreshed(node)
     assert reasons(ann) == [("lobby", "closed")]
-    # What was said in it moves along.
+    # Its messages move along.
     assert not forget.called
 
 
-async def test_notices_of_what_nobody_here_knows(node: Node) -> None:
+async def test_control_messages_about_unknown_rows_are_ignored(node: Node) -> None:
     await node.invalidation.handle(ApplicationChanged(application="nowhere"))
     await node.invalidation.handle(RoomChanged(application="nowhere", room=1, name="x"))
     await node.invalidation.handle(RoomChanged(application="chat", room=10**6, name="x"))
@@ -413,10 +425,10 @@ async def test_a_backend_that_is_down_is_logged(
 
     monkeypatch.setattr(node.context.registry, "reload_room", down)
     await saved(node, lobby, title="x")
-    assert "could not be carried out" in caplog.text
+    assert "could not be acted on" in caplog.text
 
 
-async def test_a_login_after_a_rename_of_the_user_is_refused_nothing(node: Node) -> None:
+async def test_a_token_stays_valid_after_a_rename_of_the_user(node: Node) -> None:
     row = await User.objects.acreate_user("ann")
     client = Client(node)
     await client.connect(row)

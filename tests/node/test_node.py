@@ -1,4 +1,4 @@
-"""The parts together: connecting, being gone, and what is asked from outside."""
+"""The node as a whole: start and stop, connections, and its services for code outside."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ async def connected(node: Node, **options: Any) -> Client:
 # Life --------------------------------------------------------------------------------------------
 
 
-async def test_all_connections_of_a_process_have_one_engine(node: Node) -> None:
+async def test_all_connections_of_a_process_have_one_node(node: Node) -> None:
     assert Node.current() is node
     assert await asyncio.gather(*(Node.get_or_start() for _ in range(3))) == [node] * 3
 
 
-async def test_after_its_end_there_is_none(chat: Application) -> None:
+async def test_a_stopped_node_is_not_current_and_closes_its_connections(chat: Application) -> None:
     node = await Node.get_or_start()
     client = await Client.named(node, "ann", "lobby")
     await node.stop()
@@ -48,7 +48,9 @@ async def test_after_its_end_there_is_none(chat: Application) -> None:
     await another.stop()
 
 
-async def test_a_start_that_fails_is_tried_again(chat: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_start_is_retried_with_the_next_connection(
+    chat: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def fail(self: Node) -> None:
         raise Unavailable("The layer is down.")
 
@@ -61,7 +63,7 @@ async def test_a_start_that_fails_is_tried_again(chat: Application, monkeypatch:
     await node.stop()
 
 
-async def test_nothing_is_left_of_those_who_are_gone(node: Node, clock: SimpleNamespace) -> None:
+async def test_no_state_is_left_of_disconnected_clients(node: Node, clock: SimpleNamespace) -> None:
     clients = [await Client.named(node, f"user {n}", "lobby", address="10.0.0.1") for n in range(3)]
     await clients[0].ask(ListRooms())
     groups = active_groups(node)
@@ -83,7 +85,7 @@ async def test_nothing_is_left_of_those_who_are_gone(node: Node, clock: SimpleNa
 # Connecting --------------------------------------------------------------------------------------
 
 
-async def test_the_first_word(node: Node) -> None:
+async def test_the_first_event_describes_the_connection(node: Node) -> None:
     client = await connected(node)
     assert client.listen() == [
         {
@@ -98,7 +100,7 @@ async def test_the_first_word(node: Node) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "x" * 1000, "disabled"])
-async def test_an_application_that_is_not_there(node: Node, name: str) -> None:
+async def test_a_missing_or_disabled_application_closes_the_connection(node: Node, name: str) -> None:
     await Application.objects.acreate(name="disabled", enabled=False)
     client = await connected(node, application=name)
     assert client.closed == 4509
@@ -107,7 +109,7 @@ async def test_an_application_that_is_not_there(node: Node, name: str) -> None:
     client.disconnect()
 
 
-async def test_so_many_connections_from_one_address(node: Node, chat: Application) -> None:
+async def test_the_connections_from_one_address_are_limited(node: Node, chat: Application) -> None:
     chat.max_connections_per_address = 2
     await chat.asave()
     await node.context.tasks.drain()
@@ -120,7 +122,7 @@ async def test_so_many_connections_from_one_address(node: Node, chat: Applicatio
     assert (await connected(node, address="10.0.0.1")).closed is None
 
 
-async def test_ping_and_pong(node: Node) -> None:
+async def test_a_ping_is_answered_and_a_pong_is_not(node: Node) -> None:
     client = await connected(node)
     client.listen()
     await client.ask(Ping())
@@ -129,31 +131,31 @@ async def test_ping_and_pong(node: Node) -> None:
     assert client.listen() == []
 
 
-class Hallway(Extension):
+class RecordsConnections(Extension):
     calls: ClassVar[list[str]] = []
 
-    def note(self, what: str, event: ConnectionEvent) -> None:
-        self.calls.append(f"{what} {event.user.name if event.user else None} {event.address}")
+    def record(self, hook: str, event: ConnectionEvent) -> None:
+        self.calls.append(f"{hook} {event.user.name if event.user else None} {event.address}")
 
     async def on_connect(self, event: ConnectionEvent) -> None:
-        self.note("connect", event)
+        self.record("connect", event)
 
     async def on_login(self, event: ConnectionEvent) -> None:
-        self.note("login", event)
+        self.record("login", event)
 
     async def on_logout(self, event: ConnectionEvent) -> None:
-        self.note("logout", event)
+        self.record("logout", event)
 
     def on_disconnect(self, event: ConnectionEvent) -> None:  # type: ignore[override]
-        self.note("disconnect", event)
-        raise ValueError("nobody is harmed")
+        self.record("disconnect", event)
+        raise ValueError("no connection is affected")
 
 
-async def test_an_extension_hears_of_connections(chat: Application, installed: Install) -> None:
+async def test_an_extension_receives_the_events_of_connections(chat: Application, installed: Install) -> None:
     from rooms.protocol.commands import Login, Logout
 
-    Hallway.calls.clear()
-    chat.extension = installed(Hallway)
+    RecordsConnections.calls.clear()
+    chat.extension = installed(RecordsConnections)
     await chat.asave()
     async with await Node.get_or_start() as node:
         client = await connected(node, address="10.0.0.1")
@@ -162,24 +164,24 @@ async def test_an_extension_hears_of_connections(chat: Application, installed: I
         await client.ask(Login(name="bob"))
         client.disconnect()
         await node.context.tasks.drain()
-    assert Hallway.calls == [
+    assert RecordsConnections.calls == [
         *("connect None 10.0.0.1", "login ann 10.0.0.1", "logout ann 10.0.0.1", "login bob 10.0.0.1"),
         "disconnect bob 10.0.0.1",
     ]
 
 
-# From outside ------------------------------------------------------------------------------------
+# Services ----------------------------------------------------------------------------------------
 
 
-async def test_publishing(node: Node) -> None:
+async def test_a_message_of_the_server_has_no_sender(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     message = await node.services.publish("chat", "lobby", {"a": [1]}, **PUBLISHED)
-    (told,) = ann.told("message")
-    assert (told["event"], told["data"], told["from"], told["seq"]) == ("news", {"a": [1]}, None, message.seq)
-    assert told["time"] == message.time
+    (received,) = ann.told("message")
+    assert (received["event"], received["data"], received["from"]) == ("news", {"a": [1]}, None)
+    assert (received["seq"], received["time"]) == (message.seq, message.time)
 
 
-async def test_publishing_to_some(node: Node) -> None:
+async def test_a_message_of_the_server_may_be_for_single_users(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     await node.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": ("ann",)})
     await node.services.publish("chat", "lobby", 2, **{**PUBLISHED, "to": "bob"})
@@ -188,7 +190,9 @@ async def test_publishing_to_some(node: Node) -> None:
         await node.services.publish("chat", "lobby", 1, **{**PUBLISHED, "to": "eve"})
 
 
-async def test_publishing_where_nothing_is(node: Node, chat: Application) -> None:
+async def test_a_message_to_a_missing_room_creates_it_on_demand_or_fails(
+    node: Node, chat: Application
+) -> None:
     await node.services.publish("chat", "new", 1, **PUBLISHED)
     assert (await Room.objects.aget()).name == "new"
     chat.rooms_on_demand = False
@@ -203,7 +207,7 @@ async def test_publishing_where_nothing_is(node: Node, chat: Application) -> Non
             await node.services.history(application, room, 9)
 
 
-async def test_members_and_history(node: Node) -> None:
+async def test_services_return_members_and_history(node: Node) -> None:
     ann, _ = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     for number in range(3):
         await ann.say("lobby", number)
@@ -211,19 +215,19 @@ async def test_members_and_history(node: Node) -> None:
     assert [message.value for message in await node.services.history("chat", "lobby", 2)] == [1, 2]
 
 
-async def test_an_engine_that_was_not_started_publishes_to_the_others(
+async def test_a_node_that_is_not_started_publishes_to_the_others(
     make_node: MakeEngine, chat: Application
 ) -> None:
-    await Room.objects.acreate(application=chat, name="kept", history="database")
+    await Room.objects.acreate(application=chat, name="durable", history="database")
     serving = await make_node()
-    ann = await Client.named(serving, "ann", "kept")
+    ann = await Client.named(serving, "ann", "durable")
     async with Node() as outside:
-        await outside.services.publish("chat", "kept", "from outside", **PUBLISHED)
+        await outside.services.publish("chat", "durable", "from outside", **PUBLISHED)
     await ann.until(lambda: ann.messages() == ["from outside"])
     assert ann.told("message")[0]["seq"] == 1
 
 
-async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
+async def test_the_users_of_a_dead_process_are_announced_as_dropped(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann", "lobby")
@@ -239,7 +243,7 @@ async def test_whom_a_dead_process_left_behind_is_told_as_dropped(
     assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
 
 
-async def test_the_regular_sweep(node: Node) -> None:
+async def test_the_sweep_affects_no_active_room(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     await node._sweep()
     await ann.ask(Join(room="lobby"))

@@ -1,4 +1,4 @@
-"""Extensions that begin with the server, before any client comes."""
+"""Extensions that start with the server, before the first client connects."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from tests.node.clients import Install, let_time_pass
 
 
 @pytest.fixture
-def begun(chat: Application, installed: Install) -> list[str]:
-    """The applications in which an extension has begun; three have one, of which one is closed."""
-    begun: list[str] = []
+def started(chat: Application, installed: Install) -> list[str]:
+    """The applications whose extension has started; of the three that have one, one is disabled."""
+    started: list[str] = []
 
-    class Early(Extension):
+    class Recorder(Extension):
         async def init(self) -> None:
-            begun.append(self.application)
+            started.append(self.application)
 
-    name = installed(Early)
+    name = installed(Recorder)
     Application.objects.create(name="first", extension=name)
     Application.objects.create(name="second", extension=name)
-    Application.objects.create(name="closed", extension=name, enabled=False)
-    return begun
+    Application.objects.create(name="disabled", extension=name, enabled=False)
+    return started
 
 
-async def test_enabled_applications_with_an_extension_are_opened(begun: list[str], node: Node) -> None:
+async def test_enabled_applications_with_an_extension_are_loaded(started: list[str], node: Node) -> None:
     await load_applications(node.context)
-    assert begun == ["first", "second"]
-    # Without an extension there is nothing to begin.
+    assert started == ["first", "second"]
+    # Without an extension there is nothing to start.
     assert node.context.registry.cached_application("chat") is None
     await load_applications(node.context)
-    assert begun == ["first", "second"]
+    assert started == ["first", "second"]
 
 
-async def test_one_that_cannot_be_opened_does_not_keep_the_others(
-    begun: list[str], node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_an_application_that_cannot_be_loaded_does_not_affect_the_others(
+    started: list[str], node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     application = node.context.registry.application
 
@@ -53,24 +53,24 @@ async def test_one_that_cannot_be_opened_does_not_keep_the_others(
 
     monkeypatch.setattr(node.context.registry, "application", fail)
     await load_applications(node.context)
-    assert begun == ["second"]
-    assert "The application first could not be opened." in caplog.text
+    assert started == ["second"]
+    assert "The application first could not be loaded." in caplog.text
 
 
-@pytest.mark.parametrize("place", [(preload, "_extended"), (config, "load_application")])
-async def test_where_the_database_does_not_answer_they_are_opened_later(
-    begun: list[str],
+@pytest.mark.parametrize("query", [(preload, "_names_with_extension"), (config, "load_application")])
+async def test_applications_are_loaded_later_while_the_database_is_down(
+    started: list[str],
     node: Node,
     clock: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
-    place: tuple[Any, str],
+    query: tuple[Any, str],
 ) -> None:
     def fail(*_: Any) -> Any:
         raise OperationalError("The database is down.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*place, fail)
+        patch.setattr(*query, fail)
         await load_applications(node.context)
-    assert begun == []
+    assert started == []
     await let_time_pass(node, clock)
-    assert begun == ["first", "second"]
+    assert started == ["first", "second"]

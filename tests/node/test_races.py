@@ -1,4 +1,4 @@
-"""Joins, logins and messages while something else happens: a removal, a ban, a refusal, the same again."""
+"""Joins, logins and messages during a room's removal, a ban, a refusal or the same command again."""
 
 from __future__ import annotations
 
@@ -30,13 +30,22 @@ from rooms.protocol.errors import (
     Unavailable,
 )
 from rooms.protocol.types import Position
-from tests.node.clients import PATIENCE, Client, Install, MakeEngine, present, refused, soon
+from tests.node.clients import (
+    PATIENCE,
+    Client,
+    Install,
+    MakeEngine,
+    active_groups,
+    present,
+    refused,
+    soon,
+)
 
 pytestmark = pytest.mark.database
 
 
 async def again(node: Node, client: Client) -> Client:
-    """The same user on another connection, perhaps of another process."""
+    """Return the same user on another connection, perhaps of another process."""
     token = (await client.ask(Login()))["token"]
     other = Client(node)
     await other.connect()
@@ -45,7 +54,7 @@ async def again(node: Node, client: Client) -> Client:
 
 
 class Gate(Extension):
-    """The application's: holds up Bob, and Eve the first time, whom it then refuses."""
+    """The application's extension: delays Bob, and Eve the first time; refuses Eve."""
 
     reached: ClassVar[asyncio.Event]
     opened: ClassVar[asyncio.Event]
@@ -56,7 +65,7 @@ class Gate(Extension):
             await self._wait()
 
     async def on_join(self, event: JoinEvent) -> None:
-        self.calls.append(f"{'listen' if event.subscriber else 'join'} {event.user.name}")
+        self.calls.append(f"{'subscribe' if event.subscriber else 'join'} {event.user.name}")
         if event.user.name == "bob" or (event.user.name == "eve" and not self.reached.is_set()):
             await self._wait()
         if event.user.name == "eve":
@@ -83,15 +92,15 @@ async def gate(
     Gate.opened.set()
 
 
-def told_of(client: Client, name: str) -> list[str]:
-    """Whether this client was told that somebody joined and left, in order."""
+def events_about(client: Client, name: str) -> list[str]:
+    """Return which joined and left events about a user this client received, in order."""
     return [frame["type"] for frame in client.told("joined", "left") if frame["user"]["name"] == name]
 
 
-# Where the numbers stand -------------------------------------------------------------------------
+# Sequence numbers --------------------------------------------------------------------------------
 
 
-async def test_a_listener_who_may_not_become_a_member_goes_on_hearing_what_has_numbers(
+async def test_a_subscriber_whose_join_is_refused_still_receives_numbered_messages(
     node: Node,
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
@@ -99,7 +108,7 @@ async def test_a_listener_who_may_not_become_a_member_goes_on_hearing_what_has_n
     await ann.ask(Join(room="small"))
     await bob.ask(Subscribe(room="small"))
     await ann.say("small", 1)
-    # She still counts as a member, and Bob is the only one here who hears the room.
+    # Ann still counts as a member, and Bob is the only one that receives events of the room.
     ann.disconnect()
     await node.context.tasks.drain()
     await refused(RoomFull, bob.ask(Join(room="small")))
@@ -110,7 +119,7 @@ async def test_a_listener_who_may_not_become_a_member_goes_on_hearing_what_has_n
 
 
 @pytest.mark.parametrize("where", ["application", "room"])
-async def test_a_history_that_is_kept_elsewhere_begins_anew_for_everybody(
+async def test_another_history_numbers_the_messages_anew_for_all_clients(
     node: Node, chat: Application, where: str
 ) -> None:
     row = await Room.objects.acreate(application=chat, name="lobby")
@@ -122,7 +131,7 @@ async def test_a_history_that_is_kept_elsewhere_begins_anew_for_everybody(
     await changed.asave()
     await node.context.tasks.drain()
     assert [client.closed for client in before] == [CloseCode.RESYNC] * 2
-    # Before the sockets of the others are gone.
+    # While the sockets of the others are still open.
     eve = await Client.named(node, "eve")
     data = await eve.ask(Join(room="lobby"))
     assert (data["messages"], data["position"]["seq"]) == ([], 0)
@@ -134,19 +143,19 @@ async def test_a_history_that_is_kept_elsewhere_begins_anew_for_everybody(
     assert [(frame["seq"], frame["data"]) for frame in eve.told("message")] == list(enumerate("abcde", 1))
 
 
-# A room that is closed, and made anew, meanwhile ---------------------------------------------------
+# A room that is closed and created again meanwhile ------------------------------------------------
 
 
-async def made_anew(ann: Client) -> None:
-    """The room is closed; at once there is another of its name, with a password."""
+async def recreate(ann: Client) -> None:
+    """Close the room, and create another of the same name at once, with a password."""
     await ann.ask(CloseRoom(room="den"))
-    # Not until everything has settled: the room's lane may be taken by the one who waits.
+    # Not until all tasks are done: the executor of the room may be occupied by the waiting handler.
     await ann.until(lambda: ann.told("removed"))
     await ann.ask(CreateRoom(room="den", password="sesame"))
     await ann.ask(Join(room="den"))
 
 
-async def check_that_there_is_no_ghost(ann: Client, bob: Client) -> None:
+async def check_only_ann_is_a_member(ann: Client, bob: Client) -> None:
     await refused(NotMember, bob.say("den", "boo"))
     await ann.say("den", "secret")
     await ann.node.context.tasks.drain()
@@ -154,12 +163,14 @@ async def check_that_there_is_no_ghost(ann: Client, bob: Client) -> None:
     assert bob.messages() == []
     assert await present(ann, "den") == ["ann"]
     assert "den" not in bob.connection.memberships
-    groups = [group for group in ann.active_groups(node) if group.startswith("room.")]
+    groups = [key for key in active_groups(ann.node) if key.startswith("room.")]
     assert len(groups) == 1
-    assert bob.connection not in ann.node.context.hub.members(groups[0])
+    room = ann.node.context.registry.room_by_key(groups[0])
+    assert room is not None
+    assert bob.connection not in room.members
 
 
-async def test_a_room_made_anew_during_on_join_asks_for_its_own_password(
+async def test_a_room_recreated_during_on_join_requires_its_own_password(
     node: Node, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
@@ -167,45 +178,45 @@ async def test_a_room_made_anew_during_on_join_asks_for_its_own_password(
     await ann.ask(Join(room="den"))
     joining = asyncio.ensure_future(bob.ask(Join(room="den")))
     await soon(gate.reached)
-    await made_anew(ann)
+    await recreate(ann)
     gate.opened.set()
     await refused(BadPassword, joining)
-    await check_that_there_is_no_ghost(ann, bob)
+    await check_only_ann_is_a_member(ann, bob)
 
 
-async def test_a_room_made_anew_during_on_join_lets_in_who_has_its_password(
-    node: Node, gate: type[Gate]
-) -> None:
+async def test_a_room_recreated_during_on_join_accepts_its_own_password(node: Node, gate: type[Gate]) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(CreateRoom(room="den"))
     await ann.ask(Join(room="den"))
     joining = asyncio.ensure_future(bob.ask(Join(room="den", password="sesame")))
     await soon(gate.reached)
-    await made_anew(ann)
+    await recreate(ann)
     gate.opened.set()
     data = await joining
     assert [user["name"] for user in data["members"]] == ["ann", "bob"]
     await bob.say("den", "hi")
     await node.context.tasks.drain()
     assert ann.messages() == bob.messages() == ["hi"]
-    assert told_of(ann, "bob") == ["joined"]
+    assert events_about(ann, "bob") == ["joined"]
     assert await present(ann, "den") == ["ann", "bob"]
 
 
-async def test_whoever_was_let_into_a_room_that_went_is_let_out_of_it(node: Node, gate: type[Gate]) -> None:
+async def test_on_leave_follows_on_join_in_a_room_that_was_removed_meanwhile(
+    node: Node, gate: type[Gate]
+) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(CreateRoom(room="den"))
     await ann.ask(Join(room="den"))
     joining = asyncio.ensure_future(bob.ask(Join(room="den")))
     await soon(gate.reached)
-    await made_anew(ann)
+    await recreate(ann)
     gate.opened.set()
     await refused(BadPassword, joining)
     await node.context.tasks.drain()
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
 
 
-async def test_a_room_that_goes_while_the_bus_is_told_of_a_member(
+async def test_a_room_removed_while_a_join_subscribes_to_it_is_not_joined(
     node: Node, gate: type[Gate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.opened.set()
@@ -223,16 +234,16 @@ async def test_a_room_that_goes_while_the_bus_is_told_of_a_member(
     monkeypatch.setattr(node.context.broker, "subscribe", slow)
     joining = asyncio.ensure_future(bob.ask(Join(room="den")))
     await soon(reached)
-    await made_anew(ann)
+    await recreate(ann)
     await node.context.tasks.drain()
     opened.set()
     await refused(BadPassword, joining)
-    await check_that_there_is_no_ghost(ann, bob)
-    assert told_of(ann, "bob") == []
+    await check_only_ann_is_a_member(ann, bob)
+    assert events_about(ann, "bob") == []
     assert gate.calls.count("leave bob") == gate.calls.count("join bob") == 1
 
 
-async def test_a_room_made_anew_during_the_password_check_checks_again(
+async def test_a_room_recreated_during_the_password_check_checks_again(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reached, opened, check = asyncio.Event(), threading.Event(), permissions.check_room_password
@@ -249,16 +260,16 @@ async def test_a_room_made_anew_during_the_password_check_checks_again(
     monkeypatch.setattr(permissions, "check_room_password", slow)
     joining = asyncio.ensure_future(bob.ask(Join(room="den", password="open")))
     await soon(reached)
-    await made_anew(ann)
+    await recreate(ann)
     opened.set()
     await refused(BadPassword, joining)
-    await check_that_there_is_no_ghost(ann, bob)
+    await check_only_ann_is_a_member(ann, bob)
 
 
-# The last one goes meanwhile -----------------------------------------------------------------------
+# The last member leaves meanwhile ----------------------------------------------------------------
 
 
-async def test_who_comes_in_as_the_last_one_goes_hears_other_processes(
+async def test_a_client_that_joins_as_the_last_member_leaves_receives_events_of_other_processes(
     make_node: MakeEngine, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await make_node(), await make_node()
@@ -266,63 +277,63 @@ async def test_who_comes_in_as_the_last_one_goes_hears_other_processes(
     eve = await Client.named(there, "eve", "lobby")
     subscribe = here.context.broker.subscribe
 
-    async def and_she_goes(group: str) -> None:
+    async def and_ann_leaves(group: str) -> None:
         await subscribe(group)
         if ann.connection in here.connections:
             ann.disconnect()
             await here.context.tasks.drain()
 
-    monkeypatch.setattr(here.context.broker, "subscribe", and_she_goes)
+    monkeypatch.setattr(here.context.broker, "subscribe", and_ann_leaves)
     await bob.ask(Join(room="lobby"))
     await eve.say("lobby", "hi", volatile=True)
     await bob.until(lambda: bob.messages() == ["hi"])
 
 
-# A ban that comes meanwhile ------------------------------------------------------------------------
+# A ban meanwhile ---------------------------------------------------------------------------------
 
 
-async def banned(node: Node, chat: Application, guest: str) -> None:
-    """A ban from the lobby is saved, and read again."""
+async def ban(node: Node, chat: Application, guest: str) -> None:
+    """Save a ban from the lobby, and load the room again."""
     row = await Room.objects.aget(name="lobby")
     await Ban.objects.acreate(application=chat, room=row, guest=guest)
-    live = node.context.registry.room_by_id(row.pk)
-    assert live is not None
-    await node.context.registry.reload_room(live)
-    assert live.config.bans
+    room = node.context.registry.room_by_id(row.pk)
+    assert room is not None
+    await node.context.registry.reload_room(room)
+    assert room.config.bans
 
 
-async def test_a_ban_that_is_saved_during_on_join_keeps_out(
+async def test_a_ban_saved_during_on_join_refuses_the_join(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
     await soon(gate.reached)
-    await banned(node, chat, "bob")
+    await ban(node, chat, "bob")
     gate.opened.set()
     await refused(Banned, joining)
     await node.context.tasks.drain()
     await refused(NotMember, bob.say("lobby", "boo"))
-    await ann.say("lobby", "unheard")
-    assert (ann.messages(), bob.messages()) == (["unheard"], [])
+    await ann.say("lobby", "not for bob")
+    assert (ann.messages(), bob.messages()) == (["not for bob"], [])
     assert await present(ann, "lobby") == ["ann"]
 
 
-async def test_whoever_was_kept_out_is_not_told_to_have_left(
+async def test_a_refused_join_is_not_announced_as_a_leave(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
     await soon(gate.reached)
-    await banned(node, chat, "bob")
+    await ban(node, chat, "bob")
     gate.opened.set()
     await refused(Banned, joining)
     await node.context.tasks.drain()
-    told = told_of(ann, "bob")
-    assert told == ["joined", "left"] * (len(told) // 2)
+    events = events_about(ann, "bob")
+    assert events == ["joined", "left"] * (len(events) // 2)
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
 
 
-async def test_a_ban_that_is_saved_during_on_login_keeps_out(
+async def test_a_ban_saved_during_on_login_refuses_the_login(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     client = Client(node)
@@ -338,11 +349,11 @@ async def test_a_ban_that_is_saved_during_on_login_keeps_out(
     assert await node.context.presence.counts([f"application.{chat.pk}"]) == [0]
 
 
-# From listener to member ---------------------------------------------------------------------------
+# From subscriber to member -----------------------------------------------------------------------
 
 
 class Failing(MemoryHistory):
-    """Does not answer the next so many questions for the past."""
+    """Fails the next ``failures`` snapshots."""
 
     failures = 0
 
@@ -354,36 +365,36 @@ class Failing(MemoryHistory):
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize("listens", [True, False])
-async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
-    node: Node, gate: type[Gate], at_once: bool, listens: bool
+@pytest.mark.parametrize("subscriber", [True, False])
+async def test_a_failed_join_and_its_retry_are_announced_as_what_they_are(
+    node: Node, gate: type[Gate], at_once: bool, subscriber: bool
 ) -> None:
     history = Failing()
     node.context.histories["memory"] = history  # type: ignore[index]
     gate.opened.set()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    if listens:
+    if subscriber:
         await bob.ask(Subscribe(room="lobby"))
     history.failures = 1
     await refused(Unavailable, bob.ask(Join(room="lobby")))
     if not at_once:
         await node.context.tasks.drain()
-        await ann.say("lobby", "still heard")
-        assert bob.messages() == (["still heard"] if listens else [])
+        await ann.say("lobby", "for subscribers")
+        assert bob.messages() == (["for subscribers"] if subscriber else [])
         assert await present(ann, "lobby") == ["ann"]
         await refused(NotMember, bob.say("lobby", "no member"))
     await bob.ask(Join(room="lobby"))
     await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann", "bob"]
-    told = told_of(ann, "bob")
-    # Told to be here: each coming that failed was taken back.
-    assert told == [*["joined", "left"] * (len(told) // 2), "joined"]
+    events = events_about(ann, "bob")
+    # The last event is right: each failed join that was announced was taken back.
+    assert events == [*["joined", "left"] * (len(events) // 2), "joined"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob") + 1
     await bob.say("lobby", "hi")
     assert ann.messages()[-1] == "hi"
     await bob.ask(Leave(room="lobby"))
     await node.context.tasks.drain()
-    assert told_of(ann, "bob") == [*told, "left"]
+    assert events_about(ann, "bob") == [*events, "left"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob")
     assert await present(ann, "lobby") == ["ann"]
 
@@ -391,7 +402,7 @@ async def test_a_join_that_failed_and_is_tried_again_is_told_as_what_it_was(
 # Two processes -------------------------------------------------------------------------------------
 
 
-async def test_whom_one_process_refuses_does_not_slip_in_through_another(
+async def test_a_user_refused_in_one_process_cannot_join_in_another_meanwhile(
     make_node: MakeEngine, gate: type[Gate], redis_url: str
 ) -> None:
     presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": redis_url}}
@@ -400,14 +411,14 @@ async def test_whom_one_process_refuses_does_not_slip_in_through_another(
     double = await again(there, eve)
     joining = asyncio.ensure_future(eve.ask(Join(room="lobby")))
     await soon(gate.reached)
-    coming_too = asyncio.ensure_future(double.ask(Join(room="lobby")))
+    joining_too = asyncio.ensure_future(double.ask(Join(room="lobby")))
     gate.opened.set()
-    for each in (joining, coming_too):
+    for each in (joining, joining_too):
         await refused(Rejected, each)
     for node in (here, there):
         await node.context.tasks.drain()
     assert await present(ann, "lobby") == ["ann"]
-    assert told_of(ann, "eve") == []
+    assert events_about(ann, "eve") == []
     for client in (eve, double):
         await refused(NotMember, client.say("lobby", "boo"))
 
@@ -416,10 +427,10 @@ async def test_whom_one_process_refuses_does_not_slip_in_through_another(
 
 
 class Dice(Extension):
-    """Takes ``roll``; lets nobody say the same thing twice."""
+    """Handles ``roll``; refuses a message that was sent before."""
 
     rolls: ClassVar[list[Any]]
-    said: ClassVar[list[Any]]
+    sent: ClassVar[list[Any]]
     reached: ClassVar[asyncio.Event]
     opened: ClassVar[asyncio.Event]
 
@@ -435,9 +446,9 @@ class Dice(Extension):
         await event.room.publish("rolled", len(self.rolls))
 
     async def on_message(self, event: MessageEvent) -> None:
-        if event.data in self.said:
-            raise Rejected("You have said that.")
-        self.said.append(event.data)
+        if event.data in self.sent:
+            raise Rejected("This was sent before.")
+        self.sent.append(event.data)
 
 
 @pytest.fixture
@@ -445,7 +456,7 @@ async def dice(
     chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[type[Dice]]:
     for name, value in (
-        *(("rolls", []), ("said", [])),
+        *(("rolls", []), ("sent", [])),
         *(("reached", asyncio.Event()), ("opened", asyncio.Event())),
     ):
         monkeypatch.setattr(Dice, name, value, raising=False)
@@ -455,47 +466,47 @@ async def dice(
     Dice.opened.set()
 
 
-async def test_a_key_sent_twice_at_the_same_moment_runs_its_taker_once(node: Node, dice: type[Dice]) -> None:
+async def test_a_key_sent_twice_at_once_runs_its_handler_once(node: Node, dice: type[Dice]) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     double = await again(node, ann)
     await double.ask(Join(room="lobby"))
-    asking = [
+    sending = [
         asyncio.ensure_future(client.say("lobby", 6, event="roll", key="k")) for client in (ann, double, ann)
     ]
     await soon(dice.reached)
     dice.opened.set()
-    answers = await asyncio.gather(*asking)
+    answers = await asyncio.gather(*sending)
     assert answers == [answers[0]] * 3
     assert answers[0]["rolled"] == 1
     assert await double.say("lobby", 6, event="roll", key="k") == answers[0]
     assert dice.rolls == [6]
     assert [frame["event"] for frame in bob.told("message")] == ["rolled"]
-    # The key is its sender's.
+    # Another sender can use the same key.
     assert (await bob.say("lobby", 5, event="roll", key="k"))["rolled"] == 2
 
 
-async def test_a_key_whose_message_was_refused_has_not_been_used(node: Node, dice: type[Dice]) -> None:
+async def test_a_key_of_a_refused_message_can_be_used_again(node: Node, dice: type[Dice]) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    asking = [
+    sending = [
         asyncio.ensure_future(ann.say("lobby", data, event="roll", key="k")) for data in ("bad", "good")
     ]
     await soon(dice.reached)
     dice.opened.set()
-    first, second = await asyncio.gather(*asking, return_exceptions=True)
+    first, second = await asyncio.gather(*sending, return_exceptions=True)
     assert isinstance(first, Rejected)
     assert second["rolled"] == 2  # type: ignore[index]
     assert dice.rolls == ["bad", "good"]
 
 
 @pytest.mark.usefixtures("dice")
-async def test_what_is_sent_again_gets_its_first_answer_even_if_it_would_be_refused_now(
+async def test_a_repeated_message_gets_its_first_reply_though_it_would_be_refused_now(
     make_node: MakeEngine,
 ) -> None:
     here, there = await make_node(), await make_node()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
     first = await ann.say("lobby", "hi", key="k")
     assert await ann.say("lobby", "hi", key="k") == first
-    # After the process that knew of it is gone.
+    # From a process that did not receive the first one.
     elsewhere = await again(there, ann)
     await elsewhere.ask(Join(room="lobby"))
     assert await elsewhere.say("lobby", "hi", key="k") == first
@@ -511,11 +522,11 @@ async def test_what_is_sent_again_gets_its_first_answer_even_if_it_would_be_refu
     [
         *(("José", "JOSÉ"), ("José", "josé"), ("JOSÉ", "joSé"), ("Éric", "éric"), ("éric", "ÉRIC")),
         *(("Jose\u0301", "JOSÉ"), ("Ωmega", "ωMEGA"), ("дмитрий", "Дмитрий"), ("ann", "ＡＮＮ")),
-        # One letter to two: the same name, as everywhere here.
+        # Case folding maps one letter to two.
         *(("Straße", "STRASSE"), ("strasse", "Straße")),
     ],
 )
-async def test_a_registered_name_is_no_guests_in_other_letters_either(
+async def test_a_guest_cannot_take_a_registered_name_in_other_letters(
     node: Node, registered: str, name: str
 ) -> None:
     await User.objects.acreate_user(registered)
@@ -525,7 +536,7 @@ async def test_a_registered_name_is_no_guests_in_other_letters_either(
 
 
 @pytest.mark.parametrize("name", ["Jose", "Josè", "Josée", "José.", "ÉRIC", ".....", "Jos."])
-async def test_a_name_that_only_looks_like_a_registered_one_is_free(node: Node, name: str) -> None:
+async def test_a_guest_can_take_a_name_that_only_resembles_a_registered_one(node: Node, name: str) -> None:
     for registered in ("José", "Érik", "abcdé"):
         await User.objects.acreate_user(registered)
     client = Client(node)
@@ -533,35 +544,37 @@ async def test_a_name_that_only_looks_like_a_registered_one_is_free(node: Node, 
     assert (await client.ask(Login(name=name)))["user"]["name"] == name
 
 
-async def test_of_two_first_joiners_the_one_with_the_older_past_misses_nothing(
+async def test_of_two_first_joins_the_one_with_the_older_snapshot_misses_no_message(
     make_node: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two come in here at once while somebody speaks elsewhere. The one who asked the history first is
-    answered last: what was said between the two answers is still to be told to them."""
+    """Two clients join while messages are sent in another process.
+
+    The first snapshot is returned last: its client still receives the messages between the two.
+    """
     here, there = await make_node(), await make_node()
-    # In tests each engine has a memory of its own; one database is what processes share.
+    # Processes share a database; the histories in memory of two nodes share it here.
     here.context.histories["memory"]._logs = there.context.histories["memory"]._logs  # type: ignore[attr-defined]
-    speaker = await Client.named(there, "speaker", "lobby")
+    sender = await Client.named(there, "sender", "lobby")
     slow, quick = await Client.named(here, "slow"), await Client.named(here, "quick")
-    asked, answered = asyncio.Event(), asyncio.Event()
+    asked, go = asyncio.Event(), asyncio.Event()
     history = here.context.histories["memory"]
     snapshot = history.snapshot
 
-    async def in_time(room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
-        past = await snapshot(room, since, limit)
+    async def delayed(room: RoomConfig, since: Position | None, limit: int) -> Snapshot:
+        found = await snapshot(room, since, limit)
         if not asked.is_set():
             asked.set()
-            await soon(answered)
-        return past
+            await soon(go)
+        return found
 
-    monkeypatch.setattr(history, "snapshot", in_time)
+    monkeypatch.setattr(history, "snapshot", delayed)
     joining = asyncio.create_task(slow.ask(Join(room="lobby")))
     await soon(asked)
     for number in range(3):
-        await speaker.say("lobby", number)
+        await sender.say("lobby", number)
     await quick.ask(Join(room="lobby"))
-    answered.set()
+    go.set()
     known = [message["data"] for message in (await joining)["messages"]]
-    await speaker.say("lobby", 3)
+    await sender.say("lobby", 3)
     await slow.until(lambda: 3 in slow.messages())
     assert known + slow.messages() == [0, 1, 2, 3]

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from rooms import models
 from rooms.conf import Backend, get_settings
+from rooms.histories import database
 from rooms.histories.base import History
 from rooms.histories.database import DatabaseHistory
 from rooms.hub.config import RoomConfig, room_group
@@ -27,7 +28,7 @@ from rooms.protocol.errors import CloseCode, InternalError, Unavailable
 from rooms.protocol.events import Message
 from rooms.protocol.native import Native
 from rooms.protocol.types import Position
-from tests.histories.said import append_and_wait
+from tests.histories.messages import append_and_wait
 from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 
 EVERY = pytest.mark.parametrize("policy", ["memory", "database", "redis"])
@@ -98,28 +99,26 @@ async def test_the_answer_comes_first_even_when_a_fetch_reads_the_message_before
     history: Any = node.context.histories[policy]
     ann = await Client.named(node, "ann", "kept")
     if policy == "database":
-        ledger, loop = history._ledger, asyncio.get_running_loop()
-        fetching = Fetching(node, room, lambda: bool(ledger._queue.qsize()))
-        write = ledger._write
+        loop, write = asyncio.get_running_loop(), database._append_all
+        fetching = Fetching(node, room, lambda: len(history._writes) > 1)
 
         def written(items: Any) -> Any:
             results = write(items)
             asyncio.run_coroutine_threadsafe(fetching.fetch(), loop).result(PATIENCE)
             return results
 
-        monkeypatch.setattr(ledger, "_write", written)
+        monkeypatch.setattr(database, "_append_all", written)
     else:
-        pipe = history._pipe
-        fetching = Fetching(node, room, lambda: bool(pipe._waiting))
-        answers = pipe._answers
+        fetching = Fetching(node, room, lambda: len(history._calls) > 1)
+        send = history._calls._write
 
-        async def answered(calls: Any) -> Any:
-            results = await answers(calls)
+        async def sent(calls: Any) -> Any:
+            results = await send(calls)
             if not fetching.begun:
                 await fetching.fetch()
             return results
 
-        monkeypatch.setattr(pipe, "_answers", answered)
+        monkeypatch.setattr(history._calls, "_write", sent)
     await ann.say("kept", 1)
     await ann.until(lambda: ann.messages() == [1])
     assert fetching.begun
@@ -498,5 +497,5 @@ async def test_a_room_whose_history_is_not_set_up_is_refused_plainly(
     await room_with(chat, "redis")
     ann = await Client.named(node, "ann")
     error = await refused(InternalError, ann.ask(Join(room="kept")))
-    assert "not set up" in error.message
+    assert "not configured" in error.message
     assert 'ROOMS["HISTORIES"]' in caplog.text

@@ -1,4 +1,4 @@
-"""Making rooms, listing them, taking them away."""
+"""Rooms are created, listed and removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 pytestmark = pytest.mark.database
 
 
-async def test_the_list(node: Node, chat: Application) -> None:
+async def test_the_room_list_has_the_listed_rooms_with_their_members_counted(
+    node: Node, chat: Application
+) -> None:
     for name, listed in (("b", True), ("a", True), ("ab", True), ("hidden", False)):
         await Room.objects.acreate(application=chat, name=name, title=name.upper(), listed=listed)
     await Client.named(node, "bob", "a")
@@ -44,13 +46,13 @@ async def test_the_list(node: Node, chat: Application) -> None:
     assert await ann.ask(ListRooms(limit=0)) == {"rooms": [], "more": True}
 
 
-async def test_a_list_has_a_longest(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "LONGEST_LIST", 2)
+async def test_the_length_of_a_list_is_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limits, "MAX_LIST_LIMIT", 2)
     ann = await Client.named(node, "ann", "a", "b", "c")
     assert len((await ann.ask(ListRooms(limit=10**6)))["rooms"]) == 2
 
 
-async def test_who_asked_for_the_list_hears_of_changes_to_it(node: Node) -> None:
+async def test_connections_that_asked_for_the_list_receive_its_changes(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     await ann.ask(ListRooms())
     await bob.ask(CreateRoom(room="new", title="New"))
@@ -62,7 +64,7 @@ async def test_who_asked_for_the_list_hears_of_changes_to_it(node: Node) -> None
     assert bob.told("room_added", "room_removed") == []
 
 
-async def test_the_maker_is_answered_before_hearing_of_the_room(node: Node) -> None:
+async def test_the_reply_to_create_and_close_precedes_the_change_of_the_list(node: Node) -> None:
     ann = await Client.named(node, "ann")
     await ann.ask(ListRooms())
     ann.listen()
@@ -86,35 +88,37 @@ async def test_the_maker_is_answered_before_hearing_of_the_room(node: Node) -> N
     assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_removed"]
 
 
-async def test_the_maker_still_has_to_join(node: Node) -> None:
+async def test_the_creator_of_a_room_still_has_to_join(node: Node) -> None:
     ann = await Client.named(node, "ann")
     await ann.ask(CreateRoom(room="new"))
     assert ann.connection.memberships == {}
     assert (await ann.ask(Join(room="new")))["room"]["owner"] == "ann"
 
 
-async def test_who_may_make_and_close_rooms(node: Node, chat: Application) -> None:
+async def test_only_owners_and_moderators_close_rooms_and_only_some_applications_allow_creating(
+    node: Node, chat: Application
+) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="hers"))
-    await refused(RoomExists, bob.ask(CreateRoom(room="hers")))
-    await refused(PermissionDenied, bob.ask(CloseRoom(room="hers")))
+    await ann.ask(CreateRoom(room="owned"))
+    await refused(RoomExists, bob.ask(CreateRoom(room="owned")))
+    await refused(PermissionDenied, bob.ask(CloseRoom(room="owned")))
     await refused(RoomNotFound, bob.ask(CloseRoom(room="nowhere")))
     bob.connection.moderator = True
-    await bob.ask(CloseRoom(room="hers"))
+    await bob.ask(CloseRoom(room="owned"))
     chat.rooms_on_demand = False
     await chat.asave()
     await node.context.tasks.drain()
     await refused(PermissionDenied, ann.ask(CreateRoom(room="another")))
 
 
-async def test_who_is_not_logged_in(node: Node) -> None:
+async def test_commands_about_rooms_require_a_login(node: Node) -> None:
     client = Client(node)
     await client.connect()
-    for asking in (ListRooms(), CreateRoom(room="a"), CloseRoom(room="a")):
-        await refused(NotLoggedIn, client.ask(asking))
+    for command in (ListRooms(), CreateRoom(room="a"), CloseRoom(room="a")):
+        await refused(NotLoggedIn, client.ask(command))
 
 
-async def test_members_of_a_closed_room_are_told_and_out(node: Node) -> None:
+async def test_members_of_a_closed_room_are_notified_and_removed(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     await ann.ask(CloseRoom(room="lobby"))
     await node.context.tasks.drain()
@@ -124,7 +128,7 @@ async def test_members_of_a_closed_room_are_told_and_out(node: Node) -> None:
     assert not await Room.objects.aexists()
 
 
-async def test_many_who_come_to_a_room_that_is_not_there_make_one(node: Node) -> None:
+async def test_concurrent_joins_create_one_room_on_demand(node: Node) -> None:
     clients = [await Client.named(node, f"user {number}") for number in range(6)]
     replies = await asyncio.gather(*(client.ask(Join(room="new")) for client in clients))
     assert await Room.objects.acount() == 1
@@ -133,8 +137,10 @@ async def test_many_who_come_to_a_room_that_is_not_there_make_one(node: Node) ->
     assert all(client.messages() == [1] for client in clients)
 
 
-async def test_coming_in_while_the_last_one_goes(node: Node, chat: Application) -> None:
-    """The room either stays, or there is a new one: nobody ends up in a room that is gone."""
+async def test_a_join_while_the_last_member_leaves_gets_an_existing_room(
+    node: Node, chat: Application
+) -> None:
+    """The room either stays, or there is a new one: no member ends up in a room that is gone."""
     chat.rooms_stay = False
     await chat.asave()
     await node.context.tasks.drain()
@@ -151,8 +157,8 @@ async def test_coming_in_while_the_last_one_goes(node: Node, chat: Application) 
         assert not await Room.objects.aexists()
 
 
-async def test_the_sweep_takes_passing_rooms_that_stayed_empty(node: Node, chat: Application) -> None:
-    await chat_of_passing_rooms(chat)
+async def test_the_sweep_deletes_temporary_rooms_that_stayed_empty(node: Node, chat: Application) -> None:
+    await delete_empty_rooms_of(chat)
     ann = await Client.named(node, "ann", "full")
     for name in ("empty", "idle", "new", "stays"):
         await ann.ask(CreateRoom(room=name))
@@ -167,24 +173,25 @@ async def test_the_sweep_takes_passing_rooms_that_stayed_empty(node: Node, chat:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-async def test_what_the_sweep_takes_of_rooms_that_another_process_made(
+async def test_the_sweep_deletes_rooms_of_another_process_only_where_presence_is_shared(
     make_node: MakeEngine, chat: Application, request: pytest.FixtureRequest, shared: bool
 ) -> None:
-    """What is empty here may be full of people there, unless the processes know of each other's people."""
+    """A room that looks empty here may have members there, unless the processes share their presence."""
     presence: Backend = {"BACKEND": "rooms.presence.memory.MemoryPresence"}
     if shared:
         url = request.getfixturevalue("redis_url")
         presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": url}}
     one, two = [await make_node(presence=presence) for _ in range(2)]
-    await chat_of_passing_rooms(chat)
+    await delete_empty_rooms_of(chat)
     await Client.named(one, "ann", "full")
-    await Room.objects.acreate(application=chat, name="left", persistent=False)
+    await Room.objects.acreate(application=chat, name="abandoned", persistent=False)
     await Room.objects.aupdate(created=timezone.now() - timedelta(days=1))
-    await two.management.sweep()
-    assert {room.name async for room in Room.objects.all()} == ({"full"} if shared else {"full", "left"})
+    await two.lifecycle.sweep()
+    assert {room.name async for room in Room.objects.all()} == ({"full"} if shared else {"full", "abandoned"})
 
 
-async def chat_of_passing_rooms(chat: Application) -> None:
+async def delete_empty_rooms_of(chat: Application) -> None:
+    """Let its rooms go with their last member."""
     chat.rooms_stay = False
     await chat.asave()
 
@@ -194,7 +201,7 @@ async def chat_of_passing_rooms(chat: Application) -> None:
 
 @contextmanager
 def late(node: Node, signal: ModelSignal) -> Iterator[Event]:
-    """What the database is asked to do to a room is held up until the event, and not waited for long."""
+    """Block the database's changes of rooms until the end, and let the node wait for them only briefly."""
     reached, go = Event(), Event()
 
     def hold(**_: Any) -> None:
@@ -203,18 +210,18 @@ def late(node: Node, signal: ModelSignal) -> Iterator[Event]:
 
     signal.connect(hold, sender=Room)
     pool = node.context.pool
-    assert pool._answer_seconds == QUERY_TIMEOUT
-    pool._answer_seconds = 0.05
+    assert pool._timeout == QUERY_TIMEOUT
+    pool._timeout = 0.05
     try:
         yield reached
     finally:
-        pool._answer_seconds = QUERY_TIMEOUT
+        pool._timeout = QUERY_TIMEOUT
         signal.disconnect(hold, sender=Room)
         go.set()
         pool.close()
 
 
-async def test_a_room_whose_maker_was_put_off_is_not_made_late(node: Node) -> None:
+async def test_a_room_whose_creation_timed_out_is_not_created_late(node: Node) -> None:
     ann = await Client.named(node, "ann")
     with late(node, pre_save):
         async with asyncio.timeout(PATIENCE):
@@ -225,19 +232,19 @@ async def test_a_room_whose_maker_was_put_off_is_not_made_late(node: Node) -> No
     await ann.ask(CreateRoom(room="new"))
 
 
-async def test_a_room_that_somebody_entered_since_is_not_removed_late(
+async def test_a_room_that_was_joined_meanwhile_is_not_deleted_late(
     make_node: MakeEngine, chat: Application
 ) -> None:
-    """Presence that is not shared keeps nobody out of it meanwhile."""
+    """Presence that is not shared prevents no join meanwhile."""
     node = await make_node(presence={"BACKEND": "rooms.presence.memory.MemoryPresence"})
-    await chat_of_passing_rooms(chat)
+    await delete_empty_rooms_of(chat)
     ann, bob = await Client.named(node, "ann", "brief"), await Client.named(node, "bob")
     with late(node, pre_delete) as reached:
         await ann.ask(Leave(room="brief"))
         await asyncio.to_thread(reached.wait)
-        # That the room goes is put off, and lets go of it.
+        # The removal is put off, and releases the lock of the room.
         await node.context.tasks.drain()
-        node.context.pool._answer_seconds = PATIENCE
+        node.context.pool._timeout = PATIENCE
         await bob.ask(Join(room="brief"))
     await node.context.tasks.drain()
     assert await Room.objects.aexists()

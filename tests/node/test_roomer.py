@@ -1,7 +1,7 @@
-"""Roomer clients who come, go, speak and vanish in any order, on the real engine: what each is told of who is
-where is so, and of who is gone nothing is left.
+"""Roomer clients that join, leave, send and disconnect in any order, on a real node.
 
-The sockets are in memory; everything behind them is what serves real ones (``node/session.py``).
+Each client's member lists agree with the server, and no state of a disconnected client is left. The
+sockets are in memory; behind them is the session of real ones (``node/session.py``).
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule, r
 
 from rooms.compat.roomer import Roomer
 from rooms.consumers import commands_of
+from rooms.hub.room import Room as HubRoom
 from rooms.models import Application, Room
-from rooms.node import config
+from rooms.node import config, registry
 from rooms.node.node import Node
 from rooms.node.session import Session, make_connection
 from tests.node.clients import PATIENCE
 
 if TYPE_CHECKING:
     from rooms.hub.connection import Connection
+    from rooms.hub.group import Group
 
 ROOMS = ("root", "red", "blue")
 
@@ -52,7 +54,7 @@ def fields_of(frame: bytes) -> list[str]:
 
 
 class Socket:
-    """A WebSocket without a network. ``put(None)`` is its end."""
+    """A WebSocket without a network. ``sent.put_nowait(None)`` ends it."""
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -71,18 +73,18 @@ class Socket:
 
 
 class Client:
-    """A roomer client as the original's are: ``members`` is what it knows of the rooms that it is in."""
+    """Behaves as the original client. ``members`` are the member lists of the rooms that it is in."""
 
     def __init__(self, node: Node, application: str) -> None:
         self.id = f"{next(_numbers):08x}-0000-4000-8000-000000000000"
         self.members: dict[str, set[str]] = {}
-        # What it last asked for about each room, as long as nobody else put it out.
+        # The rooms that it last asked to be in, except those that were closed.
         self.wants: set[str] = {"root"}
         self._socket = Socket()
         self._echoes = itertools.count(1)
         self.connection = make_connection(node, self.id, Roomer(), application=application, address="")
-        service = Session(node, commands_of(node), self.connection, self._socket)
-        self.serving = asyncio.create_task(service.run(None))
+        session = Session(node, commands_of(node), self.connection, self._socket)
+        self.serving = asyncio.create_task(session.run(None))
 
     def join(self, room: str) -> None:
         self.wants.add(room)
@@ -95,16 +97,16 @@ class Client:
     def say(self, room: str, text: str, to: str = "") -> None:
         self._socket.sent.put_nowait(frame(room, "note", to, text))
 
-    def vanish(self) -> None:
-        """The socket ends; what was sent before it is still read."""
+    def disconnect(self) -> None:
+        """End the socket; what was sent before is still read."""
         self._socket.sent.put_nowait(None)
 
-    def break_off(self) -> None:
-        """The peer breaks the protocol and is cut off."""
+    def send_malformed(self) -> None:
+        """Violate the protocol, so that the server closes the socket."""
         self._socket.sent.put_nowait(b"nonsense")
 
-    async def catch_up(self) -> None:
-        """All that this client asked is done, and all that it was told so far is heard."""
+    async def sync(self) -> None:
+        """Wait until this client's commands are executed and all frames so far are received."""
         mark = f"echo {next(self._echoes)}"
         self.say("root", mark, to=self.id)
         async with asyncio.timeout(PATIENCE):
@@ -125,7 +127,7 @@ class Client:
             assert sender == payload == self.id
             self.members.pop(room, None)
         else:
-            assert room in self.members, f"heard {event} of {room} without being in it"
+            assert room in self.members, f"received {event} of {room} without being a member"
             assert sender != self.id
             if event == "new_member":
                 self.members[room].add(payload)
@@ -134,19 +136,22 @@ class Client:
 
 
 class World:
-    """An engine in a loop of its own, and an application in it that begins anew with each example."""
+    """A node in a loop of its own, and an application of its own for each example."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self.runner = runner
         self.node = runner.run(Node.get_or_start())
         self.application = ""
         self.clients: list[Client] = []
+        # Every room of the example, also those that the registry has removed.
+        self.rooms: list[HubRoom] = []
 
     async def begin(self) -> None:
-        """An application of its own, whose rooms go with their last member."""
+        """Create an application whose rooms go with their last member."""
         self.application = f"roomer-{next(_numbers)}"
+        self.rooms.clear()
         create = partial(Application.objects.create, name=self.application, history="memory")
-        # In a thread, because the engine is told of it in this loop.
+        # In a thread, because the node receives the change in this loop.
         await self.node.context.pool.run(partial(create, rooms_on_demand=True, request_rate=0))
 
     async def connect(self) -> Client:
@@ -154,33 +159,33 @@ class World:
         self.clients.append(client)
         return client
 
-    async def settle(self) -> None:
-        """Everything that was asked is done, and everybody has heard of it."""
+    async def sync(self) -> None:
+        """Wait until all commands are executed and all clients have received the results."""
         for client in [each for each in self.clients if each.serving.done()]:
             self.clients.remove(client)
         for client in self.clients:
-            await client.catch_up()
+            await client.sync()
         await self.node.context.tasks.drain()
         for client in self.clients:
-            await client.catch_up()
+            await client.sync()
 
     async def end(self, client: Client) -> None:
-        """Wait until the server is through with a socket that ends."""
+        """Wait until the server has cleaned up after a socket."""
         async with asyncio.timeout(PATIENCE):
             await client.serving
         self.clients.remove(client)
 
     async def empty(self) -> None:
-        """Everybody goes."""
+        """Disconnect all clients."""
         for client in list(self.clients):
-            # Nobody goes with something that was told and is not yet written.
-            await self.settle()
-            client.vanish()
+            # A client that disconnects has no unwritten frames.
+            await self.sync()
+            client.disconnect()
             await self.end(client)
         await self.node.context.tasks.drain()
 
     async def present(self) -> dict[str, set[str]]:
-        """Who is in which room, as the server has it; only of rooms where somebody is."""
+        """Return the members of each room that has any, as the server has them."""
         application = await self.node.context.registry.application(self.application)
         assert application is not None
         found: dict[str, set[str]] = {}
@@ -192,37 +197,45 @@ class World:
         return {name: members for name, members in found.items() if members}
 
     async def close(self, name: str) -> None:
-        """Take a room away under the feet of its members."""
-        parts = self.node.context
-        application = await context.directory.application(self.application)
+        """Delete a room with its members in it."""
+        context = self.node.context
+        application = await context.registry.application(self.application)
         assert application is not None
-        room = await context.directory.find_room(application, name)
+        room = await context.registry.find_room(application, name)
         if room is not None:
             await context.pool.run(config.delete_room, room.config.id)
 
     def connections(self) -> set[Connection]:
-        """Whoever the engine still holds on to."""
-        hub = self.node.context.hub
-        return {each for group in hub.groups() for each in hub.members(group)} | set(self.node.connections)
+        """Return all connections that the node still has."""
+        groups: list[Group] = [*self.rooms]
+        for application in self.node.context.registry.applications():
+            groups += [application.members, application.room_list]
+        return {each for group in groups for each in group.members} | set(self.node.connections)
 
 
 @contextmanager
 def world() -> Iterator[World]:
-    with asyncio.Runner() as runner:
+    with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
         made = World(runner)
+
+        def room(*arguments: Any, **options: Any) -> HubRoom:
+            made.rooms.append(HubRoom(*arguments, **options))
+            return made.rooms[-1]
+
+        patch.setattr(registry, "Room", room)
         try:
             yield made
         finally:
             runner.run(made.node.stop())
 
 
-async def let_others_run(turns: int) -> None:
+async def run_turns(turns: int) -> None:
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
 class Roomers(RuleBasedStateMachine):
-    """What is asked is only put on its way, so that requests of several clients are under way together."""
+    """Commands are only queued, so that those of several clients are under way together."""
 
     world: World
     clients = Bundle("clients")
@@ -250,25 +263,25 @@ class Roomers(RuleBasedStateMachine):
         client.say(room, f"text {next(self._texts)}")
 
     @rule(client=clients, other=clients)
-    def whisper(self, client: Client, other: Client) -> None:
+    def send_direct(self, client: Client, other: Client) -> None:
         client.say("root", f"text {next(self._texts)}", to="" if client is other else other.id)
 
     @rule(client=consumes(clients), broken=st.booleans())
-    def go(self, client: Client, broken: bool) -> None:
+    def disconnect(self, client: Client, broken: bool) -> None:
         if broken:
-            client.break_off()
+            client.send_malformed()
         else:
-            client.vanish()
+            client.disconnect()
         self.run(self.world.end(client))
 
     @rule(turns=st.integers(1, 30))
-    def let_time_pass(self, turns: int) -> None:
-        self.run(let_others_run(turns))
+    def run_loop(self, turns: int) -> None:
+        self.run(run_turns(turns))
 
     @rule()
-    def look(self) -> None:
-        """Everybody knows who is where, and is where they want to be."""
-        self.run(self.world.settle())
+    def check(self) -> None:
+        """All clients know the members, and are in the rooms that they asked for."""
+        self.run(self.world.sync())
         present = self.run(self.world.present())
         wanted: defaultdict[str, set[str]] = defaultdict(set)
         for client in self.world.clients:
@@ -283,20 +296,20 @@ class Roomers(RuleBasedStateMachine):
 
     @rule(room=st.sampled_from(ROOMS[1:]))
     def close_a_room(self, room: str) -> None:
-        self.look()
+        self.check()
         self.run(self.world.close(room))
         for client in self.world.clients:
             client.wants.discard(room)
-        self.look()
+        self.check()
 
     def teardown(self) -> None:
         clients = list(self.world.clients)
         try:
-            self.look()
+            self.check()
         finally:
             self.run(self.world.empty())
         for client in clients:
-            assert client.connection.waiting == 0
+            assert client.connection.pending_bytes == 0
             assert not client.connection.memberships
         assert self.world.connections() == set()
         assert self.run(self.world.present()) == {}
@@ -304,7 +317,7 @@ class Roomers(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("transactional_db", "wire")
-def test_whoever_is_told_of_knows_who_is_where_and_of_the_gone_nothing_is_left() -> None:
+def test_clients_know_all_members_and_no_state_of_disconnected_ones_is_left() -> None:
     with world() as made:
         machine = type("Machine", (Roomers,), {"world": made})
         settings: Any = hypothesis.settings(

@@ -1,4 +1,4 @@
-"""What extensions can do: connections by their numbers, and answers to a message."""
+"""The services of the node for extensions: connections by number, and replies to a message."""
 
 from __future__ import annotations
 
@@ -27,76 +27,76 @@ if TYPE_CHECKING:
     from rooms.models import Application
 
 
-Put = Callable[[type[Extension]], Awaitable[None]]
+SetExtension = Callable[[type[Extension]], Awaitable[None]]
 
 
 class Echo(Extension):
-    """Takes frames as they come, and notes what happens."""
+    """Receives raw frames, and records the hooks that run."""
 
-    begun: ClassVar[Echo]
-    told: ClassVar[list[tuple[Any, ...]]]
+    running: ClassVar[Echo]
+    hooks: ClassVar[list[tuple[Any, ...]]]
 
     async def init(self) -> None:
-        type(self).begun = self
-        type(self).told = []
+        type(self).running = self
+        type(self).hooks = []
 
     async def on_connect(self, event: Any) -> None:
-        self.told.append(("connect", event.number))
+        self.hooks.append(("connect", event.number))
 
     async def on_receive(self, event: Any) -> None:
-        self.told.append(("receive", event.number, event.data))
+        self.hooks.append(("receive", event.number, event.data))
         await self.write(event.number, event.data)
 
     async def on_disconnect(self, event: Any) -> None:
-        self.told.append(("disconnect", event.number))
+        self.hooks.append(("disconnect", event.number))
 
 
 @pytest.fixture
-def extended(chat: Application, installed: Install) -> Put:
-    """Puts an extension on the application."""
+def set_extension(chat: Application, installed: Install) -> SetExtension:
+    """Give the application an extension."""
 
-    async def put(extension: type[Extension]) -> None:
+    async def set_extension(extension: type[Extension]) -> None:
         chat.extension = installed(extension)
         await chat.asave()
 
-    return put
+    return set_extension
 
 
 @pytest.fixture
-async def echo(extended: Put) -> None:
-    await extended(Echo)
+async def echo(set_extension: SetExtension) -> None:
+    await set_extension(Echo)
 
 
 # Connections by number -------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("echo")
-async def test_connections_have_numbers_from_one_as_long_as_they_are_open(node: Node) -> None:
+async def test_open_connections_are_numbered_from_one(node: Node) -> None:
     first, second = [await Peer.connected(node, Gowsev()) for _ in range(2)]
     assert (first.connection.number, second.connection.number) == (1, 2)
-    assert Echo.begun.connections == [1, 2]
+    assert Echo.running.connections == [1, 2]
     first.disconnect()
-    assert Echo.begun.connections == [2]
+    assert Echo.running.connections == [2]
     third = await Peer.connected(node, Gowsev())
     assert third.connection.number == 3
-    await Echo.begun.close(2)
-    assert Echo.begun.connections == [3]
+    await Echo.running.close(2)
+    assert Echo.running.connections == [3]
 
 
 @pytest.mark.usefixtures("echo")
-async def test_a_connection_comes_speaks_and_goes_in_this_order(node: Node) -> None:
+async def test_the_hooks_of_a_connection_run_in_order(node: Node) -> None:
     peer = await Peer.connected(node, Gowsev())
     await peer.say(b"one")
-    await peer.say("zwei ä")
+    await peer.say("two ä")
     peer.disconnect()
     await node.context.tasks.drain()
-    assert Echo.told == [
+    assert Echo.hooks == [
         ("connect", 1),
         ("receive", 1, b"one"),
-        ("receive", 1, "zwei ä".encode()),
+        ("receive", 1, "two ä".encode()),
         ("disconnect", 1),
     ]
-    assert peer.heard() == [b"one", "zwei ä".encode()]
+    assert peer.heard() == [b"one", "two ä".encode()]
 
 
 @pytest.mark.parametrize(
@@ -112,110 +112,119 @@ async def test_a_connection_comes_speaks_and_goes_in_this_order(node: Node) -> N
     ],
 )
 @pytest.mark.usefixtures("echo")
-async def test_what_is_written_to_a_number_comes_as_it_is(node: Node, data: Any, frame: bytes) -> None:
+async def test_data_written_to_a_number_arrives_unchanged(node: Node, data: Any, frame: bytes) -> None:
     peer, other = [await Peer.connected(node, Gowsev()) for _ in range(2)]
-    await Echo.begun.write(1, data)
+    await Echo.running.write(1, data)
     assert (peer.heard(), other.heard()) == ([frame], [])
 
 
 @pytest.mark.usefixtures("echo")
-async def test_a_native_client_is_written_to_by_number_as_by_the_server(node: Node) -> None:
+async def test_a_native_client_receives_a_direct_message_of_the_server(node: Node) -> None:
     ann = await Client.named(node, "ann")
-    await Echo.begun.write(1, {"hello": 1})
-    (told,) = ann.told("message")
-    assert (told["event"], told["data"], told["from"], told["to"]) == ("message", {"hello": 1}, None, ["ann"])
-    assert told["room"] == "root"
+    await Echo.running.write(1, {"hello": 1})
+    (received,) = ann.told("message")
+    assert (received["event"], received["data"], received["from"], received["to"]) == (
+        "message",
+        {"hello": 1},
+        None,
+        ["ann"],
+    )
+    assert received["room"] == "root"
 
 
 @pytest.mark.usefixtures("echo")
-async def test_who_has_not_logged_in_is_written_to_without_a_name(node: Node) -> None:
-    somebody = Client(node)
-    await somebody.connect()
-    await Echo.begun.write(1, "hello")
-    (told,) = somebody.told("message")
-    assert (told["room"], told["data"], "to" in told) == ("root", "hello", False)
+async def test_a_client_without_login_receives_the_message_without_a_recipient(node: Node) -> None:
+    anonymous = Client(node)
+    await anonymous.connect()
+    await Echo.running.write(1, "hello")
+    (received,) = anonymous.told("message")
+    assert (received["room"], received["data"], "to" in received) == ("root", "hello", False)
 
 
 @pytest.mark.usefixtures("echo")
-async def test_a_client_of_roomer_hears_in_root_what_is_written_to_it(node: Node) -> None:
+async def test_a_roomer_client_receives_the_data_in_the_root_room(node: Node) -> None:
     peer = await Peer.connected(node, Roomer())
-    await Echo.begun.write(1, b"\xff")
+    await Echo.running.write(1, b"\xff")
     assert [fields(frame) for frame in peer.heard()] == [["root", "message", peer.connection.id, "", b"\xff"]]
 
 
 @pytest.mark.usefixtures("echo")
-async def test_an_unknown_number_is_an_error_and_harms_nobody(node: Node) -> None:
+async def test_an_unknown_number_is_an_error_without_effect_on_others(node: Node) -> None:
     peer, gone = [await Peer.connected(node, Gowsev()) for _ in range(2)]
     gone.disconnect()
     for number in (0, 2, 3, -1):
         with pytest.raises(UnknownConnection, match=f"No connection {number} of chat"):
-            await Echo.begun.write(number, b"hello")
+            await Echo.running.write(number, b"hello")
         with pytest.raises(UnknownConnection):
-            await Echo.begun.close(number)
+            await Echo.running.close(number)
     await peer.say(b"still here")
     assert peer.heard() == [b"still here"]
 
 
 @pytest.mark.usefixtures("echo")
-async def test_a_connection_is_closed_by_its_number_after_what_was_written(node: Node) -> None:
+async def test_close_by_number_follows_the_data_that_was_written(node: Node) -> None:
     peer, other = [await Peer.connected(node, Gowsev()) for _ in range(2)]
-    await Echo.begun.write(1, b"good bye")
-    await Echo.begun.close(1)
+    await Echo.running.write(1, b"good bye")
+    await Echo.running.close(1)
     assert (peer.heard(), peer.connection.close_code) == ([b"good bye"], 1000)
     assert other.connection.close_code is None
     with pytest.raises(UnknownConnection):
-        await Echo.begun.write(1, b"too late")
+        await Echo.running.write(1, b"too late")
 
 
-async def test_numbers_work_in_a_thread(node: Node, extended: Put) -> None:
+async def test_a_synchronous_handler_writes_and_closes_by_number(
+    node: Node, set_extension: SetExtension
+) -> None:
     class Threaded(Extension):
         def on_receive(self, event: Any) -> None:  # type: ignore[override]
             async_to_sync(self.write)(event.number, event.data + b"!")
             async_to_sync(self.close)(self.connections[0])
 
-    await extended(Threaded)
+    await set_extension(Threaded)
     peer = await Peer.connected(node, Gowsev())
     await peer.say(b"hello")
     assert (peer.heard(), peer.connection.close_code) == ([b"hello!"], 1000)
 
 
-async def test_who_was_not_let_in_is_neither_connected_nor_disconnected(
-    node: Node, chat: Application, extended: Put
+async def test_a_refused_connection_runs_neither_on_connect_nor_on_disconnect(
+    node: Node, chat: Application, set_extension: SetExtension
 ) -> None:
     chat.entry = "users"
-    await extended(Echo)
+    await set_extension(Echo)
     peer = Peer(node, Gowsev())
     await peer.connect()
     assert peer.connection.close_code == 4501
     peer.disconnect()
     await node.context.tasks.drain()
-    assert Echo.told == []
+    assert Echo.hooks == []
 
 
-async def test_who_is_gone_before_the_greeting_began_is_greeted_first(node: Node, extended: Put) -> None:
-    await extended(Echo)
+async def test_on_connect_precedes_on_disconnect_although_the_socket_is_gone_first(
+    node: Node, set_extension: SetExtension
+) -> None:
+    await set_extension(Echo)
     application = await node.context.registry.application("chat")
     assert application is not None
     go_on = asyncio.Event()
-    # The greeting has to wait for this to end.
+    # ``on_connect`` has to wait for this handler.
     before = asyncio.ensure_future(application.runner.executor.run(go_on.wait))
     peer = Peer(node, Native())
-    coming = asyncio.ensure_future(peer.connect())
+    connecting = asyncio.ensure_future(peer.connect())
     await peer.wanted.wait()
-    coming.cancel()
-    await asyncio.wait({coming})
+    connecting.cancel()
+    await asyncio.wait({connecting})
     peer.disconnect()
     go_on.set()
     await before
     await node.context.tasks.drain()
-    assert Echo.told == [("connect", 1), ("disconnect", 1)]
+    assert Echo.hooks == [("connect", 1), ("disconnect", 1)]
 
 
-# Answers -----------------------------------------------------------------------------------------------
+# Replies -----------------------------------------------------------------------------------------------
 
 
 class Answering(Extension):
-    """``act`` is what its handler does with a message called ``do``; ``out`` is what came of it."""
+    """``act`` handles the event ``do``; ``out`` has its results."""
 
     act: ClassVar[Any]
     out: ClassVar[list[Any]]
@@ -229,9 +238,9 @@ class Answering(Extension):
 
 
 @pytest.fixture
-async def doing(extended: Put, monkeypatch: pytest.MonkeyPatch) -> type[Answering]:
-    """Puts it on the application."""
-    await extended(Answering)
+async def doing(set_extension: SetExtension, monkeypatch: pytest.MonkeyPatch) -> type[Answering]:
+    """The extension of the application."""
+    await set_extension(Answering)
     monkeypatch.setattr(Answering, "out", [], raising=False)
     monkeypatch.setattr(Answering, "count", 0, raising=False)
     return Answering
@@ -242,7 +251,9 @@ async def in_room(peer: Peer, room: str) -> None:
     peer.heard()
 
 
-async def test_an_answer_goes_to_the_senders_connection_alone(node: Node, doing: type[Answering]) -> None:
+async def test_event_send_reaches_the_connection_of_the_sender_only(
+    node: Node, doing: type[Answering]
+) -> None:
     async def act(event: MessageEvent) -> Any:
         return [await event.send("hint", "warm"), await event.send("hint", b"\xff", room="elsewhere")]
 
@@ -252,8 +263,8 @@ async def test_an_answer_goes_to_the_senders_connection_alone(node: Node, doing:
         await in_room(peer, "lobby")
     ann.heard()
     await ann.say(roomer("lobby", "do", payload=b"x"))
-    told = [fields(frame) for frame in ann.heard()]
-    assert [(each[0], each[1], each[3], each[4]) for each in told] == [
+    received = [fields(frame) for frame in ann.heard()]
+    assert [(each[0], each[1], each[3], each[4]) for each in received] == [
         ("lobby", "hint", ann.connection.id, b"warm"),
         ("elsewhere", "hint", ann.connection.id, b"\xff"),
     ]
@@ -261,7 +272,7 @@ async def test_an_answer_goes_to_the_senders_connection_alone(node: Node, doing:
     assert doing.out == [[True, True]]
 
 
-async def test_an_answer_is_not_given_to_who_is_slow_or_gone(
+async def test_event_send_skips_a_connection_that_is_slow_or_gone(
     node: Node, doing: type[Answering], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[Any] = []
@@ -274,7 +285,7 @@ async def test_an_answer_is_not_given_to_who_is_slow_or_gone(
     doing.act = staticmethod(act)
     native = await Client.named(node, "ann", "lobby")
     await native.say("lobby", "x", event="do")
-    assert [(told["event"], told["data"], told["to"]) for told in native.told("message")] == [
+    assert [(received["event"], received["data"], received["to"]) for received in native.told("message")] == [
         ("hint", "warm", ["ann"])
     ]
     gone = await Peer.connected(node, Roomer())
@@ -290,9 +301,7 @@ async def test_an_answer_is_not_given_to_who_is_slow_or_gone(
     assert doing.out == [True, False, False]
 
 
-async def test_a_message_is_sent_on_to_the_room_but_for_its_sender(
-    node: Node, doing: type[Answering]
-) -> None:
+async def test_send_to_room_reaches_all_members_but_the_sender(node: Node, doing: type[Answering]) -> None:
     async def act(event: MessageEvent) -> Any:
         return await event.send_to_room("do", event.data)
 
@@ -300,19 +309,19 @@ async def test_a_message_is_sent_on_to_the_room_but_for_its_sender(
     ann, ben = [await Client.named(node, name, "lobby") for name in ("ann", "ben")]
     carl = await Peer.connected(node, Roomer())
     await in_room(carl, "lobby")
-    answer = await ann.say("lobby", {"a": 1}, event="do")
-    assert answer == {"seq": None, "time": answer["time"], "done": True}
-    # It is an ordinary message of the room, in every door and in the history, and no handler is asked again.
-    (heard,) = ben.told("message")
-    assert (heard["event"], heard["data"], heard["from"]["name"]) == ("do", {"a": 1}, "ann")
-    assert heard["seq"] == doing.out[0].seq == 1
+    reply = await ann.say("lobby", {"a": 1}, event="do")
+    assert reply == {"seq": None, "time": reply["time"], "done": True}
+    # It is an ordinary message, for every protocol and in the history, and no handler runs again.
+    (received,) = ben.told("message")
+    assert (received["event"], received["data"], received["from"]["name"]) == ("do", {"a": 1}, "ann")
+    assert received["seq"] == doing.out[0].seq == 1
     assert fields(carl.heard()[-1])[1:] == ["do", "", "ann", b'{"a": 1}']
     assert ann.told("message") == []
     assert [each.value for each in await node.services.history("chat", "lobby", 10)] == [{"a": 1}]
     assert doing.count == 1
 
 
-async def test_what_is_sent_on_unchanged_keeps_every_byte(node: Node, doing: type[Answering]) -> None:
+async def test_unchanged_data_is_forwarded_byte_for_byte(node: Node, doing: type[Answering]) -> None:
     async def act(event: MessageEvent) -> Any:
         await event.send_to_room("as it is", event.data)
         event.data["a"] += 1
@@ -327,29 +336,29 @@ async def test_what_is_sent_on_unchanged_keeps_every_byte(node: Node, doing: typ
     assert [fields(frame)[4] for frame in ben.heard()] == [payload, '{"a":2.5,"b":"é"}'.encode()]
 
 
-async def test_a_message_is_sent_on_to_another_room_that_is_there(
+async def test_send_to_room_reaches_another_existing_room(
     node: Node, doing: type[Answering], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def act(event: MessageEvent) -> Any:
-        return await event.send_to_room("said", "x", room=event.data)
+        return await event.send_to_room("copied", "x", room=event.data)
 
     doing.act = staticmethod(act)
     ann, ben = await Client.named(node, "ann", "lobby"), await Client.named(node, "ben", "cellar")
     await ann.say("lobby", "cellar", event="do")
     assert ben.messages() == ["x"]
     await refused(RoomNotFound, ann.say("lobby", "nowhere", event="do"))
-    # To no room at all the handler cannot send: that is a fault of its own.
+    # A handler of a message without a room has to name one.
     with caplog.at_level(logging.ERROR):
-        request = SendToApplication(data=msgspec.Raw(b"null"), event="do")
-        doing.act = staticmethod(lambda event: event.send_to_room("said", "x"))
+        command = SendToApplication(data=msgspec.Raw(b"null"), event="do")
+        doing.act = staticmethod(lambda event: event.send_to_room("copied", "x"))
         with pytest.raises(Exception, match="Something went wrong"):
-            await ann.ask(request)
+            await ann.ask(command)
     assert "Expected the argument room" in caplog.text
 
 
-async def test_a_message_is_sent_on_to_one_user_in_whatever_room(node: Node, doing: type[Answering]) -> None:
+async def test_send_to_user_reaches_a_user_in_any_room(node: Node, doing: type[Answering]) -> None:
     async def act(event: MessageEvent) -> Any:
-        return await event.send_to_user(event.data, "psst", {"a": 1})
+        return await event.send_to_user(event.data, "private", {"a": 1})
 
     doing.act = staticmethod(act)
     ann, ben, carl = [await Peer.connected(node, Roomer()) for _ in range(3)]
@@ -359,14 +368,14 @@ async def test_a_message_is_sent_on_to_one_user_in_whatever_room(node: Node, doi
     for peer in (ann, ben, carl):
         peer.heard()
     await ann.say(roomer("lobby", "do", payload=ben.connection.id.encode()))
-    (told,) = ben.heard()
-    assert fields(told) == ["root", "psst", ben.connection.id, ann.connection.id, b'{"a":1}']
+    (received,) = ben.heard()
+    assert fields(received) == ["root", "private", ben.connection.id, ann.connection.id, b'{"a":1}']
     assert (ann.heard(), carl.heard()) == ([], [])
-    await ann.say(roomer("lobby", "do", payload=b"nobody"))
+    await ann.say(roomer("lobby", "do", payload=b"unknown"))
     assert (ann.heard(), ben.heard(), carl.heard()) == ([], [], [])
 
 
-async def test_the_reply_goes_before_all_that_its_sender_hears_of_it(
+async def test_the_reply_precedes_the_events_that_the_sender_receives(
     node: Node, doing: type[Answering]
 ) -> None:
     async def act(event: MessageEvent) -> Any:
@@ -385,13 +394,15 @@ async def test_the_reply_goes_before_all_that_its_sender_hears_of_it(
     assert [fields(frame)[1] for frame in again.heard()] == ["first", "second"]
 
 
-async def test_the_reply_goes_before_an_answer_to_the_sender_alone(node: Node, extended: Put) -> None:
+async def test_the_reply_precedes_an_event_to_the_sender_only(
+    node: Node, set_extension: SetExtension
+) -> None:
     class Hinting(Extension):
         @message("message")
         async def take(self, event: MessageEvent) -> None:
             assert await event.send("hint", "warm")
 
-    await extended(Hinting)
+    await set_extension(Hinting)
     peer = await Peer.connected(node, Gowsev())
     await peer.say("subscribe:lobby")
     await peer.say("publish:lobby:hello")
@@ -410,7 +421,7 @@ async def test_the_reply_goes_before_an_answer_to_the_sender_alone(node: Node, e
         (BadRequest, lambda event: event.send_to_user("ann", "x" * 65, 1)),
     ],
 )
-async def test_what_is_sent_on_has_a_lawful_name(
+async def test_forwarded_events_must_have_an_allowed_name(
     node: Node, doing: type[Answering], error: type[Exception], send: Any
 ) -> None:
     doing.act = staticmethod(send)
@@ -419,28 +430,28 @@ async def test_what_is_sent_on_has_a_lawful_name(
         await ann.say("lobby", "x", event="do")
 
 
-async def test_a_plain_handler_answers_from_its_thread(node: Node, extended: Put) -> None:
+async def test_a_synchronous_handler_sends_from_its_thread(node: Node, set_extension: SetExtension) -> None:
     class Plain(Extension):
         @message("do")
         def do(self, event: MessageEvent) -> None:
             assert async_to_sync(event.send)("hint", 1)
-            async_to_sync(event.send_to_room)("said", 2)
-            async_to_sync(event.send_to_user)(event.user.name, "psst", 3)
+            async_to_sync(event.send_to_room)("copied", 2)
+            async_to_sync(event.send_to_user)(event.user.name, "private", 3)
 
-    await extended(Plain)
+    await set_extension(Plain)
     ann, ben = [await Peer.connected(node, Roomer()) for _ in range(2)]
     for peer in (ann, ben):
         await in_room(peer, "lobby")
     ann.heard()
     await ann.say(roomer("lobby", "do"))
-    assert [fields(frame)[1] for frame in ann.heard()] == ["hint", "psst"]
-    assert [fields(frame)[1] for frame in ben.heard()] == ["said"]
+    assert [fields(frame)[1] for frame in ann.heard()] == ["hint", "private"]
+    assert [fields(frame)[1] for frame in ben.heard()] == ["copied"]
 
 
 # Claims ------------------------------------------------------------------------------------------------
 
 
-async def test_every_event_of_a_connection_has_its_claims(node: Node, extended: Put) -> None:
+async def test_every_event_of_a_connection_has_its_claims(node: Node, set_extension: SetExtension) -> None:
     seen: dict[str, Any] = {}
 
     class Noting(Extension):
@@ -467,9 +478,9 @@ async def test_every_event_of_a_connection_has_its_claims(node: Node, extended: 
 
         @message("do")
         async def do(self, event: MessageEvent) -> None:
-            seen["taken"] = event.claims
+            seen["handler"] = event.claims
 
-    await extended(Noting)
+    await set_extension(Noting)
     peer = Peer(node, Roomer())
     peer.connection.claims = {"key": "17"}
     await peer.connect()
@@ -480,6 +491,6 @@ async def test_every_event_of_a_connection_has_its_claims(node: Node, extended: 
     peer.disconnect()
     await node.context.tasks.drain()
     assert set(seen) == {
-        *("connect", "login", "join", "message", "taken", "leaving", "leave", "disconnect"),
+        *("connect", "login", "join", "message", "handler", "leaving", "leave", "disconnect"),
     }
     assert all(claims == {"key": "17"} for claims in seen.values())

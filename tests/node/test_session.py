@@ -1,4 +1,4 @@
-"""Serving a socket: what is written, and what becomes of a socket that cannot be written to."""
+"""A session serves one socket: the order of its replies, and sockets that cannot be written to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Broken:
-    """A socket that takes no frame, and stays open until it is closed."""
+    """A socket whose every write fails; it stays open until it is closed."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -55,7 +55,7 @@ async def node() -> AsyncIterator[Node]:
     await node.stop()
 
 
-async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connection(
+async def test_a_frame_that_the_server_refuses_closes_the_connection(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     socket = Broken(ValueError("payload too large"))
@@ -69,54 +69,54 @@ async def test_a_frame_that_the_server_in_front_will_not_send_ends_the_connectio
 
 
 class Script:
-    """A socket that says so much and ends."""
+    """A socket that sends some commands and ends."""
 
-    def __init__(self, *requests: dict[str, Any]) -> None:
-        self.frames = [json.dumps(each) for each in requests]
-        self.heard: list[dict[str, Any]] = []
+    def __init__(self, *commands: dict[str, Any]) -> None:
+        self.frames = [json.dumps(each) for each in commands]
+        self.received: list[dict[str, Any]] = []
 
     async def next(self) -> str | bytes | None:
         return self.frames.pop(0) if self.frames else None
 
     async def send(self, frame: bytes, *, binary: bool) -> None:
-        self.heard += [json.loads(line) for line in frame.split(b"\n")]
+        self.received += [json.loads(line) for line in frame.split(b"\n")]
 
     async def close(self, code: int, reason: str) -> None:
         pass
 
 
 @pytest.mark.parametrize("last", ["leave", "message", "ping", "nonsense", None])
-async def test_answers_come_in_the_order_of_what_was_asked(
+async def test_replies_come_in_the_order_of_the_commands(
     node: Node, monkeypatch: pytest.MonkeyPatch, last: str | None
 ) -> None:
-    """And nobody goes before what they said is told."""
+    """A user leaves after their last message is broadcast."""
     application = await Application.objects.aget()
     await Room.objects.acreate(application=application, name="lobby", history="database")
     bob = await Client.named(node, "bob", "lobby")
-    said = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(5)]
+    messages = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(5)]
     room = "lobby" if last == "leave" else "nowhere"
-    asked = [{"type": last, "room": room, "id": 5, "data": 5}] if last else []
-    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *said, *asked)
+    final = [{"type": last, "room": room, "id": 5, "data": 5}] if last else []
+    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *messages, *final)
     connection = make_connection(node, "c", Native(), application="chat", address="")
     disconnect = node.disconnect
 
-    def last_of_all(connection: Connection) -> None:
+    def disconnect_when_idle(connection: Connection) -> None:
         assert connection.in_flight == 0
         disconnect(connection)
 
-    monkeypatch.setattr(node, "disconnect", last_of_all)
+    monkeypatch.setattr(node, "disconnect", disconnect_when_idle)
     await Session(node, commands_of(node), connection, socket).run(None)
     await node.context.tasks.drain()
     await bob.until(lambda: len(bob.messages()) == 5)
-    told = bob.told("message", "left")
-    assert [frame.get("data") for frame in told] == [0, 1, 2, 3, 4, *([None] if last == "leave" else [])]
-    # What the end of the socket left unwritten.
+    events = bob.told("message", "left")
+    assert [frame.get("data") for frame in events] == [0, 1, 2, 3, 4, *([None] if last == "leave" else [])]
+    # The end of the socket left these unwritten.
     for frame in connection.pop_all():
         await socket.send(frame, binary=False)
-    assert [frame["id"] for frame in socket.heard if "id" in frame] == list(range(5 + len(asked)))
+    assert [frame["id"] for frame in socket.received if "id" in frame] == list(range(5 + len(final)))
 
 
-async def test_who_asks_too_much_is_first_answered_what_they_have_said(
+async def test_refused_commands_are_answered_after_the_earlier_ones(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throttle, "TokenBucket", partial(TokenBucket, clock=lambda: 0.0))
@@ -124,35 +124,35 @@ async def test_who_asks_too_much_is_first_answered_what_they_have_said(
     application.request_rate, application.request_burst = 1, 5
     await application.asave()
     await Room.objects.acreate(application=application, name="lobby", history="database")
-    said = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(9)]
-    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *said)
+    messages = [{"type": "message", "room": "lobby", "id": n, "data": n} for n in range(9)]
+    socket = Script({"type": "login", "name": "ann"}, {"type": "join", "room": "lobby"}, *messages)
     connection = make_connection(node, "c", Native(), application="chat", address="")
     await Session(node, commands_of(node), connection, socket).run(None)
     for frame in connection.pop_all():
         await socket.send(frame, binary=False)
-    told = [(frame["type"], frame.get("id")) for frame in socket.heard]
-    answers = [("reply", 0), ("reply", 1), ("reply", 2), ("error", 3), ("error", 4), ("error", 5)]
-    assert [each for each in told if each[1] is not None] == answers
-    assert told[-1] == ("closing", None)
+    received = [(frame["type"], frame.get("id")) for frame in socket.received]
+    replies = [("reply", 0), ("reply", 1), ("reply", 2), ("error", 3), ("error", 4), ("error", 5)]
+    assert [each for each in received if each[1] is not None] == replies
+    assert received[-1] == ("closing", None)
 
 
-async def test_why_state_is_not_kept_is_told_also_when_the_next_message_is_there_already(
+async def test_a_refusal_of_state_is_sent_although_the_next_message_is_already_there(
     node: Node,
 ) -> None:
     await Application.objects.aupdate(rooms_on_demand=True, history="database")
-    socket, words = Script({"status": {"value": 1}}), {"status": {"value": 3}, "funcKey": "page"}
+    socket, fields = Script({"status": {"value": 1}}), {"status": {"value": 3}, "funcKey": "page"}
     for params, is_state in (("x" * 20_000, True), ("x", False)):
-        socket.frames.append(json.dumps({**words, "funcParams": [params], "stateMessage": is_state}))
+        socket.frames.append(json.dumps({**fields, "funcParams": [params], "stateMessage": is_state}))
     connection = make_connection(node, "c", Rtbroadcaster(), application="chat", address="")
     await Session(node, commands_of(node), connection, socket).run(None)
     for frame in connection.pop_all():
         await socket.send(frame, binary=False)
-    connected, refusal = (each["status"]["text"] for each in socket.heard)
-    assert (connected, "State has at most 16384 bytes" in refusal) == ("connected", True)
+    connected, refusal = (each["status"]["text"] for each in socket.received)
+    assert (connected, "Expected at most 16384 bytes of state" in refusal) == ("connected", True)
 
 
 class Stuck:
-    """A wire whose client reads nothing."""
+    """A frame writer whose client reads nothing."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -169,33 +169,33 @@ class Stuck:
         self.closed.append(code)
 
 
-async def test_one_who_reads_nothing_is_told_why_it_was_ended(node: Node) -> None:
-    socket, wire = Broken(ConnectionError("gone")), Stuck()
+async def test_a_client_that_reads_nothing_is_sent_the_reason_of_its_close(node: Node) -> None:
+    socket, writer = Broken(ConnectionError("gone")), Stuck()
     connection = make_connection(node, "c", Native(), application="chat", address="")
 
     async def served() -> None:
-        await Session(node, commands_of(node), connection, socket, wire).run(None)
-        # As the server does when the application has returned.
-        wire.close(1000, "")
+        await Session(node, commands_of(node), connection, socket, writer).run(None)
+        # As the server does when the ASGI application has returned.
+        writer.close(1000, "")
 
     serving = asyncio.create_task(served())
     async with asyncio.timeout(PATIENCE):
         while connection.writing_since is None:  # noqa: ASYNC110
             await asyncio.sleep(0)
-        # As the heartbeat does: at once, before the flusher's turn.
+        # As the periodic check does: at once, before the scheduler writes.
         connection.close(CloseCode.SLOW_CONSUMER, "Nothing was read for too long.", discard=True)
         node._abort(connection)
         await serving
-    assert wire.closed[0] == CloseCode.SLOW_CONSUMER
-    assert b'"closing"' in wire.written[-1]
+    assert writer.closed[0] == CloseCode.SLOW_CONSUMER
+    assert b'"closing"' in writer.written[-1]
 
 
-async def test_a_socket_that_is_gone_is_nobodys_fault(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_socket_that_is_gone_is_not_logged(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     socket = Broken(ConnectionError("gone"))
     connection = make_connection(node, "c", Native(), application="chat", address="")
     with caplog.at_level(logging.INFO, "rooms.node.session"):
-        service = Session(node, commands_of(node), connection, socket)
-        serving = asyncio.create_task(service.run(None))
+        session = Session(node, commands_of(node), connection, socket)
+        serving = asyncio.create_task(session.run(None))
         async with asyncio.timeout(PATIENCE):
             await socket.tried.wait()
             socket.closed.set_result(1006)
@@ -204,18 +204,18 @@ async def test_a_socket_that_is_gone_is_nobodys_fault(node: Node, caplog: pytest
     assert connection.close_code is None
 
 
-async def test_who_shook_hands_is_not_kept_for_as_long_as_the_socket_is_open(node: Node) -> None:
+async def test_the_django_user_of_the_handshake_is_not_kept_while_the_socket_is_open(node: Node) -> None:
     class Account:
-        """What Django knows of a user, which may be much."""
+        """Stands for the Django user of a handshake, which may be large."""
 
         is_authenticated = False
 
-    asked, user = asyncio.Event(), Account()
-    kept = weakref.ref(user)
+    reading, user = asyncio.Event(), Account()
+    reference = weakref.ref(user)
 
     class Quiet(Script):
         async def next(self) -> str | bytes | None:
-            asked.set()
+            reading.set()
             await asyncio.Event().wait()
             return None
 
@@ -223,7 +223,7 @@ async def test_who_shook_hands_is_not_kept_for_as_long_as_the_socket_is_open(nod
     serving = asyncio.create_task(Session(node, commands_of(node), connection, Quiet()).run(user))
     del user
     async with asyncio.timeout(PATIENCE):
-        await asked.wait()
-    assert kept() is None
+        await reading.wait()
+    assert reference() is None
     serving.cancel()
     await asyncio.wait({serving})

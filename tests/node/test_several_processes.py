@@ -13,7 +13,6 @@ from django.utils import timezone
 
 from rooms.extensions import Extension
 from rooms.extensions.contexts import JoinEvent, LeaveEvent
-from rooms.hub.config import room_group
 from rooms.models import Application, PresenceNode, Room
 from rooms.node import join
 from rooms.node.node import Node
@@ -92,58 +91,25 @@ def porter(installed: Install, chat: Application) -> type[Porter]:
 # Extensions ----------------------------------------------------------------------------------------
 
 
-async def test_one_who_comes_to_two_processes_at_once_is_asked_about_once(
+async def test_a_user_who_joins_through_two_processes_at_once_is_one_member(
     start: Start, porter: type[Porter]
 ) -> None:
+    """Each of the processes calls ``on_join``."""
     here, there = await start(), await start()
     ann = await Client.named(here, "ann")
     again = await returned(there, ann)
     porter.open.clear()
-    waits = asyncio.Event()
-    take = there.context.presence.take_turn
-
-    async def take_turn(*arguments: Any) -> bool:
-        mine = await take(*arguments)
-        if not mine:
-            waits.set()
-        return mine
-
-    there.context.presence.take_turn = take_turn  # type: ignore[method-assign]
+    porter.asked.clear()
     first = asyncio.create_task(ann.ask(Join(room="lobby")))
     await soon(porter.asked)
+    porter.asked.clear()
     second = asyncio.create_task(again.ask(Join(room="lobby")))
-    await soon(waits)
+    await soon(porter.asked)
     porter.open.set()
     assert (await first)["count"] == (await second)["count"] == 1
-    assert porter.happened == [("ann", "joined")]
+    assert porter.happened == [("ann", "joined")] * 2
     ann.disconnect()
     again.disconnect()
-
-
-async def test_nobody_waits_with_one_who_waits_for_another_process(
-    start: Start, porter: type[Porter]
-) -> None:
-    """As when that process died while it asked about her."""
-    here, dead = await start(), await start()
-    ann, bob = await Client.named(here, "ann"), await Client.named(here, "bob")
-    assert ann.connection.user is not None
-    room = await Room.objects.aget(name="lobby")
-    take, waits = here.context.presence.take_turn, asyncio.Event()
-    assert await dead.context.presence.take_turn(room_group(room.pk), ann.connection.user, "token")
-
-    async def take_turn(*arguments: Any) -> bool:
-        mine = await take(*arguments)
-        if not mine:
-            waits.set()
-        return mine
-
-    here.context.presence.take_turn = take_turn  # type: ignore[method-assign]
-    waiting = asyncio.create_task(ann.ask(Join(room="lobby")))
-    await soon(waits)
-    async with asyncio.timeout(PATIENCE):
-        await bob.ask(Join(room="lobby"))
-    await dead.context.presence.end_turn(room_group(room.pk), ann.connection.user, "token")
-    assert (await waiting)["count"] == 2
 
 
 async def test_a_room_that_is_closed_tells_extensions_of_each_user_once(

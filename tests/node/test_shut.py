@@ -1,4 +1,4 @@
-"""Where an extension was chosen and has not begun, nobody gets past it; who is inside stays and speaks."""
+"""An extension that has not started refuses handshakes, logins and joins; members stay and may send."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rooms.models import Application
 
 
-class Guarded(Extension):
-    """Lets nobody in; ``broken`` is whether it begins at all."""
+class Fragile(Extension):
+    """Fails to start while ``broken``."""
 
     broken = True
 
@@ -40,9 +40,9 @@ MISSING = "gone.Extension"
 
 @pytest.fixture(params=["broken", "missing"])
 def unusable(request: pytest.FixtureRequest, installed: Install, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of an extension that does not begin."""
-    monkeypatch.setattr(Guarded, "broken", True)
-    return installed(Guarded) if request.param == "broken" else MISSING
+    """The name of an extension that does not start."""
+    monkeypatch.setattr(Fragile, "broken", True)
+    return installed(Fragile) if request.param == "broken" else MISSING
 
 
 async def choose(node: Node, row: Application | Room, extension: str) -> None:
@@ -55,14 +55,14 @@ async def test_handshakes_are_answered_with_503(node: Node, chat: Application, u
     await choose(node, chat, unusable)
     with pytest.raises(Unavailable, match="not started"):
         await authenticate_handshake(node.context, "chat", handshake())
-    # A closed door is no business of the extension.
+    # A protocol that the application does not accept is checked first.
     chat.protocols = ["native"]
     await choose(node, chat, unusable)
     assert await authenticate_handshake(node.context, "chat", handshake(protocol="roomer")) == {}
 
 
 @pytest.mark.usefixtures("node")
-async def test_the_door_says_503(chat: Application, installed: Install) -> None:
+async def test_a_gowsev_handshake_is_answered_with_503(chat: Application, installed: Install) -> None:
     chat.extension = MISSING
     await chat.asave()
     async with Door(protocol=Gowsev) as protocol:
@@ -70,7 +70,7 @@ async def test_the_door_says_503(chat: Application, installed: Install) -> None:
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
 
 
-async def test_who_comes_without_a_handshake_is_not_let_in(
+async def test_a_connection_without_a_handshake_is_refused(
     node: Node, chat: Application, unusable: str
 ) -> None:
     await choose(node, chat, unusable)
@@ -80,7 +80,7 @@ async def test_who_comes_without_a_handshake_is_not_let_in(
         assert peer.connection.user is None
 
 
-async def test_logins_and_joins_wait_and_who_is_inside_speaks(
+async def test_logins_and_joins_are_refused_and_members_may_send(
     node: Node, chat: Application, unusable: str
 ) -> None:
     ann, ben = [await Client.named(node, name, "lobby") for name in ("ann", "ben")]
@@ -98,7 +98,7 @@ async def test_logins_and_joins_wait_and_who_is_inside_speaks(
     await unknown.ask(Login(name="dora"))
 
 
-async def test_a_room_is_shut_by_its_own_and_the_others_are_open(
+async def test_an_extension_of_a_room_affects_no_other_room(
     node: Node, chat: Application, unusable: str
 ) -> None:
     room = await Room.objects.acreate(application=chat, name="quiz", extension=unusable)
@@ -108,7 +108,7 @@ async def test_a_room_is_shut_by_its_own_and_the_others_are_open(
     await ann.ask(Join(room="quiz"))
 
 
-async def test_nobody_speaks_into_a_shut_room_from_outside(node: Node, chat: Application) -> None:
+async def test_messages_from_outside_are_refused(node: Node, chat: Application) -> None:
     peer = await Peer.connected(node, Gowsev())
     room = await Room.objects.acreate(application=chat, name="quiz", extension=MISSING)
     assert await outcome(node, peer) is Unavailable
@@ -119,7 +119,7 @@ async def test_nobody_speaks_into_a_shut_room_from_outside(node: Node, chat: App
 
 
 async def outcome(node: Node, peer: Peer) -> type[RoomsError] | None:
-    """What becomes of something that is published from outside."""
+    """Return the error of a message from outside, if there is one."""
     (request,) = peer.connection.protocol.decode("publish:quiz:hello")
     assert isinstance(request, SendWithoutJoining), isinstance(request, Error)
     try:
@@ -129,26 +129,26 @@ async def outcome(node: Node, peer: Peer) -> type[RoomsError] | None:
     return None
 
 
-async def test_it_opens_when_the_extension_begins_at_last(
+async def test_joins_are_accepted_once_the_extension_starts(
     node: Node, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Guarded, "broken", True)
-    name = installed(Guarded)
+    monkeypatch.setattr(Fragile, "broken", True)
+    name = installed(Fragile)
     room = await Room.objects.acreate(application=chat, name="quiz", extension=name)
     ann = await Client.named(node, "ann")
     await refused(Unavailable, ann.ask(Join(room="quiz")))
     await choose(node, chat, name)
-    monkeypatch.setattr(Guarded, "broken", False)
+    monkeypatch.setattr(Fragile, "broken", False)
     await node.context.registry.refresh()
     await refused(Unavailable, Client(node).connect())
-    # At most once a minute, unless the row has other settings now.
+    # It is started again at most once a minute, unless its settings change.
     monkeypatch.setattr("rooms.extensions.runner.RESTART_INTERVAL", 0)
     for row in (chat, room):
         row.extension_settings = {"other": 1}
-        monkeypatch.setattr(Guarded, "broken", row is room)
+        monkeypatch.setattr(Fragile, "broken", row is room)
         await choose(node, row, name)
     await Client.named(node, "ben")
     await refused(Unavailable, ann.ask(Join(room="quiz")))
-    monkeypatch.setattr(Guarded, "broken", False)
+    monkeypatch.setattr(Fragile, "broken", False)
     await node.context.registry.refresh()
     await ann.ask(Join(room="quiz"))

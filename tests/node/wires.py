@@ -1,4 +1,4 @@
-"""A channel layer in memory that loses, breaks or holds up what a test tells it to."""
+"""A channel layer in memory that loses messages, fails or hangs as a test demands."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from channels.layers import InMemoryChannelLayer
 
 
 class Wire(InMemoryChannelLayer):
-    """``loses`` chooses messages that never arrive; while ``broken`` every call fails, while
-    ``hung`` none ever ends. ``sent`` is what was handed over: group and frames."""
+    """``loses`` chooses the messages that never arrive.
+
+    While it is ``broken`` every call fails; while it is ``hung`` none ends. ``sent`` has the group and the
+    frames of each message that was handed over.
+    """
 
     def __init__(self) -> None:
         super().__init__(capacity=10_000)
@@ -20,20 +23,20 @@ class Wire(InMemoryChannelLayer):
         self.sent: list[tuple[str, list[bytes]]] = []
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        await self._works()
+        await self._ensure_up()
         self.sent.append((group, message["frames"]))
         if not self.loses(group, message):
             await super().group_send(group, message)
 
     async def group_add(self, group: str, channel: str) -> None:
-        await self._works()
+        await self._ensure_up()
         await super().group_add(group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
-        await self._works()
+        await self._ensure_up()
         await super().group_discard(group, channel)
 
-    async def _works(self) -> None:
+    async def _ensure_up(self) -> None:
         if self.hung:
             await asyncio.Event().wait()
         if self.broken:

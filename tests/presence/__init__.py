@@ -1,1 +1,1 @@
-"""Tests of the stores of presence."""
+"""Tests of the presence stores."""

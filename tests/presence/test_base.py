@@ -1,4 +1,4 @@
-"""What every presence promises, held against each of them."""
+"""The interface of presence, for each store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IN_DATABASE = pytest.param("database", marks=pytest.mark.django_db(transaction=T
 
 @pytest.fixture(params=["memory", "redis", IN_DATABASE])
 def make(request: pytest.FixtureRequest) -> Make:
-    """Makes the presence of one process after the other, on one store that is empty at first."""
+    """Creates the presence of any number of processes on one store, which is empty at first."""
     if request.param == "memory":
         return MemoryPresence
     if request.param == "redis":
@@ -52,18 +52,18 @@ Pair = tuple[Presence, Presence]
 
 @pytest.fixture
 async def pair(make: Make) -> AsyncIterator[Pair]:
-    """Those of two processes."""
+    """The presence of two processes."""
     both = make(), make()
     yield both
     for presence in both:
         await presence.close()
 
 
-async def who(presence: Presence, group: str = "g", **options: Any) -> list[str]:
+async def names(presence: Presence, group: str = "g", **options: Any) -> list[str]:
     return [user.name for user in (await presence.members(group, **options)).users]
 
 
-async def test_an_empty_group(presence: Presence) -> None:
+async def test_a_group_without_users_is_empty(presence: Presence) -> None:
     assert await presence.members("g") == MemberPage(users=[], count=0, more=False)
     assert await presence.counts(["g", "h"]) == [0, 0]
     assert await presence.counts([]) == []
@@ -73,20 +73,20 @@ async def test_an_empty_group(presence: Presence) -> None:
     assert await presence.remove_all("g", {"a1": ANN}) == []
 
 
-async def test_the_first_connection_in_and_the_last_one_out(presence: Presence) -> None:
+async def test_the_first_connection_enters_and_the_last_one_leaves(presence: Presence) -> None:
     assert await presence.add("g", "a1", ANN)
     assert not await presence.add("g", "a2", ANN)
     assert not await presence.add("g", "a2", ANN)
     assert not await presence.remove("g", "a1", ANN)
     assert not await presence.remove("g", "a1", ANN)
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
     assert await presence.remove("g", "a2", ANN)
     assert not await presence.remove("g", "a2", ANN)
-    assert await who(presence) == []
+    assert await names(presence) == []
     assert await presence.add("g", "a1", ANN)
 
 
-async def test_of_many_at_the_same_time_one_is_the_first_and_one_the_last(presence: Presence) -> None:
+async def test_of_concurrent_connections_one_is_the_first_and_one_the_last(presence: Presence) -> None:
     connections = [f"a{number}" for number in range(20)]
     first = await asyncio.gather(*(presence.add("g", each, ANN) for each in connections))
     assert sum(first) == 1
@@ -95,54 +95,54 @@ async def test_of_many_at_the_same_time_one_is_the_first_and_one_the_last(presen
     assert await presence.counts(["g"]) == [0]
 
 
-async def test_groups_do_not_know_of_each_other(presence: Presence) -> None:
+async def test_groups_are_independent(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     assert await presence.add("h", "a1", ANN)
     await presence.add("h", "b1", BOB)
-    assert await presence.counts(["g", "nobody", "h"]) == [1, 0, 2]
+    assert await presence.counts(["g", "empty", "h"]) == [1, 0, 2]
     await presence.remove("h", "a1", ANN)
-    assert (await who(presence, "g"), await who(presence, "h")) == (["Ann"], ["bob"])
+    assert (await names(presence, "g"), await names(presence, "h")) == (["Ann"], ["bob"])
 
 
-async def test_users_with_like_ids_are_kept_apart(presence: Presence) -> None:
-    """Keys made of several parts must not run into each other."""
+async def test_users_with_similar_ids_are_distinct(presence: Presence) -> None:
+    """Keys of several parts must not be ambiguous."""
     one, other = User(name="one", id="b:c", guest=True), User(name="other", id="c", guest=True)
     await presence.add("a", "x", one)
     await presence.add("a:b", "x", other)
     assert await presence.remove("a", "x", one)
-    assert await who(presence, "a:b") == ["other"]
+    assert await names(presence, "a:b") == ["other"]
 
 
-# Fading ------------------------------------------------------------------------------------------
+# Grace periods -----------------------------------------------------------------------------------
 
 
-async def test_one_who_fades_still_counts(presence: Presence) -> None:
+async def test_a_user_in_grace_counts(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.start_grace("g", "a1", ANN)
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
     assert await presence.remove("g", "a1", ANN)
 
 
-async def test_coming_back_takes_the_place_of_what_fades(presence: Presence) -> None:
+async def test_a_returning_user_replaces_connections_in_grace(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.start_grace("g", "a1", ANN)
     assert not await presence.add("g", "a2", ANN)
-    # The grace period of the first one ends now, and nobody is out.
+    # The grace period of the first connection ends, and the user stays.
     assert not await presence.remove("g", "a1", ANN)
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
     assert await presence.remove("g", "a2", ANN)
 
 
-async def test_what_fades_does_not_hold_what_is_left(presence: Presence) -> None:
+async def test_a_replaced_connection_in_grace_does_not_keep_the_user(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.add("g", "a2", ANN)
     await presence.start_grace("g", "a1", ANN)
     assert not await presence.remove("g", "a2", ANN)
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
     assert await presence.remove("g", "a1", ANN)
 
 
-async def test_fading_twice_or_after_the_end_changes_nothing(presence: Presence) -> None:
+async def test_start_grace_twice_or_after_the_removal_changes_nothing(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.start_grace("g", "a1", ANN)
     await presence.start_grace("g", "a1", ANN)
@@ -152,19 +152,19 @@ async def test_fading_twice_or_after_the_end_changes_nothing(presence: Presence)
     assert await presence.add("g", "a1", ANN)
 
 
-async def test_coming_back_on_the_same_connection_no_longer_fades(presence: Presence) -> None:
+async def test_adding_the_same_connection_again_ends_its_grace(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     await presence.start_grace("g", "a1", ANN)
     assert not await presence.add("g", "a1", ANN)
     assert not await presence.add("g", "a2", ANN)
     assert not await presence.remove("g", "a2", ANN)
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
 
 
 # Limits and names --------------------------------------------------------------------------------
 
 
-async def test_a_full_group(presence: Presence) -> None:
+async def test_a_full_group_accepts_only_its_users(presence: Presence) -> None:
     await presence.add("g", "a1", ANN, limit=2)
     await presence.add("g", "b1", BOB, limit=2)
     with pytest.raises(GroupFull):
@@ -176,7 +176,7 @@ async def test_a_full_group(presence: Presence) -> None:
     assert await presence.add("g", "e1", EVE, limit=2)
 
 
-async def test_no_more_than_fit_however_many_come_at_the_same_time(presence: Presence) -> None:
+async def test_concurrent_users_do_not_exceed_the_limit(presence: Presence) -> None:
     users = [User(name=f"u{number}", id=f"guest-{number}", guest=True) for number in range(20)]
     results = await asyncio.gather(
         *(presence.add("g", user.id, user, limit=3) for user in users), return_exceptions=True
@@ -186,7 +186,7 @@ async def test_no_more_than_fit_however_many_come_at_the_same_time(presence: Pre
     assert await presence.counts(["g"]) == [3]
 
 
-async def test_a_name_belongs_to_one_user_in_whatever_case(presence: Presence) -> None:
+async def test_a_unique_name_belongs_to_one_user_in_any_case(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     other = User(name="aNN", id="guest-9", guest=True)
     with pytest.raises(NameInUse):
@@ -197,7 +197,7 @@ async def test_a_name_belongs_to_one_user_in_whatever_case(presence: Presence) -
     assert await presence.add("g", "x", other, unique=True)
 
 
-async def test_a_name_is_held_by_one_who_fades(presence: Presence) -> None:
+async def test_a_user_in_grace_keeps_the_name(presence: Presence) -> None:
     await presence.add("g", "b1", BOB)
     await presence.start_grace("g", "b1", BOB)
     with pytest.raises(NameInUse):
@@ -205,7 +205,7 @@ async def test_a_name_is_held_by_one_who_fades(presence: Presence) -> None:
     assert not await presence.add("g", "b2", BOB, unique=True)
 
 
-async def test_two_users_of_one_name_where_names_need_not_be_unique(presence: Presence) -> None:
+async def test_two_users_may_have_one_name_that_is_not_unique(presence: Presence) -> None:
     double = User(name="ANN", id="guest-9", guest=True)
     await presence.add("g", "a1", ANN)
     await presence.add("g", "x", double)
@@ -214,40 +214,40 @@ async def test_two_users_of_one_name_where_names_need_not_be_unique(presence: Pr
     assert await presence.find("g", ["ann"]) == {"ann": double}
 
 
-# Asking ------------------------------------------------------------------------------------------
+# Queries -----------------------------------------------------------------------------------------
 
 
-async def test_pages_by_name(presence: Presence) -> None:
+async def test_members_are_listed_in_pages_by_name(presence: Presence) -> None:
     for name in ("bob", "Ann", "carl", "Dora", "eve"):
         await presence.add("g", name, User(name=name, id=f"id {name}", guest=True))
-    assert await who(presence) == ["Ann", "bob", "carl", "Dora", "eve"]
+    assert await names(presence) == ["Ann", "bob", "carl", "Dora", "eve"]
     assert await presence.members("g", limit=2) == MemberPage(
         users=(await presence.members("g")).users[:2], count=5, more=True
     )
-    assert await who(presence, after="BOB", limit=2) == ["carl", "Dora"]
-    assert await who(presence, after="bz") == ["carl", "Dora", "eve"]
+    assert await names(presence, after="BOB", limit=2) == ["carl", "Dora"]
+    assert await names(presence, after="bz") == ["carl", "Dora", "eve"]
     last = await presence.members("g", after="dora", limit=2)
     assert ([user.name for user in last.users], last.count, last.more) == (["eve"], 5, False)
     assert (await presence.members("g", limit=0)).more
     assert (await presence.members("g", limit=5)).more is False
 
 
-async def test_finding_by_name(presence: Presence) -> None:
+async def test_users_are_found_by_name(presence: Presence) -> None:
     for user in (ANN, BOB, EVE):
         await presence.add("g", user.id, user)
-    assert await presence.find("g", ["ann", "BOB", "e\u0301VE", "nobody"]) == {
+    assert await presence.find("g", ["ann", "BOB", "e\u0301VE", "unknown"]) == {
         "ann": ANN,
         "BOB": BOB,
         "e\u0301VE": EVE,
     }
-    assert await presence.find("g", ["nobody"]) == {}
+    assert await presence.find("g", ["unknown"]) == {}
     assert await presence.find("g", []) == {}
     assert await presence.find("h", ["ann"]) == {}
-    # The end of a name is not the name.
+    # A part of a name is not the name.
     assert await presence.find("g", ["an", "anna"]) == {}
 
 
-async def test_many_are_taken_out_at_once(presence: Presence) -> None:
+async def test_remove_all_removes_many_connections(presence: Presence) -> None:
     users = [User(name=f"u{number}", id=f"one-{number}", guest=True) for number in range(1000)]
     await asyncio.gather(*(presence.add("g", f"c{user.id}", user) for user in users[:50]))
     await presence.add("g", "a1", ANN)
@@ -258,18 +258,18 @@ async def test_many_are_taken_out_at_once(presence: Presence) -> None:
     going = {f"c{user.id}": user for user in users} | {"a1": ANN, "b1": BOB}
     out = await presence.remove_all("g", going)
     assert sorted(user.id for user in out) == sorted(user.id for user in [*users[:50], BOB])
-    assert await who(presence) == ["Ann"]
-    assert await who(presence, "h") == ["bob"]
+    assert await names(presence) == ["Ann"]
+    assert await names(presence, "h") == ["bob"]
     assert await presence.remove_all("g", going) == []
     assert await presence.remove_all("g", {}) == []
     assert await presence.remove_all("g", {"a2": ANN}) == [ANN]
 
 
-async def test_one_who_is_somebody_else_now_is_not_taken_out(presence: Presence) -> None:
+async def test_remove_ignores_the_connection_of_another_user(presence: Presence) -> None:
     await presence.add("g", "x", ANN)
     await presence.add("g", "x", BOB)
     assert await presence.remove_all("g", {"x": ANN}) == [ANN]
-    assert await who(presence) == ["bob"]
+    assert await names(presence) == ["bob"]
 
 
 # Closing -----------------------------------------------------------------------------------------
@@ -280,8 +280,8 @@ async def test_a_group_that_is_not_empty_is_not_closed(presence: Presence) -> No
     assert not await presence.close_group("g")
     assert not await presence.add("g", "a2", ANN)
     assert await presence.add("g", "b1", BOB)
-    assert await who(presence) == ["Ann", "bob"]
-    # One who fades counts here, too.
+    assert await names(presence) == ["Ann", "bob"]
+    # A user in grace counts, too.
     await presence.remove("g", "b1", BOB)
     await presence.remove("g", "a1", ANN)
     await presence.start_grace("g", "a2", ANN)
@@ -289,7 +289,7 @@ async def test_a_group_that_is_not_empty_is_not_closed(presence: Presence) -> No
     assert not await presence.add("g", "a3", ANN)
 
 
-async def test_an_empty_group_is_closed_as_often_as_one_likes(presence: Presence) -> None:
+async def test_an_empty_group_can_be_closed_again(presence: Presence) -> None:
     assert await presence.close_group("g")
     assert await presence.close_group("g")
     await presence.add("h", "a1", ANN)
@@ -300,7 +300,7 @@ async def test_an_empty_group_is_closed_as_often_as_one_likes(presence: Presence
 
 
 @pytest.mark.parametrize("make", SHARED, indirect=True)
-async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(pair: Pair) -> None:
+async def test_a_closed_group_accepts_no_user_of_any_process(pair: Pair) -> None:
     here, _ = pair
     assert await here.close_group("g")
     for presence in pair:
@@ -313,7 +313,7 @@ async def test_nobody_gets_into_a_group_that_processes_share_once_it_is_closed(p
 
 
 @pytest.mark.parametrize("make", SHARED, indirect=True)
-async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(pair: Pair) -> None:
+async def test_either_a_close_or_a_concurrent_add_succeeds(pair: Pair) -> None:
     here, there = pair
     for presence in pair:
         await presence.heartbeat()
@@ -329,11 +329,11 @@ async def test_of_one_who_closes_and_one_who_enters_only_one_succeeds(pair: Pair
         assert await here.counts([group]) == [1 if entered is True else 0]
 
 
-# Asking a lot ------------------------------------------------------------------------------------
+# Load --------------------------------------------------------------------------------------------
 
 
-async def test_whoever_comes_with_many_others_gets_in(presence: Presence) -> None:
-    """As when everybody comes back at once after a restart."""
+async def test_every_user_of_a_join_burst_is_added(presence: Presence) -> None:
+    """As when all users return at once after a restart."""
     users = [User(name=f"u{number}", id=f"guest-{number}", guest=True) for number in range(300)]
     first = await asyncio.gather(*(presence.add("g", user.id, user, unique=True) for user in users))
     assert first == [True] * 300
@@ -344,11 +344,11 @@ async def test_whoever_comes_with_many_others_gets_in(presence: Presence) -> Non
     assert last == [True] * 300
 
 
-async def test_while_nobody_dies_a_beat_finds_nobody(presence: Presence) -> None:
+async def test_a_heartbeat_finds_nothing_while_all_processes_live(presence: Presence) -> None:
     await presence.add("g", "a1", ANN)
     for _ in range(2):
         assert await presence.heartbeat() == []
-    assert await who(presence) == ["Ann"]
+    assert await names(presence) == ["Ann"]
 
 
 def test_the_order_of_members_is_stable() -> None:
@@ -356,10 +356,10 @@ def test_the_order_of_members_is_stable() -> None:
     assert sorted([BOB, ANN, double], key=sort_key) == [double, ANN, BOB]
 
 
-def test_a_page_of_no_limit() -> None:
+def test_a_page_without_a_limit() -> None:
     assert page([ANN, BOB], None, None) == MemberPage(users=[ANN, BOB], count=2, more=False)
     assert page([ANN, BOB], "ann", None) == MemberPage(users=[BOB], count=2, more=False)
 
 
-def test_a_departure_says_who_and_where() -> None:
+def test_a_departure_has_its_group_and_user() -> None:
     assert Departure("g", ANN) == Departure(group="g", user=ANN)

@@ -1,11 +1,11 @@
-"""Presence in the database: what is its own beyond what every presence promises."""
+"""Presence in the database, beyond the interface that all stores share."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from random import Random
 from threading import Event, Thread
 from types import ModuleType
@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from django.db import Error, OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
-from django.utils import timezone
 
 from rooms.concurrency import timeouts
-from rooms.models import PresenceGroup, PresenceNode, PresenceTurn, PresentConnection, PresentUser
-from rooms.presence import Arrival, Departure, database, expiry, group_commit, operations, queries
+from rooms.models import PresenceGroup, PresenceNode, PresentConnection, PresentUser
+from rooms.presence import Arrival, Departure, database, expiry, operations, queries
 from rooms.presence.base import GroupClosed, GroupFull, NameInUse, Presence
 from rooms.presence.database import TIDY_EVERY, DatabasePresence
 from rooms.presence.memory import MemoryPresence
@@ -36,7 +35,7 @@ BOB = User(name="bob", id="guest-2", guest=True)
 EVE = User(name="eve", id="guest-3", guest=True)
 PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
-# Nothing takes so long but a test that waits for what never comes.
+# Only a test that waits for what never comes takes this long.
 PATIENCE = 20
 
 Pair = tuple[DatabasePresence, DatabasePresence]
@@ -44,28 +43,26 @@ Pair = tuple[DatabasePresence, DatabasePresence]
 
 @pytest.fixture
 async def pair() -> AsyncIterator[Pair]:
-    """Those of two processes."""
+    """The presence of two processes."""
     both = DatabasePresence(), DatabasePresence()
     yield both
     for presence in both:
         await presence.close()
 
 
-async def test_nothing_is_left_when_everybody_is_out(pair: Pair) -> None:
+async def test_nothing_is_left_when_all_users_left(pair: Pair) -> None:
     here, there = pair
-    for presence, place, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
-        await presence.add("g", place, user, unique=user.guest)
-        await presence.start_grace("g", place, user)
+    for presence, key, user in ((here, "a1", ANN), (there, "a2", ANN), (there, "b1", BOB)):
+        await presence.add("g", key, user, unique=user.guest)
+        await presence.start_grace("g", key, user)
     await here.remove("g", "a1", ANN)
     await there.remove_all("g", {"a2": ANN, "b1": BOB})
-    async with here.turn("g", ANN):
-        pass
-    for model in (PresentUser, PresentConnection, PresenceTurn):
+    for model in (PresentUser, PresentConnection):
         assert await model.objects.acount() == 0
     assert {row.pk async for row in PresenceNode.objects.all()} == {here.node, there.node}
 
 
-async def test_what_nobody_needs_is_deleted_now_and_then(pair: Pair) -> None:
+async def test_unused_rows_are_deleted_periodically(pair: Pair) -> None:
     here, _ = pair
     await here.add("in use", "a1", ANN)
     await here.add("empty", "a1", ANN)
@@ -73,36 +70,33 @@ async def test_what_nobody_needs_is_deleted_now_and_then(pair: Pair) -> None:
     assert await here.close_group("closed")
     assert await here.close_group("closed long ago")
     await PresenceGroup.objects.filter(pk="closed long ago").aupdate(closed_until=PAST)
-    for user, until in (("over", PAST), ("going on", timezone.now() + timedelta(hours=1))):
-        await PresenceTurn.objects.acreate(group="g", user_id=user, token="token", until=until)
     for _ in range(TIDY_EVERY):
         await here.heartbeat()
     assert {row.pk async for row in PresenceGroup.objects.all()} == {"in use", "closed"}
-    assert [row.user_id async for row in PresenceTurn.objects.all()] == ["going on"]
     with pytest.raises(GroupClosed):
         await here.add("closed", "a1", ANN)
     assert await here.add("closed long ago", "a1", ANN)
     assert await here.add("empty", "a1", ANN)
 
 
-async def test_what_was_said_without_a_lease_is_swept_in_the_end(pair: Pair) -> None:
-    """As by a process that was taken for dead, said one thing more, and died."""
+async def test_connections_without_a_lease_are_swept(pair: Pair) -> None:
+    """As of a process that expired, added a connection and died."""
     dead, here = pair
     await dead.add("g", "a1", ANN)
-    await PresenceNode.objects.filter(pk=dead.id).adelete()
+    await PresenceNode.objects.filter(pk=dead.node).adelete()
     found = [departure for _ in range(TIDY_EVERY + 1) for departure in await here.heartbeat()]
     assert found == [Departure("g", ANN)]
 
 
-async def test_a_sweep_of_one_who_says_everything_again_stops(pair: Pair) -> None:
+async def test_a_sweep_stops_when_the_process_registers_again(pair: Pair) -> None:
     slow, here = pair
     await slow.add("g", "a1", ANN)
     entries = {row.pk: row.group async for row in PresentConnection.objects.all()}
-    assert await here._reading.run(expiry.take_out, slow.node, entries) == []
+    assert await here._reading.run(expiry.remove_connections, slow.node, entries) == []
     assert (await here.members("g")).users == [ANN]
 
 
-async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pair: Pair) -> None:
+async def test_a_process_that_is_being_swept_registers_after_the_sweep(pair: Pair) -> None:
     slow, here = pair
     await slow.add("g", "a1", ANN)
     await PresenceNode.objects.filter(pk=slow.node).aupdate(swept=True, lease=PAST)
@@ -113,7 +107,9 @@ async def test_a_process_that_is_being_swept_says_nothing_until_that_is_done(pai
     assert (await here.members("g")).users == [ANN]
 
 
-async def test_who_waits_too_long_for_a_lock_is_told_so(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_change_that_waits_too_long_for_a_lock_is_unavailable(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, _ = pair
     await here.add("g", "a1", ANN)
     monkeypatch.setattr(timeouts, "_SQLITE", "PRAGMA busy_timeout = 50")
@@ -130,11 +126,11 @@ async def test_who_waits_too_long_for_a_lock_is_told_so(pair: Pair, monkeypatch:
     holding = asyncio.create_task(asyncio.to_thread(hold))
     await asyncio.to_thread(held.wait)
     try:
-        for asking in (here.add("g", "b1", BOB), here.remove("g", "a1", ANN), here.close_group("g")):
+        for call in (here.add("g", "b1", BOB), here.remove("g", "a1", ANN), here.close_group("g")):
             with pytest.raises(Unavailable) as raised:
-                await asking
+                await call
             assert raised.value.retry
-        # Whoever asks who is there waits for nobody.
+        # Reads do not wait for the lock.
         assert (await here.members("g")).users == [ANN]
     finally:
         done.set()
@@ -145,7 +141,7 @@ async def test_who_waits_too_long_for_a_lock_is_told_so(pair: Pair, monkeypatch:
 
 @contextmanager
 def held(group: str) -> Iterator[None]:
-    """A process was frozen while it had the group's lock."""
+    """Hold the group's lock, as a frozen process does."""
     begun, over = Event(), Event()
 
     def hold() -> None:
@@ -154,7 +150,7 @@ def held(group: str) -> Iterator[None]:
                 begun.set()
                 over.wait()
         except Error:
-            # The database has ended it.
+            # The database has ended the transaction.
             pass
         finally:
             connections.close_all()
@@ -169,9 +165,7 @@ def held(group: str) -> Iterator[None]:
         holding.join()
 
 
-async def test_a_process_that_is_frozen_in_a_group_keeps_nobody_out_of_it_for_long(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_lock_of_a_frozen_process_is_released(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     if connections["default"].vendor == "sqlite":
         pytest.skip("SQLite ends no transaction of others")
     here, _ = pair
@@ -189,7 +183,7 @@ async def test_a_process_that_is_frozen_in_a_group_keeps_nobody_out_of_it_for_lo
     assert (await here.members("g")).users == [ANN, BOB]
 
 
-async def test_a_group_that_is_held_keeps_only_its_own_from_being_swept(
+async def test_a_locked_group_delays_only_the_sweep_of_its_processes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if connections["default"].vendor == "sqlite":
@@ -209,11 +203,11 @@ async def test_a_group_that_is_held_keeps_only_its_own_from_being_swept(
     assert await here.heartbeat() == [Departure("g", ANN)]
 
 
-# A database that answers late ----------------------------------------------------------------------
+# A slow database -----------------------------------------------------------------------------------
 
 
 class Late:
-    """What the module does under this name is held up, before it or after it, until ``go`` is set."""
+    """Blocks a function of a module, before or after it runs, until ``go`` is set."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, *, after: bool = False
@@ -230,27 +224,26 @@ class Late:
         return answer if self._after else self._what(*arguments, **options)
 
     async def reached(self) -> None:
-        """It is held up now; nothing that is asked from now on is."""
+        """Wait until the function is blocked; later calls are not."""
         await asyncio.to_thread(self._reached.wait)
         self._restore()
 
 
-async def give_up(asking: asyncio.Task[Any]) -> None:
-    asking.cancel()
+async def cancel(call: asyncio.Task[Any]) -> None:
+    call.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await call
 
 
-async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (database, group_commit):
-        monkeypatch.setattr(module, "STATEMENT_TIMEOUT", 0.05)
+async def test_a_call_that_takes_too_long_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT", 0.05)
     presence = DatabasePresence()
-    late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "carry_out")
+    late = Late(monkeypatch, queries, "members"), Late(monkeypatch, operations, "apply_changes")
     try:
         async with asyncio.timeout(PATIENCE):
-            for asking in (presence.members("g"), presence.start_grace("g", "a1", ANN)):
+            for call in (presence.members("g"), presence.start_grace("g", "a1", ANN)):
                 with pytest.raises(Unavailable) as raised:
-                    await asking
+                    await call
                 assert raised.value.retry
     finally:
         for each in late:
@@ -258,68 +251,66 @@ async def test_who_waits_too_long_for_an_answer_is_told_so(monkeypatch: pytest.M
         await presence.close()
 
 
-async def test_who_does_not_wait_to_come_in_is_not_let_in_late(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancelled_add_is_not_applied_late(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = pair
-    late = Late(monkeypatch, operations, "carry_out")
-    asking = asyncio.create_task(here.add("g", "a1", ANN))
+    late = Late(monkeypatch, operations, "apply_changes")
+    call = asyncio.create_task(here.add("g", "a1", ANN))
     await late.reached()
-    await give_up(asking)
+    await cancel(call)
     late.go.set()
     assert not await here.remove("g", "a1", ANN)
     assert (await there.members("g")).users == []
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_who_comes_again_is_not_taken_out_late(
+async def test_a_cancelled_remove_does_not_remove_a_later_add(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
     here, there = pair
     await here.add("g", "a1", ANN)
-    late = Late(monkeypatch, operations, "carry_out", after=after)
-    asking = asyncio.create_task(here.remove("g", "a1", ANN))
+    late = Late(monkeypatch, operations, "apply_changes", after=after)
+    call = asyncio.create_task(here.remove("g", "a1", ANN))
     await late.reached()
-    await give_up(asking)
+    await cancel(call)
     coming = asyncio.create_task(here.add("g", "a1", ANN))
     late.go.set()
     assert await coming is after
     assert (await there.members("g")).users == [ANN]
 
 
-async def test_who_was_taken_out_too_late_to_be_told_is_told_when_asked_again(
+async def test_a_removal_whose_call_was_cancelled_is_reported_by_the_next_call(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    for place, user in (("a1", ANN), ("b1", BOB)):
-        await here.add("g", place, user)
-    late = Late(monkeypatch, operations, "carry_out", after=True)
+    for key, user in (("a1", ANN), ("b1", BOB)):
+        await here.add("g", key, user)
+    late = Late(monkeypatch, operations, "apply_changes", after=True)
     both = {"a1": ANN, "b1": BOB}
-    asking = asyncio.create_task(here.remove_all("g", both))
+    call = asyncio.create_task(here.remove_all("g", both))
     await late.reached()
-    await give_up(asking)
+    await cancel(call)
     late.go.set()
-    # Who has come back meanwhile is not out.
+    # A user that returned meanwhile is not out.
     assert await there.add("g", "b2", BOB)
     assert await here.remove_all("g", both) == [ANN]
     assert await there.remove("g", "b2", BOB)
     assert await here.remove_all("g", both) == []
 
 
-async def test_whose_departure_was_not_answered_is_told_when_asked_again(
+async def test_a_removal_whose_confirmation_was_lost_is_reported_by_the_next_call(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the database goes away with the answer to a commit."""
+    """As when the connection is lost after a commit."""
     here, _ = pair
     await here.add("g", "a1", ANN)
-    carry_out = operations.carry_out
+    apply_changes = operations.apply_changes
 
     def unanswered(*arguments: Any) -> None:
-        carry_out(*arguments)
+        apply_changes(*arguments)
         raise OperationalError("the connection was lost")
 
     with monkeypatch.context() as lost:
-        lost.setattr(operations, "carry_out", unanswered)
+        lost.setattr(operations, "apply_changes", unanswered)
         for _ in range(2):
             with pytest.raises(Unavailable):
                 await here.remove("g", "a1", ANN)
@@ -327,25 +318,20 @@ async def test_whose_departure_was_not_answered_is_told_when_asked_again(
     assert not await here.remove("g", "a1", ANN)
 
 
-async def test_what_nobody_waits_for_is_not_closed_nor_a_turn_taken(
+async def test_a_group_is_not_closed_when_the_call_was_cancelled(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = pair
-    for module, name, ask in (
-        (operations, "carry_out", here.close_group("g")),
-        (queries, "take_turn", here.take_turn("g", ANN, "token")),
-    ):
-        late = Late(monkeypatch, module, name)
-        asking = asyncio.create_task(ask)
-        await late.reached()
-        await give_up(asking)
-        late.go.set()
+    late = Late(monkeypatch, operations, "apply_changes")
+    call = asyncio.create_task(here.close_group("g"))
+    await late.reached()
+    await cancel(call)
+    late.go.set()
     await here.close()
     assert await there.add("g", "a1", ANN)
-    assert await there.take_turn("g", ANN, "another")
 
 
-async def test_saying_everything_again_goes_on_where_it_was_interrupted(
+async def test_an_interrupted_resync_continues_with_the_next_heartbeat(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, here = pair
@@ -355,16 +341,16 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     await here.heartbeat()
     await PresenceNode.objects.filter(pk=slow.node).aupdate(lease=PAST)
     assert len(await here.heartbeat()) == 3
-    carry_out, calls = operations.carry_out, 0
+    apply_changes, calls = operations.apply_changes, 0
 
     def interrupted(*arguments: Any) -> list[Any]:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise OperationalError("a lock was held for too long")
-        return carry_out(*arguments)
+        return apply_changes(*arguments)
 
-    monkeypatch.setattr(operations, "carry_out", interrupted)
+    monkeypatch.setattr(operations, "apply_changes", interrupted)
     with pytest.raises(Unavailable):
         await slow.heartbeat()
     found = await slow.heartbeat()
@@ -372,71 +358,69 @@ async def test_saying_everything_again_goes_on_where_it_was_interrupted(
     assert {each.group for each in found} == set(groups)
 
 
-# PresenceDiffs --------------------------------------------------------------------------------------------
+# Concurrency ----------------------------------------------------------------------------------------
 
 
-async def answer_of(asking: Awaitable[Any]) -> Any:
+async def result_of(call: Awaitable[Any]) -> Any:
     try:
-        return await asking
+        return await call
     except (GroupFull, NameInUse) as error:
         return type(error)
 
 
-def ask_anything(presence: Presence, random: Random) -> Awaitable[Any]:
-    """One of few users, with one of few connections and names, comes, fades or goes."""
+def change_anything(presence: Presence, random: Random) -> Awaitable[Any]:
+    """Add, remove or start the grace of one of a few users, connections and names."""
     id = random.randrange(6)
     user = User(name=random.choice("abcd"), id=f"guest-{id}", guest=True)
-    place = f"{id}-{random.randrange(2)}"
+    key = f"{id}-{random.randrange(2)}"
     kind = random.choice(("add", "add", "start_grace", "remove", "remove"))
     if kind == "add":
         limit = random.choice((None, 2, 4))
-        return presence.add("g", place, user, limit=limit, unique=random.random() < 0.5)
-    return (
-        presence.start_grace("g", place, user) if kind == "start_grace" else presence.remove("g", place, user)
-    )
+        return presence.add("g", key, user, limit=limit, unique=random.random() < 0.5)
+    return presence.start_grace("g", key, user) if kind == "start_grace" else presence.remove("g", key, user)
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_what_is_done_together_is_as_if_done_one_by_one(pair: Pair, seed: int) -> None:
+async def test_a_batch_has_the_result_of_single_changes(pair: Pair, seed: int) -> None:
     here, _ = pair
     memory = MemoryPresence()
     together, one_by_one = Random(seed), Random(seed)
-    # Whoever came first would wait for the lease, and others would overtake.
+    # The first change would wait for the lease, and others would overtake it.
     await here.heartbeat()
     for _ in range(15):
-        answers = await asyncio.gather(*(answer_of(ask_anything(here, together)) for _ in range(20)))
-        assert answers == [await answer_of(ask_anything(memory, one_by_one)) for _ in range(20)]
+        answers = await asyncio.gather(*(result_of(change_anything(here, together)) for _ in range(20)))
+        assert answers == [await result_of(change_anything(memory, one_by_one)) for _ in range(20)]
         members = (await here.members("g")).users
         assert [user.id for user in members] == [user.id for user in (await memory.members("g")).users]
 
 
-async def test_the_lease_does_not_wait_behind_a_crowd(pair: Pair) -> None:
+async def test_the_lease_does_not_wait_during_a_join_burst(pair: Pair) -> None:
     here, _ = pair
     await here.add("g", "a1", ANN)
     await PresenceNode.objects.aupdate(lease=PAST)
     go = Event()
-    crowd = [
+    burst = [
         asyncio.ensure_future(pool.run(go.wait)) for pool in (here._writing, here._reading) for _ in range(2)
     ]
-    beating = asyncio.create_task(here.heartbeat())
+    heartbeat = asyncio.create_task(here.heartbeat())
     try:
         async with asyncio.timeout(PATIENCE):
-            while await PresenceNode.objects.filter(lease=PAST).aexists():  # noqa: ASYNC110 (told by nobody)
+            while await PresenceNode.objects.filter(lease=PAST).aexists():  # noqa: ASYNC110 (no event tells)
                 await asyncio.sleep(0)
     finally:
         go.set()
-        await asyncio.gather(beating, *crowd)
+        await asyncio.gather(heartbeat, *burst)
 
 
 @pytest.mark.django_db
-def test_many_groups_of_a_dead_process_are_swept_together() -> None:
+def test_groups_of_a_dead_process_are_swept_in_few_queries() -> None:
     many = [f"group {number}" for number in range(expiry.CHUNK + 20)]
     PresenceNode.objects.create(pk="dead", lease=PAST)
     for group in many:
         user = {"group": group, "user_id": ANN.id}
-        PresentUser.objects.create(**user, name=ANN.name, guest=False, place=b"ann")
+        PresentUser.objects.create(**user, name=ANN.name, guest=False, sort_key=b"ann")
         PresentConnection.objects.create(**user, connection="a1", node="dead")
-    # In one of them ann is elsewhere as well.
+    # In one of them, ann has a connection of another process.
     PresentConnection.objects.create(group=many[0], user_id=ANN.id, connection="a2", node="alive")
     found: list[Departure] = []
     with CaptureQueriesContext(connection) as queries:

@@ -1,4 +1,4 @@
-"""Presence in memory: what is its own beyond what every presence promises."""
+"""Presence in memory, beyond the interface that all stores share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rooms.protocol.types import User
 ANN = User(name="ann", id="1", guest=False)
 
 
-async def test_nothing_is_kept_of_groups_that_are_empty() -> None:
+async def test_empty_groups_leave_nothing() -> None:
     presence = MemoryPresence()
     with pytest.raises(GroupFull):
         await presence.add("full", "a1", ANN, limit=0)
@@ -23,7 +23,7 @@ async def test_nothing_is_kept_of_groups_that_are_empty() -> None:
     assert not presence._groups
 
 
-async def test_many_users_of_one_name_are_told_apart() -> None:
+async def test_users_of_one_name_are_distinct() -> None:
     presence = MemoryPresence()
     users = [
         User(name=name, id=f"id{number}", guest=True) for number, name in enumerate(["b", "a", "A", "b"])

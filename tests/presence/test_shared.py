@@ -1,6 +1,8 @@
-"""What presence promises across processes, held against every store that they can share. A process is
-an instance; it is dead when its lease is over, since nothing renews it. Processes are patient only where
-that is what is tried."""
+"""Presence across processes, for each shared store.
+
+A process is an instance; it is dead when its lease has expired, because nothing renews it. The delay before
+sweeps is 0, except in the tests of that delay.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,11 @@ from django.db.models import F
 from redis.asyncio import Redis
 
 from rooms.models import PresenceNode
-from rooms.presence import Arrival, Departure, Presence, base, lease
-from rooms.presence.base import BEAT_SECONDS, LEASE_SECONDS
+from rooms.presence import Arrival, Departure, Presence, lease
+from rooms.presence.base import HEARTBEAT_SECONDS, LEASE_TTL
 from rooms.presence.database import DatabasePresence
-from rooms.presence.lease import PATIENCE_SECONDS
+from rooms.presence.lease import SWEEP_DELAY
 from rooms.presence.redis import RedisPresence
-from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 
 pytestmark = [pytest.mark.database, pytest.mark.usefixtures("impatient")]
@@ -29,7 +30,7 @@ BOB = User(name="bob", id="guest-2", guest=True)
 EVE = User(name="eve", id="guest-3", guest=True)
 PEOPLE = [User(name=f"user {number}", id=f"user-{number}", guest=True) for number in range(20)]
 
-# Nothing takes so long but a test that waits for what never comes.
+# Only a test that waits for what never comes takes this long.
 PATIENCE = 30
 
 Die = Callable[[Presence], Awaitable[None]]
@@ -40,7 +41,7 @@ Processes = list[Presence]
     params=["redis", pytest.param("database", marks=pytest.mark.django_db(transaction=True))],
 )
 def kind(request: pytest.FixtureRequest) -> str:
-    """The store that is tried."""
+    """The kind of store."""
     return str(request.param)
 
 
@@ -57,7 +58,7 @@ async def processes(kind: str, redis_url: str) -> AsyncIterator[Processes]:
 
 @pytest.fixture
 async def die(kind: str, redis_url: str) -> AsyncIterator[Die]:
-    """Has the lease of a process run out, and the time of whoever is sweeping it."""
+    """Lets the lease of a process expire, and the time limit of its sweep."""
     redis = Redis.from_url(redis_url)
 
     async def die(presence: Presence) -> None:
@@ -74,7 +75,7 @@ async def die(kind: str, redis_url: str) -> AsyncIterator[Die]:
 
 @dataclass
 class Clocks:
-    """The processes' own clock, and that of the store, whose leases are made as much older."""
+    """The clock of the processes, and that of the store, which is moved by making leases older."""
 
     kind: str
     redis: Redis
@@ -83,12 +84,12 @@ class Clocks:
     def monotonic(self) -> float:
         return self.now
 
-    async def go_on(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         self.now += seconds
-        await self.set_on(seconds)
+        await self.advance_store(seconds)
 
-    async def set_on(self, seconds: float) -> None:
-        """The store's clock alone."""
+    async def advance_store(self, seconds: float) -> None:
+        """Move only the clock of the store."""
         if self.kind == "redis":
             for key in ("rooms:nodes", "rooms:dead"):
                 for node in await self.redis.zrange(key, 0, -1):
@@ -99,17 +100,17 @@ class Clocks:
 
 @pytest.fixture
 async def clocks(kind: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clocks]:
-    """Clocks that a test sets on; processes are patient by them."""
+    """Clocks that the test moves, with the real delay before sweeps."""
     redis = Redis.from_url(redis_url)
     clocks = Clocks(kind, redis)
     monkeypatch.setattr(lease, "time", clocks)
-    monkeypatch.setattr(lease, "PATIENCE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(lease, "SWEEP_DELAY", SWEEP_DELAY)
     yield clocks
     await redis.aclose()
 
 
-async def told(*processes: Presence) -> list[tuple[str, str]]:
-    """Whom the next beats of these processes tell, in whatever order."""
+async def departures(*processes: Presence) -> list[tuple[str, str]]:
+    """Return the departures of the next heartbeats of these processes, sorted."""
     found = await asyncio.gather(*(presence.heartbeat() for presence in processes))
     return sorted((each.group, each.user.name) for departures in found for each in departures)
 
@@ -121,7 +122,7 @@ async def names_in(presence: Presence, group: str) -> list[str]:
 # Users of several processes ------------------------------------------------------------------------
 
 
-async def test_processes_share_it(processes: Processes) -> None:
+async def test_processes_share_a_store(processes: Processes) -> None:
     here, there, *_ = processes
     assert await here.add("g", "a1", ANN)
     assert not await there.add("g", "a2", ANN)
@@ -132,7 +133,7 @@ async def test_processes_share_it(processes: Processes) -> None:
     assert await names_in(here, "g") == []
 
 
-async def test_coming_back_to_another_process(processes: Processes) -> None:
+async def test_a_user_returns_through_another_process(processes: Processes) -> None:
     here, there, *_ = processes
     await here.add("g", "a1", ANN)
     await here.start_grace("g", "a1", ANN)
@@ -141,11 +142,15 @@ async def test_coming_back_to_another_process(processes: Processes) -> None:
     assert await there.remove("g", "a2", ANN)
 
 
-async def test_of_many_processes_at_once_one_is_first_and_one_last(processes: Processes) -> None:
-    places = [(presence, f"{number} {presence.node}") for presence in processes for number in range(5)]
-    first = await asyncio.gather(*(presence.add("g", place, ANN) for presence, place in places))
+async def test_of_concurrent_processes_one_is_first_and_one_last(processes: Processes) -> None:
+    connections = [(presence, f"{number} {presence.node}") for presence in processes for number in range(5)]
+    first = await asyncio.gather(
+        *(presence.add("g", connection, ANN) for presence, connection in connections)
+    )
     assert sum(first) == 1
-    last = await asyncio.gather(*(presence.remove("g", place, ANN) for presence, place in places))
+    last = await asyncio.gather(
+        *(presence.remove("g", connection, ANN) for presence, connection in connections)
+    )
     assert sum(last) == 1
     assert await processes[0].counts(["g"]) == [0]
 
@@ -153,23 +158,23 @@ async def test_of_many_processes_at_once_one_is_first_and_one_last(processes: Pr
 # Processes that die --------------------------------------------------------------------------------
 
 
-async def test_those_of_a_process_that_died_are_told_once(processes: Processes, die: Die) -> None:
+async def test_the_users_of_a_dead_process_depart_once(processes: Processes, die: Die) -> None:
     dead, here, *others = processes
     for group, connection, user in (("g", "a1", ANN), ("g", "a2", ANN), ("h", "a1", ANN), ("g", "b1", BOB)):
         await dead.add(group, connection, user)
     for user in PEOPLE:
         await dead.add("many", user.id, user)
     await here.add("h", "a3", ANN)
-    assert await told(here, *others) == []
+    assert await departures(here, *others) == []
     await die(dead)
     gone = [("g", "ann"), ("g", "bob"), *(("many", user.name) for user in PEOPLE)]
-    assert await told(here, *others) == sorted(gone)
-    assert await told(here, *others) == []
+    assert await departures(here, *others) == sorted(gone)
+    assert await departures(here, *others) == []
     assert await here.counts(["g", "h", "many"]) == [0, 1, 0]
     assert await here.close_group("g")
 
 
-async def test_those_who_faded_in_a_process_that_died_are_out_too(processes: Processes, die: Die) -> None:
+async def test_users_in_grace_of_a_dead_process_depart_too(processes: Processes, die: Die) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
     await dead.start_grace("g", "a1", ANN)
@@ -177,17 +182,19 @@ async def test_those_who_faded_in_a_process_that_died_are_out_too(processes: Pro
     assert await here.heartbeat() == [Departure("g", ANN)]
 
 
-async def test_a_user_who_came_back_elsewhere_is_not_told_as_gone(processes: Processes, die: Die) -> None:
+async def test_a_user_that_returned_through_another_process_does_not_depart(
+    processes: Processes, die: Die
+) -> None:
     dead, here, *_ = processes
     await here.heartbeat()
     await dead.add("g", "a1", ANN)
     await die(dead)
     assert not await here.add("g", "a2", ANN)
-    assert await told(here) == []
+    assert await departures(here) == []
     assert await names_in(here, "g") == ["ann"]
 
 
-async def test_a_process_that_was_taken_for_dead_says_everything_again(
+async def test_a_process_whose_lease_expired_registers_its_users_again(
     processes: Processes, die: Die
 ) -> None:
     slow, here, *_ = processes
@@ -198,201 +205,138 @@ async def test_a_process_that_was_taken_for_dead_says_everything_again(
     await here.heartbeat()
     await die(slow)
     await slow.add("g", "b2", BOB)
-    assert await told(here) == [("g", "ann"), ("g", "bob")]
-    # The others have been told that they are gone.
+    assert await departures(here) == [("g", "ann"), ("g", "bob")]
+    # The other processes have reported their departure.
     found: list[Departure | Arrival] = []
     async with asyncio.timeout(PATIENCE):
         while len(found) < 2 or await names_in(here, "g") != ["ann", "bob"]:
-            # In Redis that goes on in the background.
+            # With Redis, the resync runs in the background.
             await asyncio.sleep(0)
             found += await slow.heartbeat()
     assert set(found) == {Arrival("g", ANN), Arrival("g", BOB)}
     assert await here.counts(["h"]) == [0]
-    assert await told(here, slow) == []
+    assert await departures(here, slow) == []
     assert await slow.remove("g", "a1", ANN)
 
 
-async def test_a_lease_that_is_renewed_in_time_is_nobodys_to_take(processes: Processes, die: Die) -> None:
+async def test_a_process_that_renews_its_lease_in_time_is_not_swept(processes: Processes, die: Die) -> None:
     slow, here, *_ = processes
     await slow.add("g", "a1", ANN)
     await die(slow)
     await slow.heartbeat()
-    assert await told(here) == []
+    assert await departures(here) == []
     assert await names_in(here, "g") == ["ann"]
 
 
-# Clocks, and stores that were away ------------------------------------------------------------------
+# Clocks and outages ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("jump", [0, -3600])
-async def test_those_of_a_process_that_died_are_gone_within_a_minute(
+async def test_the_users_of_a_dead_process_depart_within_a_minute(
     processes: Processes, clocks: Clocks, jump: float
 ) -> None:
-    """Also when the store's clock is set back: a lease would last for an hour more."""
+    """Also when the clock of the store is set back by an hour."""
     dead, here, *_ = processes
     await here.add("g", "b1", BOB)
-    await clocks.go_on(PATIENCE_SECONDS)
+    await clocks.advance(SWEEP_DELAY)
     await dead.add("g", "a1", ANN)
-    await clocks.set_on(jump)
+    await clocks.advance_store(jump)
     found: list[Departure | Arrival] = []
-    for _ in range(60 // BEAT_SECONDS - 1):
-        await clocks.go_on(BEAT_SECONDS)
+    for _ in range(60 // HEARTBEAT_SECONDS - 1):
+        await clocks.advance(HEARTBEAT_SECONDS)
         found += await here.heartbeat()
     assert found == [Departure("g", ANN)]
     assert await names_in(here, "g") == ["bob"]
 
 
-async def test_a_process_that_begins_after_an_outage_leaves_the_others_their_time(
+async def test_a_process_that_starts_after_an_outage_waits_before_it_sweeps(
     processes: Processes, clocks: Clocks
 ) -> None:
     first, second, dead, new = processes
     for presence, user in ((first, ANN), (second, BOB), (dead, EVE)):
         await presence.add("g", user.id, user)
-    await clocks.go_on(LEASE_SECONDS + BEAT_SECONDS)
+    await clocks.advance(LEASE_TTL + HEARTBEAT_SECONDS)
     for presence in (new, first, second):
-        assert await told(presence) == []
-    await clocks.go_on(PATIENCE_SECONDS)
-    assert await told(new) == [("g", "eve")]
+        assert await departures(presence) == []
+    await clocks.advance(SWEEP_DELAY)
+    assert await departures(new) == [("g", "eve")]
     assert await names_in(new, "g") == ["ann", "bob"]
 
 
-@pytest.mark.parametrize("jump", [-3600, LEASE_SECONDS - BEAT_SECONDS, 3600])
-async def test_a_jump_of_the_stores_clock_is_nobodys_death(
+@pytest.mark.parametrize("jump", [-3600, LEASE_TTL - HEARTBEAT_SECONDS, 3600])
+async def test_a_jump_of_the_stores_clock_expires_no_process(
     processes: Processes, clocks: Clocks, jump: float
 ) -> None:
     here, there, dead, _ = processes
     for presence, user in ((here, ANN), (there, BOB), (dead, EVE)):
         await presence.add("g", user.id, user)
     for _ in range(4):
-        await clocks.go_on(BEAT_SECONDS)
-        assert await told(here, there) == []
-    await clocks.set_on(jump)
-    await clocks.go_on(BEAT_SECONDS)
-    # The other one has not had its beat yet.
-    assert await told(here) == []
-    assert await told(there) == []
-    for _ in range(LEASE_SECONDS // BEAT_SECONDS - 1):
-        await clocks.go_on(BEAT_SECONDS)
+        await clocks.advance(HEARTBEAT_SECONDS)
+        assert await departures(here, there) == []
+    await clocks.advance_store(jump)
+    await clocks.advance(HEARTBEAT_SECONDS)
+    # The other process has had no heartbeat since.
+    assert await departures(here) == []
+    assert await departures(there) == []
+    for _ in range(LEASE_TTL // HEARTBEAT_SECONDS - 1):
+        await clocks.advance(HEARTBEAT_SECONDS)
         for presence in (here, there):
             assert {each.user for each in await presence.heartbeat()} <= {EVE}
-    await clocks.go_on(BEAT_SECONDS)
-    await told(here, there)
+    await clocks.advance(HEARTBEAT_SECONDS)
+    await departures(here, there)
     assert await names_in(here, "g") == ["ann", "bob"]
 
 
-# Processes that are known to be dead ---------------------------------------------------------------
+# Processes that are known to be gone ---------------------------------------------------------------
 
 
-async def test_who_is_buried_is_told_once_though_all_say_so(processes: Processes) -> None:
+async def test_the_users_of_an_expired_node_depart_once_though_all_processes_expire_it(
+    processes: Processes,
+) -> None:
     dead, *others = processes
     await dead.add("g", "a1", ANN)
     await dead.add("g", "b1", BOB)
     await others[0].add("g", "e1", EVE)
-    assert await told(*others) == []
+    assert await departures(*others) == []
     for presence in others:
-        await presence.expire_node(dead.id, 0)
-    # Meanwhile Bob has come back.
+        await presence.expire_node(dead.node, 0)
+    # Meanwhile Bob has returned.
     assert not await others[1].add("g", "b2", BOB)
-    assert await told(*others) == [("g", "ann")]
-    assert await told(*others) == []
+    assert await departures(*others) == [("g", "ann")]
+    assert await departures(*others) == []
     assert await names_in(others[0], "g") == ["bob", "eve"]
 
 
-async def test_who_is_buried_counts_for_the_grace_period(processes: Processes) -> None:
+async def test_the_users_of_an_expired_node_count_for_the_given_time(processes: Processes) -> None:
     dead, here, *_ = processes
     await dead.add("g", "a1", ANN)
-    await here.expire_node(dead.id, 3600)
-    assert await told(here) == []
+    await here.expire_node(dead.node, 3600)
+    assert await departures(here) == []
     assert await names_in(here, "g") == ["ann"]
-    # A lease that ends sooner is not made longer, and a later word of a sooner end holds.
-    await here.expire_node(dead.id, 0)
-    await here.expire_node(dead.id, 3600)
-    assert await told(here) == [("g", "ann")]
+    # A shorter lease is not extended, and a later call may shorten it.
+    await here.expire_node(dead.node, 0)
+    await here.expire_node(dead.node, 3600)
+    assert await departures(here) == [("g", "ann")]
 
 
-async def test_one_who_buries_itself_is_seen_to_by_the_others(processes: Processes) -> None:
+async def test_a_node_that_expires_itself_is_swept_by_the_others(processes: Processes) -> None:
     ending, here, *_ = processes
     await ending.add("g", "a1", ANN)
     await ending.start_grace("g", "a1", ANN)
     await ending.expire_node(ending.node, 0)
-    assert await told(here) == [("g", "ann")]
+    assert await departures(here) == [("g", "ann")]
 
 
-async def test_one_who_is_alive_after_all_takes_it_back(processes: Processes) -> None:
+async def test_an_expired_node_that_is_alive_renews_its_lease(processes: Processes) -> None:
     slow, here, *_ = processes
     await slow.add("g", "a1", ANN)
     await here.expire_node(slow.node, 0)
     await slow.heartbeat()
-    assert await told(here) == []
+    assert await departures(here) == []
     assert await names_in(here, "g") == ["ann"]
 
 
-async def test_burying_one_whom_nobody_knows_changes_nothing(processes: Processes) -> None:
+async def test_expiring_an_unknown_node_changes_nothing(processes: Processes) -> None:
     here, *_ = processes
-    await here.expire_node("nobody", 0)
-    assert await told(here) == []
-
-
-# Turns ---------------------------------------------------------------------------------------------
-
-
-async def test_it_is_one_processs_turn_at_a_time(processes: Processes) -> None:
-    inside: list[str] = []
-    most = 0
-
-    async def come(presence: Presence) -> None:
-        nonlocal most
-        async with presence.turn("g", ANN):
-            inside.append(presence.node)
-            most = max(most, len(inside))
-            await asyncio.gather(*(presence.counts(["g"]) for _ in range(3)))
-            inside.remove(presence.node)
-
-    await asyncio.gather(*(come(presence) for presence in processes for _ in range(2)))
-    assert most == 1
-
-
-async def test_turns_of_others_and_elsewhere_are_not_waited_for(processes: Processes) -> None:
-    here, there, *_ = processes
-    async with asyncio.timeout(PATIENCE), here.turn("g", ANN), there.turn("g", BOB), there.turn("h", ANN):
-        pass
-
-
-async def test_a_turn_lasts_as_long_as_somebody_takes_it(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here, there, *_ = processes
-    monkeypatch.setattr(base, "RENEW_TURN_SECONDS", 0)
-    take, tokens, renewed = here.take_turn, set(), asyncio.Event()
-
-    async def take_turn(group: str, user: User, token: str) -> bool:
-        mine = await take(group, user, token)
-        if mine and token in tokens:
-            renewed.set()
-        tokens.add(token)
-        return mine
-
-    here.take_turn = take_turn  # type: ignore[method-assign]
-    async with asyncio.timeout(PATIENCE), here.turn("g", ANN):
-        await renewed.wait()
-        assert not await there.take_turn("g", ANN, "another")
-    assert await there.take_turn("g", ANN, "another")
-
-
-async def test_a_turn_of_a_process_that_died_ends_by_itself(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead, here, *_ = processes
-    monkeypatch.setattr(base, "WAIT_SECONDS", 0)
-    assert await dead.take_turn("g", ANN, "token")
-    with pytest.raises(Unavailable):
-        async with here.turn("g", ANN):
-            pass
-    # Whoever was late does not end another's.
-    await here.end_turn("g", ANN, "another")
-    assert not await here.take_turn("g", ANN, "another")
-    # Whose turn it is may have it for longer.
-    assert await dead.take_turn("g", ANN, "token")
-    assert not await here.take_turn("g", ANN, "another")
-    await dead.end_turn("g", ANN, "token")
-    assert await here.take_turn("g", ANN, "another")
+    await here.expire_node("unknown", 0)
+    assert await departures(here) == []

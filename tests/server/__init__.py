@@ -1,1 +1,1 @@
-"""The WebSocket class for uvicorn, as clients and applications meet it."""
+"""The server behind runrooms: WebSockets under uvicorn, listeners, workers."""

@@ -1,4 +1,4 @@
-"""What ends by itself in time is not to hide what does not end when it should."""
+"""Fixtures of the tests of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def no_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_close_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disable the timeouts that hide a connection which does not close by itself."""
     for module in ("transport", "websocket"):
-        monkeypatch.setattr(f"rooms.server.{module}.LEAVE_SECONDS", 3600)
-    monkeypatch.setattr("rooms.server.transport.CLOSE_SECONDS", 3600)
+        monkeypatch.setattr(f"rooms.server.{module}.LINGER_TIMEOUT", 3600)
+    monkeypatch.setattr("rooms.server.transport.CLOSE_TIMEOUT", 3600)

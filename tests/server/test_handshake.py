@@ -1,4 +1,4 @@
-"""The request that becomes a WebSocket, and those that do not."""
+"""Valid and invalid handshake requests, and the responses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from rooms.server import handshake
 from rooms.server.handshake import BadHandshake
-from tests.server.served import KEY
+from tests.server.harness import KEY
 
 LINES = {
     "Host": "localhost",
@@ -23,9 +23,9 @@ def head(first: str = "GET /a?b=c HTTP/1.1", more: str = "", **changed: str) -> 
     return f"{first}\r\n{text}{more}\r\n".encode("latin-1")
 
 
-def test_a_request_is_read() -> None:
+def test_valid_request_is_parsed() -> None:
     offers = "Sec-WebSocket-Protocol: one, two\r\nSec-WebSocket-Protocol: three\r\nX-Name: a: b \r\n"
-    request = handshake.read(head(more=offers))
+    request = handshake.parse_request(head(more=offers))
     assert (request.path, request.query, request.key) == (b"/a", b"b=c", KEY.encode())
     assert request.subprotocols == ["one", "two", "three"]
     assert request.headers[0] == (b"host", b"localhost")
@@ -48,18 +48,18 @@ def test_a_request_is_read() -> None:
         (head(more="Transfer-Encoding: chunked\r\n"), 400),
     ],
 )
-def test_what_cannot_become_a_websocket(request_head: bytes, status: int) -> None:
+def test_invalid_request_is_refused(request_head: bytes, status: int) -> None:
     with pytest.raises(BadHandshake) as refused:
-        handshake.read(request_head)
+        handshake.parse_request(request_head)
     assert refused.value.status == status
     if status == 426:
         assert (b"sec-websocket-version", b"13") in refused.value.headers
-        # Who names an upgrade says in Connection that it did.
+        # RFC 9110: an Upgrade header is named in Connection.
         assert (b"connection", b"upgrade, close") in refused.value.headers
 
 
-def test_the_answer_is_made_of_the_key() -> None:
-    answer = handshake.accepted(KEY.encode(), "rooms.v1", [(b"x-more", b"1")])
+def test_accept_response_is_derived_from_the_key() -> None:
+    answer = handshake.accept_response(KEY.encode(), "rooms.v1", [(b"x-more", b"1")])
     assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     # The example of RFC 6455, section 1.3.
     assert b"\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
@@ -67,31 +67,31 @@ def test_the_answer_is_made_of_the_key() -> None:
     assert b"sec-websocket-extensions" not in answer
 
 
-def test_an_answer_that_refuses_names_its_length_and_ends_the_connection() -> None:
-    answer = handshake.answered(404, [(b"content-type", b"text/html")], b"body")
+def test_reject_response_has_a_length_and_ends_the_connection() -> None:
+    answer = handshake.reject_response(404, [(b"content-type", b"text/html")], b"body")
     first, _, rest = answer.partition(b"\r\n")
     assert first == b"HTTP/1.1 404 Not Found"
     assert b"content-length: 4\r\n" in rest
     assert b"connection: close\r\n" in rest
     assert rest.count(b"content-type") == 1
-    assert handshake.answered(599, [], b"").startswith(b"HTTP/1.1 599 \r\n")
+    assert handshake.reject_response(599, [], b"").startswith(b"HTTP/1.1 599 \r\n")
 
 
 @pytest.mark.parametrize("bad", [b"a\r\nset-cookie: x", b"a\nb", b"a\0"])
-def test_a_header_is_one_line(bad: bytes) -> None:
-    with pytest.raises(ValueError, match="one line"):
-        handshake.accepted(KEY.encode(), None, [(b"x", bad)])
-    with pytest.raises(ValueError, match="one line"):
-        handshake.answered(403, [(b"x", bad)], b"")
-    with pytest.raises(ValueError, match="one line"):
-        handshake.accepted(KEY.encode(), bad.decode(), [])
+def test_header_with_a_line_break_is_refused(bad: bytes) -> None:
+    with pytest.raises(ValueError, match="on one line"):
+        handshake.accept_response(KEY.encode(), None, [(b"x", bad)])
+    with pytest.raises(ValueError, match="on one line"):
+        handshake.reject_response(403, [(b"x", bad)], b"")
+    with pytest.raises(ValueError, match="on one line"):
+        handshake.accept_response(KEY.encode(), bad.decode(), [])
 
 
 PLAIN = b"GET /a HTTP/1.1\r\nhost: a\r\nConnection: keep-alive, Upgrade\r\nUPGRADE:\tWebSocket \r\nx:\r\n\r\n"
 
 
 @pytest.mark.parametrize("behind", [b"", b"GET", b"\r\n\r\n"])
-def test_a_plain_request_ends_with_its_head(behind: bytes) -> None:
+def test_plain_request_ends_with_its_head(behind: bytes) -> None:
     assert handshake.end_of_request(PLAIN + behind) == len(PLAIN)
 
 
@@ -110,11 +110,11 @@ def test_a_plain_request_ends_with_its_head(behind: bytes) -> None:
         *(
             (b"Upgrade", b"close"),
             (b"Upgrade", b"no-Upgrade"),
-            (b"x:", b"x: " + b"a" * handshake.LONGEST_HEAD),
+            (b"x:", b"x: " + b"a" * handshake.MAX_HEAD_BYTES),
         ),
     ],
 )
-def test_what_is_not_plain_is_left_to_an_http_server(part: bytes, other: bytes) -> None:
+def test_unusual_request_is_left_to_the_http_parser(part: bytes, other: bytes) -> None:
     head = PLAIN.replace(part, other, 1)
     assert head != PLAIN
     assert handshake.end_of_request(head) == 0

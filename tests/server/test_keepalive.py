@@ -1,4 +1,4 @@
-"""One timer for all: everybody is looked at once a round, and nobody after a standstill."""
+"""A single timer checks every connection once an interval."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from rooms.server.keepalive import PARTS, Keepalive
+from rooms.server.keepalive import SLOTS, Keepalive
 
 
 class Clock:
-    """An event loop's time and timers, driven by hand."""
+    """An event loop's clock and timers, advanced by the test."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -24,18 +24,18 @@ class Clock:
         self.timers.append((when, call, arguments))
 
     def advance(self, late: float = 0.0) -> None:
-        """Run the next timer, so many seconds late."""
+        """Run the next timer, with this delay."""
         when, call, arguments = self.timers.pop(0)
         self.now = when + late
         call(*arguments)
 
 
-class Socket:
+class Connection:
     def __init__(self) -> None:
-        self.looks = 0
+        self.checks = 0
 
-    def look(self) -> None:
-        self.looks += 1
+    def check_alive(self) -> None:
+        self.checks += 1
 
 
 @pytest.fixture
@@ -45,37 +45,37 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_each_is_looked_at_once_a_round_with_one_timer(clock: Clock) -> None:
-    keepalive, sockets = Keepalive(20), [Socket() for _ in range(3 * PARTS)]
-    for socket in sockets:
-        keepalive.add(socket)
-    for part in range(1, PARTS + 1):
+def test_each_connection_is_checked_once_an_interval_with_one_timer(clock: Clock) -> None:
+    keepalive, connections = Keepalive(20), [Connection() for _ in range(3 * SLOTS)]
+    for connection in connections:
+        keepalive.add(connection)
+    for slot in range(1, SLOTS + 1):
         assert len(clock.timers) == 1
         clock.advance()
-        assert sum(socket.looks for socket in sockets) == 3 * part
-    assert {socket.looks for socket in sockets} == {1}
+        assert sum(connection.checks for connection in connections) == 3 * slot
+    assert {connection.checks for connection in connections} == {1}
     assert clock.now == pytest.approx(20)
 
 
-def test_after_a_standstill_nobody_is_judged_at_once(clock: Clock) -> None:
-    keepalive, socket = Keepalive(20), Socket()
-    keepalive.add(socket)
+def test_check_is_postponed_after_the_event_loop_was_blocked(clock: Clock) -> None:
+    keepalive, connection = Keepalive(20), Connection()
+    keepalive.add(connection)
     clock.advance(late=30)
-    assert socket.looks == 0
+    assert connection.checks == 0
     clock.advance()
-    assert socket.looks == 1
+    assert connection.checks == 1
 
 
-def test_it_rests_when_nobody_is_there(clock: Clock) -> None:
-    keepalive, socket = Keepalive(20), Socket()
-    keepalive.discard(socket, keepalive.add(socket))
+def test_timer_stops_without_connections(clock: Clock) -> None:
+    keepalive, connection = Keepalive(20), Connection()
+    keepalive.discard(connection, keepalive.add(connection))
     clock.advance()
     assert clock.timers == []
-    keepalive.add(socket)
+    keepalive.add(connection)
     assert len(clock.timers) == 1
 
 
-async def test_there_is_one_for_a_loop_and_a_length() -> None:
+async def test_instances_are_shared_by_event_loop_and_interval() -> None:
     loop = asyncio.get_running_loop()
     assert Keepalive.of(loop, 20) is Keepalive.of(loop, 20)
     assert Keepalive.of(loop, 20) is not Keepalive.of(loop, 30)

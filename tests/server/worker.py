@@ -1,8 +1,9 @@
-"""A worker that serves nobody, for tests of its supervisor: it writes down what happens to it.
+"""A fake worker for the tests of the supervisor, which logs its events.
 
-    python worker.py FOLDER --supervisor DESCRIPTOR
+    python worker.py DIRECTORY --supervisor DESCRIPTOR
 
-A file `broken` in the folder keeps it from starting, a file `stubborn` from ending. SIGUSR1 ends it in order.
+A file `broken` in the directory prevents it from starting, a file `stubborn` from exiting. SIGUSR1 makes
+it exit.
 """
 
 from __future__ import annotations
@@ -15,28 +16,28 @@ from pathlib import Path
 
 from rooms.server.control_pipe import ControlPipe
 
-folder = Path(sys.argv[1])
+directory = Path(sys.argv[1])
 
 
-def write(what: str) -> None:
-    """One line of the log that all workers share."""
-    with (folder / "log").open("a") as log:
-        log.write(f"{os.getpid()} {what}\n")
+def log(event: str) -> None:
+    """Append a line to the log that all workers share."""
+    with (directory / "log").open("a") as lines:
+        lines.write(f"{os.getpid()} {event}\n")
 
 
 def main() -> None:
-    """Until the supervisor has it end."""
-    if (folder / "broken").exists():
+    """Run until the supervisor closes the control pipe."""
+    if (directory / "broken").exists():
         sys.exit(3)
-    lifeline = ControlPipe(int(sys.argv[3]))
+    control_pipe = ControlPipe(int(sys.argv[3]))
     ended = threading.Event()
     signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(0))
-    lifeline.listen(lambda node: write(f"heard of {node}"), ended.set)
-    write("serves")
-    lifeline.accepting(f"node-{os.getpid()}")
+    control_pipe.listen(lambda node_id: log(f"{node_id} died"), ended.set)
+    log("serves")
+    control_pipe.send_accepting(f"node-{os.getpid()}")
     ended.wait()
-    write("is told to end")
-    if (folder / "stubborn").exists():
+    log("shuts down")
+    if (directory / "stubborn").exists():
         threading.Event().wait()
 
 

@@ -1,7 +1,7 @@
-"""``manage.py rooms_demo``: the first minute with Rooms.
+"""``manage.py rooms_demo``: serves a demo site.
 
-Prepares the database, fills an empty one with something to look at, and serves it with Daphne.
-Demo passwords come into being only here: never in a database that has users, never with DEBUG off.
+Migrates the database, fills an empty one with demo data, and serves it with Daphne. The demo users have
+public passwords: they are created only here, never in a database with users, never with DEBUG off.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rooms.models import Application, HistoryPolicy, Room
 DEMO_USERS = ("admin", "ann")
 
 
-# Their doors and where the example site has them.
-ORIGINALS = {
+# The foreign protocols and their paths on the example site.
+FOREIGN_PATHS = {
     "roomer": "/ws",
     "rtbroadcaster": "/broadcasting",
     "goroomserver": "/",
@@ -31,42 +31,44 @@ ORIGINALS = {
 
 
 class Command(BaseCommand):
-    help = "Prepares a demo site (only in an empty database, only with DEBUG on) and serves it."
+    help = "Creates demo data (only in an empty database, only with DEBUG on) and serves the site."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--addr", default="127.0.0.1:8000", help="host:port to serve on")
-        parser.add_argument("--no-serve", action="store_true", help="only prepare the database")
+        parser.add_argument("--addr", default="127.0.0.1:8000", help="the address to serve on, as HOST:PORT")
+        parser.add_argument("--no-serve", action="store_true", help="only create the demo data")
         parser.add_argument(
             "--bench",
             action="store_true",
-            help="also make the applications bench and durable, without limits, for benchmarks and tests",
+            help="also create the applications bench and durable, without limits, for benchmarks and tests",
         )
 
     def handle(self, *args: Any, addr: str, no_serve: bool, bench: bool, **options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("The demo has public passwords and needs DEBUG on; this site has it off.")
+            raise CommandError(
+                "Expected DEBUG on, because the demo users have public passwords; got DEBUG off."
+            )
         host, port = _address(addr)
         if not no_serve:
-            _check_that_it_is_free(host, port)
+            _check_free(host, port)
         try:
             call_command("migrate", verbosity=0)
             with transaction.atomic():
-                made = self._make_demo()
+                created = self._create_demo()
                 if bench:
-                    _make_bench()
+                    _create_bench()
         except OperationalError as error:
-            # Only its first line: what the database says, without the address and its password.
+            # Only the first line: the others may hold the address with its password.
             reason = str(error).partition("\n")[0]
             raise CommandError(
-                f"The database cannot be used: {reason}. Where it is, DATABASES says in the settings, and "
-                "DATABASE_URL in those of the example site."
+                f"The database cannot be used: {reason}. Check DATABASES in the settings; the example site "
+                "reads DATABASE_URL from the environment."
             ) from error
         if not no_serve:
-            self._greet(host, port, made)
+            self._print_greeting(host, port, created)
             _serve(host, port)
 
-    def _make_demo(self) -> bool:
-        """Users and applications to begin with; False, and nothing made, where there are any."""
+    def _create_demo(self) -> bool:
+        """Create users and applications; False, and nothing created, if any exist."""
         users = get_user_model()._default_manager
         if users.exists() or Application.objects.exists():
             return False
@@ -80,41 +82,43 @@ class Command(BaseCommand):
         quiz = Application.objects.create(name="quiz", title="Quiz")
         Room.objects.create(application=quiz, name="lobby", title="Quiz lobby", extension="roomsite.Quiz")
         Room.objects.create(application=quiz, name="help", title="Help")
-        _make_originals()
+        _create_foreign()
         return True
 
-    def _greet(self, host: str, port: int, made: bool) -> None:
+    def _print_greeting(self, host: str, port: int, created: bool) -> None:
         name = f"[{host}]" if ":" in host else host
         lines = [
             "",
-            f"  Chat        http://{name}:{port}/rooms/chat/     enter any name, in several windows",
-            f"  Quiz        http://{name}:{port}/rooms/quiz/     in its lobby write /start, then /answer …",
+            f"  Chat        http://{name}:{port}/rooms/chat/     use any name, in several windows",
+            f"  Quiz        http://{name}:{port}/rooms/quiz/     in its lobby send /start, then /answer …",
             f"  Admin       http://{name}:{port}/admin/",
             f"  Your code   ws://{name}:{port}/ws/rooms/chat/",
-            *_originals(f"ws://{name}:{port}"),
+            *_foreign_addresses(f"ws://{name}:{port}"),
             "",
         ]
-        if not made:
-            lines += ["  The database had data already; nothing was added to it.", ""]
-        if known := _who_has_the_demo_password():
-            lines += [f"  Sign in as {' or '.join(known)}; the password is the name.", ""]
+        if not created:
+            lines += ["  The database already has data; no demo data was added.", ""]
+        if users := _users_with_demo_password():
+            lines += [f"  Log in as {' or '.join(users)}; the password is the name.", ""]
         self.stdout.write("\n".join(lines))
         self.stdout.flush()
 
 
-def _originals(site: str) -> list[str]:
-    """Where the example site has the clients of other room servers, as far as it lets them in."""
-    opened = [name for name in ORIGINALS if name in get_settings().protocols]
-    labels = ["Doors", *([""] * len(opened))]
+def _foreign_addresses(site: str) -> list[str]:
+    """Return a line for each foreign protocol that the site allows."""
+    enabled = [name for name in FOREIGN_PATHS if name in get_settings().protocols]
+    labels = ["Protocols", *([""] * len(enabled))]
     return [
-        f"  {label:<12}{site}{ORIGINALS[name]:<20}for {name}'s clients"
-        for label, name in zip(labels, opened, strict=False)
+        f"  {label:<12}{site}{FOREIGN_PATHS[name]:<20}for {name} clients"
+        for label, name in zip(labels, enabled, strict=False)
     ]
 
 
-def _make_originals() -> None:
-    """Where the clients of other room servers come in. Those servers have neither history nor limits; here
-    there are limits, but so wide that only a flood meets them."""
+def _create_foreign() -> None:
+    """Create the applications for clients of other room servers.
+
+    Those servers have neither history nor limits; the limits here are wide enough for any normal client.
+    """
     for name, title, on_demand, extension in (
         ("roomer", "roomer", True, "roomsite.Relay"),
         ("rtbroadcaster", "rtbroadcaster", True, ""),
@@ -134,8 +138,8 @@ def _make_originals() -> None:
         )
 
 
-def _make_bench() -> None:
-    """For load generators and black-box tests: nothing is limited, guests make rooms as they go."""
+def _create_bench() -> None:
+    """Create applications without limits, in which guests create rooms on demand."""
     for name, history, stay in (
         ("bench", HistoryPolicy.NONE, False),
         ("durable", HistoryPolicy.DATABASE, True),
@@ -157,12 +161,12 @@ def _make_bench() -> None:
 def _address(addr: str) -> tuple[str, int]:
     host, _, port = addr.rpartition(":")
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise CommandError(f"--addr is host:port, for example 127.0.0.1:8000; got {addr}.")
+        raise CommandError(f"Expected --addr HOST:PORT, for example 127.0.0.1:8000, got {addr!r}.")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _check_that_it_is_free(host: str, port: int) -> None:
-    """Daphne would go on without the port, and end as if nothing had happened."""
+def _check_free(host: str, port: int) -> None:
+    """Check that the port is free: Daphne does not report one that is in use."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, number) as listener:
@@ -170,26 +174,26 @@ def _check_that_it_is_free(host: str, port: int) -> None:
             listener.bind(address)
     except OSError as error:
         raise CommandError(
-            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address, "
-            "--addr 127.0.0.1:9000, or with make: make run ADDR=127.0.0.1:9000."
+            f"Cannot serve on {host}:{port}: {error.strerror}. Choose another address: "
+            "--addr 127.0.0.1:9000, or make run ADDR=127.0.0.1:9000."
         ) from error
 
 
-def _who_has_the_demo_password() -> list[str]:
-    """The demo users who are there and have the password they were made with."""
+def _users_with_demo_password() -> list[str]:
+    """Return the names of the demo users that still have their public password."""
     users = get_user_model()
     found = users._default_manager.filter(**{f"{users.USERNAME_FIELD}__in": DEMO_USERS})
-    known = (user for user in found if user.is_active and user.check_password(user.get_username()))
-    return sorted(user.get_username() for user in known)
+    unchanged = (user for user in found if user.is_active and user.check_password(user.get_username()))
+    return sorted(user.get_username() for user in unchanged)
 
 
 def _serve(host: str, port: int) -> None:
-    # Daphne installs Twisted's event loop when it is imported, so only a server imports it.
+    # Daphne installs Twisted's event loop on import, so it is imported only to serve.
     from channels.routing import get_default_application
     from daphne.endpoints import build_endpoint_description_strings
     from daphne.server import Server
 
-    # Rooms' own limits come first, also for what grows on its way out.
+    # Twice the limits of Rooms, which come first, also for messages that grow when they are encoded.
     largest = 2 * max(map(get_settings().frame_bytes, PROTOCOL_NAMES))
     Server(
         application=get_default_application(),

@@ -1,4 +1,7 @@
-"""``manage.py rooms_prune``: delete what is kept no longer, as the servers do every ten minutes."""
+"""``manage.py rooms_prune``: deletes expired rows.
+
+The servers do the same every ten minutes.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,17 @@ from rooms.models import RevokedToken
 
 
 class Command(BaseCommand):
-    help = "Deletes the messages that their rooms keep no longer, and ended logins that have expired."
+    help = "Deletes messages beyond the history limits of their rooms, and revoked tokens that have expired."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--dry-run", action="store_true", help="only say how many there are, and delete nothing"
-        )
+        parser.add_argument("--dry-run", action="store_true", help="only count what would be deleted")
 
     def handle(self, *args: Any, dry_run: bool, **options: Any) -> None:
         messages = async_to_sync(_prune_histories)(dry_run)
-        logins = RevokedToken.objects.filter(expires__lt=timezone.now())
-        expired = logins.count() if dry_run else logins.delete()[0]
+        tokens = RevokedToken.objects.filter(expires__lt=timezone.now())
+        expired = tokens.count() if dry_run else tokens.delete()[0]
         done = "Would delete" if dry_run else "Deleted"
-        self.stdout.write(f"{done} {messages} messages and {expired} ended logins.")
+        self.stdout.write(f"{done} {messages} messages and {expired} revoked tokens.")
 
 
 async def _prune_histories(dry_run: bool) -> int:

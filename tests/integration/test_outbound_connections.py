@@ -1,4 +1,4 @@
-"""Extensions on real servers: a handshake that is refused, and a service that the server dials."""
+"""Extensions on real servers: rejected handshakes and outbound connections."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.fixture
-async def calls() -> AsyncIterator[tuple[int, asyncio.Queue[ServerConnection]]]:
-    """The port of another service, and who calls it."""
-    calls: asyncio.Queue[ServerConnection] = asyncio.Queue()
+async def accepted() -> AsyncIterator[tuple[int, asyncio.Queue[ServerConnection]]]:
+    """The port of an external service, and the connections that it accepts."""
+    connections: asyncio.Queue[ServerConnection] = asyncio.Queue()
 
-    async def called(connection: ServerConnection) -> None:
-        calls.put_nowait(connection)
+    async def handle(connection: ServerConnection) -> None:
+        connections.put_nowait(connection)
         await connection.wait_closed()
 
-    async with serve(called, "127.0.0.1", 0) as service:
-        yield service.sockets[0].getsockname()[1], calls
-        # It is being dialled again at any moment.
+    async with serve(handle, "127.0.0.1", 0) as service:
+        yield service.sockets[0].getsockname()[1], connections
+        # The server reconnects at any moment.
         await accept_no_more(service)
 
 
-def bridge(server: Server, port: int) -> str:
-    """The address of an application with that extension."""
+def bridged_application(server: Server, port: int) -> str:
+    """Create an application with the extension; returns its address."""
     name = make_application(
         server,
         extension="tests.site.Bridge",
@@ -52,46 +52,46 @@ def bridge(server: Server, port: int) -> str:
     return f"{server.ws}/ws/gowsev/{name}/"
 
 
-def knock(url: str, **headers: str) -> connect:
+def open_websocket(url: str, **headers: str) -> connect:
     return connect(url, additional_headers=headers, proxy=None, compression=None)
 
 
-async def heard(connection: ClientConnection | ServerConnection) -> object:
+async def receive(connection: ClientConnection | ServerConnection) -> object:
     async with asyncio.timeout(PATIENCE):
         return await connection.recv()
 
 
-async def test_a_handshake_is_refused_as_the_extension_says(
-    server: Server, calls: tuple[int, asyncio.Queue[ServerConnection]]
+async def test_handshake_is_rejected_with_the_status_of_the_extension(
+    server: Server, accepted: tuple[int, asyncio.Queue[ServerConnection]]
 ) -> None:
-    url = bridge(server, calls[0])
+    url = bridged_application(server, accepted[0])
     for query in ("", "?key=", "?key=other", f"?key={KEY}&key=other"):
         with pytest.raises(InvalidStatus) as refused:
-            await knock(url + query)
-        # Daphne can say no other status than this.
+            await open_websocket(url + query)
+        # Daphne supports no other status.
         assert refused.value.response.status_code == (403 if server.kind == "daphne" else 401)
         assert (b"Expected the key." in refused.value.response.body) is (server.kind != "daphne")
         if server.kind == "runrooms":
-            # uvicorn calls that an error, which it is not.
+            # uvicorn would log it as an error of the application.
             assert "from 127.0.0.1 is refused: 401" in server.tail()
             assert "without completing handshake" not in server.tail()
-    async with knock(f"{url}?key={KEY}", **{"X-Name": "ann"}) as ann:
-        assert await heard(ann) == b"hello ann"
+    async with open_websocket(f"{url}?key={KEY}", **{"X-Name": "ann"}) as ann:
+        assert await receive(ann) == b"hello ann"
 
 
-async def test_a_service_that_was_dialled_takes_part_and_is_dialled_again(
-    server: Server, calls: tuple[int, asyncio.Queue[ServerConnection]]
+async def test_service_exchanges_frames_with_clients_and_is_reconnected(
+    server: Server, accepted: tuple[int, asyncio.Queue[ServerConnection]]
 ) -> None:
-    port, waiting = calls
-    url = f"{bridge(server, port)}?key={KEY}"
-    async with knock(url) as ann, knock(url) as ben:
-        assert [await heard(each) for each in (ann, ben)] == [b"hello nobody"] * 2
+    port, connections = accepted
+    url = f"{bridged_application(server, port)}?key={KEY}"
+    async with open_websocket(url) as ann, open_websocket(url) as ben:
+        assert [await receive(each) for each in (ann, ben)] == [b"hello nobody"] * 2
         for _ in range(2):
             async with asyncio.timeout(PATIENCE):
-                service = await waiting.get()
-            # It is known to the extension as soon as something of it is.
+                service = await connections.get()
+            # The extension knows the connection once its first frame has arrived.
             await service.send("news")
-            assert [await heard(each) for each in (ann, ben)] == [b"news"] * 2
+            assert [await receive(each) for each in (ann, ben)] == [b"news"] * 2
             await ann.send(b"\xff from ann")
-            assert await heard(service) == b"\xff from ann"
+            assert await receive(service) == b"\xff from ann"
             await service.close()

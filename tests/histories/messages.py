@@ -1,4 +1,4 @@
-"""Messages for the histories' tests, and rooms to say them in."""
+"""Messages and rooms for the tests of histories."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RoomMaker: TypeAlias = Callable[..., Awaitable[RoomConfig]]
 ANN = User(name="ann", id="guest-1", guest=True)
 
 
-def made_room(name: str = "lobby", **fields: Any) -> RoomConfig:
-    """A room with a row of its own, in the application ``chat``."""
+def create_room(name: str = "lobby", **fields: Any) -> RoomConfig:
+    """Create a room with a row in the application ``chat``."""
     row, _ = Application.objects.get_or_create(name="chat")
     Room.objects.create(application=row, name=name, **fields)
     application = config.load_application("chat")
@@ -40,7 +40,7 @@ def message(
     state: bool = False,
     time: str | None = None,
 ) -> Message:
-    """A message that has no number yet."""
+    """Build a message without a number."""
     return Message(
         room=room,
         event=event,
