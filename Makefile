@@ -1,24 +1,32 @@
-# Two commands: `make run` serves the demo site, `make test` runs the suite. The first call of each
-# sets up what it needs in .venv; later calls start at once.
+# `make run` serves the demo site, `make test` runs the tests. The first call of each sets up what it needs in
+# .venv; later calls start at once.
 #
 #   make run ADDR=127.0.0.1:8000
-#   make test ARGS="-k presence"      on SQLite, then on PostgreSQL
+#   make check T=tests/hub            one folder or module of the tests, in one process
+#   make test ARGS="-k presence"      all tests on SQLite, and on PostgreSQL those marked with `database`
+#   make test-all                     every stage that CI runs
 #   make chaos                        the long runs of the oracle, tests/chaos/: an hour and more
 #   make bench                        Rooms beside other servers, benchmarks/: an hour and more
-#   make lint                         what CI checks besides the tests
-#   make bench-check                  whether what everybody needs became slower; ARGS=--commit takes it as it is now
+#   make lint                         formatting, types and migrations
+#   make bench-check                  whether a common operation became slower; ARGS=--commit accepts the figures
 #   make lock                         requirements/*.in -> hash-locked requirements/*.txt
 
 ADDR ?= 127.0.0.1:8000
 ARGS ?=
-# Tests mostly wait, so a few more processes than cores are worth their while.
+T ?= tests
+# The newest Python that is supported; a stage of its own runs the newest Django on it.
+NEWEST ?= python3.13
+# Many tests wait, so there are more processes than cores.
 WORKERS ?= 4
-# A file is one process's, which shares its servers. tests/conftest.py puts the long ones first.
+# One process runs a whole module, whose tests share servers. tests/conftest.py sorts the long modules first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-# uv where there is one, else what every Python brings along.
+# Hundreds of processes start in a run: each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# uv if it is installed, otherwise venv and pip.
 UV := $(or $(shell command -v uv),$(wildcard .venv/bin/uv))
 export UV_PYTHON_DOWNLOADS := never
 ifneq ($(UV),)
@@ -32,35 +40,47 @@ CREATE = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Room
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 endif
 
-.PHONY: run test test-sqlite test-postgres chaos bench bench-check lint lock clean
+.PHONY: run check test test-all test-sqlite test-database test-postgres test-newest chaos bench bench-check lint lock clean
 
 run: $(VENV)/.base
 	@$(BIN)/python manage.py rooms_demo --addr $(ADDR)
 
-test: test-sqlite test-postgres
+check: $(VENV)/.test
+	@$(BIN)/python -m pytest -q -n 0 $(T) $(ARGS)
+
+test: test-sqlite test-database
+
+test-all: test test-postgres lint bench-check test-newest
 
 test-sqlite: $(VENV)/.test
 	$(PYTEST) $(ARGS)
 
-# Without tests in which the database has no say: once is enough.
+# The tests whose outcome depends on the database, on PostgreSQL.
+test-database: $(VENV)/.test
+	@# Status 5: no test is selected, which is no failure if ARGS selects tests of other modules.
+	ROOMS_TEST_DATABASE=postgres $(PYTEST) -m database $(ARGS) || [ $$? = 5 ]
+
+# All others on PostgreSQL.
 test-postgres: $(VENV)/.test
-	ROOMS_TEST_DATABASE=postgres $(PYTEST) \
-		$(foreach name,browser dialling farewells gowsev hostile_doors native_clocks native_connecting native_fuzz native_limits \
-			native_requests native_transport roomer runrooms vectors,--ignore=tests/integration/test_$(name).py) \
-		$(foreach name,fanout js management/test_supervising.py protocols test_architecture.py test_documentation.py \
-			benchmarks/test_generator.py test_frames.py test_reconnecting.py websocket,--ignore=tests/$(name)) \
-		$(ARGS)
+	ROOMS_TEST_DATABASE=postgres $(PYTEST) -m "not database and not any_database" $(ARGS)
+
+# Of the tests with live servers only some: the others have run with the oldest versions.
+test-newest:
+	@$(NEWEST) -c "" || { echo "make test-newest needs Python 3.13: NEWEST=/path/of/python3.13"; exit 1; }
+	@# The Redis of the first environment serves here as well: its wheel is not for Python 3.13.
+	PATH="$$PATH:$(abspath .venv/bin)" $(MAKE) --no-print-directory test-sqlite PYTHON="$(NEWEST)" VENV=.venv-newest \
+		ARGS='-m "smoke or not live"'
 
 # make chaos ARGS="--on postgres --seeds 1 --messages 5000" is a small one; --help says more.
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos.run $(ARGS)
 
-# In an environment of its own: what Rooms is measured beside is no part of it. ARGS="--help" says more.
+# The other servers have an environment of their own. ARGS="--help" says more.
 bench:
 	@$(MAKE) --no-print-directory VENV=.venv-benchmarks .venv-benchmarks/.benchmarks
 	@.venv-benchmarks/bin/python -m benchmarks $(ARGS)
 
-# makemigrations looks at a database; not at the one of `make run`.
+# makemigrations reads a database: not the one of `make run`.
 lint: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -1,6 +1,6 @@
-"""The suite's ground: its own environment, its database, Redis, and no connection left behind.
+"""Prepares a test run: its environment, its database and Redis, and no connection left open.
 
-`ROOMS_TEST_DATABASE=postgres pytest` runs the same suite on a real PostgreSQL.
+`ROOMS_TEST_DATABASE=postgres pytest` runs the tests on a real PostgreSQL.
 """
 
 from __future__ import annotations
@@ -25,58 +25,80 @@ from tests.servers import SITE_VARIABLES, on_postgres
 # Nodes in the test's own event loop, for every folder.
 pytest_plugins = ["tests.fixtures"]
 
+#: Folders of tests that start servers.
+LIVE_FOLDERS = {"chaos", "integration"}
+DATABASE_FIXTURES = {"db", "transactional_db"}
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose settings and database, and only then set Django up."""
+    """Choose the settings and the database before Django reads them."""
     for name in SITE_VARIABLES:
         os.environ.pop(name, None)
-    os.environ["DJANGO_SETTINGS_MODULE"] = "roomsite.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     if on_postgres():
         try:
             os.environ["DATABASE_URL"] = services.postgres().create()
         except pytest.skip.Exception as reason:
-            pytest.exit(f"THE SUITE ON POSTGRESQL IS SKIPPED: {reason}", returncode=0)
+            pytest.exit(f"THE TESTS ON POSTGRESQL ARE SKIPPED: {reason}", returncode=0)
         except pytest.fail.Exception as reason:
             pytest.exit(str(reason), returncode=1)
     django.setup()
     TransactionTestCase._fixture_teardown = fixture_teardown
-    # A run that is told to end ends as with Ctrl-C, and takes its servers along.
+    # A terminated run ends as with Ctrl-C, so that its servers end too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # The real hashers are slow on purpose.
+    # The default hashers are slow on purpose.
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-    # A busy machine is no fault; on CI the same examples every time.
-    hypothesis.settings.register_profile("suite", deadline=None, derandomize=bool(os.environ.get("CI")))
+    # A slow machine fails no test. On CI the examples are the same in every run.
+    hypothesis.settings.register_profile(
+        "suite",
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        derandomize=bool(os.environ.get("CI")),
+    )
     hypothesis.settings.load_profile("suite")
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take long first, so that at the end no process waits for another's."""
-    items.sort(key=lambda item: item.path.parent.name not in {"chaos", "integration"})
+    """Add the markers that follow from what a test uses, and sort tests with live servers first.
+
+    Their modules take the longest: if they came last, one process would run them while the others have ended.
+    """
+    for item in items:
+        if item.path.parent.name in LIVE_FOLDERS:
+            item.add_marker(pytest.mark.live)
+        elif not uses_a_database(item):
+            item.add_marker(pytest.mark.any_database)
+    items.sort(key=lambda item: item.get_closest_marker("live") is None)
+
+
+def uses_a_database(item: pytest.Item) -> bool:
+    fixtures = {*getattr(item, "fixturenames", ())}
+    return bool(DATABASE_FIXTURES & fixtures) or item.get_closest_marker("django_db") is not None
 
 
 def pytest_report_header() -> str:
-    """Which database the run is on."""
+    """Name the database of the run."""
     return f"rooms: on {'PostgreSQL' if on_postgres() else 'SQLite'}"
 
 
 @pytest.fixture(autouse=True)
 def no_connection_left(request: pytest.FixtureRequest) -> None:
-    """After an asynchronous test, close the database connections of the thread that asgiref kept for it."""
+    """Close the connections of asgiref's thread after each asynchronous test."""
     if pytest_asyncio.is_async_test(request.node):
         request.getfixturevalue("close_connections_of_the_thread")
 
 
 @pytest.fixture
 async def close_connections_of_the_thread() -> AsyncIterator[None]:
-    """Left open, they would keep the test database from being removed."""
+    """Close database connections, which would keep the test database from being deleted."""
     yield
     await sync_to_async(connections.close_all)()
 
 
 @pytest.fixture(autouse=True)
 def no_publisher_left() -> Iterator[None]:
-    """After each test, close the publisher of a process without sockets: it has database connections."""
+    """Close the publisher of a process without sockets: it holds database connections."""
     yield
     from rooms.node import standalone
 
@@ -85,7 +107,7 @@ def no_publisher_left() -> Iterator[None]:
 
 @pytest.fixture
 def redis_url() -> str:
-    """The address of a real, empty Redis."""
+    """Return the address of a real, empty Redis."""
     redis = services.redis()
     redis.flush()
     return redis.url
@@ -93,7 +115,7 @@ def redis_url() -> str:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process takes those whose lease is over for dead as soon as it begins."""
+    """Let a process expire other nodes as soon as it starts."""
     from rooms.presence import lease
 
     monkeypatch.setattr(lease, "SWEEP_DELAY", 0)

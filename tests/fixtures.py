@@ -1,4 +1,4 @@
-"""Engines in the test's own event loop. Imports of Django wait until it is set up."""
+"""Nodes in the event loop of a test. Modules that need Django are imported late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def wire() -> Iterator[Wire]:
-    """The channel layer, fresh and empty."""
+    """Replace the channel layer by an empty one."""
     from channels.layers import channel_layers
 
     from tests.node.wires import Wire
@@ -32,7 +32,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture
 def chat(transactional_db: None, wire: Wire) -> Application:
-    """An application where everything is allowed and history is in memory."""
+    """Create an application without limits, with its history in memory."""
     from rooms.models import Application
 
     return Application.objects.create(
@@ -42,7 +42,7 @@ def chat(transactional_db: None, wire: Wire) -> Application:
 
 @pytest.fixture
 async def make_node(chat: Application) -> AsyncIterator[Callable[..., Awaitable[Node]]]:
-    """Starts an engine with these settings: another process, as far as the others can tell."""
+    """Return a function that starts a node with these settings, as another process would."""
     from rooms.conf import get_settings
     from rooms.node.node import Node
 
@@ -59,7 +59,7 @@ async def make_node(chat: Application) -> AsyncIterator[Callable[..., Awaitable[
 
 @pytest.fixture
 async def node(chat: Application) -> AsyncIterator[Node]:
-    """The engine that serves this process."""
+    """Return the node of this process."""
     from rooms.node.node import Node
 
     node = await Node.get_or_start()
@@ -69,7 +69,7 @@ async def node(chat: Application) -> AsyncIterator[Node]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The clock of grace periods; ``clock.now`` moves it."""
+    """Replace the clock of grace periods; ``clock.now`` sets it."""
     from rooms.node import context
 
     clock = SimpleNamespace(now=1000.0)
@@ -79,7 +79,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @pytest.fixture
 def installed() -> Iterator[Callable[[type[Extension]], str]]:
-    """Registers an extension for this test; returns the name that rows hold."""
+    """Return a function that registers an extension for this test and returns its name."""
     from rooms.extensions import register, registry
 
     classes: list[type[Extension]] = []

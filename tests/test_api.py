@@ -23,7 +23,7 @@ from tests.node.wires import Wire
 
 T = TypeVar("T")
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(autouse=True)

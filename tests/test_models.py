@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from rooms.models import Application, Ban, Message, Mute, RevokedToken, Room, Sequence, StateMessage
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rooms.models import Application, Ban, Mute, Room
 from rooms.node.control_messages import ApplicationChanged, RoomChanged
 from rooms.protocol.errors import Unavailable
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The oracle: many clients, servers that die, and a judge of what they all remember."""
+"""The oracle: many clients, servers that fail, and a check of everything they recorded."""

@@ -1,6 +1,6 @@
-"""One run: people speak and listen, nemeses do their work, then it grows quiet, and everything is noted.
+"""Drive a run: clients send and receive, nemeses cause faults, and everything is logged.
 
-``run`` returns the logs and the figures; ``checker.py`` judges them.
+``run`` returns the logs and the figures; ``checker.py`` checks the logs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
-from tests.chaos.logs import ClientMessage, Logs, Outage
-from tests.chaos.nemeses import LayerDeaf, Nemesis, RedisDies, nemeses_of
-from tests.chaos.people import Flapping, Sender, Slow, Witness, pause
+from tests.chaos.clients import Flapping, Sender, Slow, Witness, pause
+from tests.chaos.logs import Logs, MemberList, Outage
+from tests.chaos.nemeses import LayerLosesAll, Nemesis, RedisDies, nemeses_of
 from tests.chaos.sites import Site
 from tests.reconnecting import Ended, Lost, RequestRejected
 
@@ -25,16 +25,19 @@ QUIET = "quiet"
 STAGE = "stage"
 ROOMS = (*BUSY, QUIET, STAGE)
 
-#: What must come after the end is waited for so long; then the checker says what is missing.
-PATIENCE = 60.0
-#: Ghosts of killed workers go by then.
-GHOST_PATIENCE = 90.0
+#: The driver waits this long for what must happen at the end; then the checker reports what is missing.
+TIMEOUT = 60.0
+#: The members of killed workers are gone after this time.
+PRESENCE_TIMEOUT = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How large a run is. ``nemeses`` are done once each, in some order; none named: again and again,
-    whatever suits the site, until everything has been said. ``rate``: messages a second, all together."""
+    """The size of a run.
+
+    Each of ``nemeses`` runs once, in any order; without any, all that suit the site run until the messages
+    are sent. ``rate`` is the number of messages a second of all senders.
+    """
 
     seed: str
     messages: int
@@ -50,44 +53,44 @@ class Plan:
 
 @dataclass(slots=True)
 class Run:
-    """A run under way, and what is known of it afterwards."""
+    """The state of a run, and its results."""
 
     site: Site
     plan: Plan
     logs: Logs = field(default_factory=Logs)
     done: Counter[str] = field(default_factory=Counter)
-    story: list[str] = field(default_factory=list)
-    """What the nemeses did, and when."""
-    people: list[Witness] = field(default_factory=list)
+    timeline: list[str] = field(default_factory=list)
+    """The steps and nemeses with their times."""
+    clients: list[Witness] = field(default_factory=list)
     began: float = field(default_factory=monotonic)
     seconds: float = 0
 
-    def tell(self, what: str) -> None:
-        """Note that something begins now."""
-        self.story.append(f"{monotonic() - self.began:6.1f} {what}")
+    def note(self, step: str) -> None:
+        """Add a step that starts now to the timeline."""
+        self.timeline.append(f"{monotonic() - self.began:6.1f} {step}")
 
     @property
     def reconnects(self) -> int:
-        return sum(each.reconnects for each in self.people)
+        return sum(each.reconnects for each in self.clients)
 
     @property
     def resets(self) -> int:
-        return sum(len(each.resets) for each in self.people)
+        return sum(len(each.resets) for each in self.clients)
 
     @property
     def catch_ups(self) -> list[float]:
-        """Seconds from a loss until all rooms were joined again, of those who did not want to be away."""
+        """Seconds from each loss until all rooms were joined again, except of flapping clients."""
         return sorted(
-            second for each in self.people if not isinstance(each, Flapping) for second in each.catch_ups
+            second for each in self.clients if not isinstance(each, Flapping) for second in each.catch_ups
         )
 
 
 async def run(site: Site, plan: Plan) -> Run:
-    """Carry out the plan on a site that has been started."""
+    """Run the plan on a site that has been started."""
     this = Run(site, plan)
     chance = random.Random(plan.seed)
-    owner, senders = await _senders(this)
-    readers = await _readers(this)
+    owner, senders = await _start_senders(this)
+    readers = await _start_readers(this)
     leavers = readers[-2:]
     flapping = [asyncio.create_task(each.flap()) for each in readers if isinstance(each, Flapping)]
     try:
@@ -95,66 +98,66 @@ async def run(site: Site, plan: Plan) -> Run:
     finally:
         for task in flapping:
             task.cancel()
-    there = [each for each in this.people if each not in leavers]
-    this.tell("everybody comes in again")
-    await _spread(this, there)
-    this.tell("the quiet tail")
-    await _quiet_tail(this, chance, owner, senders, there)
-    this.tell("who is there")
-    await _presence(this, there)
-    for each in there:
-        each.stay()
+    remaining = [each for each in this.clients if each not in leavers]
+    this.note("all clients reconnect")
+    await _reconnect_all(this, remaining)
+    this.note("the last messages")
+    await _send_last_messages(this, chance, owner, senders, remaining)
+    this.note("the member lists")
+    await _read_member_lists(this, remaining)
+    for each in remaining:
+        each.end_stays()
     this.seconds = monotonic() - this.began
-    for each in this.people:
+    for each in this.clients:
         await each.stop()
-    this.logs.stored, this.logs.newest = await asyncio.to_thread(site.log, ROOMS)
+    this.logs.stored, this.logs.newest = await asyncio.to_thread(site.stored, ROOMS)
     return this
 
 
-# People ---------------------------------------------------------------------------------------------
+# Clients --------------------------------------------------------------------------------------------
 
 
-async def _come(this: Run, who: Witness, rooms: Sequence[str]) -> None:
-    this.people.append(who)
-    await who.start()
+async def _start(this: Run, client: Witness, rooms: Sequence[str]) -> None:
+    this.clients.append(client)
+    await client.start()
     for room in rooms:
-        await who.join(room)
+        await client.join(room)
 
 
-async def _senders(this: Run) -> tuple[Sender, list[Sender]]:
-    """The one who owns the stage and speaks in the quiet room, and those who speak in the busy ones."""
+async def _start_senders(this: Run) -> tuple[Sender, list[Sender]]:
+    """Return the owner of the broadcast room, which sends in the quiet room too, and the others."""
 
     def sender(name: str) -> Sender:
         return Sender(this.site.addresses, name, this.logs, this.plan.seed)
 
     owner = sender("owner")
-    await _come(this, owner, ())
+    await _start(this, owner, ())
     await owner.request("create", room=STAGE, mode="broadcast")
     for room in (STAGE, QUIET):
         await owner.join(room)
     senders = [sender(f"sender-{number}") for number in range(this.plan.senders)]
-    await asyncio.gather(*(_come(this, each, rooms_of(place)) for place, each in enumerate(senders)))
+    await asyncio.gather(*(_start(this, each, rooms_of(index)) for index, each in enumerate(senders)))
     return owner, senders
 
 
-def rooms_of(place: int) -> tuple[str, str]:
-    """The two busy rooms of a sender."""
-    return BUSY[place % len(BUSY)], BUSY[(place + 1) % len(BUSY)]
+def rooms_of(sender: int) -> tuple[str, str]:
+    """Return the two busy rooms of a sender."""
+    return BUSY[sender % len(BUSY)], BUSY[(sender + 1) % len(BUSY)]
 
 
-async def _readers(this: Run) -> list[Witness]:
-    """Everybody listens to one busy room, the quiet one and the stage."""
+async def _start_readers(this: Run) -> list[Witness]:
+    """Join each reader to one busy room, the quiet room and the broadcast room."""
     plan, addresses = this.plan, this.site.addresses
     readers: list[Witness] = []
-    for place in range(plan.readers):
-        if place < plan.slow:
-            readers.append(Slow(addresses, f"slow-{place}", this.logs, plan.seed))
-        elif place < plan.slow + plan.flapping:
-            readers.append(Flapping(addresses, f"flapping-{place}", this.logs, plan.seed))
+    for index in range(plan.readers):
+        if index < plan.slow:
+            readers.append(Slow(addresses, f"slow-{index}", this.logs, plan.seed))
+        elif index < plan.slow + plan.flapping:
+            readers.append(Flapping(addresses, f"flapping-{index}", this.logs, plan.seed))
         else:
-            readers.append(Witness(addresses, f"reader-{place}", this.logs, plan.seed))
+            readers.append(Witness(addresses, f"reader-{index}", this.logs, plan.seed))
     await asyncio.gather(
-        *(_come(this, each, (BUSY[place % len(BUSY)], QUIET, STAGE)) for place, each in enumerate(readers))
+        *(_start(this, each, (BUSY[index % len(BUSY)], QUIET, STAGE)) for index, each in enumerate(readers))
     )
     return readers
 
@@ -167,42 +170,42 @@ async def _traffic(
 ) -> None:
     plan = this.plan
     enough = asyncio.Event()
-    tormenting = asyncio.create_task(_torment(this, chance, enough))
+    nemeses = asyncio.create_task(_run_nemeses(this, chance, enough))
 
     def wanted() -> bool:
-        unfinished = bool(plan.nemeses) and not tormenting.done()
+        unfinished = bool(plan.nemeses) and not nemeses.done()
         return unfinished or len(this.logs.sent) < plan.messages
 
-    def still() -> bool:
+    def others_send() -> bool:
         return not enough.is_set()
 
     try:
-        async with asyncio.TaskGroup() as alone:
-            alone.create_task(owner.speak([QUIET], still, plan.quiet_seconds, enough))
-            alone.create_task(owner.speak([STAGE], still, max(0.2, 20 / plan.rate), enough))
+        async with asyncio.TaskGroup() as of_owner:
+            of_owner.create_task(owner.send_all([QUIET], others_send, plan.quiet_seconds, enough))
+            of_owner.create_task(owner.send_all([STAGE], others_send, max(0.2, 20 / plan.rate), enough))
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_leave(this, leavers))
-                for place, each in enumerate(senders):
+                for index, each in enumerate(senders):
                     seconds = len(senders) / plan.rate
-                    tasks.create_task(each.speak(rooms_of(place), wanted, seconds, enough))
+                    tasks.create_task(each.send_all(rooms_of(index), wanted, seconds, enough))
             enough.set()
     finally:
         enough.set()
-        await tormenting
+        await nemeses
 
 
 async def _leave(this: Run, leavers: Sequence[Witness]) -> None:
-    """One goes with a word, one without; both for good."""
+    """One client leaves its rooms, the other one drops; both do not return."""
     await leavers[0].until(lambda: len(this.logs.sent) >= this.plan.messages / 4)
-    for room in list(leavers[0].heard):
+    for room in list(leavers[0].newest):
         await leavers[0].leave(room)
     leavers[1].drop()
     for each in leavers:
         await each.stop()
 
 
-async def _torment(this: Run, chance: random.Random, stopped: asyncio.Event) -> None:
-    """One nemesis after the other, until the plan is carried out or everything has been said."""
+async def _run_nemeses(this: Run, chance: random.Random, stopped: asyncio.Event) -> None:
+    """Run one nemesis after the other, until the plan is done or all messages are sent."""
     left = list(this.plan.nemeses)
     chance.shuffle(left)
     choices = nemeses_of(this.site)
@@ -210,102 +213,106 @@ async def _torment(this: Run, chance: random.Random, stopped: asyncio.Event) -> 
     while not stopped.is_set() and (left or not this.plan.nemeses):
         nemesis = (left.pop() if left else chance.choice(choices))(this.site, chance)
         this.done[nemesis.name] += 1
-        async with under_way(this, nemesis):
+        async with active(this, nemesis):
             await pause(stopped, nemesis.seconds * chance.uniform(0.7, 1.3))
         await pause(stopped, chance.uniform(*this.plan.pauses))
 
 
 @asynccontextmanager
-async def under_way(this: Run, nemesis: Nemesis) -> AsyncIterator[None]:
-    """A nemesis does its work in the block."""
+async def active(this: Run, nemesis: Nemesis) -> AsyncIterator[None]:
+    """Keep the nemesis active in the block."""
     began = monotonic()
-    this.tell(nemesis.name)
+    this.note(nemesis.name)
     await nemesis.begin()
     try:
         yield
     finally:
-        this.tell(f"the end of {nemesis.name}")
+        this.note(f"the end of {nemesis.name}")
         await nemesis.end()
-        if nemesis.parts_presence:
+        if nemesis.splits_presence:
             this.logs.outages.append(Outage(began, monotonic()))
 
 
 # The end --------------------------------------------------------------------------------------------
 
 
-async def _spread(this: Run, there: Sequence[Witness]) -> None:
-    """See that every worker has people: after the last end of one, all of them may be with those that were
-    left, who need no layer to hear each other."""
-    async with asyncio.timeout(PATIENCE):
+async def _reconnect_all(this: Run, clients: Sequence[Witness]) -> None:
+    """Reconnect all clients, so that each worker has some.
+
+    After the last fault all of them may be connected to one worker, and need no layer.
+    """
+    async with asyncio.timeout(TIMEOUT):
         while True:
-            if this.site.is_whole():
+            if this.site.all_workers_listen():
                 break
             await asyncio.sleep(0.2)
-    before = {each: each.reconnects for each in there}
-    for each in there:
+    before = {each: each.reconnects for each in clients}
+    for each in clients:
         if isinstance(each, Slow):
             each.hurry()
         each.drop()
-    await everyone(there, lambda who: who.reconnects > before[who] and who.is_back)
+    await wait_for_all(clients, lambda each: each.reconnects > before[each] and each.is_in_all_rooms)
 
 
-async def _quiet_tail(
-    this: Run, chance: random.Random, owner: Sender, senders: Sequence[Sender], there: Sequence[Witness]
+async def _send_last_messages(
+    this: Run, chance: random.Random, owner: Sender, senders: Sequence[Sender], clients: Sequence[Witness]
 ) -> None:
-    """Processes hear nothing of each other any more, somebody says a last word in each room, and nobody says
-    anything after it: everyone hears it all the same."""
-    deaf = (RedisDies if this.site.has_own_redis else LayerDeaf)(this.site, chance)
-    async with under_way(this, deaf):
-        last = [owner.say(room) for room in (QUIET, STAGE)]
-        last += [each.say(rooms_of(place)[0]) for place, each in enumerate(senders[: len(BUSY)])]
+    """Send a last message to each room while processes cannot exchange messages.
+
+    No later message makes a client notice that it missed one; all clients receive it all the same.
+    """
+    nemesis = (RedisDies if this.site.has_own_redis else LayerLosesAll)(this.site, chance)
+    async with active(this, nemesis):
+        last = [owner.send_next(room) for room in (QUIET, STAGE)]
+        last += [each.send_next(rooms_of(index)[0]) for index, each in enumerate(senders[: len(BUSY)])]
         await asyncio.gather(*last)
-        await everyone_knows(there, newest_of(this.logs))
-        this.logs.in_time = {each.name: dict(each.heard) for each in there}
+        await all_received(clients, newest_of(this.logs))
+        this.logs.in_time = {each.name: dict(each.newest) for each in clients}
 
 
 def newest_of(logs: Logs) -> dict[str, int]:
-    """The newest acknowledged number of each room."""
+    """Return the newest acknowledged number of each room."""
     newest: dict[str, int] = {}
     for each in logs.acknowledged:
         newest[each.room] = max(newest.get(each.room, 0), each.seq)
     return newest
 
 
-async def everyone_knows(
-    there: Sequence[Witness], newest: Mapping[str, int], patience: float = PATIENCE
+async def all_received(
+    clients: Sequence[Witness], newest: Mapping[str, int], seconds: float = TIMEOUT
 ) -> None:
-    """Wait until everyone has heard these numbers of their rooms, or it is too late."""
-    await everyone(
-        there, lambda who: all(seq >= newest.get(room, 0) for room, seq in who.heard.items()), patience
+    """Wait until all clients have received these numbers of their rooms, or the timeout."""
+    await wait_for_all(
+        clients, lambda each: all(seq >= newest.get(room, 0) for room, seq in each.newest.items()), seconds
     )
 
 
-async def everyone(
-    there: Sequence[Witness], condition: Callable[[Witness], bool], patience: float = PATIENCE
+async def wait_for_all(
+    clients: Sequence[Witness], condition: Callable[[Witness], bool], seconds: float = TIMEOUT
 ) -> None:
-    """Wait until it is true of everyone, or it is too late."""
+    """Wait until the condition is true for all clients, or the timeout."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(seconds):
             await asyncio.gather(
-                *(each.until(partial(condition, each)) for each in there), return_exceptions=True
+                *(each.until(partial(condition, each)) for each in clients), return_exceptions=True
             )
 
 
-async def _presence(this: Run, there: Sequence[Witness]) -> None:
-    """Ask several people, in different processes, who is there, until it is right or too late."""
-    await everyone(there, lambda who: who.is_back)
+async def _read_member_lists(this: Run, clients: Sequence[Witness]) -> None:
+    """Read member lists at several processes, until they are right or the timeout."""
+    await wait_for_all(clients, lambda each: each.is_in_all_rooms)
     began = monotonic()
     while True:
-        lists: list[ClientMessage] = []
-        for each in (*there[:1], *there[-8:]):
-            for room in {QUIET, STAGE} & set(each.heard):
+        lists: list[MemberList] = []
+        for each in (*clients[:1], *clients[-8:]):
+            for room in {QUIET, STAGE} & set(each.newest):
                 with suppress(Ended, Lost, RequestRejected):
-                    lists.append(ClientMessage(each.name, room, await each.members(room)))
-        truth = {room: {each.name for each in there if room in each.heard} for room in ROOMS}
-        right = bool(lists) and all(asked.users == truth[asked.room] for asked in lists)
-        if right or monotonic() - began > GHOST_PATIENCE:
+                    lists.append(MemberList(each.name, room, await each.members(room)))
+        truth = {room: {each.name for each in clients if room in each.newest} for room in ROOMS}
+        right = bool(lists) and all(each.users == truth[each.room] for each in lists)
+        if right or monotonic() - began > PRESENCE_TIMEOUT:
             break
         await asyncio.sleep(1)
     this.logs.lists = lists
-    slow = {each.name for each in there if isinstance(each, Slow)}
+    slow = {each.name for each in clients if isinstance(each, Slow)}
     this.logs.departures = [each for each in this.logs.departures if each.user not in slow]

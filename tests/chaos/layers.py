@@ -1,7 +1,7 @@
-"""A channel layer that loses, doubles and delays what processes tell each other, on demand.
+"""A channel layer that loses, doubles and delays messages between processes, on demand.
 
-It stands before the site's real layer, in every process of the site under test. What it does wrong is written
-in a file, so that the driver can begin and end it from outside; without the file it does nothing wrong.
+It wraps the real layer in every process of the site under test. A file holds its faults, so that the driver
+starts and ends them from outside; without the file there are none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faults:
-    """Parts of all messages to groups that are lost, doubled, and late by up to ``seconds``."""
+    """Shares of messages to groups that are lost, doubled, and late by up to ``seconds``."""
 
     lost: float = 0
     doubled: float = 0
@@ -26,15 +26,15 @@ class Faults:
     seconds: float = 0
 
     def begin(self, file: Path) -> None:
-        """Let every layer that watches this file do so from now on."""
-        # Whole or not at all: processes read it at any moment.
-        written = file.with_suffix(".new")
-        written.write_text(json.dumps(asdict(self)))
-        written.replace(file)
+        """Start these faults in every layer that reads this file."""
+        # Replaced at once, because processes read it at any time.
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(asdict(self)))
+        new.replace(file)
 
 
 def faults_in(file: Path) -> Faults:
-    """What the file asks for now."""
+    """Return the faults in the file."""
     try:
         return Faults(**json.loads(file.read_text()))
     except FileNotFoundError:
@@ -42,7 +42,7 @@ def faults_in(file: Path) -> Faults:
 
 
 class UnreliableLayer:
-    """``layer`` is the real one, as in ``CHANNEL_LAYERS``; ``faults`` the file that is watched."""
+    """Wraps ``layer``, an entry of ``CHANNEL_LAYERS``; ``faults`` is the path of the file."""
 
     def __init__(self, *, layer: dict[str, Any], faults: str, **options: Any) -> None:
         self._layer = import_string(layer["BACKEND"])(**layer.get("CONFIG", {}))
@@ -57,7 +57,7 @@ class UnreliableLayer:
         copies = 0 if random.random() < faults.lost else 2 if random.random() < faults.doubled else 1
         for _ in range(copies):
             if random.random() < faults.late:
-                # The sender does not wait: others overtake it.
+                # The sender does not wait, so later messages overtake this one.
                 task = asyncio.create_task(self._later(group, message, random.uniform(0, faults.seconds)))
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)

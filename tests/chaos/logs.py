@@ -1,6 +1,6 @@
-"""What a run leaves behind: who said what, what the server keeps, what each client was told, who was there.
+"""The logs of a run: messages sent, stored and received, and presence.
 
-Written by the driver while it runs, judged afterwards by ``checker.py``.
+The driver writes them while it runs; `checker.py` checks them afterwards.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 
 class Mark(NamedTuple):
-    """What makes a message itself, whatever the server calls it: its sender and the sender's count."""
+    """The identity of a message without the server: its sender and the sender's count."""
 
     sender: str
     number: int
 
 
 class Sent(NamedTuple):
-    """A message that a sender handed to its client; once, however often the client sends it."""
+    """A message that a sender handed to its client: once, however often the client sends it."""
 
     room: str
     mark: Mark
@@ -26,7 +26,7 @@ class Sent(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """The answer to a message."""
+    """The reply to a message."""
 
     room: str
     mark: Mark
@@ -34,7 +34,7 @@ class Acknowledged(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row of the server's own log."""
+    """A row of the server's history."""
 
     room: str
     seq: int
@@ -42,20 +42,23 @@ class Stored(NamedTuple):
     text: str
 
 
-class Entered(NamedTuple):
-    """The answer to a join. ``since`` is the number that the client said it had, ``told`` how many messages
-    came with the answer; they are logged after it."""
+class Joined(NamedTuple):
+    """The reply to a join.
+
+    ``since`` is the sequence number from which the client asked to recover. ``messages`` is the number of
+    messages in the reply; they are logged after it.
+    """
 
     room: str
     epoch: str
     position: int
-    told: int
+    messages: int
     recovered: bool
     since: int | None
 
 
-class Heard(NamedTuple):
-    """A numbered message as it came over the wire."""
+class Received(NamedTuple):
+    """A message with a sequence number as it arrived."""
 
     room: str
     seq: int
@@ -63,8 +66,11 @@ class Heard(NamedTuple):
     text: str
 
 
-class Spell(NamedTuple):
-    """A user was in a room, certainly; ``until`` None: to the end. Seconds on the driver's clock."""
+class Stay(NamedTuple):
+    """A time in which a user was certainly in a room, by the driver's clock.
+
+    ``until`` None: to the end of the run.
+    """
 
     room: str
     user: str
@@ -72,8 +78,8 @@ class Spell(NamedTuple):
     until: float | None
 
 
-class Left(NamedTuple):
-    """An observer was told that a user had gone."""
+class Departure(NamedTuple):
+    """A `left` event about a user that an observer received."""
 
     observer: str
     room: str
@@ -82,14 +88,14 @@ class Left(NamedTuple):
 
 
 class Outage(NamedTuple):
-    """Processes could not share who is there, and each knew of its own people only."""
+    """A time in which processes could not share presence: each knew its own members only."""
 
     since: float
     until: float
 
 
-class ClientMessage(NamedTuple):
-    """The list of a room's members that an observer was given after the end."""
+class MemberList(NamedTuple):
+    """The members of a room as an observer received them at the end."""
 
     observer: str
     room: str
@@ -98,16 +104,19 @@ class ClientMessage(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Logs:
-    """Everything of one run. ``newest`` is each room's counter on the server, ``in_time`` how far each client
-    who stayed had heard each of its rooms when nothing more was to be waited for."""
+    """Everything of one run.
+
+    ``newest`` is the server's counter of each room. ``in_time`` is the newest number of each room that each
+    remaining client had received when the driver stopped waiting.
+    """
 
     sent: list[Sent] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
     newest: dict[str, int] = field(default_factory=dict)
-    clients: defaultdict[str, list[Entered | Heard]] = field(default_factory=lambda: defaultdict(list))
+    clients: defaultdict[str, list[Joined | Received]] = field(default_factory=lambda: defaultdict(list))
     in_time: dict[str, dict[str, int]] = field(default_factory=dict)
-    spells: list[Spell] = field(default_factory=list)
-    departures: list[Left] = field(default_factory=list)
+    stays: list[Stay] = field(default_factory=list)
+    departures: list[Departure] = field(default_factory=list)
     outages: list[Outage] = field(default_factory=list)
-    lists: list[ClientMessage] = field(default_factory=list)
+    lists: list[MemberList] = field(default_factory=list)

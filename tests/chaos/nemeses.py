@@ -1,4 +1,4 @@
-"""What goes wrong: each nemesis does one thing to a site, and undoes it again."""
+"""Nemeses: each starts one kind of fault at a site and ends it again."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.chaos.sites import Site
 
 
 class Nemesis(ABC):
-    """``seconds`` is how long it usually goes on. What it has begun, ``end`` undoes."""
+    """A fault between ``begin`` and ``end``; it usually lasts for ``seconds``."""
 
     seconds = 0.0
-    parts_presence = False
-    """Whether processes cannot share meanwhile who is there."""
+    splits_presence = False
+    """Whether processes cannot share presence meanwhile."""
 
     def __init__(self, site: Site, chance: random.Random) -> None:
         self.site = site
@@ -32,11 +32,11 @@ class Nemesis(ABC):
     @abstractmethod
     async def begin(self) -> None: ...
 
-    async def end(self) -> None:  # noqa: B027 (what has done its work need not be undone)
-        """Undo it."""
+    async def end(self) -> None:  # noqa: B027 (not every fault has to be ended)
+        """End the fault."""
 
 
-class _EndOfAWorker(Nemesis):
+class _WorkerEnds(Nemesis):
     seconds = 1.0
     signal: signal.Signals
 
@@ -48,20 +48,20 @@ class _EndOfAWorker(Nemesis):
             await asyncio.to_thread(self.server.restart)
 
 
-class Kill(_EndOfAWorker):
-    """A worker dies without a word."""
+class Kill(_WorkerEnds):
+    """A worker is killed."""
 
     signal = signal.SIGKILL
 
 
-class Terminate(_EndOfAWorker):
-    """A worker is told to end, as in a deploy."""
+class Terminate(_WorkerEnds):
+    """A worker is terminated, as in a deploy."""
 
     signal = signal.SIGTERM
 
 
 class Roll(Nemesis):
-    """All workers of one supervisor are replaced, one after the other."""
+    """The supervisor replaces all workers, one after the other."""
 
     seconds = 5.0
 
@@ -70,9 +70,9 @@ class Roll(Nemesis):
 
 
 class RedisDies(Nemesis):
-    """Redis is gone, and comes back empty."""
+    """Redis is killed and starts again, empty."""
 
-    parts_presence = True
+    splits_presence = True
     seconds = 3.0
 
     async def begin(self) -> None:
@@ -85,9 +85,9 @@ class RedisDies(Nemesis):
 
 
 class RedisFreezes(Nemesis):
-    """Redis takes what is said to it and answers nothing."""
+    """Redis accepts commands and does not answer."""
 
-    parts_presence = True
+    splits_presence = True
     seconds = 10.0
 
     async def begin(self) -> None:
@@ -103,7 +103,7 @@ class RedisFreezes(Nemesis):
 
 
 class DatabaseLocked(Nemesis):
-    """Somebody else holds what every message has to write to."""
+    """Another connection holds the locks that each message needs."""
 
     seconds = 4.0
 
@@ -112,19 +112,19 @@ class DatabaseLocked(Nemesis):
         await asyncio.to_thread(self._lock, self._open.enter_context(self.site.database()))
 
     def _lock(self, connection: Any) -> None:
-        if self.site.ground.database == "sqlite":
+        if self.site.backends.database == "sqlite":
             connection.execute("BEGIN IMMEDIATE")
         else:
             connection.execute("BEGIN")
             connection.execute("LOCK TABLE rooms_sequence, rooms_message IN EXCLUSIVE MODE")
 
     async def end(self) -> None:
-        # What is not committed when the connection closes is rolled back.
+        # The close of the connection rolls back.
         self._open.close()
 
 
 class DatabaseCut(Nemesis):
-    """PostgreSQL closes every connection."""
+    """PostgreSQL closes all connections."""
 
     async def begin(self) -> None:
         with self.site.database() as connection:
@@ -135,11 +135,11 @@ class DatabaseCut(Nemesis):
 
 
 class LayerFails(Nemesis):
-    """Processes hear each other badly: lost, twice, late and overtaken."""
+    """Messages between processes are lost, doubled, late and out of order."""
 
     seconds = 6.0
-    # PresenceEvents and goings have no numbers: what the layer doubles is heard twice.
-    parts_presence = True
+    # Presence events have no numbers: a doubled one is received twice.
+    splits_presence = True
     faults = Faults(lost=0.05, doubled=0.05, late=0.3, seconds=2)
 
     async def begin(self) -> None:
@@ -149,17 +149,17 @@ class LayerFails(Nemesis):
         self.site.faults.unlink(missing_ok=True)
 
 
-class LayerDeaf(LayerFails):
-    """Processes do not hear each other at all."""
+class LayerLosesAll(LayerFails):
+    """All messages between processes are lost."""
 
     faults = Faults(lost=1)
 
 
 def nemeses_of(site: Site) -> list[Callable[[Site, random.Random], Nemesis]]:
-    """Everything that can be done to this site, with what is likeliest in it more than once."""
+    """Return the nemeses for this site, the likeliest several times."""
     return [
         *(Kill, Kill, Kill, Terminate, LayerFails, DatabaseLocked),
-        *((RedisDies, RedisFreezes) if site.has_own_redis else (LayerDeaf,)),
-        *((DatabaseCut,) if site.ground.database == "postgres" else ()),
+        *((RedisDies, RedisFreezes) if site.has_own_redis else (LayerLosesAll,)),
+        *((DatabaseCut,) if site.backends.database == "postgres" else ()),
         *((Roll,) if site.together else ()),
     ]

@@ -1,7 +1,7 @@
-"""The settings of the servers under test: those of the site, with what chaos needs.
+"""Settings of the servers under test: the example site with faults and variants.
 
-ROOMS_CHAOS_FAULTS    the file that says what the channel layer does wrong; see layers.py
-ROOMS_CHAOS_VARIANT   the promise that this server breaks; see variants.py. Absent: none
+ROOMS_CHAOS_FAULTS    the file with the faults of the channel layer; see layers.py
+ROOMS_CHAOS_VARIANT   the promise that this server breaks; see variants.py. Default: none
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ if faults := os.environ.get("ROOMS_CHAOS_FAULTS"):
         }
     }
 
-# Everything is kept, so that the whole log can be read at the end. What a recovery hands over stays as it is.
+# All messages are kept, so that the checker can read them. The limit of a recovery stays.
 ROOMS = {**ROOMS, "HISTORY_SIZE": 10_000_000}

@@ -1,6 +1,7 @@
-"""A minute of everything at once: thousands of messages, workers that die, Redis that comes back empty, a
-locked database, a channel layer that lies, people who come and go. Nothing that was acknowledged is lost,
-doubled or reordered. The long runs are in ``make chaos``.
+"""A minute of all faults at once: no acknowledged message is lost, doubled or reordered.
+
+Workers are killed, Redis restarts empty, the database is locked, the channel layer is unreliable, and clients
+reconnect. The long runs are those of ``make chaos``.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ import pytest
 
 from tests.chaos.driver import Plan
 from tests.chaos.nemeses import DatabaseLocked, Kill, LayerFails, RedisDies, Terminate
-from tests.chaos.run import judged, row, say, seed_of_the_run, shown, table
-from tests.chaos.sites import GROUNDS, Site
+from tests.chaos.run import chosen_seed, row, run_and_check, summary, table, write
+from tests.chaos.sites import BACKENDS, Site
 from tests.servers import on_postgres
 
-pytestmark = pytest.mark.skipif(not on_postgres(), reason="it takes a minute, and runs on PostgreSQL")
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.skipif(not on_postgres(), reason="takes a minute, and runs on PostgreSQL"),
+]
 
 
-async def test_nothing_is_lost_doubled_or_reordered(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_no_message_is_lost_doubled_or_reordered(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan(
-        seed=seed_of_the_run(),
+        seed=chosen_seed(),
         messages=2000,
         senders=8,
         readers=12,
@@ -29,7 +33,7 @@ async def test_nothing_is_lost_doubled_or_reordered(capsys: pytest.CaptureFixtur
         nemeses=(Kill, Kill, Kill, Terminate, RedisDies, LayerFails, DatabaseLocked),
         pauses=(0.5, 1.5),
     )
-    done, violations = await judged(Site(GROUNDS["postgres"], workers=2, together=True), plan)
+    done, violations = await run_and_check(Site(BACKENDS["postgres"], workers=2, together=True), plan)
     with capsys.disabled():
-        say(f"\n{table([row('postgres', done, violations)])}")
-    assert not violations, f"seed {plan.seed}\n{shown(violations)}"
+        write(f"\n{table([row('postgres', done, violations)])}")
+    assert not violations, f"seed {plan.seed}\n{summary(violations)}"

@@ -1,37 +1,38 @@
-"""The oracle finds what it is for: four servers that break a promise each are caught, a whole one is not.
+"""The oracle finds a broken promise: it rejects each of four broken servers, and no correct one.
 
-Each scenario is aimed at one promise, and is carried out on the server that breaks it and on a whole one.
+Each scenario aims at one promise; it runs on the server that breaks it, and on a correct one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
 
 from tests.chaos.checker import Kind, check
-from tests.chaos.driver import everyone_knows
+from tests.chaos.clients import Sender, Witness
+from tests.chaos.driver import all_received
 from tests.chaos.layers import Faults
 from tests.chaos.logs import Logs
-from tests.chaos.people import Sender, Witness
-from tests.chaos.sites import GROUNDS, Site
+from tests.chaos.sites import BACKENDS, Site
 from tests.chaos.variants import VARIANTS
 from tests.reconnecting import Frame
 from tests.servers import on_postgres
 
-pytestmark = pytest.mark.skipif(on_postgres(), reason="the same on every database: it runs on SQLite")
+pytestmark = pytest.mark.skipif(on_postgres(), reason="the same on every database: runs on SQLite")
 
-#: What a whole server does soon, and a broken one never.
-PATIENCE = 60.0
-SHORT_PATIENCE = 10.0
+#: A correct server needs seconds, a broken one does not get there.
+TIMEOUT = 60.0
+SHORT_TIMEOUT = 6.0
 
 
-class Unanswered(Sender):
-    """The answer to each message gets lost once, with the connection."""
+class LosesReplies(Sender):
+    """Drops the connection before the reply to each message, once a message."""
 
     lost = 0
 
@@ -45,113 +46,114 @@ class Unanswered(Sender):
 
 @dataclass
 class Stage:
-    """A site, a room of one scenario in it, and the two who are there: each in a process of its own, where
-    there are two."""
+    """A site and a room with its two members, each on a process of its own if there are two."""
 
     site: Site
     room: str
-    speaker: Sender
-    listener: Witness
-    patience: float
+    sender: Sender
+    receiver: Witness
+    seconds: float
 
-    async def heard(self) -> None:
-        """Wait until the listener has heard all that was acknowledged, or it is too late."""
-        logs = self.speaker.logs
+    async def all_received(self) -> None:
+        """Wait until the receiver has all acknowledged messages, or the timeout."""
+        logs = self.sender.logs
         newest = {self.room: max(each.seq for each in logs.acknowledged)}
-        await everyone_knows([self.listener], newest, self.patience)
-        logs.in_time = {self.listener.name: dict(self.listener.heard)}
+        await all_received([self.receiver], newest, self.seconds)
+        logs.in_time = {self.receiver.name: dict(self.receiver.newest)}
 
 
-async def dies_after_acknowledging(stage: Stage) -> None:
+async def servers_die_after_acknowledgements(stage: Stage) -> None:
     for _ in range(5):
-        await stage.speaker.say(stage.room)
+        await stage.sender.send_next(stage.room)
     for server in stage.site.servers:
         server.end(signal.SIGKILL)
 
 
-async def answers_get_lost(stage: Stage) -> None:
+async def replies_get_lost(stage: Stage) -> None:
     for _ in range(5):
-        await stage.speaker.say(stage.room)
-    await stage.heard()
+        await stage.sender.send_next(stage.room)
+    await stage.all_received()
 
 
-async def the_last_word_is_not_passed_on(stage: Stage) -> None:
-    await stage.speaker.say(stage.room)
-    await stage.heard()
+async def the_last_message_is_not_passed_on(stage: Stage) -> None:
+    await stage.sender.send_next(stage.room)
+    await stage.all_received()
     Faults(lost=1).begin(stage.site.faults)
-    await stage.speaker.say(stage.room)
-    await stage.heard()
+    await stage.sender.send_next(stage.room)
+    await stage.all_received()
 
 
-async def every_other_word_is_not_passed_on(stage: Stage) -> None:
-    await stage.speaker.say(stage.room)
-    await stage.heard()
+async def every_other_message_is_not_passed_on(stage: Stage) -> None:
+    await stage.sender.send_next(stage.room)
+    await stage.all_received()
     Faults(lost=0.5).begin(stage.site.faults)
     for _ in range(40):
-        await stage.speaker.say(stage.room)
+        await stage.sender.send_next(stage.room)
     stage.site.faults.unlink()
-    await stage.speaker.say(stage.room)
-    await stage.heard()
+    await stage.sender.send_next(stage.room)
+    await stage.all_received()
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What happens, which variant it is aimed at, and as what the oracle finds that one."""
+    """A scenario, the variant at which it aims, and the kind of the violation that it causes."""
 
-    happens: Callable[[Stage], Awaitable[None]]
+    run: Callable[[Stage], Awaitable[None]]
     variant: str
     kind: Kind
     workers: int
-    speaker: type[Sender] = Sender
+    sender: type[Sender] = Sender
 
 
 SCENARIOS = [
-    Scenario(answers_get_lost, "knows_no_keys", "doubled", 1, Unanswered),
-    Scenario(the_last_word_is_not_passed_on, "checks_no_positions", "lost", 2),
-    Scenario(every_other_word_is_not_passed_on, "fetches_no_gaps", "lost", 2),
-    # The last one: afterwards the servers are gone.
-    Scenario(dies_after_acknowledging, "acknowledges_before_the_commit", "lost", 1),
+    Scenario(replies_get_lost, "knows_no_keys", "doubled", 1, LosesReplies),
+    Scenario(the_last_message_is_not_passed_on, "checks_no_positions", "lost", 2),
+    Scenario(every_other_message_is_not_passed_on, "fetches_no_gaps", "lost", 2),
+    Scenario(servers_die_after_acknowledgements, "acknowledges_before_the_commit", "lost", 1),
 ]
+EACH_SCENARIO = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.variant)
 
 
-async def carried_out(scenario: Scenario, site: Site, patience: float) -> Logs:
-    """A scenario on a site, and what is left behind."""
+async def run(scenario: Scenario, site: Site, seconds: float) -> Logs:
+    """Run a scenario on a site and return its logs."""
     logs, room = Logs(), f"room-{uuid4().hex[:8]}"
     seed = scenario.variant
-    speaker = scenario.speaker(site.addresses[:1], f"speaker-{room}", logs, seed)
-    listener = Witness(site.addresses[-1:], f"listener-{room}", logs, seed)
-    for each in (speaker, listener):
+    sender = scenario.sender(site.addresses[:1], f"sender-{room}", logs, seed)
+    receiver = Witness(site.addresses[-1:], f"receiver-{room}", logs, seed)
+    for each in (sender, receiver):
         await each.start()
         await each.join(room)
-    stage = Stage(site, room, speaker, listener, patience)
-    await asyncio.wait_for(asyncio.ensure_future(scenario.happens(stage)), 2 * PATIENCE)
-    for each in (speaker, listener):
+    stage = Stage(site, room, sender, receiver, seconds)
+    await asyncio.wait_for(asyncio.ensure_future(scenario.run(stage)), 2 * TIMEOUT)
+    for each in (sender, receiver):
         await each.stop()
     site.faults.unlink(missing_ok=True)
-    logs.stored, logs.newest = site.log([room])
+    logs.stored, logs.newest = site.stored([room])
     return logs
+
+
+@asynccontextmanager
+async def started(workers: int, variant: str = "") -> AsyncIterator[Site]:
+    site = Site(BACKENDS["sqlite"], workers, variant=variant)
+    try:
+        await site.start()
+        yield site
+    finally:
+        site.stop()
 
 
 def test_every_variant_has_its_scenario() -> None:
     assert {scenario.variant for scenario in SCENARIOS} == set(VARIANTS)
 
 
-async def test_a_whole_server_passes_every_scenario() -> None:
-    site = Site(GROUNDS["sqlite"], workers=2)
-    try:
-        await site.start()
-        for scenario in SCENARIOS:
-            assert check(await carried_out(scenario, site, PATIENCE)) == [], scenario.variant
-    finally:
-        site.stop()
+@EACH_SCENARIO
+async def test_a_correct_server_passes(scenario: Scenario) -> None:
+    async with started(workers=2) as site:
+        assert check(await run(scenario, site, TIMEOUT)) == []
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.variant)
-async def test_a_broken_server_is_caught(scenario: Scenario) -> None:
-    site = Site(GROUNDS["sqlite"], scenario.workers, variant=scenario.variant)
-    try:
-        await site.start()
-        found = check(await carried_out(scenario, site, SHORT_PATIENCE))
-    finally:
-        site.stop()
+@EACH_SCENARIO
+async def test_a_broken_server_is_found(scenario: Scenario) -> None:
+    async with started(scenario.workers, scenario.variant) as site:
+        found = check(await run(scenario, site, SHORT_TIMEOUT))
     assert scenario.kind in {violation.kind for violation in found}

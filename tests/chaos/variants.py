@@ -1,7 +1,7 @@
-"""Servers that break a promise each, to see that the oracle finds it.
+"""Servers that each break a promise, to test that the oracle finds it.
 
-A variant replaces something in a running server from outside, chosen by the environment variable
-ROOMS_CHAOS_VARIANT; nothing of it is known to ``rooms/``.
+A variant replaces a method in the server. The environment variable ROOMS_CHAOS_VARIANT selects it; ``rooms/``
+has no code for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.apps import AppConfig
 
 
 def acknowledges_before_the_commit() -> None:
-    """The answer goes out at once, the message is stored a little later."""
+    """Acknowledges each message at once and stores it later."""
     import msgspec
 
     from rooms.histories import Appended, FutureCompletion, complete_alone
@@ -42,7 +42,7 @@ def acknowledges_before_the_commit() -> None:
 
 
 def knows_no_keys() -> None:
-    """A message that is sent again is another message."""
+    """Stores a message that is sent again as another message."""
     from rooms.histories.database import DatabaseHistory
     from rooms.node.publish import MessageHandler
 
@@ -51,31 +51,32 @@ def knows_no_keys() -> None:
     def append(self: Any, room: Any, message: Any, key: str | None, completion: Any) -> None:
         stores(self, room, message, None, completion)
 
-    async def carry_out(self: Any, connection: Any, request: Any, room: Any, user: Any, used: Any) -> None:
-        await self._carry_out(connection, request, room, user)
+    async def execute(self: Any, connection: Any, command: Any, room: Any, user: Any, key: Any) -> None:
+        await self._execute(connection, command, room, user)
 
     DatabaseHistory.append = append  # type: ignore[method-assign]
-    MessageHandler._carry_out_once = carry_out  # type: ignore[method-assign]
+    MessageHandler._execute_once = execute  # type: ignore[method-assign]
 
 
 def checks_no_positions() -> None:
-    """A hint that is lost with nothing after it is lost for good."""
+    """Does not find a lost message that no other message follows."""
     from rooms.node.recovery import Recovery
 
     async def check(self: Any) -> None:
-        """As if nothing were ever missing."""
+        """Find nothing."""
 
     Recovery.check = check  # type: ignore[method-assign]
 
 
 def fetches_no_gaps() -> None:
-    """What comes after something missing is told without it."""
+    """Delivers the messages after a gap without filling it."""
     from rooms.node.recovery import Recovery
 
-    def found(self: Any, group: str, until: int = 0) -> None:
-        self._parts.hub.skip_gap(group)
+    def fill(self: Any, room: Any, until: int = 0) -> None:
+        if room.earliest_pending is not None:
+            room.advance_to(room.earliest_pending - 1)
 
-    Recovery.found = found  # type: ignore[method-assign]
+    Recovery.fill = fill  # type: ignore[method-assign]
 
 
 VARIANTS: dict[str, Callable[[], None]] = {
@@ -85,7 +86,7 @@ VARIANTS: dict[str, Callable[[], None]] = {
 
 
 class Variants(AppConfig):
-    """Breaks what the environment asks for, as soon as everything has been loaded."""
+    """Applies the variant of the environment when all apps are loaded."""
 
     name = "tests.chaos"
 

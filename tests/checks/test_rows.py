@@ -11,7 +11,7 @@ from django.test import override_settings
 from rooms.checks.rows import check_histories
 from rooms.models import Application, Room
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.database, pytest.mark.django_db]
 
 REDIS: dict[str, Any] = {
     "HISTORIES": {"redis": {"BACKEND": "rooms.histories.redis.RedisHistory", "OPTIONS": {"url": "redis://"}}}

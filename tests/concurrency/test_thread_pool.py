@@ -80,7 +80,7 @@ async def test_a_full_queue_refuses_jobs_until_it_has_room(pool: ThreadPool, gat
 
 
 async def test_a_job_holds_its_slot_until_it_ends_though_its_caller_is_gone(gate: threading.Event) -> None:
-    pool = ThreadPool(1, 0)
+    pool = ThreadPool(1, 0, queue_timeout=0)
     waiting = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
     waiting.cancel()

@@ -23,6 +23,8 @@ from rooms.protocol.results import SentData
 from rooms.protocol.types import Position, User
 from tests.histories.messages import ANN, RoomMaker, append_and_wait, message
 
+pytestmark = pytest.mark.database
+
 BOB = User(name="bob", id="7", guest=False)
 
 

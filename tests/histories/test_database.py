@@ -25,7 +25,7 @@ from rooms.protocol.events import Message
 from rooms.protocol.types import Position, User
 from tests.histories.messages import RoomMaker, append_and_wait, message
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from rooms.models import Application, Message, Sequence
 from rooms.protocol.errors import Unavailable
 from tests.histories.messages import RoomMaker
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

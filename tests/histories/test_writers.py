@@ -6,8 +6,12 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.integration.sites import rows
 from tests.servers import fresh_database, manage, site_environment
+
+pytestmark = pytest.mark.database
 
 PROCESSES = 4
 MESSAGES = 60

@@ -17,6 +17,8 @@ from tests import services
 from tests.integration.wire import Wire
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+#: Milliseconds for everything that a page must show. No assertion is about time.
+TIMEOUT = 60_000
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,6 +32,7 @@ ARGUMENTS = [
 def chromium() -> Iterator[Browser]:
     """Start a headless Chromium."""
     path = services.chromium()
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -43,6 +46,7 @@ class BrowserUser:
         self.wire = Wire(port)
         self.url = f"http://127.0.0.1:{self.wire.port}"
         self.context = browser.new_context(viewport={"width": width, "height": height})
+        self.context.set_default_timeout(TIMEOUT)
         self.page: Page = self.context.new_page()
         self.console_errors: list[str] = []
         self.dialogs: list[str] = []
@@ -96,11 +100,12 @@ class BrowserUser:
     def restore_network(self) -> Self:
         """Restore the network and wait until the page is connected."""
         self.wire.mend()
-        expect(self.banner).to_be_hidden(timeout=30_000)
+        expect(self.banner).to_be_hidden()
         return self
 
     def close(self) -> None:
-        """Close the browser."""
+        """Close the browser. A page that is still loading must not fail in its route."""
+        self.page.unroute_all(behavior="ignoreErrors")
         self.context.close()
         self.wire.remove()
 

@@ -1,4 +1,4 @@
-"""Live servers for the black-box tests, shared by them since starting one takes seconds."""
+"""Live servers for the black-box tests, which share them: a start takes seconds."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tests.servers import KINDS, Server, fresh_database, shared
 
 @pytest.fixture(scope="session", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Server:
-    """A server of each kind, one process, without Redis. Shared: use names that no other test uses."""
+    """Return a server of each kind: one process without Redis, shared by all tests."""
     return shared(request.param)
 
 
 @pytest.fixture(scope="session")
 def redis_pair() -> tuple[Server, Server]:
-    """One site with two processes, which hear each other through Redis. Shared, too."""
+    """Return two processes of one site on one Redis, shared by all tests."""
     redis_url = services.redis("pair").url
     database_url = fresh_database()
     first = Server.start("uvicorn", database_url, redis_url)
@@ -27,7 +27,7 @@ def redis_pair() -> tuple[Server, Server]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Show the servers' logs under a test that failed."""
+    """Add the logs of the servers to the report of a failed test."""
     report: pytest.TestReport = yield
     if report.failed:
         for server in Server.running:

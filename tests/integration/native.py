@@ -1,9 +1,8 @@
-"""A small client of the native protocol for the black-box tests, written from the document alone.
+"""A small client of the native protocol for black-box tests, written from its document.
 
-It shares no code with the server: it knows JSON lines, request ids and close codes, nothing else. `Visitors`
-opens connections to one server and closes them all at the end; a `Client` is one connection. Nothing here
-sleeps: a test that wants to see that something does *not* arrive asks for something that must come later
-(`ping`, or a marker message) and looks at what came before it.
+It shares no code with the server. `Visitors` opens connections to one server and closes them at the end; a
+`Client` is one connection. Nothing sleeps: to show that an event does *not* arrive, a test requests something
+that arrives later (`ping`, or a marker message) and checks the events before it.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ if TYPE_CHECKING:
 
 Message = dict[str, Any]
 
-#: Seconds after which something that must come is given up. No assertion is about time.
-PATIENCE = 30.0
+#: Seconds until a test fails because an expected event does not arrive. No assertion is about time.
+PATIENCE = 60.0
 
 
 def unique(prefix: str) -> str:
-    """A name that no other test uses: the server is shared by all of them."""
+    """Return a name that no other test uses; all tests share the server."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
 class HandshakeRejected(Exception):
-    """The server answered a request with an error."""
+    """Raised when the server answers a request with an error."""
 
     def __init__(self, answer: Message) -> None:
         super().__init__(f"{answer['code']}: {answer['message']}")
@@ -46,21 +45,21 @@ class HandshakeRejected(Exception):
 
 
 class Client:
-    """One connection: requests with ids, and what arrives in the order in which it arrives."""
+    """One connection: requests with ids, and all messages in the order of arrival."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.log: list[Message] = []
-        """Everything that has come, in order."""
+        """All messages so far, in order."""
         self.pushes: deque[Message] = deque()
-        """What came while an answer was awaited, and has not been looked at."""
+        """Events that arrived before an awaited answer and were not returned yet."""
         self.user: Message = {}
         self.token = ""
         self._arrived: deque[Message] = deque()
         self._numbers = count(1)
 
     async def receive(self) -> Message:
-        """The next message on the wire, whatever it is."""
+        """Return the next message of any type."""
         while not self._arrived:
             frame = await asyncio.wait_for(self.socket.recv(), PATIENCE)
             assert isinstance(frame, str), "the server sends text frames only"
@@ -70,32 +69,32 @@ class Client:
         return message
 
     async def hear(self) -> Message:
-        """The next message that is not a heartbeat; heartbeats are answered, but do not prolong the wait."""
+        """Return the next message that is no heartbeat; answer heartbeats."""
         async with asyncio.timeout(PATIENCE):
             while (message := await self.receive())["type"] == "ping":
                 await self.send("pong")
         return message
 
     async def push(self, kind: str | None = None) -> Message:
-        """The next push; with `kind` the next of that type, passing over others."""
+        """Return the next event, or the next one of this type and skip others."""
         while True:
             message = self.pushes.popleft() if self.pushes else await self.hear()
             if kind in (None, message["type"]):
                 return message
 
     async def messages(self, number: int) -> list[Message]:
-        """The next so many messages of rooms, passing over other pushes."""
+        """Return the next messages of rooms and skip other events."""
         return [await self.push("message") for _ in range(number)]
 
     async def send(self, kind: str, /, **fields: Any) -> None:
         await self.socket.send(json.dumps({"type": kind, **fields}))
 
     async def send_text(self, text: str | bytes) -> None:
-        """A text frame with exactly these bytes, lawful or not."""
+        """Send a text frame with exactly these bytes, valid or not."""
         await self.socket.send(text, text=True)
 
     async def answer(self, identifier: object) -> Message:
-        """The answer with this id; pushes that come before it are kept."""
+        """Return the answer with this id; keep the events before it."""
         while True:
             message = await self.hear()
             if message["type"] in ("reply", "error", "pong") and message.get("id") == identifier:
@@ -103,13 +102,13 @@ class Client:
             self.pushes.append(message)
 
     async def ask(self, kind: str, /, **fields: Any) -> Message:
-        """Send a request and return the whole answer, a reply or an error."""
+        """Send a request and return its answer, a reply or an error."""
         number = next(self._numbers)
         await self.send(kind, id=number, **fields)
         return await self.answer(number)
 
     async def request(self, kind: str, /, **fields: Any) -> Message:
-        """Send a request and return the data of its reply; `Refused` when the answer is an error."""
+        """Send a request and return the data of its reply. Raises HandshakeRejected for an error."""
         answer = await self.ask(kind, **fields)
         if answer["type"] == "error":
             raise HandshakeRejected(answer)
@@ -118,7 +117,7 @@ class Client:
         return data
 
     async def refused(self, kind: str, /, **fields: Any) -> str:
-        """Send a request that must be answered with an error, and return its code."""
+        """Send a request that the server must refuse, and return the error code."""
         answer = await self.ask(kind, **fields)
         assert answer["type"] == "error", f"{kind} {fields} was granted: {answer}"
         assert isinstance(answer["message"], str)
@@ -127,7 +126,7 @@ class Client:
         return code
 
     async def before_pong(self) -> list[Message]:
-        """Ping, and return every push that came before the pong and has not been looked at."""
+        """Send a ping, and return the events before the pong that were not returned yet."""
         answer = await self.ask("ping")
         assert answer["type"] == "pong"
         seen = list(self.pushes)
@@ -146,25 +145,25 @@ class Client:
         return await self.request("message", room=room, data=data, **fields)
 
     async def closed(self) -> int:
-        """Read until the server closes, see that `closing` was its last word, and return the code."""
+        """Read until the server closes, check that `closing` was last, and return the code."""
         try:
             while True:
                 self.pushes.append(await self.receive())
         except ConnectionClosed:
             code = self.socket.close_code or 0
-        assert self.log, f"closed with {code} without a word"
-        assert self.log[-1]["type"] == "closing", f"closed with {code}, the last word was {self.log[-1]}"
+        assert self.log, f"closed with {code} without a message"
+        assert self.log[-1]["type"] == "closing", f"closed with {code}, the last message was {self.log[-1]}"
         assert self.log[-1]["code"] == code
         assert isinstance(self.log[-1]["message"], str)
         return code
 
     def drop(self) -> None:
-        """Lose the connection: no close frame, no farewell."""
+        """Abort the connection without a close frame."""
         self.socket.transport.abort()
 
 
 class Visitors:
-    """Opens connections to one server, and closes them all when the block ends."""
+    """Opens connections to one server, and closes them at the end of the block."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -177,7 +176,7 @@ class Visitors:
         await self._stack.aclose()
 
     async def open(self, application: str = "durable", **options: Any) -> Client:
-        """A connection on which nothing has been read yet."""
+        """Open a connection and read nothing."""
         address = f"{self.server.ws}/ws/rooms/{application}/"
         defaults = {
             "compression": None,
@@ -190,7 +189,7 @@ class Visitors:
         return Client(socket)
 
     async def connect(self, application: str = "durable", **options: Any) -> Client:
-        """A connection that has been greeted."""
+        """Open a connection and read `connected`."""
         client = await self.open(application, **options)
         greeting = await client.receive()
         assert greeting["type"] == "connected"
@@ -198,19 +197,19 @@ class Visitors:
         return client
 
     async def guest(self, name: str | None = None, application: str = "durable") -> Client:
-        """A connection that is logged in as a guest."""
+        """Open a connection and log in as a guest."""
         client = await self.connect(application)
         await client.login(name=name or unique("guest"))
         return client
 
     async def again(self, client: Client, application: str = "durable") -> Client:
-        """One more connection of the same user."""
+        """Open another connection of the same user."""
         other = await self.connect(application)
         await other.login(token=client.token)
         return other
 
     async def members(self, room: str, number: int, application: str = "durable") -> list[Client]:
-        """So many guests who have joined one after the other, and have looked at who came after them."""
+        """Join guests one after the other; each has read the joins after its own."""
         clients = []
         for _ in range(number):
             client = await self.guest(application=application)
@@ -223,13 +222,13 @@ class Visitors:
 
 @pytest.fixture
 async def visitors(server: Server) -> AsyncIterator[Visitors]:
-    """Visitors of the shared server. A test module takes it in with `visitors = native.visitors`."""
-    async with Visitors(server) as everyone:
-        yield everyone
+    """Visitors of the shared server, for modules with `visitors = native.visitors`."""
+    async with Visitors(server) as visitors:
+        yield visitors
 
 
 def session_cookie(server: Server, username: str) -> str:
-    """The value of a Cookie header with a real session of that user, made as signing in makes it."""
+    """Return a Cookie header with a session of this user, as a login creates it."""
     script = (
         "from django.contrib.auth import get_user_model\n"
         "from django.test import Client\n"
@@ -241,7 +240,7 @@ def session_cookie(server: Server, username: str) -> str:
 
 
 def make_application(server: Server, **fields: object) -> str:
-    """One more application with these fields of its row, behind the server's back; returns its name."""
+    """Create an application with these fields in another process; return its name."""
     name = unique("application")
     script = f"from rooms.models import Application\nApplication.objects.create(name={name!r}, **{fields!r})"
     server.manage("shell", "-c", script)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.integration.protocols import Client
 
+pytestmark = pytest.mark.smoke
+
 APPLICATION = "protocols"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CONNECTED = {"value": 3, "text": "connected"}

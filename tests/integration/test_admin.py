@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.integration.native import Client, Visitors
     from tests.servers import Server
 
+pytestmark = pytest.mark.smoke
+
 visitors = native.visitors
 
 

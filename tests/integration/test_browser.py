@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, WebSocketRoute, expect
 from tests.integration.browser import BrowserUser, chromium
 from tests.servers import Server, running
 
+pytestmark = [pytest.mark.any_database, pytest.mark.smoke]
+
 # Fills a room with messages through the page's own client.
 FILL = """
 async ([application, room, count]) => {
@@ -190,7 +192,7 @@ def test_all_messages_are_shown_after_a_server_is_killed(new_user: NewUser, room
     ann.expect_texts(*everything)
     site.restart()
     for each in (ann, ben):
-        expect(each.banner).to_be_hidden(timeout=30_000)
+        expect(each.banner).to_be_hidden()
         each.expect_texts(*everything)
     expect(ann.page.locator(".pending, .failed")).to_have_count(0)
     ben.send("after")
@@ -221,7 +223,7 @@ def test_the_page_reconnects_after_a_graceful_shutdown(new_user: NewUser, room: 
         server.restart()
         everything = "before", "while it was down", "and again"
         for each in (ann, ben):
-            expect(each.banner).to_be_hidden(timeout=30_000)
+            expect(each.banner).to_be_hidden()
             each.expect_texts(*everything)
         expect(ann.page.locator(".pending, .failed")).to_have_count(0)
         ben.send("after")

@@ -24,6 +24,8 @@ from tests.servers import Server, fresh_database, manage, on_postgres, running, 
 if TYPE_CHECKING:
     from tests.integration.native import Client
 
+pytestmark = pytest.mark.database
+
 SENDERS = 3
 
 

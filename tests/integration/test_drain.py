@@ -11,6 +11,8 @@ import pytest
 from tests.integration.native import Visitors
 from tests.servers import KINDS, STOP_SECONDS, Server, running
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture(params=KINDS)
 def stopping(request: pytest.FixtureRequest) -> Iterator[Server]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.integration.native import Visitors
     from tests.servers import Server
 
+pytestmark = pytest.mark.smoke
+
 visitors = native.visitors
 
 PATIENCE = native.PATIENCE

@@ -13,6 +13,8 @@ from tests.integration.sites import Clients
 if TYPE_CHECKING:
     from tests.servers import Server
 
+pytestmark = [pytest.mark.any_database, pytest.mark.smoke]
+
 
 @pytest.fixture
 async def clients(server: Server) -> AsyncIterator[Clients]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.integration.native import Client
 
+pytestmark = pytest.mark.database
+
 Pair = tuple[Visitors, Visitors]
 
 ENVIRONMENT = {**changed_site(SHORT_LEASES, LEAVE_GRACE=4), "ROOMS_WORKERS": "2"}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.integration.protocols import Client
     from tests.servers import Server
 
+pytestmark = pytest.mark.any_database
+
 KIB = 1024
 LARGEST = {"roomer": KIB * KIB}
 ROOMS_PER_CONNECTION = 128

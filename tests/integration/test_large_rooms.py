@@ -9,11 +9,15 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.integration.native import Visitors, unique
 
 if TYPE_CHECKING:
     from tests.integration.native import Client, Message
     from tests.servers import Server
+
+pytestmark = pytest.mark.database
 
 #: A room with more members than this is large.
 LARGE = 200

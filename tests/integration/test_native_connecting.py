@@ -1,4 +1,4 @@
-"""Connecting (section 3): the greeting, Django sessions and origins, applications that are not there."""
+"""Connect (section 3): the greeting, Django sessions and origins, missing applications."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.integration import native
 if TYPE_CHECKING:
     from tests.integration.native import Visitors
 
+pytestmark = pytest.mark.any_database
+
 visitors = native.visitors
 
 
@@ -21,7 +23,7 @@ def ann(server: native.Server) -> str:
     return native.session_cookie(server, "ann")
 
 
-async def test_the_greeting(visitors: Visitors) -> None:
+async def test_the_greeting_names_the_session_and_limits(visitors: Visitors) -> None:
     client = await visitors.open("bench")
     greeting = await client.receive()
     assert isinstance(greeting["connection"], str)
@@ -36,23 +38,23 @@ async def test_the_greeting(visitors: Visitors) -> None:
     }
 
 
-async def test_every_connection_has_an_id_of_its_own(visitors: Visitors) -> None:
+async def test_every_connection_has_its_own_id(visitors: Visitors) -> None:
     greetings = [await (await visitors.open()).receive() for _ in range(5)]
     assert len({greeting["connection"] for greeting in greetings}) == 5
 
 
 @pytest.mark.parametrize("application", ["nowhere", "Durable", "x" * 200, "caf%C3%A9", "a.b"])
-async def test_an_unknown_application(visitors: Visitors, application: str) -> None:
+async def test_an_unknown_application_closes_the_connection(visitors: Visitors, application: str) -> None:
     client = await visitors.open(application)
     assert await client.closed() == 4509
 
 
-async def test_a_disabled_application(visitors: Visitors) -> None:
+async def test_a_disabled_application_closes_the_connection(visitors: Visitors) -> None:
     client = await visitors.open(native.make_application(visitors.server, enabled=False))
     assert await client.closed() == 4509
 
 
-async def test_an_application_made_meanwhile_is_there(visitors: Visitors) -> None:
+async def test_an_application_created_while_the_server_runs_is_found(visitors: Visitors) -> None:
     application = native.make_application(visitors.server)
     client = await visitors.open(application)
     assert (await client.receive())["application"] == application
@@ -85,7 +87,7 @@ async def test_without_an_origin_cookies_are_ignored(visitors: Visitors, ann: st
 
 
 @pytest.mark.parametrize("cookie", ["sessionid=nonsense", "sessionid=", "sessionid=%00", "other=1"])
-async def test_a_cookie_without_a_session_is_nobody(visitors: Visitors, cookie: str) -> None:
+async def test_a_cookie_without_a_session_is_ignored(visitors: Visitors, cookie: str) -> None:
     client = await visitors.connect(origin=visitors.server.url, additional_headers={"Cookie": cookie})
     assert client.user == {}
     await client.login(name=native.unique("guest"))
@@ -114,7 +116,7 @@ async def test_a_foreign_origin_is_refused(
 @pytest.mark.parametrize(
     "kind", ["create", "close", "join", "leave", "message", "history", "members", "subscribe", "unsubscribe"]
 )
-async def test_before_the_login_nothing_is_granted(visitors: Visitors, kind: str) -> None:
+async def test_commands_before_the_login_are_refused(visitors: Visitors, kind: str) -> None:
     room = native.unique("room")
     witness, client = await visitors.guest(), await visitors.connect()
     await witness.join(room)
@@ -132,7 +134,7 @@ async def test_an_application_for_users_refuses_guests(visitors: Visitors, ann: 
     await user.join(native.unique("room"))
 
 
-async def test_an_application_for_a_group_refuses_others(visitors: Visitors, ann: str) -> None:
+async def test_an_application_for_a_group_refuses_other_users(visitors: Visitors, ann: str) -> None:
     application = native.make_application(visitors.server, entry="group", rooms_on_demand=True)
     user = await visitors.connect(application, origin=visitors.server.url, additional_headers={"Cookie": ann})
     assert user.user == {}

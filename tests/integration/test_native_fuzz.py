@@ -1,4 +1,4 @@
-"""Whatever a client sends, the server lives on and another member of the room is not disturbed."""
+"""No frame of a client stops the server or disturbs another member of the room."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from tests.integration import native
 
 if TYPE_CHECKING:
     from tests.integration.native import Client, Visitors
+
+pytestmark = pytest.mark.any_database
 
 visitors = native.visitors
 
@@ -42,7 +44,7 @@ frames = some.lists(lines, max_size=5).map("\n".join)
 
 @pytest.fixture
 async def witness(visitors: Visitors) -> Client:
-    """A member of the room who is to notice nothing."""
+    """Return a member of the room that must receive nothing of the frames."""
     client = await visitors.guest()
     await client.join(ROOM)
     return client
@@ -50,7 +52,7 @@ async def witness(visitors: Visitors) -> Client:
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(several=some.lists(frames, min_size=1, max_size=3), logged_in=some.booleans())
-async def test_arbitrary_frames_disturb_nobody(
+async def test_arbitrary_frames_do_not_disturb_other_clients(
     visitors: Visitors, witness: Client, several: list[Any], logged_in: bool
 ) -> None:
     client = await (visitors.guest() if logged_in else visitors.connect())

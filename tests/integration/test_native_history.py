@@ -1,4 +1,4 @@
-"""Looking back and around (section 4): `history`, `members`, and subscribing instead of joining."""
+"""History, members and subscriptions (section 4)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.integration.native import unique
 
 if TYPE_CHECKING:
     from tests.integration.native import Client, Visitors
+
+pytestmark = pytest.mark.database
 
 visitors = native.visitors
 
@@ -47,14 +49,16 @@ async def room_with_ten(visitors: Visitors) -> tuple[Client, str]:
         ({"after": 5, "before": 6}, [], False),
     ],
 )
-async def test_history(visitors: Visitors, fields: dict[str, Any], expected: list[int], more: bool) -> None:
+async def test_history_returns_the_page_that_is_asked_for(
+    visitors: Visitors, fields: dict[str, Any], expected: list[int], more: bool
+) -> None:
     client, room = await room_with_ten(visitors)
     data = await client.request("history", room=room, **fields)
     assert [message["seq"] for message in data["messages"]] == expected
     assert data["more"] is more
 
 
-async def test_history_holds_what_was_pushed(visitors: Visitors) -> None:
+async def test_history_returns_the_messages_as_they_were_pushed(visitors: Visitors) -> None:
     client, room = await room_with_ten(visitors)
     pushed = await client.messages(10)
     stored = (await client.request("history", room=room))["messages"]
@@ -64,7 +68,7 @@ async def test_history_holds_what_was_pushed(visitors: Visitors) -> None:
     ]
 
 
-async def test_paging_back_through_everything(visitors: Visitors) -> None:
+async def test_history_pages_lead_back_to_the_first_message(visitors: Visitors) -> None:
     client, room = await room_with_ten(visitors)
     seqs: list[int] = []
     page: dict[str, Any] = {"more": True}
@@ -75,7 +79,7 @@ async def test_paging_back_through_everything(visitors: Visitors) -> None:
     assert seqs == [*range(1, 11)]
 
 
-async def test_a_room_without_history_has_none(visitors: Visitors) -> None:
+async def test_a_room_without_history_returns_no_messages(visitors: Visitors) -> None:
     client, room = await visitors.guest(application="bench"), unique("room")
     await client.join(room)
     await client.say(room, "gone")
@@ -83,7 +87,7 @@ async def test_a_room_without_history_has_none(visitors: Visitors) -> None:
 
 
 @pytest.mark.parametrize("kind", ["history", "members"])
-async def test_outsiders_may_not_look(visitors: Visitors, kind: str) -> None:
+async def test_a_client_outside_the_room_is_refused(visitors: Visitors, kind: str) -> None:
     _, room = await room_with_ten(visitors)
     outsider, leaver = await visitors.guest(), await visitors.guest()
     await leaver.join(room)
@@ -92,7 +96,7 @@ async def test_outsiders_may_not_look(visitors: Visitors, kind: str) -> None:
     assert await leaver.refused(kind, room=room) == "not_member"
 
 
-async def test_members(visitors: Visitors) -> None:
+async def test_members_are_listed_with_their_number(visitors: Visitors) -> None:
     room = unique("room")
     clients = await visitors.members(room, 5)
     await (await visitors.again(clients[0])).join(room)
@@ -103,7 +107,7 @@ async def test_members(visitors: Visitors) -> None:
     assert await clients[1].request("members", room=room) == data
 
 
-async def test_paging_through_the_members(visitors: Visitors) -> None:
+async def test_member_pages_lead_to_the_last_member(visitors: Visitors) -> None:
     room = unique("room")
     clients = await visitors.members(room, 5)
     everyone = (await clients[0].request("members", room=room))["members"]
@@ -118,50 +122,50 @@ async def test_paging_through_the_members(visitors: Visitors) -> None:
     assert found == everyone
 
 
-async def test_a_subscriber_hears_and_looks_back_but_is_not_there(visitors: Visitors) -> None:
+async def test_a_subscriber_receives_and_reads_but_is_no_member(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
-    await speaker.say(room, "before")
+    sender, listener = await visitors.members(room, 2)
+    await sender.say(room, "before")
     subscriber = await visitors.guest()
     data = await subscriber.request("subscribe", room=room)
     assert data["count"] == 2
     assert subscriber.user not in data["members"]
     assert [message["data"] for message in data["messages"]] == ["before"]
     assert data["position"]["seq"] == 1
-    assert (await speaker.request("members", room=room))["count"] == 2
-    await speaker.say(room, "after")
+    assert (await sender.request("members", room=room))["count"] == 2
+    await sender.say(room, "after")
     assert (await subscriber.messages(1))[0]["seq"] == 2
     assert len((await subscriber.request("history", room=room))["messages"]) == 2
     assert [(await listener.push())["type"] for _ in range(2)] == ["message", "message"]
 
 
-async def test_a_subscriber_resumes_like_a_member(visitors: Visitors) -> None:
-    speaker, room = await room_with_ten(visitors)
+async def test_a_subscriber_recovers_like_a_member(visitors: Visitors) -> None:
+    sender, room = await room_with_ten(visitors)
     subscriber = await visitors.guest()
     epoch = (await subscriber.request("subscribe", room=room, limit=0))["position"]["epoch"]
     data = await subscriber.request("subscribe", room=room, since={"epoch": epoch, "seq": 7})
     assert data["recovered"] is True
     assert [message["seq"] for message in data["messages"]] == [8, 9, 10]
-    await speaker.say(room, "next")
+    await sender.say(room, "next")
     assert (await subscriber.messages(1))[0]["seq"] == 11
 
 
-async def test_unsubscribing(visitors: Visitors) -> None:
+async def test_an_unsubscribed_client_receives_no_more(visitors: Visitors) -> None:
     room = unique("room")
-    (speaker,) = await visitors.members(room, 1)
+    (sender,) = await visitors.members(room, 1)
     subscriber = await visitors.guest()
     await subscriber.request("subscribe", room=room)
     assert await subscriber.request("unsubscribe", room=room) == {}
-    await speaker.say(room, "unheard")
+    await sender.say(room, "unheard")
     assert await subscriber.before_pong() == []
     assert await subscriber.refused("unsubscribe", room=room) == "not_member"
     assert await subscriber.refused("history", room=room) == "not_member"
 
 
-async def test_subscribing_makes_a_room_on_demand(visitors: Visitors) -> None:
+async def test_a_subscription_creates_a_room_on_demand(visitors: Visitors) -> None:
     subscriber, room = await visitors.guest(), unique("room")
     data = await subscriber.request("subscribe", room=room)
     assert (data["room"]["name"], data["members"], data["count"]) == (room, [], 0)
-    (speaker,) = await visitors.members(room, 1)
-    await speaker.say(room, "hello")
+    (sender,) = await visitors.members(room, 1)
+    await sender.say(room, "hello")
     assert (await subscriber.messages(1))[0]["data"] == "hello"

@@ -1,4 +1,4 @@
-"""Joining a room (section 5): the snapshot, its position, and resuming from where one was."""
+"""Join (section 5): the snapshot, its position, and recovery from an earlier position."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seqs(messages: list[Message]) -> list[int]:
 
 
 async def room_with(visitors: Visitors, number: int) -> tuple[Client, str]:
-    """A room in which its only member has said 1, 2, 3 … and has heard it all."""
+    """Return a room whose only member has sent and received 1, 2, 3 …."""
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     for start in range(0, number, 100):
@@ -30,7 +30,7 @@ async def room_with(visitors: Visitors, number: int) -> tuple[Client, str]:
     return client, room
 
 
-async def test_the_reply_of_a_first_join(visitors: Visitors) -> None:
+async def test_the_first_join_is_answered_with_a_snapshot(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     data = await client.join(room)
     assert {"room", "members", "count", "state", "messages", "recovered", "position"} <= data.keys()
@@ -44,7 +44,7 @@ async def test_the_reply_of_a_first_join(visitors: Visitors) -> None:
     assert data["position"]["seq"] == 0
 
 
-async def test_the_joiner_is_among_the_members_and_does_not_hear_of_itself(visitors: Visitors) -> None:
+async def test_a_joiner_is_listed_and_receives_no_join_of_its_own(visitors: Visitors) -> None:
     room = unique("room")
     first, second = await visitors.members(room, 2)
     third = await visitors.guest()
@@ -70,17 +70,17 @@ async def test_a_room_without_history_has_no_position(visitors: Visitors) -> Non
 
 
 async def test_the_position_is_the_newest_message_and_the_next_push_follows_it(visitors: Visitors) -> None:
-    speaker, room = await room_with(visitors, 5)
+    sender, room = await room_with(visitors, 5)
     client = await visitors.guest()
     data = await client.join(room)
     assert seqs(data["messages"]) == [1, 2, 3, 4, 5]
     assert data["position"]["seq"] == 5
     for _ in range(3):
-        await speaker.say(room, "more")
+        await sender.say(room, "more")
     assert seqs(await client.messages(3)) == [6, 7, 8]
 
 
-async def test_what_is_handed_over_equals_what_was_pushed(visitors: Visitors) -> None:
+async def test_the_snapshot_holds_the_messages_as_they_were_pushed(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     await client.say(room, {"text": "hello"}, event="greeting")
@@ -95,7 +95,7 @@ async def test_what_is_handed_over_equals_what_was_pushed(visitors: Visitors) ->
 @pytest.mark.parametrize(
     ("limit", "expected"), [(3, [8, 9, 10]), (10, [*range(1, 11)]), (99, [*range(1, 11)]), (0, [])]
 )
-async def test_limit_asks_for_the_newest(visitors: Visitors, limit: int, expected: list[int]) -> None:
+async def test_limit_selects_the_newest_messages(visitors: Visitors, limit: int, expected: list[int]) -> None:
     _, room = await room_with(visitors, 10)
     data = await (await visitors.guest()).join(room, limit=limit)
     assert seqs(data["messages"]) == expected
@@ -111,7 +111,7 @@ async def test_the_default_limit_is_50_and_the_highest_300(visitors: Visitors) -
         assert seqs(data["messages"]) == [*range(11, 311)]
 
 
-async def test_resuming_hands_over_exactly_what_came_after(visitors: Visitors) -> None:
+async def test_recovery_returns_exactly_the_messages_after_the_position(visitors: Visitors) -> None:
     _, room = await room_with(visitors, 10)
     client = await visitors.guest()
     epoch = (await client.join(room))["position"]["epoch"]
@@ -132,22 +132,22 @@ async def test_limit_does_not_cut_a_recovery(visitors: Visitors, limit: int) -> 
     assert seqs(data["messages"]) == [*range(5, 11)]
 
 
-async def test_a_dropped_client_resumes_without_a_hole(visitors: Visitors) -> None:
-    speaker, room = await room_with(visitors, 3)
+async def test_a_dropped_client_recovers_without_a_gap(visitors: Visitors) -> None:
+    sender, room = await room_with(visitors, 3)
     client = await visitors.guest()
     position = (await client.join(room))["position"]
     client.drop()
     for value in (4, 5, 6):
-        await speaker.say(room, value)
+        await sender.say(room, value)
     back = await visitors.again(client)
     data = await back.join(room, since=position)
     assert (data["recovered"], seqs(data["messages"])) == (True, [4, 5, 6])
-    await speaker.say(room, 7)
+    await sender.say(room, 7)
     assert seqs(await back.messages(1)) == [7]
 
 
 @pytest.mark.parametrize("limit", [None, 4])
-async def test_another_epoch_or_a_seq_beyond_the_newest_does_not_recover(
+async def test_another_epoch_or_a_seq_above_the_newest_is_not_recovered(
     visitors: Visitors, limit: int | None
 ) -> None:
     _, room = await room_with(visitors, 10)
@@ -160,7 +160,7 @@ async def test_another_epoch_or_a_seq_beyond_the_newest_does_not_recover(
         assert data["position"] == {"epoch": epoch, "seq": 10}
 
 
-async def test_at_most_300_are_recovered(visitors: Visitors) -> None:
+async def test_at_most_300_messages_are_recovered(visitors: Visitors) -> None:
     _, room = await room_with(visitors, 305)
     client = await visitors.guest()
     epoch = (await client.join(room))["position"]["epoch"]
@@ -170,7 +170,7 @@ async def test_at_most_300_are_recovered(visitors: Visitors) -> None:
     assert (too_many["recovered"], seqs(too_many["messages"])) == (False, [*range(256, 306)])
 
 
-async def test_joining_again_answers_the_same_and_is_silent(visitors: Visitors) -> None:
+async def test_a_second_join_is_answered_the_same_and_not_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2)
     await witness.say(room, "hello")
@@ -182,7 +182,7 @@ async def test_joining_again_answers_the_same_and_is_silent(visitors: Visitors) 
     assert (await client.messages(2))[1]["data"] == "marker"
 
 
-async def test_a_room_that_is_not_there(visitors: Visitors) -> None:
+async def test_a_join_of_a_missing_room_is_refused(visitors: Visitors) -> None:
     application = native.make_application(visitors.server, rooms_on_demand=False)
     client = await visitors.guest(application=application)
     assert await client.refused("join", room=unique("room")) == "room_not_found"
@@ -192,7 +192,7 @@ async def test_a_room_that_is_not_there(visitors: Visitors) -> None:
 @pytest.mark.parametrize(
     "name", ["x", "x" * 64, "a b", "a  b", "Café 李 😀", "../etc", "a/b?c#d", "*", "rooms:all", "%00"]
 )
-async def test_lawful_room_names(visitors: Visitors, name: str) -> None:
+async def test_valid_room_names_are_accepted(visitors: Visitors, name: str) -> None:
     first, second = await visitors.guest(application="bench"), await visitors.guest(application="bench")
     assert (await first.join(name))["room"]["name"] == name
     await second.join(name)

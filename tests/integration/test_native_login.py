@@ -1,4 +1,4 @@
-"""Logging in and out (sections 3, 4 and 10): names of guests, tokens, and what a logout ends."""
+"""Login and logout (sections 3, 4 and 10): names of guests, tokens, effects of a logout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BAD_NAMES = [
 BAD_NAMES += ["a\x85{}", "a\u2028{}", "x" * 65, "\ufb01" * 40]
 
 
-async def test_a_guest(visitors: Visitors) -> None:
+async def test_a_guest_gets_a_user_and_a_token(visitors: Visitors) -> None:
     client, name = await visitors.connect(), unique("guest")
     data = await client.login(name=name)
     assert data == {"user": {"name": name, "id": data["user"]["id"], "guest": True}, "token": data["token"]}
@@ -42,13 +42,13 @@ async def test_a_guest(visitors: Visitors) -> None:
 
 
 @pytest.mark.parametrize("name", GOOD_NAMES)
-async def test_lawful_names(visitors: Visitors, name: str) -> None:
+async def test_valid_names_are_accepted(visitors: Visitors, name: str) -> None:
     client = await visitors.connect()
     await client.login(name=name.format(unique("")))
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
-async def test_unlawful_names(visitors: Visitors, name: str) -> None:
+async def test_invalid_names_are_refused(visitors: Visitors, name: str) -> None:
     client = await visitors.connect()
     assert await client.refused("login", name=name.format(unique(""))) == "bad_request"
     await client.login(name=unique("guest"))
@@ -72,7 +72,7 @@ async def test_names_are_normalised(visitors: Visitors) -> None:
 @pytest.mark.parametrize(
     ("first", "second"), [("Ann-{}", "ANN-{}"), ("Zoë-{}", "ZOE\u0308-{}"), ("Straße-{}", "STRASSE-{}")]
 )
-async def test_names_are_unique_whatever_their_case(visitors: Visitors, first: str, second: str) -> None:
+async def test_names_are_unique_regardless_of_case(visitors: Visitors, first: str, second: str) -> None:
     rest = unique("")
     holder, other = await visitors.connect(), await visitors.connect()
     await holder.login(name=first.format(rest))
@@ -80,13 +80,13 @@ async def test_names_are_unique_whatever_their_case(visitors: Visitors, first: s
     await other.login(name=unique("guest"))
 
 
-async def test_the_same_name_in_two_applications_is_two_users(visitors: Visitors) -> None:
+async def test_one_name_in_two_applications_is_two_users(visitors: Visitors) -> None:
     name = unique("guest")
     await visitors.guest(name, application="durable")
     await visitors.guest(name, application="bench")
 
 
-async def test_a_guest_cannot_take_the_name_of_a_user_who_is_there(visitors: Visitors) -> None:
+async def test_a_guest_cannot_take_the_name_of_a_connected_user(visitors: Visitors) -> None:
     headers = {"Cookie": native.session_cookie(visitors.server, "ann")}
     user = await visitors.connect(origin=visitors.server.url, additional_headers=headers)
     await user.join(unique("room"))
@@ -94,7 +94,7 @@ async def test_a_guest_cannot_take_the_name_of_a_user_who_is_there(visitors: Vis
     assert await guest.refused("login", name="Ann") in ("name_taken", "login_refused")
 
 
-async def test_a_guest_and_a_user_do_not_share_a_name_whatever_its_letters(visitors: Visitors) -> None:
+async def test_a_guest_and_a_user_do_not_share_a_name_in_any_script(visitors: Visitors) -> None:
     username = unique("zoë")
     script = f"from django.contrib.auth import get_user_model as m; m().objects.create_user({username!r})"
     visitors.server.manage("shell", "-c", script)
@@ -105,7 +105,7 @@ async def test_a_guest_and_a_user_do_not_share_a_name_whatever_its_letters(visit
     assert answer["type"] == "error" or not user.user
 
 
-async def test_the_name_of_a_dropped_guest_is_kept_for_its_owner(visitors: Visitors) -> None:
+async def test_the_name_of_a_dropped_guest_is_reserved_for_its_token(visitors: Visitors) -> None:
     first, other = await visitors.guest(), await visitors.connect()
     first.drop()
     answer = await other.ask("login", name=first.user["name"])
@@ -121,7 +121,7 @@ async def test_a_token_is_the_same_user_on_several_connections(visitors: Visitor
     assert first.user == second.user == third.user
 
 
-async def test_bad_tokens(visitors: Visitors) -> None:
+async def test_invalid_tokens_are_refused(visitors: Visitors) -> None:
     client, guest = await visitors.connect(), await visitors.guest()
     changed = ("A" if guest.token[0] != "A" else "B") + guest.token[1:]
     for token in (
@@ -152,13 +152,13 @@ async def test_a_logout_leaves_every_room(visitors: Visitors) -> None:
         assert await client.refused("message", room=room, data=1) == "not_logged_in"
 
 
-async def test_nothing_of_a_room_comes_after_the_logout(visitors: Visitors) -> None:
+async def test_no_event_of_a_room_follows_the_logout(visitors: Visitors) -> None:
     room = unique("room")
     client, witness = await visitors.members(room, 2)
     await client.request("logout")
     await client.before_pong()
-    await witness.say(room, "unheard")
-    assert (await witness.messages(1))[0]["data"] == "unheard"
+    await witness.say(room, "not received")
+    assert (await witness.messages(1))[0]["data"] == "not received"
     assert await client.before_pong() == []
 
 
@@ -169,7 +169,7 @@ async def test_a_logout_revokes_the_token(visitors: Visitors) -> None:
     assert await client.refused("login", token=client.token) == "bad_token"
 
 
-async def test_after_a_logout_one_may_log_in_again(visitors: Visitors) -> None:
+async def test_a_client_can_log_in_again_after_a_logout(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     former = client.user
     await client.request("logout")
@@ -178,7 +178,7 @@ async def test_after_a_logout_one_may_log_in_again(visitors: Visitors) -> None:
     assert (await client.join(room))["members"] == [client.user]
 
 
-async def test_a_logout_of_one_connection_is_no_leaving_while_another_is_in(visitors: Visitors) -> None:
+async def test_a_logout_is_no_leave_while_another_connection_is_a_member(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2)
     other = await visitors.again(client)

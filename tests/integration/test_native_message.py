@@ -1,4 +1,4 @@
-"""Messages (section 4, "Message fields"): what is pushed, and what each field of a message changes."""
+"""Messages (section 4, "Message fields"): the push, and the effect of each field."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.integration.native import unique
 
 if TYPE_CHECKING:
     from tests.integration.native import Message, Visitors
+
+pytestmark = pytest.mark.database
 
 visitors = native.visitors
 
@@ -42,20 +44,20 @@ RESERVED = (
 RESERVED += " ping pong reply error connected joined left room_added room_removed removed closing"
 
 
-async def test_a_message_and_its_reply(visitors: Visitors) -> None:
+async def test_a_message_is_pushed_to_members_and_acknowledged(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
-    reply = await speaker.say(room, {"text": "hello"})
+    sender, listener = await visitors.members(room, 2)
+    reply = await sender.say(room, {"text": "hello"})
     assert reply["seq"] == 1
     assert RFC_3339.fullmatch(reply["time"])
-    for client in (speaker, listener):
+    for client in (sender, listener):
         message = await client.push()
         assert {field: value for field, value in message.items() if value is not None} == {
             "type": "message",
             "room": room,
             "event": "message",
             "data": {"text": "hello"},
-            "from": speaker.user,
+            "from": sender.user,
             "seq": 1,
             "time": reply["time"],
         }
@@ -63,28 +65,28 @@ async def test_a_message_and_its_reply(visitors: Visitors) -> None:
 
 async def test_data_arrives_as_it_was_sent(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
+    sender, listener = await visitors.members(room, 2)
     deepest: Any = "here"
     for _ in range(15):
         deepest = [deepest]
     sent = [*DATA, deepest]
     for value in sent:
-        await speaker.say(room, value, echo=False)
+        await sender.say(room, value, echo=False)
     stored = (await listener.request("history", room=room))["messages"]
     for messages in (await listener.messages(len(sent)), stored):
         assert json.dumps([message["data"] for message in messages]) == json.dumps(sent)
 
 
-async def test_data_without_history_arrives_too(visitors: Visitors) -> None:
+async def test_data_arrives_without_history(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2, application="bench")
+    sender, listener = await visitors.members(room, 2, application="bench")
     for value in DATA:
-        await speaker.say(room, value)
-    for client in (speaker, listener):
+        await sender.say(room, value)
+    for client in (sender, listener):
         assert [message["data"] for message in await client.messages(len(DATA))] == DATA
 
 
-async def test_the_time_is_the_same_everywhere(visitors: Visitors) -> None:
+async def test_the_time_is_the_same_in_reply_push_and_history(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     reply = await client.say(room, 1)
@@ -97,7 +99,7 @@ async def test_the_time_is_the_same_everywhere(visitors: Visitors) -> None:
 @pytest.mark.parametrize(
     "event", ["m", "x" * 64, "typing.now", "Zoë 😀", "LOGIN", "websocket.close", "__init__", "on_join"]
 )
-async def test_events_have_names(visitors: Visitors, event: str) -> None:
+async def test_an_event_arrives_with_its_name(visitors: Visitors, event: str) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     await client.say(room, 1, event=event)
@@ -105,48 +107,48 @@ async def test_events_have_names(visitors: Visitors, event: str) -> None:
 
 
 @pytest.mark.parametrize("event", RESERVED.split())
-async def test_names_of_the_protocol_are_reserved(visitors: Visitors, event: str) -> None:
+async def test_event_names_of_the_protocol_are_reserved(visitors: Visitors, event: str) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     assert await client.refused("message", room=room, data=1, event=event) == "reserved_event"
     assert await client.before_pong() == []
 
 
-async def test_a_key_sends_once(visitors: Visitors) -> None:
+async def test_messages_with_one_key_are_sent_once(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
-    first = await speaker.say(room, "once", key="k" * 64)
-    assert await speaker.say(room, "once", key="k" * 64) == first
-    back = await visitors.again(speaker)
+    sender, listener = await visitors.members(room, 2)
+    first = await sender.say(room, "once", key="k" * 64)
+    assert await sender.say(room, "once", key="k" * 64) == first
+    back = await visitors.again(sender)
     await back.join(room)
     assert await back.say(room, "once", key="k" * 64) == first
-    await speaker.say(room, "marker")
+    await sender.say(room, "marker")
     assert [(message["data"], message["seq"]) for message in await listener.messages(2)] == [
         ("once", 1),
         ("marker", 2),
     ]
-    assert [message["data"] for message in await speaker.messages(2)] == ["once", "marker"]
+    assert [message["data"] for message in await sender.messages(2)] == ["once", "marker"]
 
 
-async def test_many_requests_with_one_key_at_once_send_once(visitors: Visitors) -> None:
+async def test_simultaneous_requests_with_one_key_are_sent_once(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
+    sender, listener = await visitors.members(room, 2)
     for number in range(20):
-        await speaker.send("message", id=f"n{number}", room=room, data="once", key="same")
-    answers = [await speaker.answer(f"n{number}") for number in range(20)]
+        await sender.send("message", id=f"n{number}", room=room, data="once", key="same")
+    answers = [await sender.answer(f"n{number}") for number in range(20)]
     assert [answer["data"]["seq"] for answer in answers] == [1] * 20
-    await speaker.say(room, "marker")
+    await sender.say(room, "marker")
     assert [message["data"] for message in await listener.messages(2)] == ["once", "marker"]
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_a_key_sends_once_what_is_not_stored_too(visitors: Visitors, application: str) -> None:
+async def test_a_key_applies_to_messages_that_are_not_stored(visitors: Visitors, application: str) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2, application=application)
+    sender, listener = await visitors.members(room, 2, application=application)
     for number, fields in enumerate(({"to": listener.user["name"]}, {"volatile": True})):
-        first = await speaker.say(room, number, key=f"key-{number}", **fields)
-        assert await speaker.say(room, number, key=f"key-{number}", **fields) == first
-    await speaker.say(room, "marker")
+        first = await sender.say(room, number, key=f"key-{number}", **fields)
+        assert await sender.say(room, number, key=f"key-{number}", **fields) == first
+    await sender.say(room, "marker")
     assert [message["data"] for message in await listener.messages(3)] == [0, 1, "marker"]
 
 
@@ -160,72 +162,72 @@ async def test_a_key_belongs_to_a_user_and_a_room(visitors: Visitors) -> None:
     assert [message["data"] for message in await second.messages(2)] == [1, 2]
 
 
-async def test_to_reaches_only_those_named(visitors: Visitors) -> None:
+async def test_to_reaches_the_named_members_only(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, first, second, other = await visitors.members(room, 4)
+    sender, first, second, other = await visitors.members(room, 4)
     second_phone = await visitors.again(second)
     await second_phone.join(room)
     subscriber = await visitors.guest()
     await subscriber.request("subscribe", room=room)
 
-    assert (await speaker.say(room, "one", to=first.user["name"]))["seq"] is None
-    await speaker.say(room, "two", to=[first.user["name"], second.user["name"]])
-    await speaker.say(room, "self", to=[speaker.user["name"], second.user["name"]])
-    assert (await speaker.say(room, "all"))["seq"] == 1
+    assert (await sender.say(room, "one", to=first.user["name"]))["seq"] is None
+    await sender.say(room, "two", to=[first.user["name"], second.user["name"]])
+    await sender.say(room, "self", to=[sender.user["name"], second.user["name"]])
+    assert (await sender.say(room, "all"))["seq"] == 1
 
     for client, expected in (
         (first, ["one", "two", "all"]),
         (second, ["two", "self", "all"]),
         (second_phone, ["two", "self", "all"]),
-        (speaker, ["self", "all"]),
+        (sender, ["self", "all"]),
         (other, ["all"]),
         (subscriber, ["all"]),
     ):
         assert [message["data"] for message in await client.messages(len(expected))] == expected
 
 
-async def test_a_directed_message_says_to_whom_and_is_not_stored(visitors: Visitors) -> None:
+async def test_a_directed_message_names_its_recipients_and_is_not_stored(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
-    reply = await speaker.say(room, "secret", to=listener.user["name"])
+    sender, listener = await visitors.members(room, 2)
+    reply = await sender.say(room, "secret", to=listener.user["name"])
     message = await listener.push()
     assert listener.user["name"] in message["to"]
-    assert (message["seq"], message["time"], message["from"]) == (None, reply["time"], speaker.user)
+    assert (message["seq"], message["time"], message["from"]) == (None, reply["time"], sender.user)
     assert (await listener.request("history", room=room))["messages"] == []
     assert (await (await visitors.guest()).join(room))["messages"] == []
 
 
-async def test_if_one_of_those_named_is_missing_nobody_receives(visitors: Visitors) -> None:
+async def test_a_directed_message_is_not_sent_if_a_recipient_is_missing(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
+    sender, listener = await visitors.members(room, 2)
     outsider, subscriber = await visitors.guest(), await visitors.guest()
     await subscriber.request("subscribe", room=room)
-    for missing in (unique("nobody"), outsider.user["name"], subscriber.user["name"]):
+    for missing in (unique("missing"), outsider.user["name"], subscriber.user["name"]):
         for to in (missing, [listener.user["name"], missing]):
-            assert await speaker.refused("message", room=room, data="lost", to=to) == "user_not_found"
-    await speaker.say(room, "marker")
+            assert await sender.refused("message", room=room, data="lost", to=to) == "user_not_found"
+    await sender.say(room, "marker")
     assert (await listener.push())["data"] == "marker"
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_state_is_handed_to_who_joins_later(visitors: Visitors, application: str) -> None:
+async def test_state_is_in_the_snapshot_of_later_joins(visitors: Visitors, application: str) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2, application=application)
+    sender, listener = await visitors.members(room, 2, application=application)
     for event, value in (("slide", 1), ("slide", 2), ("colour", "red"), ("gone", True)):
-        await speaker.say(room, value, event=event, state=True)
+        await sender.say(room, value, event=event, state=True)
         message = await listener.push()
         assert (message["event"], message["data"], message["state"]) == (event, value, True)
-    await speaker.say(room, "not state", event="slide")
-    await speaker.say(room, None, event="gone", state=True)
+    await sender.say(room, "not state", event="slide")
+    await sender.say(room, None, event="gone", state=True)
     data = await (await visitors.guest(application=application)).join(room)
     state: list[Message] = data["state"]
     assert {message["event"]: message["data"] for message in state} == {"slide": 2, "colour": "red"}
     assert len(state) == 2
     for message in state:
-        assert (message["type"], message["room"], message["from"]) == ("message", room, speaker.user)
+        assert (message["type"], message["room"], message["from"]) == ("message", room, sender.user)
 
 
-async def test_state_is_part_of_the_history_too(visitors: Visitors) -> None:
+async def test_state_is_part_of_the_history(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     assert (await client.say(room, 1, event="slide", state=True))["seq"] == 1
@@ -238,8 +240,8 @@ async def test_state_is_part_of_the_history_too(visitors: Visitors) -> None:
 @pytest.mark.parametrize("application", ["durable", "bench"])
 async def test_volatile_messages_have_no_seq_and_are_not_stored(visitors: Visitors, application: str) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2, application=application)
-    assert (await speaker.say(room, "typing", volatile=True))["seq"] is None
+    sender, listener = await visitors.members(room, 2, application=application)
+    assert (await sender.say(room, "typing", volatile=True))["seq"] is None
     message = await listener.push()
     assert (message["data"], message["seq"]) == ("typing", None)
     data = await (await visitors.guest(application=application)).join(room)
@@ -248,14 +250,14 @@ async def test_volatile_messages_have_no_seq_and_are_not_stored(visitors: Visito
         assert data["position"]["seq"] == 0
 
 
-async def test_echo_false_spares_only_the_sending_connection(visitors: Visitors) -> None:
+async def test_echo_false_excludes_only_the_sending_connection(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2)
-    phone = await visitors.again(speaker)
+    sender, listener = await visitors.members(room, 2)
+    phone = await visitors.again(sender)
     await phone.join(room)
-    await speaker.say(room, "unechoed", echo=False)
-    await speaker.say(room, "echoed", echo=True)
-    assert [message["data"] for message in await speaker.messages(1)] == ["echoed"]
+    await sender.say(room, "unechoed", echo=False)
+    await sender.say(room, "echoed", echo=True)
+    assert [message["data"] for message in await sender.messages(1)] == ["echoed"]
     for client in (phone, listener):
         assert [message["data"] for message in await client.messages(2)] == ["unechoed", "echoed"]
 

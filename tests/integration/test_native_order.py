@@ -1,4 +1,4 @@
-"""Order (sections 2, 5, 6): replies before own copies, nothing before a join's reply, no holes for anyone."""
+"""Order (sections 2, 5, 6): reply before own copy, nothing before a join's reply, no gaps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from tests.integration.native import unique
 if TYPE_CHECKING:
     from tests.integration.native import Client, Visitors
 
+pytestmark = pytest.mark.database
+
 visitors = native.visitors
 
 
 @pytest.mark.parametrize("application", ["durable", "bench"])
-async def test_the_reply_precedes_the_senders_own_copy(visitors: Visitors, application: str) -> None:
+async def test_the_reply_precedes_the_copy_of_the_sender(visitors: Visitors, application: str) -> None:
     client, room = await visitors.guest(application=application), unique("room")
     await client.join(room)
     for number in range(100):
@@ -35,11 +37,11 @@ async def test_the_reply_precedes_the_senders_own_copy(visitors: Visitors, appli
 @pytest.mark.parametrize("application", ["durable", "bench"])
 async def test_messages_of_a_connection_keep_their_order(visitors: Visitors, application: str) -> None:
     room = unique("room")
-    speaker, listener = await visitors.members(room, 2, application=application)
+    sender, listener = await visitors.members(room, 2, application=application)
     lines = [json.dumps({"type": "message", "room": room, "data": number}) for number in range(200)]
     for start in range(0, 200, 20):
-        await speaker.send_text("\n".join(lines[start : start + 20]))
-    for client in (speaker, listener):
+        await sender.send_text("\n".join(lines[start : start + 20]))
+    for client in (sender, listener):
         messages = await client.messages(200)
         assert [message["data"] for message in messages] == [*range(200)]
         if application == "durable":
@@ -51,11 +53,11 @@ async def test_500_messages_in_one_burst_reach_50_members_in_order(
     visitors: Visitors, application: str
 ) -> None:
     room = unique("room")
-    speaker = await visitors.guest(application=application)
+    sender = await visitors.guest(application=application)
     members = await asyncio.gather(*[visitors.guest(application=application) for _ in range(50)])
     for member in members:
         await member.join(room)
-    await speaker.join(room)
+    await sender.join(room)
 
     async def hears_all(member: Client) -> None:
         messages = await member.messages(500)
@@ -63,48 +65,46 @@ async def test_500_messages_in_one_burst_reach_50_members_in_order(
         if application == "durable":
             assert [message["seq"] for message in messages] == [*range(1, 501)]
 
-    async def speaks() -> None:
+    async def send_all() -> None:
         for number in range(500):
-            await speaker.send("message", id=f"n{number}", room=room, data=number, echo=False)
+            await sender.send("message", id=f"n{number}", room=room, data=number, echo=False)
         for number in range(500):
-            assert (await speaker.answer(f"n{number}"))["type"] == "reply"
+            assert (await sender.answer(f"n{number}"))["type"] == "reply"
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(speaks())
+        tasks.create_task(send_all())
         for member in members:
             tasks.create_task(hears_all(member))
 
 
-async def test_several_speakers_at_once_are_heard_in_one_order(visitors: Visitors) -> None:
+async def test_messages_of_several_senders_arrive_in_one_order(visitors: Visitors) -> None:
     room = unique("room")
     clients = await visitors.members(room, 5)
 
-    async def speaks(client: Client, name: int) -> list[int]:
+    async def send_all(client: Client, name: int) -> list[int]:
         return [(await client.say(room, [name, number]))["seq"] for number in range(40)]
 
-    replies = await asyncio.gather(*[speaks(client, name) for name, client in enumerate(clients)])
-    heard = [await client.messages(200) for client in clients]
-    assert [message["seq"] for message in heard[0]] == [*range(1, 201)]
-    assert all(messages == heard[0] for messages in heard)
+    replies = await asyncio.gather(*[send_all(client, name) for name, client in enumerate(clients)])
+    received = [await client.messages(200) for client in clients]
+    assert [message["seq"] for message in received[0]] == [*range(1, 201)]
+    assert all(messages == received[0] for messages in received)
     for name, seqs in enumerate(replies):
-        own = [message for message in heard[0] if message["data"][0] == name]
+        own = [message for message in received[0] if message["data"][0] == name]
         assert [message["data"][1] for message in own] == [*range(40)]
         assert [message["seq"] for message in own] == seqs
 
 
 @pytest.mark.parametrize("kind", ["join", "subscribe"])
-async def test_who_comes_in_the_middle_of_traffic_misses_nothing_and_hears_nothing_twice(
-    visitors: Visitors, kind: str
-) -> None:
+async def test_a_join_during_traffic_misses_and_repeats_no_message(visitors: Visitors, kind: str) -> None:
     room = unique("room")
-    speakers = await visitors.members(room, 2)
+    senders = await visitors.members(room, 2)
     joiners = [await visitors.guest() for _ in range(10)]
 
-    async def speaks(client: Client) -> None:
+    async def send_all(client: Client) -> None:
         for number in range(100):
             await client.say(room, number)
 
-    async def comes(client: Client, earlier: int) -> None:
+    async def join_after(client: Client, earlier: int) -> None:
         for _ in range(earlier):
             await client.before_pong()
         data = await client.request(kind, room=room, limit=300)
@@ -116,20 +116,20 @@ async def test_who_comes_in_the_middle_of_traffic_misses_nothing_and_hears_nothi
         assert seqs == [*range(1, 201)]
 
     async with asyncio.TaskGroup() as tasks:
-        for speaker in speakers:
-            tasks.create_task(speaks(speaker))
+        for sender in senders:
+            tasks.create_task(send_all(sender))
         for number, joiner in enumerate(joiners):
-            tasks.create_task(comes(joiner, number * 8))
+            tasks.create_task(join_after(joiner, number * 8))
 
 
-async def test_rejoining_in_the_middle_of_traffic_resumes_without_a_hole(visitors: Visitors) -> None:
+async def test_a_second_join_during_traffic_recovers_without_a_gap(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, reader = await visitors.members(room, 2)
+    sender, reader = await visitors.members(room, 2)
     epoch = (await reader.join(room))["position"]["epoch"]
 
-    async def speaks() -> None:
+    async def send_all() -> None:
         for number in range(150):
-            await speaker.say(room, number)
+            await sender.say(room, number)
 
     async def flaps() -> None:
         client, newest = reader, 0
@@ -145,16 +145,16 @@ async def test_rejoining_in_the_middle_of_traffic_resumes_without_a_hole(visitor
                 assert seqs == [*range(newest + 1, newest + 1 + len(seqs))]
                 newest += len(seqs)
 
-    await asyncio.gather(speaks(), flaps())
+    await asyncio.gather(send_all(), flaps())
 
 
-async def test_nothing_of_a_room_comes_after_leaving_it(visitors: Visitors) -> None:
+async def test_no_event_of_a_room_follows_the_reply_to_leave(visitors: Visitors) -> None:
     room = unique("room")
-    speaker, leaver = await visitors.members(room, 2)
+    sender, leaver = await visitors.members(room, 2)
 
-    async def speaks() -> None:
+    async def send_all() -> None:
         for number in range(100):
-            await speaker.say(room, number)
+            await sender.say(room, number)
 
     async def leaves() -> None:
         await leaver.messages(10)
@@ -164,4 +164,4 @@ async def test_nothing_of_a_room_comes_after_leaving_it(visitors: Visitors) -> N
             await leaver.before_pong()
         assert [message["type"] for message in leaver.log[place:]] == ["pong"] * 20
 
-    await asyncio.gather(speaks(), leaves())
+    await asyncio.gather(send_all(), leaves())

@@ -1,4 +1,4 @@
-"""Who is there (section 6): `joined` and `left` speak of users, not of their connections."""
+"""Presence (section 6): `joined` and `left` are about users, not connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 visitors = native.visitors
 
 
-async def test_joined_and_left(visitors: Visitors) -> None:
+async def test_a_join_and_a_leave_are_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.guest(), await visitors.guest()
     await witness.join(room)
@@ -26,7 +26,7 @@ async def test_joined_and_left(visitors: Visitors) -> None:
     assert (await witness.push())["type"] == "joined"
 
 
-async def test_leaving_a_room_that_one_is_not_in(visitors: Visitors) -> None:
+async def test_a_leave_without_a_membership_is_refused(visitors: Visitors) -> None:
     room = unique("room")
     await visitors.members(room, 1)
     client = await visitors.guest()
@@ -36,7 +36,7 @@ async def test_leaving_a_room_that_one_is_not_in(visitors: Visitors) -> None:
     assert await client.refused("leave", room=room) == "not_member"
 
 
-async def test_the_first_connection_in_and_the_last_one_out(visitors: Visitors) -> None:
+async def test_the_first_join_and_the_last_leave_of_a_user_are_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, laptop = await visitors.members(room, 2)
     phone = await visitors.again(laptop)
@@ -50,7 +50,7 @@ async def test_the_first_connection_in_and_the_last_one_out(visitors: Visitors) 
     assert (await witness.request("members", room=room))["count"] == 1
 
 
-async def test_a_drop_of_one_of_two_connections_is_silent(visitors: Visitors) -> None:
+async def test_a_drop_of_one_of_two_connections_is_not_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, laptop = await visitors.members(room, 2)
     phone = await visitors.again(laptop)
@@ -62,7 +62,7 @@ async def test_a_drop_of_one_of_two_connections_is_silent(visitors: Visitors) ->
     assert (await witness.push())["data"] == "marker"
 
 
-async def test_coming_back_within_the_grace_period_is_silent(visitors: Visitors) -> None:
+async def test_a_return_within_the_grace_period_is_not_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2)
     for number in range(3):
@@ -75,7 +75,7 @@ async def test_coming_back_within_the_grace_period_is_silent(visitors: Visitors)
         assert (await witness.push())["data"] == number
 
 
-async def test_leaving_after_coming_back_is_told_once(visitors: Visitors) -> None:
+async def test_a_leave_after_a_return_is_broadcast_once(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2)
     client.drop()
@@ -87,7 +87,7 @@ async def test_leaving_after_coming_back_is_told_once(visitors: Visitors) -> Non
     assert (await witness.push())["type"] == "message"
 
 
-async def test_subscribers_come_and_go_unseen(visitors: Visitors) -> None:
+async def test_subscriptions_are_not_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, subscriber = await visitors.guest(), await visitors.guest()
     await witness.join(room)
@@ -97,7 +97,7 @@ async def test_subscribers_come_and_go_unseen(visitors: Visitors) -> None:
     assert (await witness.push())["type"] == "message"
 
 
-async def test_presence_is_told_in_rooms_without_history_too(visitors: Visitors) -> None:
+async def test_presence_is_broadcast_in_rooms_without_history(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2, application="bench")
     client.drop()

@@ -1,6 +1,6 @@
-"""Requests that are unlawful in themselves: wrong types, values out of range, JSON that section 10 forbids.
+"""Invalid requests: wrong types, values out of range, JSON that section 10 forbids.
 
-Each is answered `bad_request` with its id, and neither the socket nor anybody else takes harm.
+Each is answered with `bad_request` and its id; the connection and other clients are not affected.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from tests.integration import native
 if TYPE_CHECKING:
     from tests.integration.native import Visitors
 
+pytestmark = pytest.mark.any_database
+
 visitors = native.visitors
 
 #: Not names of rooms: blanks at the ends, control, format and private-use characters, wrong lengths.
 BAD_ROOMS: list[Any] = [5, "", "x" * 65, " a", "a ", "\u00a0a", "a\u2003", "a\nb", "a\tb", "a\x00b", "a\x7fb"]
 BAD_ROOMS += ["a\u200bb", "a\u202eb", "\ufeffa", "a\ue000b", "a\U000f0000b", ["a"], {"name": "a"}, True, 1.5]
 
-#: Unlawful fields, each beside an otherwise lawful request; `room` stands for a room that one has joined.
+#: Invalid fields, each in an otherwise valid request; `room` stands for a room of the client.
 WRONG_FIELDS: list[tuple[str, dict[str, Any]]] = [
     *[("rooms", {"prefix": value}) for value in (5, ["a"], True)],
     *[("rooms", {"limit": value}) for value in ("5", -1, 1.5, True, [5])],
@@ -81,7 +83,9 @@ FORBIDDEN += [
 
 
 @pytest.mark.parametrize(("kind", "fields"), WRONG_FIELDS, ids=lambda value: json.dumps(value)[:60])
-async def test_wrong_fields(visitors: Visitors, kind: str, fields: dict[str, Any]) -> None:
+async def test_an_invalid_field_is_a_bad_request(
+    visitors: Visitors, kind: str, fields: dict[str, Any]
+) -> None:
     client = await visitors.connect()
     if kind != "login":
         await client.login(name=native.unique("guest"))
@@ -95,7 +99,7 @@ async def test_wrong_fields(visitors: Visitors, kind: str, fields: dict[str, Any
 
 
 @pytest.mark.parametrize("kind", NEED_A_ROOM)
-async def test_a_request_about_a_room_needs_its_lawful_name(visitors: Visitors, kind: str) -> None:
+async def test_a_request_about_a_room_needs_a_valid_name(visitors: Visitors, kind: str) -> None:
     client = await visitors.guest()
     assert await client.refused(kind, data=1) == "bad_request"
     assert await client.refused(kind, data=1, room=None) == "bad_request"
@@ -117,7 +121,7 @@ async def test_a_login_needs_a_name_or_a_token(visitors: Visitors) -> None:
 
 
 @pytest.mark.parametrize("value", FORBIDDEN, ids=lambda value: value[:20])
-async def test_forbidden_json_is_a_bad_request_and_the_socket_stays(visitors: Visitors, value: str) -> None:
+async def test_forbidden_json_is_a_bad_request_and_closes_nothing(visitors: Visitors, value: str) -> None:
     room = native.unique("room")
     client, witness = await visitors.members(room, 2)
     await client.send_text(f'{{"id":"seen","type":"message","room":"{room}","data":{value}}}')
@@ -131,7 +135,7 @@ async def test_forbidden_json_is_a_bad_request_and_the_socket_stays(visitors: Vi
 @pytest.mark.parametrize(
     "value", ["NaN", "9" * 30, r'"\ud800"', "[" * 16 + "]" * 16], ids=lambda value: value[:20]
 )
-async def test_forbidden_json_is_refused_in_unknown_fields_too(visitors: Visitors, value: str) -> None:
+async def test_forbidden_json_is_refused_in_unknown_fields(visitors: Visitors, value: str) -> None:
     client = await visitors.connect()
     await client.send_text(f'{{"id":1,"type":"ping","unknown":{value}}}')
     answer = await client.answer(1)
@@ -140,7 +144,7 @@ async def test_forbidden_json_is_refused_in_unknown_fields_too(visitors: Visitor
 
 
 @pytest.mark.parametrize("identifier", [str(2**63), "NaN", r'"\ud800"', "1e400"])
-async def test_a_forbidden_id_cannot_be_repeated(visitors: Visitors, identifier: str) -> None:
+async def test_a_forbidden_id_is_not_repeated_in_the_error(visitors: Visitors, identifier: str) -> None:
     client = await visitors.connect()
     await client.send_text(f'{{"id":{identifier},"type":"ping"}}')
     answer = await client.receive()
@@ -148,7 +152,7 @@ async def test_a_forbidden_id_cannot_be_repeated(visitors: Visitors, identifier:
     assert await client.before_pong() == []
 
 
-async def test_a_bad_line_does_not_spoil_its_neighbours(visitors: Visitors) -> None:
+async def test_a_bad_line_does_not_affect_other_lines_of_the_frame(visitors: Visitors) -> None:
     client = await visitors.connect()
     await client.send_text('{"type":"ping","id":1}\n{"type":"ping","id":2,"x":NaN}\n{"type":"ping","id":3}')
     answers = [await client.receive() for _ in range(3)]

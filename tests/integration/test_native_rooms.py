@@ -1,4 +1,4 @@
-"""Rooms as things (section 4): listing, making and closing them, broadcast rooms, passwords, capacity."""
+"""Rooms (section 4): list, create, close, broadcast rooms, passwords, capacity."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ visitors = native.visitors
 
 
 async def push_about(client: Client, kind: str, room: str) -> Message:
-    """The next push of that type about that room; what other tests left may make others come and go."""
+    """Return the next push of this type about this room; other tests may leave rooms behind."""
     while True:
         push = await client.push(kind)
         if push["room"] == room or (isinstance(push["room"], dict) and push["room"]["name"] == room):
             return push
 
 
-async def test_the_list_of_rooms(visitors: Visitors) -> None:
+async def test_rooms_are_listed_with_their_members(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.request("create", room=room, title="A title", mode="broadcast", max_members=7)
     await visitors.members(room, 2)
@@ -34,7 +34,7 @@ async def test_the_list_of_rooms(visitors: Visitors) -> None:
     }
 
 
-async def test_prefix_and_limit(visitors: Visitors) -> None:
+async def test_prefix_and_limit_select_rooms(visitors: Visitors) -> None:
     client, prefix = await visitors.guest(), unique("room")
     names = {f"{prefix}-{number}" for number in range(5)}
     for name in names:
@@ -60,7 +60,7 @@ async def test_a_prefix_is_no_pattern(visitors: Visitors, prefix: str) -> None:
     assert all(name.startswith(prefix) for name in found)
 
 
-async def test_who_has_asked_for_rooms_hears_of_new_and_removed_ones(visitors: Visitors) -> None:
+async def test_a_client_that_listed_rooms_receives_changes_of_the_list(visitors: Visitors) -> None:
     asked, not_asked, owner = [await visitors.guest() for _ in range(3)]
     room = unique("room")
     await asked.request("rooms")
@@ -72,7 +72,7 @@ async def test_who_has_asked_for_rooms_hears_of_new_and_removed_ones(visitors: V
     assert await not_asked.before_pong() == []
 
 
-async def test_rooms_on_demand_are_told_as_well_and_go_when_empty(visitors: Visitors) -> None:
+async def test_rooms_on_demand_are_announced_and_deleted_when_empty(visitors: Visitors) -> None:
     asked, client = [await visitors.guest(application="bench") for _ in range(2)]
     room = unique("room")
     await asked.request("rooms")
@@ -92,7 +92,7 @@ async def test_rooms_of_durable_stay_when_empty(visitors: Visitors) -> None:
     assert [message["data"] for message in (await client.join(room))["messages"]] == ["kept"]
 
 
-async def test_who_creates_a_room_owns_it_and_still_has_to_join(visitors: Visitors) -> None:
+async def test_a_creator_owns_the_room_and_is_no_member_yet(visitors: Visitors) -> None:
     owner, other = await visitors.guest(), await visitors.guest()
     room = unique("room")
     made = (await owner.request("create", room=room, title="T", max_members=3))["room"]
@@ -105,7 +105,7 @@ async def test_who_creates_a_room_owns_it_and_still_has_to_join(visitors: Visito
     assert (await other.join(room))["room"]["you"] == {"send": True, "moderate": False}
 
 
-async def test_a_room_is_made_once(visitors: Visitors) -> None:
+async def test_a_room_is_created_once(visitors: Visitors) -> None:
     first, second = await visitors.guest(), await visitors.guest()
     made, on_demand = unique("room"), unique("room")
     await first.request("create", room=made)
@@ -115,7 +115,7 @@ async def test_a_room_is_made_once(visitors: Visitors) -> None:
         assert await first.refused("create", room=room) == "room_exists"
 
 
-async def test_closing_a_room(visitors: Visitors) -> None:
+async def test_a_closed_room_removes_its_members(visitors: Visitors) -> None:
     owner, room = await visitors.guest(), unique("room")
     await owner.request("create", room=room)
     epoch = (await owner.join(room))["position"]["epoch"]
@@ -135,7 +135,7 @@ async def test_closing_a_room(visitors: Visitors) -> None:
     assert again["position"]["epoch"] != epoch
 
 
-async def test_only_the_owner_may_close(visitors: Visitors) -> None:
+async def test_only_the_owner_closes_a_room(visitors: Visitors) -> None:
     owner, member, outsider = [await visitors.guest() for _ in range(3)]
     room = unique("room")
     await owner.request("create", room=room)
@@ -155,8 +155,8 @@ async def test_in_a_broadcast_room_only_its_owner_sends(visitors: Visitors) -> N
     assert (joined["room"]["mode"], joined["room"]["you"]["send"]) == ("broadcast", False)
     for fields in ({}, {"state": True}, {"volatile": True}, {"to": owner.user["name"]}):
         assert await listener.refused("message", room=room, data="lost", **fields) == "not_sender"
-    await owner.say(room, "heard")
-    assert (await listener.messages(1))[0]["data"] == "heard"
+    await owner.say(room, "received")
+    assert (await listener.messages(1))[0]["data"] == "received"
     phone = await visitors.again(owner)
     await phone.join(room)
     await phone.say(room, "from the owner's other connection")
@@ -164,7 +164,7 @@ async def test_in_a_broadcast_room_only_its_owner_sends(visitors: Visitors) -> N
 
 
 @pytest.mark.parametrize("kind", ["join", "subscribe"])
-async def test_passwords(visitors: Visitors, kind: str) -> None:
+async def test_a_room_with_a_password_needs_it(visitors: Visitors, kind: str) -> None:
     owner, guest = await visitors.guest(), await visitors.guest()
     room, password = unique("room"), unique("pässword")
     made = await owner.request("create", room=room, password=password)
@@ -175,7 +175,7 @@ async def test_passwords(visitors: Visitors, kind: str) -> None:
     assert password not in repr([made, joined, listed])
 
 
-async def test_a_full_room(visitors: Visitors) -> None:
+async def test_a_full_room_refuses_a_join(visitors: Visitors) -> None:
     owner, room = await visitors.guest(), unique("room")
     await owner.request("create", room=room, max_members=2)
     first, second = await visitors.members(room, 2)
@@ -187,7 +187,7 @@ async def test_a_full_room(visitors: Visitors) -> None:
     assert await first.refused("join", room=room) == "room_full"
 
 
-async def test_the_seat_of_a_dropped_member_is_kept(visitors: Visitors) -> None:
+async def test_a_dropped_member_counts_towards_the_capacity(visitors: Visitors) -> None:
     owner, room = await visitors.guest(), unique("room")
     await owner.request("create", room=room, max_members=1)
     (member,) = await visitors.members(room, 1)

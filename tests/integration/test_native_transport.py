@@ -1,4 +1,4 @@
-"""The transport of the native protocol (section 1): lines, frames, ids, and what closes the socket."""
+"""The transport of the native protocol (section 1): lines, frames, ids, protocol errors."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.integration import native
 
 if TYPE_CHECKING:
     from tests.integration.native import Visitors
+
+pytestmark = pytest.mark.any_database
 
 visitors = native.visitors
 
@@ -73,7 +75,7 @@ async def test_null_counts_as_absent(visitors: Visitors) -> None:
     assert (await client.receive()).get("id") is None
 
 
-async def test_unknown_type(visitors: Visitors) -> None:
+async def test_an_unknown_type_is_an_error(visitors: Visitors) -> None:
     client = await visitors.connect()
     for kind in ("nonsense", "Login", "websocket.close", "", "__class__", "close_connection"):
         assert await client.refused(kind) == "unknown_type"
@@ -83,7 +85,7 @@ async def test_unknown_type(visitors: Visitors) -> None:
 @pytest.mark.parametrize(
     "kind", ["reply", "error", "connected", "joined", "left", "removed", "closing", "room_added"]
 )
-async def test_what_only_a_server_says_is_an_unknown_type(visitors: Visitors, kind: str) -> None:
+async def test_a_type_of_the_server_is_unknown_from_a_client(visitors: Visitors, kind: str) -> None:
     client = await visitors.connect()
     assert await client.refused(kind, code=4000, data={}) == "unknown_type"
 
@@ -91,7 +93,7 @@ async def test_what_only_a_server_says_is_an_unknown_type(visitors: Visitors, ki
 @pytest.mark.parametrize(
     "line", ['{"id":1}', '{"id":1,"type":null}', '{"id":1,"type":5}', '{"id":1,"type":["ping"]}']
 )
-async def test_a_type_that_is_missing_or_no_string_is_an_error(visitors: Visitors, line: str) -> None:
+async def test_a_missing_type_or_one_that_is_no_string_is_an_error(visitors: Visitors, line: str) -> None:
     client = await visitors.connect()
     await client.send_text(line)
     answer = await client.answer(1)
@@ -101,7 +103,7 @@ async def test_a_type_that_is_missing_or_no_string_is_an_error(visitors: Visitor
 
 
 @pytest.mark.parametrize("identifier", [0, -1, 7, 2**63 - 1, -(2**63), "a", "x" * 64, "Zoë 😀", "7"])
-async def test_lawful_ids_are_repeated(visitors: Visitors, identifier: object) -> None:
+async def test_valid_ids_are_repeated(visitors: Visitors, identifier: object) -> None:
     client = await visitors.connect()
     await client.send("ping", id=identifier)
     answer = await client.answer(identifier)
@@ -109,7 +111,7 @@ async def test_lawful_ids_are_repeated(visitors: Visitors, identifier: object) -
 
 
 @pytest.mark.parametrize("identifier", ["x" * 65, 1.5, True, False, [1], {"a": 1}])
-async def test_unlawful_ids_are_bad_requests(visitors: Visitors, identifier: object) -> None:
+async def test_invalid_ids_are_bad_requests(visitors: Visitors, identifier: object) -> None:
     client = await visitors.connect()
     await client.send("ping", id=identifier)
     answer = await client.receive()
@@ -117,7 +119,7 @@ async def test_unlawful_ids_are_bad_requests(visitors: Visitors, identifier: obj
     assert await client.before_pong() == []
 
 
-async def test_without_an_id_there_is_no_success_answer(visitors: Visitors) -> None:
+async def test_a_request_without_an_id_gets_no_reply(visitors: Visitors) -> None:
     client, room = await visitors.guest(), native.unique("room")
     await client.send("join", room=room)
     await client.send("message", room=room, data=1, echo=False)
@@ -125,7 +127,7 @@ async def test_without_an_id_there_is_no_success_answer(visitors: Visitors) -> N
     assert await client.before_pong() == []
 
 
-async def test_without_an_id_errors_are_still_sent(visitors: Visitors) -> None:
+async def test_a_request_without_an_id_gets_errors(visitors: Visitors) -> None:
     client = await visitors.guest()
     await client.send("nonsense")
     await client.send("leave", room=native.unique("room"))
@@ -149,13 +151,13 @@ async def test_a_pong_is_not_answered(visitors: Visitors) -> None:
 
 
 @pytest.mark.parametrize("text", NOT_JSON_OBJECTS)
-async def test_what_is_not_json_objects_closes(visitors: Visitors, text: str) -> None:
+async def test_a_line_that_is_no_json_object_closes_the_connection(visitors: Visitors, text: str) -> None:
     client = await visitors.connect()
     await client.send_text(text)
     assert await client.closed() == 4500
 
 
-async def test_what_precedes_a_bad_line_is_handled_first(visitors: Visitors) -> None:
+async def test_lines_before_a_bad_one_are_handled(visitors: Visitors) -> None:
     client = await visitors.connect()
     await client.send_text('{"type":"ping","id":1}\nnot json\n{"type":"ping","id":2}')
     assert await client.closed() == 4500
@@ -163,13 +165,13 @@ async def test_what_precedes_a_bad_line_is_handled_first(visitors: Visitors) -> 
 
 
 @pytest.mark.parametrize("data", [b'{"type":"ping","id":1}', b"\x00\xff", b"x"])
-async def test_a_binary_frame_closes(visitors: Visitors, data: bytes) -> None:
+async def test_a_binary_frame_closes_the_connection(visitors: Visitors, data: bytes) -> None:
     client = await visitors.connect()
     await client.socket.send(data)
     assert await client.closed() == 4500
 
 
-async def test_invalid_utf8_closes(visitors: Visitors) -> None:
+async def test_invalid_utf8_closes_the_connection(visitors: Visitors) -> None:
     client = await visitors.connect()
     await client.send_text(b'{"type":"ping","x":"\xff\xfe"}')
     await client.socket.wait_closed()
@@ -178,7 +180,7 @@ async def test_invalid_utf8_closes(visitors: Visitors) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "ë", "😀"])
-async def test_a_frame_of_64_kib_is_lawful_and_one_byte_more_closes(visitors: Visitors, letter: str) -> None:
+async def test_a_frame_above_64_kib_closes_the_connection(visitors: Visitors, letter: str) -> None:
     client = await visitors.connect()
     frame = '{"type":"ping","id":1,"x":"%s"}'
     room = 65536 - len(frame % "")

@@ -14,6 +14,8 @@ from tests.accepting import accept_no_more
 from tests.integration.native import PATIENCE, make_application
 from tests.servers import Server, running
 
+pytestmark = [pytest.mark.any_database, pytest.mark.smoke]
+
 KEY = "sesame"
 
 

@@ -14,6 +14,8 @@ from tests.servers import KINDS, on_postgres
 if TYPE_CHECKING:
     from tests.servers import Server
 
+pytestmark = pytest.mark.database
+
 #: A killed server runs no code, so one kind is enough.
 one_kind = pytest.mark.parametrize("server", KINDS[-1:], indirect=True)
 

@@ -16,6 +16,8 @@ from tests.integration.sites import Clients
 if TYPE_CHECKING:
     from tests.servers import Server
 
+pytestmark = [pytest.mark.any_database, pytest.mark.smoke]
+
 LARGEST = 1024 * 1024
 
 

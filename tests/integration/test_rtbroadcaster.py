@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.integration.protocols import Rtbroadcaster
     from tests.servers import Server
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture
 async def clients(server: Server) -> AsyncIterator[Clients]:

@@ -22,6 +22,8 @@ from tests.certificates import Certificate, make_certificate
 from tests.integration.native import PATIENCE, Client, make_application, unique
 from tests.servers import BASE_DIR, START_SECONDS, STOP_SECONDS, Server, running
 
+pytestmark = pytest.mark.any_database
+
 Open = Callable[..., Awaitable[ClientConnection]]
 HANDSHAKE = (
     "GET /ws/rooms/durable/ HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.integration.protocols import Native, Rtbroadcaster
     from tests.servers import Server
 
+pytestmark = pytest.mark.database
+
 #: The state by event name, in this order, as native clients receive it.
 STATE = {"title": "Protocols, all five", "slide": ["2", "x"], "size": {"x": 1}}
 

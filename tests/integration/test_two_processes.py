@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.native import Visitors, unique
-from tests.integration.test_native_races import STORIES
+from tests.integration.test_native_races import RACES
 from tests.servers import Server, fresh_database, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.integration.native import Client
+
+pytestmark = [pytest.mark.database, pytest.mark.smoke]
 
 Pair = tuple[Visitors, Visitors]
 
@@ -226,9 +228,9 @@ async def test_room_list_is_shared(pair: Pair) -> None:
         pass
 
 
-@pytest.mark.parametrize("story", STORIES)
-async def test_simultaneous_operations_on_both_processes(pair: Pair, story: Any) -> None:
-    await story(pair)
+@pytest.mark.parametrize("race", RACES)
+async def test_simultaneous_operations_on_both_processes(pair: Pair, race: Any) -> None:
+    await race(pair)
 
 
 async def test_closed_room_is_closed_on_both_and_can_be_created_again(pair: Pair) -> None:

@@ -19,6 +19,8 @@ from tests.servers import KINDS
 if TYPE_CHECKING:
     from tests.servers import Kind
 
+pytestmark = pytest.mark.any_database
+
 SCENARIOS = vectors.load()
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from tests.integration.test_redis_down import Pair
 
+pytestmark = [pytest.mark.database, pytest.mark.smoke]
+
 ENVIRONMENT = {"ROOMS_WORKERS": "2"}
 
 

@@ -21,6 +21,8 @@ from tests.changed_site import SHORT_LEASES, changed_site
 from tests.integration.native import Client, Visitors, make_application, unique
 from tests.servers import BASE_DIR, START_SECONDS, STOP_SECONDS, Server, on_postgres, running
 
+pytestmark = pytest.mark.database
+
 sqlite_only = pytest.mark.skipif(on_postgres(), reason="independent of the database: runs on SQLite")
 
 WORKERS = 2

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ QUIET = 0.25
 """Seconds to wait where nothing is expected."""
 PATIENCE = 20.0
 """The timeout in seconds for an expected event."""
-AT_ONCE = 8
+AT_ONCE = 16
 """The number of scenarios of one protocol that run concurrently."""
+ROOMER_APPLICATIONS = 8
+"""The number of applications of roomer, which each run one scenario at a time: all clients share root."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,16 @@ def load() -> list[Scenario]:
     """
     ours = {str(each): each for each in map(_read, sorted(FOLDER.glob("ours/*/*.json")))}
     theirs = [_read(path) for protocol in ADDRESSES for path in sorted((FOLDER / protocol).glob("*.json"))]
-    return [ours.pop(str(each), each) for each in theirs] + list(ours.values())
+    scenarios = [ours.pop(str(each), each) for each in theirs] + list(ours.values())
+    return [_spread(each, number) for number, each in enumerate(scenarios)]
+
+
+def _spread(scenario: Scenario, number: int) -> Scenario:
+    """Move some scenarios of roomer from the application of the original's address to further ones."""
+    index = number % ROOMER_APPLICATIONS
+    if scenario.protocol != "roomer" or scenario.application is not None or not index:
+        return scenario
+    return replace(scenario, application=f"roomer-{index}")
 
 
 def _read(path: Path) -> Scenario:
@@ -151,13 +163,14 @@ async def play(scenario: Scenario, server: str, *, quiet: float = QUIET, patienc
 async def play_all(scenarios: Iterable[Scenario], server: str) -> dict[str, Exception | None]:
     """Play scenarios concurrently, and return the error of each by its name."""
     results: dict[str, Exception | None] = {}
-    # All clients of roomer share root, so its scenarios run one after the other.
-    limits = {each: asyncio.Semaphore(1 if each == "roomer" else AT_ONCE) for each in ADDRESSES}
+    limits = {each: asyncio.Semaphore(AT_ONCE) for each in ADDRESSES}
+    roomer = defaultdict[str | None, asyncio.Semaphore](lambda: asyncio.Semaphore(1))
 
     async def outcome(scenario: Scenario) -> None:
-        async with limits[scenario.protocol]:
+        of_roomer = scenario.protocol == "roomer"
+        async with roomer[scenario.application] if of_roomer else limits[scenario.protocol]:
             try:
-                if scenario.protocol == "roomer":
+                if of_roomer:
                     await wait_for_empty_root(server + scenario.address(None))
                 await play(scenario, server)
                 results[str(scenario)] = None

@@ -22,6 +22,8 @@ from tests.node.clients import PATIENCE
 if TYPE_CHECKING:
     from rooms.layers.postgres import PostgresLayer
 
+pytestmark = pytest.mark.database
+
 Pair = tuple["PostgresLayer", "PostgresLayer"]
 
 

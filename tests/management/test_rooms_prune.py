@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from rooms.models import Application, Message, RevokedToken, Room, Sequence
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from rooms.protocol.commands import CreateRoom
 from rooms.protocol.errors import PermissionDenied, RoomExists
 from rooms.protocol.types import User
 
+pytestmark = pytest.mark.database
+
 GUEST = User(name="bob", id="guest-1", guest=True)
 
 

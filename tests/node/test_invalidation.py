@@ -24,6 +24,8 @@ from tests.node.clients import Client, let_time_pass
 from tests.node.peers import Peer
 from tests.node.wires import Wire
 
+pytestmark = pytest.mark.database
+
 Install = Callable[[type[Extension]], str]
 MakeEngine = Callable[..., Awaitable[Node]]
 

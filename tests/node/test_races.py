@@ -41,6 +41,8 @@ from tests.node.clients import (
     soon,
 )
 
+pytestmark = pytest.mark.database
+
 
 async def again(node: Node, client: Client) -> Client:
     """Return the same user on another connection, perhaps of another process."""

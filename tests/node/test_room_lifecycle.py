@@ -23,6 +23,8 @@ from rooms.protocol.commands import CloseRoom, CreateRoom, Join, Leave, ListRoom
 from rooms.protocol.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, Unavailable
 from tests.node.clients import PATIENCE, Client, MakeEngine, refused
 
+pytestmark = pytest.mark.database
+
 
 async def test_the_room_list_has_the_listed_rooms_with_their_members_counted(
     node: Node, chat: Application

@@ -22,6 +22,8 @@ from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 from tests.node.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
 
+pytestmark = pytest.mark.database
+
 SHARED = {"presence": {"BACKEND": "rooms.presence.database.DatabasePresence"}}
 Start = Callable[..., Awaitable[Node]]
 Found = Sequence[Departure | Arrival]

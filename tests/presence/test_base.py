@@ -16,6 +16,8 @@ from rooms.presence.memory import MemoryPresence
 from rooms.presence.redis import RedisPresence
 from rooms.protocol.types import User
 
+pytestmark = pytest.mark.database
+
 ANN = User(name="Ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)
 EVE = User(name="Éve", id="guest-3", guest=True)

@@ -24,7 +24,11 @@ from rooms.presence.memory import MemoryPresence
 from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("impatient")]
+pytestmark = [
+    pytest.mark.database,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("impatient"),
+]
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)

@@ -1,7 +1,7 @@
-"""Who speaks and who listens: clients that come back by the written rules, and note all that the wire says.
+"""Clients of a run: they reconnect by the rules and log everything that arrives.
 
-``tests/reconnecting.py`` removes doubles and mends holes, as a client should. The oracle wants to know of
-them, so a witness writes down what came before its own client looks at it.
+``tests/reconnecting.py`` drops duplicates and fills gaps, as a client should. The oracle checks for both, so
+a witness logs each frame before its own client handles it.
 """
 
 from __future__ import annotations
@@ -14,97 +14,97 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from tests.chaos.logs import Acknowledged, Entered, Heard, Left, Logs, Mark, Sent, Spell
-from tests.chaos.sites import read, written
+from tests.chaos.logs import Acknowledged, Departure, Joined, Logs, Mark, Received, Sent, Stay
+from tests.chaos.sites import message_data, parse
 from tests.reconnecting import Frame, Reconnecting
 
-#: So many messages of one sender are under way at once, in all its rooms together.
-UNDER_WAY = 8
+#: A sender has at most this many messages in flight, in all its rooms together.
+MAX_IN_FLIGHT = 8
 
 
 async def pause(unless: asyncio.Event, seconds: float) -> None:
-    """Wait so long, or until the event."""
+    """Wait for the time or the event, whichever is first."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await unless.wait()
 
 
 class Witness(Reconnecting):
-    """A client that writes everything it is told into the logs."""
+    """A client that logs everything it receives."""
 
     def __init__(self, addresses: Sequence[str], name: str, logs: Logs, seed: str, **more: Any) -> None:
         self.chance = random.Random(f"{seed} {name}")
-        # Nobody begins with the same address: their loads are spread, and so are the ways that fail.
+        # Clients start with different addresses, which spreads their load and their failures.
         turned = self.chance.randrange(len(addresses))
         addresses = [*addresses[turned:], *addresses[:turned]]
         super().__init__(addresses, name, random=self.chance, patience=float("inf"), **more)
         self.logs = logs
-        self.heard: dict[str, int] = {}
-        """The newest number heard in each room."""
+        self.newest: dict[str, int] = {}
+        """The newest number received in each room."""
         self._since: dict[str, float] = {}
 
-    async def _ask(self, kind: str, fields: Frame, heard: Callable[[Frame], None] | None = None) -> Frame:
-        if kind != "join" or heard is None:
-            return await super()._ask(kind, fields, heard)
-        # As it goes out now: the client's own note of it moves on with every push.
+    async def _ask(self, kind: str, fields: Frame, on_reply: Callable[[Frame], None] | None = None) -> Frame:
+        if kind != "join" or on_reply is None:
+            return await super()._ask(kind, fields, on_reply)
+        # As it is sent now: the client's own position moves on with every event.
         since = fields["since"]["seq"] if "since" in fields else None
 
-        def entered(reply: Frame) -> None:
-            self._entered(fields["room"], since, reply)
-            heard(reply)
+        def log_first(reply: Frame) -> None:
+            self._log_join(fields["room"], since, reply)
+            on_reply(reply)
 
-        return await super()._ask(kind, fields, entered)
+        return await super()._ask(kind, fields, log_first)
 
-    def _entered(self, room: str, since: int | None, reply: Frame) -> None:
+    def _log_join(self, room: str, since: int | None, reply: Frame) -> None:
         position, messages = reply["position"], reply["messages"]
         self.logs.clients[self.name].append(
-            Entered(room, position["epoch"], position["seq"], len(messages), reply["recovered"], since)
+            Joined(room, position["epoch"], position["seq"], len(messages), reply["recovered"], since)
         )
         for frame in messages:
-            self._note(frame)
-        self.heard[room] = max(self.heard.get(room, 0), position["seq"])
+            self._log_message(frame)
+        self.newest[room] = max(self.newest.get(room, 0), position["seq"])
         self._since.setdefault(room, monotonic())
 
     def _message(self, frame: Frame) -> None:
-        self._note(frame)
+        self._log_message(frame)
         super()._message(frame)
 
-    def _note(self, frame: Frame) -> None:
-        mark, text = read(frame["from"]["name"], frame["data"])
-        self.logs.clients[self.name].append(Heard(frame["room"], frame["seq"], mark, sys.intern(text)))
-        self.heard[frame["room"]] = frame["seq"]
+    def _log_message(self, frame: Frame) -> None:
+        mark, text = parse(frame["from"]["name"], frame["data"])
+        self.logs.clients[self.name].append(Received(frame["room"], frame["seq"], mark, sys.intern(text)))
+        self.newest[frame["room"]] = frame["seq"]
 
     def _moved(self, kind: str, room: str, user: Frame, reason: str) -> None:
         if kind == "left":
-            self.logs.departures.append(Left(self.name, room, user["name"], monotonic()))
+            self.logs.departures.append(Departure(self.name, room, user["name"], monotonic()))
         super()._moved(kind, room, user, reason)
 
     def _lose(self) -> None:
         for room, since in self._since.items():
-            self.logs.spells.append(Spell(room, self.name, since, monotonic()))
+            self.logs.stays.append(Stay(room, self.name, since, monotonic()))
         self._since.clear()
         super()._lose()
 
     async def leave(self, room: str) -> None:
-        """As in any client."""
+        """Leave a room, as any client does."""
         since = self._since.pop(room, None)
         if since is not None:
-            self.logs.spells.append(Spell(room, self.name, since, monotonic()))
+            self.logs.stays.append(Stay(room, self.name, since, monotonic()))
         await super().leave(room)
 
     @property
-    def is_back(self) -> bool:
-        """Whether it is in every room that it has ever entered."""
-        return self._since.keys() == self.heard.keys()
+    def is_in_all_rooms(self) -> bool:
+        """Whether it is in every room that it ever joined."""
+        return self._since.keys() == self.newest.keys()
 
-    def stay(self) -> None:
-        """This is the end of the run, and we are still here."""
+    def end_stays(self) -> None:
+        """Log that it is in its rooms at the end of the run."""
         for room, since in self._since.items():
-            self.logs.spells.append(Spell(room, self.name, since, None))
+            self.logs.stays.append(Stay(room, self.name, since, None))
         self._since.clear()
 
     async def members(self, room: str) -> frozenset[str]:
-        """Everybody in the room, as the server says."""
+        """Return the names of all members of a room, as the server lists them."""
         names: list[str] = []
         while True:
             after = {"after": names[-1]} if names else {}
@@ -115,8 +115,7 @@ class Witness(Reconnecting):
 
 
 class Slow(Witness):
-    """Reads so slowly that it falls behind, until it is told to hurry. What it notices of people it notices
-    late, its own end as well."""
+    """Reads so slowly that it lags behind. It notices presence late, the end of its connection too."""
 
     slowness = 0.2
 
@@ -124,7 +123,7 @@ class Slow(Witness):
         super().__init__(*arguments, slowness=self.slowness)
 
     def hurry(self) -> None:
-        """Read what there is."""
+        """Read without pauses from now on."""
         self._slowness = 0.0
 
     def _moved(self, kind: str, room: str, user: Frame, reason: str) -> None:
@@ -132,7 +131,7 @@ class Slow(Witness):
 
 
 class Flapping(Witness):
-    """Comes and goes, and now and then stays away for some seconds."""
+    """Drops its connection again and again, and sometimes stays away for seconds."""
 
     async def flap(self) -> None:
         while True:
@@ -145,34 +144,34 @@ class Flapping(Witness):
 
 
 class Sender(Witness):
-    """Says numbered messages in its rooms, several at once, in order within each."""
+    """Sends numbered messages to its rooms, several at once, in order within each room."""
 
     number = 0
 
-    async def speak(
+    async def send_all(
         self, rooms: Sequence[str], wanted: Callable[[], bool], seconds: float, enough: asyncio.Event
     ) -> None:
-        """Until no more is wanted and everything is acknowledged; ``seconds`` apart on average."""
-        places = asyncio.Semaphore(UNDER_WAY)
+        """Send while messages are wanted, ``seconds`` apart on average, until all are acknowledged."""
+        in_flight = asyncio.Semaphore(MAX_IN_FLIGHT)
 
         async def one(room: str) -> None:
             try:
-                await self.say(room)
+                await self.send_next(room)
             finally:
-                places.release()
+                in_flight.release()
 
         async with asyncio.TaskGroup() as tasks:
             while wanted():
                 await pause(enough, self.chance.uniform(0, 2 * seconds))
-                await places.acquire()
+                await in_flight.acquire()
                 tasks.create_task(one(self.chance.choice(rooms)))
 
-    async def say(self, room: str) -> None:
-        """One message, until it is acknowledged."""
+    async def send_next(self, room: str) -> None:
+        """Send one message until it is acknowledged."""
         self.number += 1
         mark = Mark(self.name, self.number)
         text = sys.intern(f"{self.name} {self.number} " + "abc" * self.chance.randrange(40))
         self.logs.sent.append(Sent(room, mark, text))
-        seq = await self.send(room, written(mark, text), key=f"{self.name}-{self.number}")
+        seq = await self.send(room, message_data(mark, text), key=f"{self.name}-{self.number}")
         assert seq is not None
         self.logs.acknowledged.append(Acknowledged(room, mark, seq))
