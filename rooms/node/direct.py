@@ -45,7 +45,7 @@ class DirectMessages:
         for runner in room.runners:
             runner.ensure_ready()
         moderator = connection.moderator
-        permissions.check_join(room.config, connection.identities, moderator=moderator)
+        permissions.check_join(room.config, connection, moderator=moderator)
         if permissions.needs_password(room.config, user, moderator=moderator) or any(
             runner.handles("on_join") for runner in room.runners
         ):
@@ -56,7 +56,7 @@ class DirectMessages:
         """Send to all connections of one user. No extension is asked."""
         user = require_user(connection)
         application = await self._context.application_of(connection)
-        permissions.check_send_direct(application.config, connection.identities)
+        permissions.check_send_direct(application.config, connection)
         check_size(command.data, application.config.max_message_bytes)
         event = Direct(
             room=command.room,
@@ -76,7 +76,7 @@ class DirectMessages:
         if room is None or membership is None or membership.subscriber:
             return False
         try:
-            permissions.check_send(room.config, user, connection.identities)
+            permissions.check_send(room.config, user, connection)
         except RoomsError:
             return False
         return command.to in await self._context.presence.find(room.key, [command.to])
@@ -112,7 +112,7 @@ class DirectMessages:
         handler = application.runner.find_handler(name)
         if handler is None:
             return False
-        permissions.check_send_direct(application.config, connection.identities)
+        permissions.check_send_direct(application.config, connection)
         check_size(command.data, application.config.max_message_bytes)
         event = message_event(
             self._context,

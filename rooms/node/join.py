@@ -123,7 +123,7 @@ class JoinHandler:
         self, connection: Connection, command: Join | Subscribe, room: Room, user: User
     ) -> None:
         config, moderator = room.config, connection.moderator
-        permissions.check_join(config, connection.identities, moderator=moderator)
+        permissions.check_join(config, connection, moderator=moderator)
         if permissions.needs_password(config, user, moderator=moderator):
             # Slow on purpose: neither under a lock nor in the threads that other commands need.
             await self._context.password_pool.run(permissions.check_room_password, config, command.password)
@@ -141,7 +141,7 @@ class JoinHandler:
             await context.broker.subscribe(room.key)
             position = await live_position(context, room, connection.protocol)
             # Again: a ban may have been made meanwhile.
-            permissions.check_join(room.config, connection.identities, moderator=connection.moderator)
+            permissions.check_join(room.config, connection, moderator=connection.moderator)
             if room.removed:
                 raise GroupClosed
             if membership_in(connection, room) is not membership:

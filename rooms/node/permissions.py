@@ -6,6 +6,7 @@ A check returns when the answer is yes, and raises the error that the client get
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from django.contrib.auth.hashers import check_password
 
@@ -18,6 +19,14 @@ BANNED = "You are banned here"
 MUTED = "You are muted here"
 
 
+class Client(Protocol):
+    """A connection, as far as permissions depend on it."""
+
+    @property
+    def identities(self) -> tuple[User, ...]:
+        """All users that it counts as: a ban or mute of one of them applies to it."""
+
+
 def check_entry(application: ApplicationConfig, user: User, groups: frozenset[int]) -> None:
     """Check whether a user may log in to the application. ``groups`` are ids of Django groups."""
     if application.entry != "anyone" and user.guest:
@@ -27,10 +36,10 @@ def check_entry(application: ApplicationConfig, user: User, groups: frozenset[in
     _check(application.bans, (user,), Banned, BANNED)
 
 
-def check_join(room: RoomConfig, identities: Iterable[User], *, moderator: bool) -> None:
+def check_join(room: RoomConfig, client: Client, *, moderator: bool) -> None:
     """Check whether a client may join or subscribe. The password is checked apart, since that is slow."""
-    if not moderator:
-        _check(room.bans, identities, Banned, banned_from(room))
+    if room.bans and not moderator:
+        _check(room.bans, client.identities, Banned, banned_from(room))
 
 
 def needs_password(room: RoomConfig, user: User, *, moderator: bool) -> bool:
@@ -43,17 +52,17 @@ def check_room_password(room: RoomConfig, password: str | None) -> None:
         raise BadPassword(f"Room {room.name} needs its password.")
 
 
-def check_send(room: RoomConfig, user: User, identities: Iterable[User]) -> None:
+def check_send(room: RoomConfig, user: User, client: Client) -> None:
     """Check whether a client may send a message to the room."""
     if room.mode == "broadcast" and not room.is_owner(user):
         raise NotSender(f"Only the owner of {room.name} can send messages.")
     if room.mutes or room.application.mutes:
-        _check((*room.application.mutes, *room.mutes), identities, Muted, MUTED)
+        _check((*room.application.mutes, *room.mutes), client.identities, Muted, MUTED)
 
 
-def check_send_direct(application: ApplicationConfig, identities: Iterable[User]) -> None:
+def check_send_direct(application: ApplicationConfig, client: Client) -> None:
     """Check whether a client may send messages in the application at all."""
-    _check(application.mutes, identities, Muted, MUTED)
+    _check(application.mutes, client.identities, Muted, MUTED)
 
 
 def check_create(application: ApplicationConfig) -> None:

@@ -89,7 +89,7 @@ class MessageHandler:
         """Publish a message of a member."""
         membership: Membership[Room] | None = connection.memberships.get(command.room)
         user = connection.user
-        if membership is None or user is None or not membership.room.is_open:
+        if membership is None or user is None or membership.room.removed:
             # Raises the fitting error.
             user = require_user(connection)
             membership = await self._context.require_membership(connection, command.room)
@@ -102,7 +102,7 @@ class MessageHandler:
 
     async def publish(self, connection: Connection, command: Send, room: Room, user: User) -> None:
         """As ``send``, for a client that need not be a member."""
-        permissions.check_send(room.config, user, connection.identities)
+        permissions.check_send(room.config, user, connection)
         self._publisher.check(command, self._publisher.max_bytes(room, connection))
         if command.key is None or self._is_deduplicated(command, room):
             await self._execute(connection, command, room, user)

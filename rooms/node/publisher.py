@@ -198,12 +198,12 @@ class Publisher:
             room=config.name,
             event=event_name(command),
             data=data,
+            original=_original(command, data),
             sender=sender,
             seq=None,
             time=timestamps.now(),
             to=UNSET if recipients is None else [each.name for each in recipients],
             state=True if command.state else UNSET,
-            original=_original(command, data),
         )
         if recipients is not None or command.volatile:
             complete_alone(pending, Appended(message))
