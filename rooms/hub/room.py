@@ -56,6 +56,7 @@ class Room(Group):
         "joining",
         "last_used",
         "lock",
+        "name",
         "previous_config",
         "removed",
         "runner",
@@ -75,6 +76,8 @@ class Room(Group):
         super().__init__(hub, room_group(config.id))
         self.application = application
         self.config = config
+        # A room that gets another name becomes another object.
+        self.name = config.name
         self.runner = runner
         self.context = context
         self._listener = listener
@@ -100,10 +103,6 @@ class Room(Group):
         # Members that receive each join and leave, however large the room is: because their protocol
         # requires it, or because they have no member list yet.
         self._individually: dict[Connection, None] = {}
-
-    @property
-    def name(self) -> str:
-        return self.config.name
 
     @property
     def runners(self) -> tuple[Runner, Runner]:

@@ -149,7 +149,8 @@ class JoinHandler:
             room.add(connection)
         finally:
             room.joining -= 1
-            self._leave.unsubscribe_if_unused(room)
+            if not room.in_use:
+                self._leave.release(room)
         if position is not None:
             room.start(position)
         if not membership.subscriber:
@@ -198,9 +199,11 @@ class JoinHandler:
         extension has not started.
         """
         room, subscriber = membership.room, membership.subscriber
+        runners = []
         for runner in room.runners:
             runner.ensure_ready()
-        runners = [runner for runner in room.runners if runner.handles("on_join")]
+            if runner.active and runner.handles("on_join"):
+                runners.append(runner)
         if not runners:
             return False
         if present is None:

@@ -192,13 +192,13 @@ class LeaveHandler:
         room = membership.room
         connection.memberships.pop(room.name, None)
         room.discard(connection)
-        self.unsubscribe_if_unused(room)
-
-    def unsubscribe_if_unused(self, room: Room) -> None:
-        """Unsubscribe from a room on the channel layer that has no members here."""
         if not room.in_use:
-            broker, key = self._context.broker, room.key
-            self._context.tasks.spawn(broker.unsubscribe(key, partial(self._is_used, key)))
+            self.release(room)
+
+    def release(self, room: Room) -> None:
+        """Unsubscribe on the channel layer from a room that has no members here."""
+        broker, key = self._context.broker, room.key
+        self._context.tasks.spawn(broker.unsubscribe(key, partial(self._is_used, key)))
 
     def _is_used(self, key: str) -> bool:
         room = self._context.registry.room_by_key(key)
