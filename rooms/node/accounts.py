@@ -1,4 +1,4 @@
-"""Which names belong to registered users: guests may not have them, however they spell them. In threads."""
+"""Looks up which names belong to accounts: guests may not use them, in any spelling. In threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rooms.protocol import validators
 
 
 def are_registered(wanted: dict[str, str]) -> dict[str, bool]:
-    """Of guests' names, by their keys, whether a registered user has them."""
+    """Return, for guests' names by their keys, whether an account has the name."""
     plain = [key for key in wanted if key.isascii() and "ss" not in key]
     others = list(wanted.keys() - set(plain))
     found = {validators.user_key(each) for each in (*_called(plain), *_called_like(others))}
@@ -24,8 +24,10 @@ def are_registered(wanted: dict[str, str]) -> dict[str, bool]:
 
 
 def _called(keys: Sequence[str]) -> Iterator[str]:
-    """Names that are ``keys`` but for upper and lower case, which databases know of ASCII. Every guest is
-    looked up: putting a query set together would take ten times as long as the query."""
+    """Yield the account names that equal ``keys`` regardless of case, which databases know for ASCII.
+
+    Every guest is looked up: building a query set would take ten times as long as the query.
+    """
     if not keys:
         return
     users = get_user_model()
@@ -33,7 +35,7 @@ def _called(keys: Sequence[str]) -> Iterator[str]:
     connection = connections[router.db_for_read(users)]
     quoted = connection.ops.quote_name
     column = quoted(field.column)
-    # As ``iexact`` compares, for whose sake a site may have an index; a name need not be a text.
+    # As ``iexact`` compares, for which a site may have an index; a name need not be a text.
     text = f"{column}::text" if connection.vendor == "postgresql" else column
     statement = f"SELECT {column} FROM {quoted(field.model._meta.db_table)} WHERE UPPER({text}) IN "
     with connection.cursor() as cursor:
@@ -43,8 +45,10 @@ def _called(keys: Sequence[str]) -> Iterator[str]:
 
 
 def _called_like(keys: Sequence[str]) -> Iterator[str]:
-    """Names that may be spelled otherwise in letters of which databases know no upper and lower case, and
-    perhaps others."""
+    """Yield account names that may equal ``keys`` in letters whose case databases do not know.
+
+    They may be other names as well.
+    """
     if not keys:
         return
     users, field = get_user_model()._default_manager, get_user_model().USERNAME_FIELD
