@@ -403,6 +403,21 @@ async def test_a_broker_that_was_not_started_can_publish(seats: tuple[Seat, Seat
     assert outside.received == []
 
 
+async def test_a_broker_without_listener_publishes_and_takes_no_seat(
+    seats: tuple[Seat, Seat], wire: Wire
+) -> None:
+    _, there = seats
+    await there.broker.subscribe("g")
+    groups = {key: list(channels) for key, channels in wire.groups.items()}
+    outside = Broker("default", "outside")
+    await outside.start()
+    await outside.subscribe("g")
+    assert {key: list(channels) for key, channels in wire.groups.items()} == groups
+    outside.publish("g", message("from outside"))
+    await outside.stop()
+    await there.until(lambda: there.events() == ["from outside"])
+
+
 async def test_without_a_layer_nothing_is_sent_and_nothing_fails(wire: Wire) -> None:
     alone = Seat("alone", alias="missing")
     await alone.broker.start()

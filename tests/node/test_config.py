@@ -93,6 +93,19 @@ class TestLoading:
         assert sorted(bans) == [[], ["room 0"], ["room 1"]]
         assert rooms[moved.id] is None
 
+    def test_a_room_to_publish_takes_one_query_and_has_no_restrictions(self) -> None:
+        chat = application()
+        lobby = room(chat, owner=Account.objects.create_user("ann"), history_size=7)
+        Ban.objects.create(application_id=chat.id, guest="eve")
+        Mute.objects.create(application_id=chat.id, room_id=lobby.id, guest="eve")
+        with CaptureQueriesContext(connection) as captured:
+            assert config.load_room_to_publish("chat", "lobby") == lobby
+        assert len(captured) == 1
+        assert config.load_room_to_publish("chat", "hall") is None
+        assert config.load_room_to_publish("other", "lobby") is None
+        Application.objects.update(enabled=False)
+        assert config.load_room_to_publish("chat", "lobby") is None
+
     def test_rows_are_read_from_the_database_that_is_written(
         self, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

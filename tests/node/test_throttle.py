@@ -17,7 +17,7 @@ from rooms.hub.connection import Connection, Membership
 from rooms.node import throttle
 from rooms.node.throttle import Throttle
 from rooms.protocol.commands import Ping, Send
-from rooms.protocol.compat_commands import Disconnect
+from rooms.protocol.compat_commands import ApplicationCommand, Disconnect, SendWithoutJoining
 from rooms.protocol.errors import CloseCode
 from rooms.protocol.events import Error
 from rooms.protocol.native import Native
@@ -180,6 +180,19 @@ def test_a_rate_of_a_room_limits_the_messages_of_its_members(
     assert send(limiter, client, 50, message("lobby")) == 50
     # Other commands have a limit of their own.
     assert send(limiter, client, 3, Ping()) == 2
+
+
+def test_a_rate_of_a_room_limits_messages_of_clients_that_need_not_join(
+    limiter: Throttle, site: Site, connect: Connect
+) -> None:
+    site.room.config = room_record(request_rate=1, request_burst=50)
+    client = connect("ann")
+    command = SendWithoutJoining(room="lobby", data=Raw(b"1"))
+    assert send(limiter, client, 50, command) == 50
+    assert send(limiter, client, 3, ApplicationCommand(application="chat", command=command)) == 0
+    client = connect("bob")
+    # A room that is not loaded has no rate yet.
+    assert send(limiter, client, 3, SendWithoutJoining(room="hall", data=Raw(b"1"))) == 2
 
 
 def test_a_room_may_have_no_limit(limiter: Throttle, site: Site, connect: Connect) -> None:
