@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from rooms.node import broker as module
 from rooms.node.broker import CONTROL, Broker, BrokerMessage
-from rooms.node.control_messages import ApplicationChanged, RoomChanged, UserDisconnected
+from rooms.node.control_messages import AnyControlMessage, ApplicationChanged, RoomChanged, UserDisconnected
 from rooms.protocol.events import Joined, Message
 from rooms.protocol.types import User
 from tests.node.clients import PATIENCE
@@ -149,7 +149,7 @@ async def test_a_process_alone_on_the_in_memory_layer_sends_nothing(
 
 async def test_control_messages_reach_every_other_process(seats: tuple[Seat, Seat]) -> None:
     here, there = seats
-    control_messages = [
+    control_messages: list[AnyControlMessage] = [
         ApplicationChanged(application="chat"),
         RoomChanged(application="chat", room=7, name="lobby", listed=True, deleted=True),
         UserDisconnected(application=None, user="1", code=4503, message="Out."),
@@ -347,11 +347,17 @@ async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
     await leaving.broker.start()
     for number in range(20):
         await leaving.broker.subscribe(f"g{number}")
-    calls = []
+    calls = 0
+
+    async def hang() -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
-    monkeypatch.setattr(wire, "_ensure_up", lambda: calls.append(1) or asyncio.Event().wait())
+    monkeypatch.setattr(wire, "_ensure_up", hang)
     await leaving.broker.stop()
-    assert len(calls) == 1
+    assert calls == 1
     wire.groups.clear()
 
 

@@ -166,9 +166,7 @@ class Opening:
         }
 
     async def __aenter__(self) -> Opening:
-        self._serving = asyncio.ensure_future(
-            self._consumer(self.scope, self._incoming.get, self.sent.put)  # type: ignore[arg-type]
-        )
+        self._serving = asyncio.ensure_future(self._consumer(self.scope, self._incoming.get, self.sent.put))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -84,8 +84,8 @@ class Fetching:
             while not (self.read or self.queued()):  # noqa: ASYNC110 (a queue has no event for its items)
                 await asyncio.sleep(0.001)
 
-    async def _noted(self, config: RoomConfig, seq: int) -> list[Message]:
-        messages = await self._messages_after(config, seq)
+    async def _noted(self, room: RoomConfig, seq: int) -> list[Message]:
+        messages = await self._messages_after(room, seq)
         self.read = True
         return messages
 

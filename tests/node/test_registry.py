@@ -96,10 +96,9 @@ async def test_loaded_rooms_are_found_without_waiting(registry: Registry) -> Non
     assert registry.cached_application("chat") is None
     assert registry.cached_room("chat", "lobby") is None
     room = await loaded(registry)
-    assert registry.cached_application("chat") is room.application
-    assert registry.cached_room("chat", "lobby") is room
-    assert registry.room_by_id(room.config.id) is room
-    assert registry.room_by_key(room.key) is room
+    by_name, by_id = registry.cached_room("chat", "lobby"), registry.room_by_id(room.config.id)
+    assert (by_name, by_id, registry.room_by_key(room.key)) == (room, room, room)
+    assert [registry.cached_application("chat")] == [room.application]
     assert registry.rooms_of(room.application) == [room]
     assert registry.room_by_id(0) is None
 
