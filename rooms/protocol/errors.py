@@ -177,7 +177,7 @@ class HandshakeRejected(Rejected):
     ValueError for another status.
     """
 
-    def __init__(self, message: str = "You may not come in.", *, status: int = 403) -> None:
+    def __init__(self, message: str = "The handshake was rejected.", *, status: int = 403) -> None:
         super().__init__(message)
         if not 400 <= status <= 499:
             raise ValueError(f"Expected an HTTP status from 400 to 499, got {status}.")

@@ -219,7 +219,7 @@ async def test_the_extension_receives_the_signed_in_user_of_an_allowed_origin(
     ("error", "status", "body"),
     [
         (HandshakeRejected(status=401, message="Send a key."), 401, b"Send a key."),
-        (HandshakeRejected(), 403, b"You may not come in."),
+        (HandshakeRejected(), 403, b"The handshake was rejected."),
         (Rejected("Not today."), 403, b"Not today."),
         (ValueError("secret"), 500, b"Something went wrong on the server."),
         (SystemExit(1), 500, b"Something went wrong on the server."),
