@@ -244,13 +244,14 @@ def test_a_room_that_another_process_creates_at_the_same_time_is_used(
 
 
 async def test_a_synchronous_call_in_an_event_loop_is_an_error(lobby: Room) -> None:
+    message = UserDisconnected(application=None, user="1", code=CloseCode.KICKED, message="Kicked.")
     # The row of the lobby was saved.
     standalone.close()
     for call in (rooms.members, rooms.history, lambda *names: rooms.publish(*names, 1)):
         with pytest.raises(RoomsError, match="begins with a"):
             call("chat", "lobby")
     with pytest.raises(RoomsError, match="begins with a"):
-        api._call(lambda target: target.send_control(UserDisconnected(application=None, user="1")))
+        api._call(lambda target: target.send_control(message))
     # It is refused before anything is created.
     assert threads() == []
 
