@@ -17,7 +17,7 @@ from rooms.protocol.errors import RoomsError, Unavailable
 from rooms.protocol.events import Error
 from tests.node.clients import Client, Install, refused
 from tests.node.peers import Peer
-from tests.node.test_connect import Door, handshake
+from tests.node.test_connect import Opening, handshake
 
 if TYPE_CHECKING:
     from rooms.models import Application
@@ -65,8 +65,8 @@ async def test_handshakes_are_answered_with_503(node: Node, chat: Application, u
 async def test_a_gowsev_handshake_is_answered_with_503(chat: Application, installed: Install) -> None:
     chat.extension = MISSING
     await chat.asave()
-    async with Door(protocol=Gowsev) as protocol:
-        start = await protocol.answer()
+    async with Opening(protocol=Gowsev) as opening:
+        start = await opening.receive()
     assert (start["type"], start["status"]) == ("websocket.http.response.start", 503)
 
 
