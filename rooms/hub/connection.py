@@ -76,16 +76,14 @@ class Connection(SendQueue):
         self.number = 0
         # What the handshake established about the client, for extensions; see ``node/connect.py``.
         self.claims: dict[str, str] = {}
-        # An extension opened it; no client did.
-        self.outbound = False
+        self.outbound = False  # an extension opened it
         self.user: User | None = None
         # The signed-in user of a client that its protocol makes a guest.
         self.account: User | None = None
         self.moderator = False
         # The login whose tokens end with a logout; see ``node/auth.py``.
         self.login: str | None = None
-        # By the name of the room.
-        self.memberships: dict[str, Membership[Any]] = {}
+        self.memberships: dict[str, Membership[Any]] = {}  # by the name of the room
         self.requests = 0
         self.buckets: dict[Limit, TokenBucket] = {}
         # Monotonic seconds that the periodic check reads, as ``writing_since`` is.
