@@ -16,7 +16,6 @@ def test_every_source_has_a_mirror() -> None:
     assert list(sources_without_mirror(BASE_DIR)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="tests are still being moved")
 def test_every_mirror_has_a_source() -> None:
     assert list(mirrors_without_source(BASE_DIR)) == []
 
