@@ -192,12 +192,12 @@ class Authenticator:
         checked: bool = False,
     ) -> None:
         """Log a user in. ``checked``: permission was checked in another way."""
-        user, record = identity.user, application.config
+        user, config = identity.user, application.config
         if not checked:
-            permissions.check_entry(record, user, identity.groups)
+            permissions.check_entry(config, user, identity.groups)
         try:
             await self._context.presence.add(
-                application.key, connection.id, user, limit=record.max_users, unique=user.guest
+                application.key, connection.id, user, limit=config.max_users, unique=user.guest
             )
             application.runner.ensure_ready()
             await application.runner.call("on_login", connection_event(connection, user))
@@ -211,7 +211,7 @@ class Authenticator:
                 raise NameTaken(f"The name {user.name} is taken.") from None
             if isinstance(error, GroupFull):
                 raise ApplicationFull(
-                    f"The application is full ({record.max_users} of {record.max_users})."
+                    f"The application is full ({config.max_users} of {config.max_users})."
                 ) from None
             raise
         connection.user, connection.login = user, identity.login
