@@ -48,7 +48,7 @@ async def test_a_failed_task_is_logged_and_does_not_affect_others(caplog: pytest
     assert "unexpected" in caplog.text
 
 
-def test_delayed_actions_are_due_in_the_order_of_their_times(clock: SimpleNamespace) -> None:
+async def test_delayed_actions_are_due_in_the_order_of_their_times(clock: SimpleNamespace) -> None:
     delayed, called = DelayedActions(), list[str]()
 
     def action_of(name: str) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -60,18 +60,18 @@ def test_delayed_actions_are_due_in_the_order_of_their_times(clock: SimpleNamesp
     for seconds, name in ((15, "late"), (5, "early"), (5, "early too"), (0, "now")):
         delayed.add(seconds, action_of(name))
 
-    def run_due() -> None:
+    async def run_due() -> None:
         for action in delayed.pop_due():
-            asyncio.run(action())
+            await action()
 
-    run_due()
+    await run_due()
     assert called == ["now"]
     clock.now += 5
-    run_due()
+    await run_due()
     assert called == ["now", "early", "early too"]
-    run_due()
+    await run_due()
     clock.now += 100
-    run_due()
+    await run_due()
     assert called == ["now", "early", "early too", "late"]
 
 

@@ -57,6 +57,10 @@ def threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "rooms-publisher"]
 
 
+def publish_one(application: str, room: str) -> Any:
+    return rooms.publish(application, room, 1)
+
+
 def stored() -> list[Any]:
     return [message.value for message in rooms.history("chat", "lobby")]
 
@@ -218,7 +222,7 @@ def test_a_missing_room_or_application_is_an_error(chat: Application, lobby: Roo
     chat.save()
     Application.objects.create(name="disabled", enabled=False, rooms_on_demand=True)
     for application, room in (("chat", "nowhere"), ("nowhere", "lobby"), ("disabled", "lobby")):
-        for call in (rooms.members, rooms.history, lambda *names: rooms.publish(*names, 1)):
+        for call in (rooms.members, rooms.history, publish_one):
             with pytest.raises(RoomNotFound):
                 call(application, room)
     assert Room.objects.count() == 1
@@ -247,7 +251,7 @@ async def test_a_synchronous_call_in_an_event_loop_is_an_error(lobby: Room) -> N
     message = UserDisconnected(application=None, user="1", code=CloseCode.KICKED, message="Kicked.")
     # The row of the lobby was saved.
     standalone.close()
-    for call in (rooms.members, rooms.history, lambda *names: rooms.publish(*names, 1)):
+    for call in (rooms.members, rooms.history, publish_one):
         with pytest.raises(RoomsError, match="begins with a"):
             call("chat", "lobby")
     with pytest.raises(RoomsError, match="begins with a"):
@@ -373,7 +377,8 @@ def run(sockets: Path) -> Callable[..., str]:
 
     def run(code: str, **environment: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-c", SETUP + code],
+            # Later versions of Python warn about a fork with threads.
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", SETUP + code],
             capture_output=True,
             text=True,
             cwd=BASE_DIR,
