@@ -21,7 +21,7 @@ import django
 django.setup()
 """
 LOADED = """
-loaded = {"rooms.node.id", "rooms.consumers", "daphne", "uvicorn"}
+loaded = {"rooms.node.node", "rooms.consumers", "daphne", "uvicorn"}
 print(sorted(loaded & set(sys.modules)))
 """
 WSGI = """

@@ -25,7 +25,7 @@ from rooms.protocol.native import Native
 
 # The types of the fixtures `installed` and `make_node`.
 Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Node]]
+MakeNode = Callable[..., Awaitable[Node]]
 
 # Only a test that waits for what never comes takes this many seconds.
 PATIENCE = 20
@@ -39,11 +39,11 @@ _ERRORS: dict[str, type[RoomsError]] = {
 
 
 class Client:
-    """One connection of a node. ``heard`` are all frames that it received so far, in order."""
+    """One connection of a node. ``frames`` are all frames that it received so far, in order."""
 
     def __init__(self, node: Node, *, application: str = "chat", address: str = "", **limits: int) -> None:
         self.node = node
-        self.heard: list[dict[str, Any]] = []
+        self.frames: list[dict[str, Any]] = []
         self._woken = asyncio.Event()
         self._ids = itertools.count(1)
         self._operations = commands_of(node)
@@ -61,9 +61,9 @@ class Client:
         """Return a client that is logged in as a guest, and in these rooms."""
         client = cls(node, **options)
         await client.connect()
-        await client.ask(Login(name=name))
+        await client.request(Login(name=name))
         for room in rooms:
-            await client.ask(Join(room=room))
+            await client.request(Join(room=room))
         return client
 
     async def connect(self, user: Any = None) -> None:
@@ -73,42 +73,42 @@ class Client:
         """End the socket."""
         self.node.disconnect(self.connection)
 
-    async def ask(self, command: Command) -> Any:
+    async def request(self, command: Command) -> Any:
         """Execute a command and return the data of its reply. Raises what the operation raises."""
         id = next(self._ids)
         await self._operations[type(command)](self.connection, msgspec.structs.replace(command, id=id))
         await self.connection.wait_idle()
-        self.listen()
-        reply = next((frame for frame in self.heard if frame.get("id") == id), {})
+        self.read()
+        reply = next((frame for frame in self.frames if frame.get("id") == id), {})
         if reply.get("type") == "error":
             raise _ERRORS[reply["code"]](reply["message"])
         return reply.get("data")
 
-    async def say(self, room: str, data: Any, **options: Any) -> Any:
-        return await self.ask(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))
+    async def send(self, room: str, data: Any, **options: Any) -> Any:
+        return await self.request(Send(room=room, data=msgspec.Raw(json.dumps(data).encode()), **options))
 
-    def listen(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
         """Return the frames since the last call."""
         self._woken.clear()
         lines = [line for frame in self.connection.pop_all() for line in frame.split(b"\n")]
         new = [json.loads(line) for line in lines]
-        self.heard += new
+        self.frames += new
         return new
 
-    def told(self, *kinds: str) -> list[dict[str, Any]]:
+    def received(self, *kinds: str) -> list[dict[str, Any]]:
         """Return the received frames of these types."""
-        self.listen()
-        return [frame for frame in self.heard if frame["type"] in kinds]
+        self.read()
+        return [frame for frame in self.frames if frame["type"] in kinds]
 
     def messages(self) -> list[Any]:
         """Return the data of all received messages."""
-        return [frame["data"] for frame in self.told("message")]
+        return [frame["data"] for frame in self.received("message")]
 
     async def until(self, done: Callable[[], Any]) -> None:
         """Wait, frame by frame, until a condition holds."""
         async with asyncio.timeout(PATIENCE):
             while True:
-                self.listen()
+                self.read()
                 if done():
                     return
                 await self._woken.wait()
@@ -119,22 +119,22 @@ class Client:
         return self.connection.close_code
 
 
-async def refused(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
+async def error_of(error: type[RoomsError], asking: Awaitable[Any]) -> RoomsError:
     """Wait for something that fails, and return its error."""
     with pytest.raises(error) as raised:
         await asking
     return raised.value
 
 
-async def soon(event: asyncio.Event) -> None:
+async def wait_for(event: asyncio.Event) -> None:
     """Wait until an event is set. Fails after the timeout."""
     async with asyncio.timeout(PATIENCE):
         await event.wait()
 
 
-async def present(client: Client, room: str) -> list[str]:
+async def member_names(client: Client, room: str) -> list[str]:
     """Return the names of the members of a room, as this client receives them."""
-    return [user["name"] for user in (await client.ask(ListMembers(room=room)))["members"]]
+    return [user["name"] for user in (await client.request(ListMembers(room=room)))["members"]]
 
 
 def active_groups(node: Node) -> list[str]:
@@ -148,7 +148,7 @@ def active_groups(node: Node) -> list[str]:
     return [group.key for group in (*groups, *registry.rooms()) if group.members]
 
 
-async def let_time_pass(node: Node, clock: SimpleNamespace) -> None:
+async def run_due_actions(node: Node, clock: SimpleNamespace) -> None:
     """Run the actions that are due within an hour, as the periodic check does."""
     await node.context.tasks.drain()
     clock.now += 3600

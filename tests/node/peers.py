@@ -34,15 +34,15 @@ class Peer:
         await self.node.connect(self.connection, None, lambda: None)
         for request in self.connection.protocol.on_connected(self.connection.id):
             await self._operations[type(request)](self.connection, request)
-        self.heard()
+        self.received()
 
-    async def say(self, frame: bytes | str) -> None:
+    async def send(self, frame: bytes | str) -> None:
         """Execute the commands of a frame."""
         for request in self.connection.protocol.decode(frame):
             assert not isinstance(request, Error), request
             await self._operations[type(request)](self.connection, request)
 
-    def heard(self) -> list[bytes]:
+    def received(self) -> list[bytes]:
         """Return the frames since the last call."""
         return self.connection.pop_all()
 

@@ -29,26 +29,26 @@ from rooms.protocol.errors import (
 )
 from rooms.protocol.native import Native
 from rooms.protocol.types import User
-from tests.node.clients import Client, Install, MakeEngine, let_time_pass, present, refused
+from tests.node.clients import Client, Install, MakeNode, error_of, member_names, run_due_actions
 
 
 def events_about(client: Client, name: str) -> list[tuple[str, str | None]]:
     """Return the joined and left events about a user that this client received, with their reasons."""
-    frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
+    frames = [frame for frame in client.received("joined", "left") if frame["user"]["name"] == name]
     return [(frame["type"], frame.get("reason")) for frame in frames]
 
 
 async def token_of(client: Client) -> str:
-    return str((await client.ask(Login()))["token"])
+    return str((await client.request(Login()))["token"])
 
 
 async def returned(node: Node, token: str, *rooms: str) -> Client:
     """Return the same user on another connection."""
     client = Client(node)
     await client.connect()
-    await client.ask(Login(token=token))
+    await client.request(Login(token=token))
     for room in rooms:
-        await client.ask(Join(room=room))
+        await client.request(Join(room=room))
     return client
 
 
@@ -80,18 +80,18 @@ async def test_a_leave_while_presence_is_down_takes_effect_once_it_answers(
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     down.now = True
     if how == "left":
-        await bob.ask(Leave(room="lobby"))
+        await bob.request(Leave(room="lobby"))
     else:
         bob.disconnect()
     for _ in range(3):
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     assert events_about(ann, "bob") == [("joined", None)]
-    assert await present(ann, "lobby") == ["ann", "bob"]
+    assert await member_names(ann, "lobby") == ["ann", "bob"]
     down.now = False
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     assert events_about(ann, "bob") == [("joined", None), ("left", how)]
-    assert await present(ann, "lobby") == ["ann"]
-    await let_time_pass(node, clock)
+    assert await member_names(ann, "lobby") == ["ann"]
+    await run_due_actions(node, clock)
     assert events_about(ann, "bob") == [("joined", None), ("left", how)]
 
 
@@ -103,22 +103,22 @@ async def test_a_user_that_returned_while_presence_was_down_stays(
     token = await token_of(bob)
     down.now = True
     if how == "left":
-        await bob.ask(Leave(room="lobby"))
-        await let_time_pass(node, clock)
-        await bob.ask(Join(room="lobby"))
+        await bob.request(Leave(room="lobby"))
+        await run_due_actions(node, clock)
+        await bob.request(Join(room="lobby"))
     else:
         bob.disconnect()
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
         bob = await returned(node, token, "lobby")
     down.now = False
     for _ in range(2):
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     assert events_about(ann, "bob") == [("joined", None)]
-    assert await present(ann, "lobby") == ["ann", "bob"]
-    await bob.say("lobby", "here")
+    assert await member_names(ann, "lobby") == ["ann", "bob"]
+    await bob.send("lobby", "here")
     assert ann.messages() == ["here"]
     # The next leave takes effect.
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
     assert events_about(ann, "bob") == [("joined", None), ("left", "left")]
 
 
@@ -128,9 +128,9 @@ async def test_a_guest_name_is_free_again_once_presence_answers(
     bob = await Client.named(node, "bob")
     down.now = True
     bob.disconnect()
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     down.now = False
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     await Client.named(node, "BOB")
 
 
@@ -150,13 +150,13 @@ async def test_an_application_that_was_disabled_leaves_no_user_in_presence(
     ann.disconnect()
     await node.context.tasks.drain()
     if disabled == "longer":
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     chat.enabled = True
     await chat.asave()
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     assert await node.context.presence.counts(groups) == [0, 0]
     bob = await Client.named(node, "bob", "lobby")
-    assert await present(bob, "lobby") == ["bob"]
+    assert await member_names(bob, "lobby") == ["bob"]
     # The guest name is free as well.
     await Client.named(node, "ann")
 
@@ -167,7 +167,7 @@ MANY = 200
 
 
 async def test_many_departures_at_once_delete_their_rooms_and_delay_no_command(
-    make_node: MakeEngine, chat: Application, clock: SimpleNamespace
+    make_node: MakeNode, chat: Application, clock: SimpleNamespace
 ) -> None:
     node = await make_node(max_rooms_per_connection=MANY)
     names = [f"brief {number}" for number in range(MANY)]
@@ -182,8 +182,8 @@ async def test_many_departures_at_once_delete_their_rooms_and_delay_no_command(
         node.context.tasks.spawn(node.context.delayed.run_in_slot(action))
     # Each command needs a thread, and is refused when too many wait for one.
     for number in range(20):
-        await ann.ask(ListRooms())
-        await ann.ask(CreateRoom(room=f"other {number}"))
+        await ann.request(ListRooms())
+        await ann.request(CreateRoom(room=f"other {number}"))
     await node.context.tasks.drain()
     assert await Room.objects.filter(persistent=False).acount() == 0
     assert await Room.objects.acount() == 20
@@ -262,41 +262,41 @@ async def test_quick_saves_start_an_extension_once_and_set_one_timer(
 
 async def test_after_a_logout_no_change_of_the_room_list_is_sent(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(ListRooms())
-    await bob.ask(CreateRoom(room="one"))
+    await ann.request(ListRooms())
+    await bob.request(CreateRoom(room="one"))
     await node.context.tasks.drain()
-    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one"]
-    await ann.ask(Logout())
-    await bob.ask(CreateRoom(room="two"))
+    assert [frame["room"]["name"] for frame in ann.received("room_added")] == ["one"]
+    await ann.request(Logout())
+    await bob.request(CreateRoom(room="two"))
     await Room.objects.filter(name="one").adelete()
     await node.context.tasks.drain()
-    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one"]
-    assert ann.told("room_removed") == []
+    assert [frame["room"]["name"] for frame in ann.received("room_added")] == ["one"]
+    assert ann.received("room_removed") == []
     # After the next login the client asks for the list again.
-    await ann.ask(Login(name="ann"))
-    await ann.ask(ListRooms())
-    await bob.ask(CreateRoom(room="three"))
+    await ann.request(Login(name="ann"))
+    await ann.request(ListRooms())
+    await bob.request(CreateRoom(room="three"))
     await node.context.tasks.drain()
-    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["one", "three"]
+    assert [frame["room"]["name"] for frame in ann.received("room_added")] == ["one", "three"]
 
 
 async def test_a_deleted_account_keeps_its_memberships_and_can_do_nothing_new(node: Node) -> None:
     account = await models.User.objects.acreate_user("ann", password="sesame")
     ann = Client(node)
     await ann.connect(account)
-    await ann.ask(Join(room="lobby"))
+    await ann.request(Join(room="lobby"))
     token = await token_of(ann)
     await models.User.objects.all().adelete()
-    await refused(PermissionDenied, ann.ask(CreateRoom(room="mine")))
+    await error_of(PermissionDenied, ann.request(CreateRoom(room="mine")))
     # The account would own a room on demand, too.
-    await refused(PermissionDenied, ann.ask(Join(room="new")))
-    await refused(BadToken, ann.ask(Login()))
+    await error_of(PermissionDenied, ann.request(Join(room="new")))
+    await error_of(BadToken, ann.request(Login()))
     other = Client(node)
     await other.connect()
-    await refused(BadToken, other.ask(Login(token=token)))
+    await error_of(BadToken, other.request(Login(token=token)))
     assert await Room.objects.filter(name__in=["mine", "new"]).acount() == 0
     # Memberships last until the user is disconnected.
-    await ann.say("lobby", "still here")
+    await ann.send("lobby", "still here")
     assert ann.messages() == ["still here"]
 
 
@@ -313,7 +313,7 @@ async def test_a_connection_to_an_impossible_application_name_is_closed(node: No
 
 @pytest.mark.parametrize("history", ["memory", "database", "none"])
 async def test_state_is_limited_and_can_always_be_replaced_and_removed(
-    make_node: MakeEngine, chat: Application, settings: Any, history: str
+    make_node: MakeNode, chat: Application, settings: Any, history: str
 ) -> None:
     settings.ROOMS = {**getattr(settings, "ROOMS", {}), "MAX_STATE_KEYS": 3, "MAX_STATE_BYTES": 10}
     chat.history = history
@@ -322,21 +322,21 @@ async def test_state_is_limited_and_can_always_be_replaced_and_removed(
     ann = await Client.named(node, "ann", "lobby")
     longest = "x" * 8
     for event in ("a", "b", "c"):
-        await ann.say("lobby", longest, event=event, state=True)
-    await refused(BadRequest, ann.say("lobby", 1, event="d", state=True))
-    await refused(MessageTooLarge, ann.say("lobby", longest + "y", event="a", state=True))
+        await ann.send("lobby", longest, event=event, state=True)
+    await error_of(BadRequest, ann.send("lobby", 1, event="d", state=True))
+    await error_of(MessageTooLarge, ann.send("lobby", longest + "y", event="a", state=True))
     # Other messages have other limits.
-    await ann.say("lobby", longest * 9, event="d")
-    await ann.say("lobby", "new", event="b", state=True)
-    await ann.say("lobby", None, event="d", state=True)
-    state = (await ann.ask(Join(room="lobby")))["state"]
+    await ann.send("lobby", longest * 9, event="d")
+    await ann.send("lobby", "new", event="b", state=True)
+    await ann.send("lobby", None, event="d", state=True)
+    state = (await ann.request(Join(room="lobby")))["state"]
     assert [(each["event"], each["data"]) for each in state] == [("a", longest), ("b", "new"), ("c", longest)]
-    await ann.say("lobby", None, event="a", state=True)
-    await ann.say("lobby", 1, event="d", state=True)
-    state = (await ann.ask(Join(room="lobby")))["state"]
+    await ann.send("lobby", None, event="a", state=True)
+    await ann.send("lobby", 1, event="d", state=True)
+    state = (await ann.request(Join(room="lobby")))["state"]
     assert [each["event"] for each in state] == ["b", "c", "d"]
     # Refused messages were not broadcast and have no sequence number.
-    messages = ann.told("message")
+    messages = ann.received("message")
     assert [frame["event"] for frame in messages] == ["a", "b", "c", "d", "b", "d", "a", "d"]
     assert [frame["seq"] for frame in messages] == [None if history == "none" else n for n in range(1, 9)]
 

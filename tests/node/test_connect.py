@@ -23,7 +23,7 @@ from rooms.node.session import Session
 from rooms.protocol.base import Protocol
 from rooms.protocol.commands import Login
 from rooms.protocol.errors import HandshakeRejected, InternalError, Rejected, RoomsError, Unavailable
-from tests.node.clients import PATIENCE, Client, Install, soon
+from tests.node.clients import PATIENCE, Client, Install, wait_for
 
 if TYPE_CHECKING:
     from rooms.models import Application
@@ -281,7 +281,7 @@ async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
     await chat.asave()
     await node.context.tasks.drain()
     handshakes = [asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake()))]
-    await soon(running)
+    await wait_for(running)
     handshakes += [
         asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake())) for _ in range(64)
     ]
@@ -293,8 +293,8 @@ async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
         await run(executor, handler, *arguments, **options)
 
     monkeypatch.setattr(SerialExecutor, "run", noted)
-    login = asyncio.ensure_future(ann.ask(Login(name="ann")))
-    await soon(waiting)
+    login = asyncio.ensure_future(ann.request(Login(name="ann")))
+    await wait_for(waiting)
     with pytest.raises(Unavailable, match="Too many"):
         await authenticate_handshake(node.context, "chat", handshake())
     go_on.set()

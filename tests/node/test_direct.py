@@ -30,7 +30,15 @@ from rooms.protocol.compat_commands import (
 from rooms.protocol.errors import AlreadyMember, CloseCode, NotMember, Rejected, RoomNotFound, RoomsError
 from rooms.protocol.events import Direct, Event, Rejoined
 from rooms.protocol.native import Native
-from tests.node.clients import Client, Install, MakeEngine, active_groups, let_time_pass, present, refused
+from tests.node.clients import (
+    Client,
+    Install,
+    MakeNode,
+    active_groups,
+    error_of,
+    member_names,
+    run_due_actions,
+)
 
 
 class Foreign(Native):
@@ -65,7 +73,7 @@ async def foreign_client(
     client.connection.protocol = protocol()
     await client.connect(user)
     for room in rooms:
-        await client.ask(CompatJoin(room=room))
+        await client.request(CompatJoin(room=room))
     return client
 
 
@@ -86,7 +94,7 @@ async def test_an_anonymous_client_is_a_guest_named_like_its_connection(
 ) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node, "lobby")
     assert name_of(other) == other.connection.id
-    assert ann.told("joined")[0]["user"] == {
+    assert ann.received("joined")[0]["user"] == {
         "name": other.connection.id,
         "id": f"guest-{other.connection.id}",
         "guest": True,
@@ -97,8 +105,8 @@ async def test_a_client_that_cannot_resume_leaves_at_once(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node, "lobby")
     other.disconnect()
     await node.context.tasks.drain()
-    assert [left["reason"] for left in ann.told("left")] == ["dropped"]
-    assert await present(ann, "lobby") == ["ann"]
+    assert [left["reason"] for left in ann.received("left")] == ["dropped"]
+    assert await member_names(ann, "lobby") == ["ann"]
     assert (await node.context.presence.counts(["application.1"]))[0] <= 1
     assert node.context.delayed.pop_due() == []
 
@@ -124,8 +132,8 @@ async def test_bans_and_mutes_of_the_account_apply_to_its_guest(node: Node, chat
     await Mute.objects.acreate(application=chat, room=other, user=account)
     await Ban.objects.acreate(application=chat, room=lobby, user=account)
     await node.context.tasks.drain()
-    assert [removed["room"] for removed in eve.told("removed")] == ["lobby"]
-    assert (await refused(RoomsError, eve.ask(SendOriginal(room="other", data=data(1))))).code == "muted"
+    assert [removed["room"] for removed in eve.received("removed")] == ["lobby"]
+    assert (await error_of(RoomsError, eve.request(SendOriginal(room="other", data=data(1))))).code == "muted"
     await Ban.objects.acreate(application=chat, user=account)
     await node.context.tasks.drain()
     assert eve.closed == CloseCode.BANNED
@@ -156,43 +164,43 @@ async def test_disabling_a_protocol_closes_its_clients(node: Node, chat: Applica
 
 async def test_a_room_is_created_never_or_on_demand_or_always(node: Node, chat: Application) -> None:
     other = await foreign_client(node)
-    await refused(RoomNotFound, other.ask(CompatJoin(room="a", create="never")))
-    await other.ask(CompatJoin(room="b", create="on_demand"))
+    await error_of(RoomNotFound, other.request(CompatJoin(room="a", create="never")))
+    await other.request(CompatJoin(room="b", create="on_demand"))
     chat.rooms_on_demand = False
     await chat.asave()
     await node.context.tasks.drain()
-    await refused(RoomNotFound, other.ask(CompatJoin(room="c", create="on_demand")))
-    await other.ask(CompatJoin(room="d", create="always"))
+    await error_of(RoomNotFound, other.request(CompatJoin(room="c", create="on_demand")))
+    await other.request(CompatJoin(room="d", create="always"))
     assert {room.name async for room in Room.objects.all()} == {"b", "d"}
 
 
 async def test_a_repeated_join_is_acknowledged_or_announced_or_refused(node: Node) -> None:
     observer, ann = await foreign_client(node, "lobby"), await Client.named(node, "ann", "lobby")
     other = await foreign_client(node, "lobby")
-    observer.listen()
-    assert (await other.ask(CompatJoin(room="lobby")))["count"] == 3
-    assert observer.told("rejoined") == []
-    assert (await other.ask(CompatJoin(room="lobby", if_member="announce")))["count"] == 3
-    assert [event["user"]["name"] for event in observer.told("rejoined")] == [name_of(other)]
-    assert ann.told("rejoined") == []
-    await refused(AlreadyMember, other.ask(CompatJoin(room="lobby", if_member="refuse")))
-    assert await present(ann, "lobby") == sorted(["ann", name_of(other), name_of(observer)])
+    observer.read()
+    assert (await other.request(CompatJoin(room="lobby")))["count"] == 3
+    assert observer.received("rejoined") == []
+    assert (await other.request(CompatJoin(room="lobby", if_member="announce")))["count"] == 3
+    assert [event["user"]["name"] for event in observer.received("rejoined")] == [name_of(other)]
+    assert ann.received("rejoined") == []
+    await error_of(AlreadyMember, other.request(CompatJoin(room="lobby", if_member="refuse")))
+    assert await member_names(ann, "lobby") == sorted(["ann", name_of(other), name_of(observer)])
 
 
 async def test_leaving_a_missing_room_is_another_error_than_leaving_as_no_member(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
-    await refused(NotMember, other.ask(Leave(room="lobby")))
-    await refused(RoomNotFound, other.ask(Leave(room="nowhere")))
-    await refused(RoomNotFound, other.ask(SendOriginal(room="nowhere", data=data(1))))
-    await refused(NotMember, ann.ask(Leave(room="nowhere")))
+    await error_of(NotMember, other.request(Leave(room="lobby")))
+    await error_of(RoomNotFound, other.request(Leave(room="nowhere")))
+    await error_of(RoomNotFound, other.request(SendOriginal(room="nowhere", data=data(1))))
+    await error_of(NotMember, ann.request(Leave(room="nowhere")))
 
 
 async def test_leave_all_leaves_every_room(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "a", "b"), await foreign_client(node, "a", "b")
-    await other.ask(LeaveAll())
+    await other.request(LeaveAll())
     await node.context.tasks.drain()
-    assert sorted(left["room"] for left in ann.told("left")) == ["a", "b"]
-    assert other.told("removed") == []
+    assert sorted(left["room"] for left in ann.received("left")) == ["a", "b"]
+    assert other.received("removed") == []
 
 
 class RejectsFirstLeave(Extension):
@@ -212,15 +220,15 @@ async def test_an_extension_may_reject_a_leave(node: Node, chat: Application, in
     await chat.asave()
     await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    assert (await refused(Rejected, bob.ask(Leave(room="lobby")))).message == "Not yet."
-    assert await present(ann, "lobby") == ["ann", "bob"]
-    await bob.ask(Leave(room="lobby"))
-    assert await present(ann, "lobby") == ["ann"]
+    assert (await error_of(Rejected, bob.request(Leave(room="lobby")))).message == "Not yet."
+    assert await member_names(ann, "lobby") == ["ann", "bob"]
+    await bob.request(Leave(room="lobby"))
+    assert await member_names(ann, "lobby") == ["ann"]
 
 
 async def test_a_client_may_request_the_disconnect(node: Node) -> None:
     other = await foreign_client(node)
-    await other.ask(Disconnect())
+    await other.request(Disconnect())
     assert other.closed == CloseCode.NORMAL
 
 
@@ -228,35 +236,37 @@ async def test_a_client_may_request_the_disconnect(node: Node) -> None:
 
 
 async def create_and_join(node: Node, client: Client, room: str = "stage", **fields: Any) -> None:
-    await client.ask(CreateOwnedRoom(room=room, mode="broadcast", **fields))
-    await client.ask(CompatJoin(room=room, create="never"))
+    await client.request(CreateOwnedRoom(room=room, mode="broadcast", **fields))
+    await client.request(CompatJoin(room=room, create="never"))
 
 
 @pytest.mark.parametrize("how", ["leaves", "drops", "closes it"])
 async def test_a_room_goes_with_its_owner(node: Node, how: str) -> None:
     owner, ann = await foreign_client(node), await Client.named(node, "ann")
     await create_and_join(node, owner)
-    await ann.ask(Join(room="stage"))
+    await ann.request(Join(room="stage"))
     other = await foreign_client(node, "stage", protocol=EndsWithRoom)
     if how == "leaves":
-        await owner.ask(Leave(room="stage"))
+        await owner.request(Leave(room="stage"))
     elif how == "drops":
         owner.disconnect()
     else:
-        await owner.ask(CloseRoom(room="stage"))
+        await owner.request(CloseRoom(room="stage"))
     await node.context.tasks.drain()
-    assert [(removed["room"], removed["reason"]) for removed in ann.told("removed")] == [("stage", "closed")]
+    assert [(removed["room"], removed["reason"]) for removed in ann.received("removed")] == [
+        ("stage", "closed")
+    ]
     assert ann.closed is None
     assert other.closed == CloseCode.NORMAL
-    other.listen()
-    assert [frame["type"] for frame in other.heard][-2:] == ["removed", "closing"]
+    other.read()
+    assert [frame["type"] for frame in other.frames][-2:] == ["removed", "closing"]
     assert not await Room.objects.filter(name="stage").aexists()
 
 
 async def test_an_owned_room_outlives_its_other_members_and_is_not_listed(node: Node) -> None:
     owner, other = await foreign_client(node), await foreign_client(node)
     await create_and_join(node, owner)
-    await other.ask(CompatJoin(room="stage"))
+    await other.request(CompatJoin(room="stage"))
     other.disconnect()
     await node.context.tasks.drain()
     room = await Room.objects.aget(name="stage")
@@ -266,12 +276,12 @@ async def test_an_owned_room_outlives_its_other_members_and_is_not_listed(node: 
 async def test_a_grace_period_keeps_the_room_until_the_owner_is_gone(node: Node, clock: Any) -> None:
     owner, ann = await foreign_client(node), await Client.named(node, "ann")
     await create_and_join(node, owner, leave_grace=30)
-    await ann.ask(Join(room="stage"))
+    await ann.request(Join(room="stage"))
     owner.disconnect()
     await node.context.tasks.drain()
-    assert ann.told("removed") == []
-    await let_time_pass(node, clock)
-    assert len(ann.told("removed")) == 1
+    assert ann.received("removed") == []
+    await run_due_actions(node, clock)
+    assert len(ann.received("removed")) == 1
 
 
 # To one user, from outside, to the application ---------------------------------------------------
@@ -279,33 +289,33 @@ async def test_a_grace_period_keeps_the_room_until_the_owner_is_gone(node: Node,
 
 async def test_a_direct_message_reaches_its_user_in_any_room(node: Node) -> None:
     one, two, three = [await foreign_client(node) for _ in range(3)]
-    await one.ask(SendDirect(room="anything", event="whisper", data=data("psst"), to=name_of(two)))
-    assert [(frame["room"], frame["event"], frame["data"], frame["to"]) for frame in two.told("direct")] == [
-        ("anything", "whisper", "psst", name_of(two))
-    ]
-    assert two.heard[-1]["sender"]["name"] == name_of(one)
-    assert one.told("direct") == three.told("direct") == []
-    await one.ask(SendDirect(room="", event="", data=data(1), to="nobody"))
-    await one.ask(SendDirect(room="", event="", data=data(2), to=name_of(one)))
-    assert [frame["data"] for frame in one.told("direct")] == [2]
+    await one.request(SendDirect(room="anything", event="whisper", data=data("psst"), to=name_of(two)))
+    assert [
+        (frame["room"], frame["event"], frame["data"], frame["to"]) for frame in two.received("direct")
+    ] == [("anything", "whisper", "psst", name_of(two))]
+    assert two.frames[-1]["sender"]["name"] == name_of(one)
+    assert one.received("direct") == three.received("direct") == []
+    await one.request(SendDirect(room="", event="", data=data(1), to="nobody"))
+    await one.request(SendDirect(room="", event="", data=data(2), to=name_of(one)))
+    assert [frame["data"] for frame in one.received("direct")] == [2]
 
 
-async def test_a_direct_message_reaches_a_user_in_another_process(make_node: MakeEngine) -> None:
+async def test_a_direct_message_reaches_a_user_in_another_process(make_node: MakeNode) -> None:
     here, there = await make_node(), await make_node()
     object.__setattr__(there.context, "presence", here.context.presence)
     one, two = await foreign_client(here), await foreign_client(there)
-    await one.ask(SendDirect(room="r", event="e", data=data(1), to=name_of(two)))
-    await two.until(lambda: two.told("direct"))
-    assert two.told("direct")[0]["data"] == 1
+    await one.request(SendDirect(room="r", event="e", data=data(1), to=name_of(two)))
+    await two.until(lambda: two.received("direct"))
+    assert two.received("direct")[0]["data"] == 1
 
 
 async def test_native_clients_receive_no_direct_message_from_outside_the_room(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
-    await other.ask(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
-    assert ann.told("message", "direct") == []
-    await other.ask(CompatJoin(room="elsewhere"))
-    await other.ask(SendDirect(room="elsewhere", event="message", data=data("as if"), to="ann"))
-    assert ann.told("message", "direct") == []
+    await other.request(SendDirect(room="lobby", event="message", data=data("as if"), to="ann"))
+    assert ann.received("message", "direct") == []
+    await other.request(CompatJoin(room="elsewhere"))
+    await other.request(SendDirect(room="elsewhere", event="message", data=data("as if"), to="ann"))
+    assert ann.received("message", "direct") == []
 
 
 async def test_a_direct_message_in_a_shared_room_is_a_message_to_one_member(
@@ -313,16 +323,17 @@ async def test_a_direct_message_in_a_shared_room_is_a_message_to_one_member(
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     other = await foreign_client(node, "lobby")
-    await other.ask(SendDirect(room="lobby", event="psst", data=data(1), to="ann"))
+    await other.request(SendDirect(room="lobby", event="psst", data=data(1), to="ann"))
     assert [
-        (frame["event"], frame["data"], frame["to"], frame["from"]["name"]) for frame in ann.told("message")
+        (frame["event"], frame["data"], frame["to"], frame["from"]["name"])
+        for frame in ann.received("message")
     ] == [("psst", 1, ["ann"], name_of(other))]
-    assert bob.told("message") == []
+    assert bob.received("message") == []
     room = await Room.objects.aget(application=chat, name="lobby")
     room.mode = "broadcast"
     await room.asave()
     await node.context.tasks.drain()
-    await other.ask(SendDirect(room="lobby", event="psst", data=data(2), to="ann"))
+    await other.request(SendDirect(room="lobby", event="psst", data=data(2), to="ann"))
     assert ann.messages() == [1]
 
 
@@ -332,22 +343,22 @@ async def test_a_mute_in_the_application_applies_to_direct_messages(node: Node, 
     await Mute.objects.acreate(application=chat, user=account)
     await node.context.tasks.drain()
     whisper = SendDirect(room="", event="", data=data(1), to=name_of(other))
-    assert (await refused(RoomsError, eve.ask(whisper))).code == "muted"
-    assert other.told("direct") == []
+    assert (await error_of(RoomsError, eve.request(whisper))).code == "muted"
+    assert other.received("direct") == []
 
 
 async def test_the_recipient_of_a_direct_message_is_compared_exactly(node: Node) -> None:
     one, two = await foreign_client(node), await foreign_client(node)
-    await one.ask(SendDirect(room="", event="", data=data(1), to=name_of(two).upper()))
-    assert two.told("direct") == []
+    await one.request(SendDirect(room="", event="", data=data(1), to=name_of(two).upper()))
+    assert two.received("direct") == []
 
 
 async def test_a_message_from_outside_reaches_the_room(node: Node) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await foreign_client(node)
-    await other.ask(SendWithoutJoining(room="lobby", data=data("hello")))
+    await other.request(SendWithoutJoining(room="lobby", data=data("hello")))
     assert ann.messages() == ["hello"]
-    assert await present(ann, "lobby") == ["ann"]
-    await other.ask(SendWithoutJoining(room="nowhere", data=data("hello")))
+    assert await member_names(ann, "lobby") == ["ann"]
+    await other.request(SendWithoutJoining(room="nowhere", data=data("hello")))
     assert not await Room.objects.filter(name="nowhere").aexists()
 
 
@@ -369,7 +380,7 @@ async def test_a_message_from_outside_does_not_bypass_the_checks_of_a_join(
         ("club", "permission_denied"),
     ):
         assert (
-            await refused(RoomsError, other.ask(SendWithoutJoining(room=room, data=data(1))))
+            await error_of(RoomsError, other.request(SendWithoutJoining(room=room, data=data(1))))
         ).code == code
 
 
@@ -386,12 +397,12 @@ async def test_a_message_to_the_application_calls_its_handler(
     node: Node, chat: Application, installed: Install
 ) -> None:
     other = await foreign_client(node)
-    assert await other.ask(SendToApplication(data=data(1))) == {}
+    assert await other.request(SendToApplication(data=data(1))) == {}
     chat.extension = installed(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
-    assert await other.ask(SendToApplication(data=data(1))) == {"received": 1}
-    assert await other.ask(SendToApplication(data=data(1), event="other")) == {}
+    assert await other.request(SendToApplication(data=data(1))) == {"received": 1}
+    assert await other.request(SendToApplication(data=data(1), event="other")) == {}
 
 
 async def test_a_message_from_outside_calls_the_applications_handler(
@@ -399,13 +410,15 @@ async def test_a_message_from_outside_calls_the_applications_handler(
 ) -> None:
     other = await foreign_client(node)
     await Room.objects.acreate(application=chat, name="lobby")
-    await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1))))
+    await error_of(NotMember, other.request(SendToRoomOrApplication(room="lobby", data=data(1))))
     chat.extension = installed(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
-    assert await other.ask(SendToRoomOrApplication(room="lobby", data=data(1))) == {"received": 1}
-    assert await other.ask(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"received": 2}
-    await refused(NotMember, other.ask(SendToRoomOrApplication(room="lobby", data=data(1), event="other")))
+    assert await other.request(SendToRoomOrApplication(room="lobby", data=data(1))) == {"received": 1}
+    assert await other.request(SendToRoomOrApplication(room="nowhere", data=data(2))) == {"received": 2}
+    await error_of(
+        NotMember, other.request(SendToRoomOrApplication(room="lobby", data=data(1), event="other"))
+    )
 
 
 # Original data -----------------------------------------------------------------------------------
@@ -423,15 +436,15 @@ async def test_the_original_data_is_sent_to_clients_of_the_same_protocol_only(
         await foreign_client(node, "lobby"),
         await foreign_client(node, "lobby"),
     )
-    await sender.ask(
+    await sender.request(
         SendOriginal(
             room="lobby", event="move", data=data([1]), state=True, original=data({"x": [1], "y": 2})
         )
     )
-    assert "original" not in ann.told("message")[0]
-    assert other.told("message")[0]["original"] == {"x": [1], "y": 2}
+    assert "original" not in ann.received("message")[0]
+    assert other.received("message")[0]["original"] == {"x": [1], "y": 2}
     late = await Client.named(node, "late")
-    joined = await late.ask(Join(room="lobby"))
+    joined = await late.request(Join(room="lobby"))
     assert [frame["data"] for frame in joined["state"]] == [[1]]
     assert all("original" not in frame for frame in (*joined["state"], *joined["messages"]))
     room = await node.context.registry.room(next(iter(node.context.registry.applications())), "lobby")
@@ -453,8 +466,8 @@ async def test_a_rejected_user_cannot_subscribe_either(
 ) -> None:
     ann = await Client.named(node, "ann")
     await Room.objects.acreate(application=chat, name="club", extension=installed(RejectsJoins))
-    assert (await refused(Rejected, ann.ask(Join(room="club")))).message == "No members."
-    assert (await refused(Rejected, ann.ask(Subscribe(room="club")))).message == "No subscribers."
+    assert (await error_of(Rejected, ann.request(Join(room="club")))).message == "No members."
+    assert (await error_of(Rejected, ann.request(Subscribe(room="club")))).message == "No subscribers."
     assert "room.1" not in active_groups(node)
 
 
@@ -479,6 +492,6 @@ async def test_an_extension_that_accepted_a_join_receives_the_leave_when_another
     await Room.objects.acreate(application=chat, name="club", extension=installed(AcceptsJoins))
     await node.context.tasks.drain()
     ann = await Client.named(node, "ann")
-    await refused(Rejected, ann.ask(Join(room="club")))
+    await error_of(Rejected, ann.request(Join(room="club")))
     await node.context.tasks.drain()
     assert AcceptsJoins.calls == ["join", "leave"]

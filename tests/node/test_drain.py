@@ -48,7 +48,7 @@ async def test_closes_and_retries_are_spread_by_the_number_of_clients(
         client.disconnect()
     await asyncio.wait_for(closing, PATIENCE)
     assert chance.bounds == [spread, spread, longest, longest]
-    retries = [client.told("closing")[-1]["retry_in"] for client in clients]
+    retries = [client.received("closing")[-1]["retry_in"] for client in clients]
     assert sorted(retries) == [longest / 4, longest]
 
 
@@ -66,7 +66,7 @@ async def test_clients_are_served_until_their_close_and_new_clients_are_closed(
     await dan.connect()
     await dan.until(lambda: dan.closed)
     assert dan.closed == 4000
-    await ben.say("lobby", "still here")
+    await ben.send("lobby", "still here")
     await eve.until(eve.messages)
     assert ben.closed is None
     assert eve.closed is None
@@ -78,7 +78,7 @@ async def test_a_connection_is_closed_after_the_command_under_way(node: Node) ->
     ann.connection.busy = True
     closing = asyncio.create_task(close_connections(node))
     await ben.until(lambda: ben.closed)
-    assert ben.told("closing")[-1]["code"] == 4000
+    assert ben.received("closing")[-1]["code"] == 4000
     assert ann.closed is None
     ann.connection.busy = False
     await ann.until(lambda: ann.closed)
@@ -155,7 +155,7 @@ async def test_a_signal_reaches_the_server_when_its_clients_are_gone(
     await ann.until(lambda: ann.closed)
     assert ann.closed == 4000
     # Sent by ``close_connections``: the node's own stop sends no retry time.
-    assert "retry_in" in ann.told("closing")[-1]
+    assert "retry_in" in ann.received("closing")[-1]
     assert server.received == []
     ann.disconnect()
     await asyncio.wait_for(server.ends.wait(), PATIENCE)

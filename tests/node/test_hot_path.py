@@ -19,7 +19,7 @@ from rooms.node.node import Node
 from rooms.protocol import frame_protocol
 from rooms.protocol.commands import Send
 from rooms.protocol.native import Native
-from tests.node.clients import PATIENCE, Client, MakeEngine
+from tests.node.clients import PATIENCE, Client, MakeNode
 
 MEMBERS = 60
 MESSAGES = 5
@@ -43,7 +43,7 @@ class Writer:
 
 
 @pytest.fixture
-async def node(chat: Application, make_node: MakeEngine) -> Node:
+async def node(chat: Application, make_node: MakeNode) -> Node:
     chat.history = "none"
     await chat.asave()
     return await make_node()
@@ -76,7 +76,7 @@ async def cost(
     clients = [await Client.named(node, f"{number} in {room}", room) for number in range(members)]
     writers = [Writer() for _ in clients]
     for client, writer in zip(clients, writers, strict=True):
-        client.listen()
+        client.read()
         DirectWriter(client.connection, writer, node.context.hub.scheduler)
     await run_turns()
     counts: Counter[str] = Counter()

@@ -22,7 +22,16 @@ from rooms.node.node import Node
 from rooms.protocol.commands import Join, Leave, ListRooms, Login, ReadHistory, Send, Subscribe
 from rooms.protocol.errors import Banned, NotMember, RoomNotFound, RoomsError, Unavailable
 from rooms.protocol.events import Message
-from tests.node.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
+from tests.node.clients import (
+    PATIENCE,
+    Client,
+    Install,
+    MakeNode,
+    error_of,
+    member_names,
+    run_due_actions,
+    wait_for,
+)
 
 
 class Gate(Extension):
@@ -118,15 +127,15 @@ async def test_a_subscriber_that_is_banned_during_its_join_leaves_the_room(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    await bob.ask(Subscribe(room="lobby"))
+    await bob.request(Subscribe(room="lobby"))
     await saved(node, chat)
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(gate.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby")))
+    await wait_for(gate.reached)
     await ban(node, chat, "bob")
     gate.opened.set()
-    await refused(RoomsError, joining)
+    await error_of(RoomsError, joining)
     await node.context.tasks.drain()
-    assert await present(ann, "lobby") == ["ann"]
+    assert await member_names(ann, "lobby") == ["ann"]
     room = node.context.registry.cached_room("chat", "lobby")
     assert room is not None
     assert list(room.members) == [ann.connection]
@@ -136,41 +145,41 @@ async def test_a_subscriber_that_is_banned_while_its_join_waits_does_not_stay_su
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, eve, bob = [await Client.named(node, name) for name in ("ann", "eve", "bob")]
-    await ann.ask(Join(room="lobby"))
-    await bob.ask(Subscribe(room="lobby"))
+    await ann.request(Join(room="lobby"))
+    await bob.request(Subscribe(room="lobby"))
     await saved(node, chat)
-    first = asyncio.ensure_future(eve.ask(Join(room="lobby")))
-    await soon(gate.reached)
-    second = asyncio.ensure_future(bob.ask(Join(room="lobby")))
+    first = asyncio.ensure_future(eve.request(Join(room="lobby")))
+    await wait_for(gate.reached)
+    second = asyncio.ensure_future(bob.request(Join(room="lobby")))
     # Bob waits for the lock of the room, which Eve holds.
     await ban(node, chat, "bob")
     gate.opened.set()
     await first
-    await refused(Banned, second)
+    await error_of(Banned, second)
     await node.context.tasks.drain()
-    await refused(NotMember, bob.ask(ReadHistory(room="lobby")))
+    await error_of(NotMember, bob.request(ReadHistory(room="lobby")))
 
 
 async def test_a_user_whose_only_other_connection_fails_to_join_leaves(
     node: Node, chat: Application, clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    token = (await bob.ask(Login()))["token"]
+    token = (await bob.request(Login()))["token"]
     double = Client(node)
     await double.connect()
-    await double.ask(Login(token=token))
+    await double.request(Login(token=token))
     bob.disconnect()
     await node.context.tasks.drain()
     subscribe = Paused(node.context.broker.subscribe)
     monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
-    joining = asyncio.ensure_future(double.ask(Join(room="lobby")))
-    await soon(subscribe.reached)
+    joining = asyncio.ensure_future(double.request(Join(room="lobby")))
+    await wait_for(subscribe.reached)
     await ban(node, chat, "bob")
     subscribe.opened.set()
-    await refused(Banned, joining)
-    await let_time_pass(node, clock)
-    assert await present(ann, "lobby") == ["ann"]
-    assert [frame["type"] for frame in ann.told("joined", "left")] == ["joined", "left"]
+    await error_of(Banned, joining)
+    await run_due_actions(node, clock)
+    assert await member_names(ann, "lobby") == ["ann"]
+    assert [frame["type"] for frame in ann.received("joined", "left")] == ["joined", "left"]
 
 
 async def test_a_failed_join_leaves_no_subscription_on_the_channel_layer(
@@ -180,11 +189,11 @@ async def test_a_failed_join_leaves_no_subscription_on_the_channel_layer(
     bob = await Client.named(node, "bob")
     subscribe = Paused(node.context.broker.subscribe)
     monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(subscribe.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby")))
+    await wait_for(subscribe.reached)
     await ban(node, chat, "bob")
     subscribe.opened.set()
-    await refused(Banned, joining)
+    await error_of(Banned, joining)
     await node.context.tasks.drain()
     assert not [group for group in node.context.broker._wanted if group.startswith("room.")]
 
@@ -196,9 +205,9 @@ async def test_a_login_that_failed_after_it_was_stored_is_undone(
     monkeypatch.setattr(presence, "add", failing_once(presence.add, after=True))
     bob = Client(node)
     await bob.connect()
-    await refused(Unavailable, bob.ask(Login(name="bob")))
+    await error_of(Unavailable, bob.request(Login(name="bob")))
     bob.disconnect()
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     await Client.named(node, "bob")
 
 
@@ -210,7 +219,7 @@ async def test_a_failed_join_is_undone_in_a_room_that_was_loaded_again_meanwhile
     bob = await Client.named(node, "bob", "lobby")
     room = registry.cached_room("chat", "lobby")
     assert room is not None
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
     await node.context.tasks.drain()
     remove = presence.remove
 
@@ -219,17 +228,17 @@ async def test_a_failed_join_is_undone_in_a_room_that_was_loaded_again_meanwhile
 
     monkeypatch.setattr(history, "snapshot", failing_once(history.snapshot, after=False))
     monkeypatch.setattr(presence, "remove", fail)
-    await refused(Unavailable, bob.ask(Join(room="lobby")))
-    await let_time_pass(node, clock)
+    await error_of(Unavailable, bob.request(Join(room="lobby")))
+    await run_due_actions(node, clock)
     room.last_used = -math.inf
     registry.sweep()
     ann = await Client.named(node, "ann", "lobby")
     assert registry.cached_room("chat", "lobby") is not room
-    assert await present(ann, "lobby") == ["ann", "bob"]
+    assert await member_names(ann, "lobby") == ["ann", "bob"]
     monkeypatch.setattr(presence, "remove", remove)
-    await let_time_pass(node, clock)
-    assert await present(ann, "lobby") == ["ann"]
-    assert [frame["user"]["name"] for frame in ann.told("left")] == ["bob"]
+    await run_due_actions(node, clock)
+    assert await member_names(ann, "lobby") == ["ann"]
+    assert [frame["user"]["name"] for frame in ann.received("left")] == ["bob"]
 
 
 async def test_a_user_whose_join_fails_as_the_room_is_renamed_is_announced_under_the_new_name(
@@ -240,25 +249,25 @@ async def test_a_user_whose_join_fails_as_the_room_is_renamed_is_announced_under
     ann, bob = await Client.named(node, "ann", "old"), await Client.named(node, "bob")
     double = Client(node)
     await double.connect()
-    await double.ask(Login(token=(await bob.ask(Login()))["token"]))
+    await double.request(Login(token=(await bob.request(Login()))["token"]))
     subscribe = Paused(node.context.broker.subscribe)
     monkeypatch.setattr(node.context.broker, "subscribe", subscribe)
-    joining = asyncio.ensure_future(bob.ask(Join(room="old")))
-    await soon(subscribe.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="old")))
+    await wait_for(subscribe.reached)
     row.name = "new"
     await row.asave()
-    await ann.until(lambda: ann.told("removed"))
+    await ann.until(lambda: ann.received("removed"))
     monkeypatch.setattr(node.context.broker, "subscribe", subscribe.work)
-    await ann.ask(Join(room="new"))
+    await ann.request(Join(room="new"))
     # Bob is present already, from the join that fails.
-    await double.ask(Join(room="new"))
+    await double.request(Join(room="new"))
     bob.disconnect()
     subscribe.opened.set()
     await asyncio.gather(joining, return_exceptions=True)
     await node.context.tasks.drain()
     await node.leave.heartbeat()
-    assert await present(ann, "new") == ["ann", "bob"]
-    assert [frame["user"]["name"] for frame in ann.told("joined", "left")] == ["bob"]
+    assert await member_names(ann, "new") == ["ann", "bob"]
+    assert [frame["user"]["name"] for frame in ann.received("joined", "left")] == ["bob"]
 
 
 # Changed rows ------------------------------------------------------------------------------------
@@ -269,7 +278,7 @@ async def test_a_message_stored_late_in_the_old_history_is_not_broadcast_after_t
 ) -> None:
     row = await Room.objects.acreate(application=chat, name="lobby", history="database")
     ann = await Client.named(node, "ann", "lobby")
-    await ann.say("lobby", "first")
+    await ann.send("lobby", "first")
     history, late = node.context.histories["database"], list[Any]()
     append = history.append
     monkeypatch.setattr(history, "append", lambda *arguments: late.append(arguments))
@@ -279,7 +288,7 @@ async def test_a_message_stored_late_in_the_old_history_is_not_broadcast_after_t
     bob = await Client.named(node, "bob", "lobby")
     append(*late[0])
     await ann.connection.wait_idle()
-    await bob.say("lobby", "new")
+    await bob.send("lobby", "new")
     await node.context.tasks.drain()
     assert bob.messages() == ["new"]
     assert bob.connection.close_code is None
@@ -305,14 +314,14 @@ async def test_a_room_removed_while_its_extension_is_configured_stays_removed(
 ) -> None:
     ann = await Client.named(node, "ann")
     row = await Room.objects.acreate(application=chat, name="den")
-    await ann.ask(Join(room="den"))
+    await ann.request(Join(room="den"))
     room = node.context.registry.cached_room("chat", "den")
     assert room is not None
     configure = Paused(room.runner.configure)
     monkeypatch.setattr(room.runner, "configure", configure)
     row.title = "The den"
     await row.asave()
-    await soon(configure.reached)
+    await wait_for(configure.reached)
     node.context.registry.remove_room(room)
     configure.opened.set()
     await node.context.tasks.drain()
@@ -329,15 +338,15 @@ async def test_a_room_read_before_its_row_was_deleted_is_not_kept(
     bob = await Client.named(node, "bob")
     read = PausedThread(config.load_room)
     monkeypatch.setattr(config, "load_room", read)
-    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
-    await soon(read.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="den")))
+    await wait_for(read.reached)
     await row.adelete()
     read.opened.set()
     await asyncio.gather(joining, return_exceptions=True)
     await node.context.tasks.drain()
     # The join enters a new room, created on demand, or is refused for now: it never enters the deleted one.
     try:
-        await bob.ask(Join(room="den"))
+        await bob.request(Join(room="den"))
     except RoomNotFound:
         pytest.fail("the deleted room is still loaded")
     assert await Room.objects.filter(name="den").aexists()
@@ -347,15 +356,15 @@ async def test_room_added_is_never_sent_after_room_removed(
     node: Node, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann = await Client.named(node, "ann")
-    await ann.ask(ListRooms())
+    await ann.request(ListRooms())
     read = PausedThread(config.load_room_by_id)
     monkeypatch.setattr(config, "load_room_by_id", read)
     row = await Room.objects.acreate(application=chat, name="brief")
-    await soon(read.reached)
+    await wait_for(read.reached)
     await row.adelete()
     read.opened.set()
     await node.context.tasks.drain()
-    assert [frame["type"] for frame in ann.told("room_added", "room_removed")][-1] == "room_removed"
+    assert [frame["type"] for frame in ann.received("room_added", "room_removed")][-1] == "room_removed"
 
 
 # Messages ----------------------------------------------------------------------------------------
@@ -375,9 +384,9 @@ async def test_a_message_stored_without_an_answer_is_broadcast_when_it_is_sent_a
         append(room, message, key, Unanswered(completion))
 
     monkeypatch.setattr(history, "append", lose_an_answer)
-    await refused(Unavailable, ann.say("lobby", "hi", key="k"))
-    assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
-    assert (await ann.say("lobby", "hi", key="k"))["seq"] == 1
+    await error_of(Unavailable, ann.send("lobby", "hi", key="k"))
+    assert (await ann.send("lobby", "hi", key="k"))["seq"] == 1
+    assert (await ann.send("lobby", "hi", key="k"))["seq"] == 1
     assert bob.messages() == ann.messages() == ["hi"]
 
 
@@ -385,7 +394,7 @@ async def test_a_message_stored_without_an_answer_is_broadcast_when_it_is_sent_a
 
 
 @pytest.fixture
-async def two(make_node: MakeEngine, redis_url: str) -> tuple[Node, Node]:
+async def two(make_node: MakeNode, redis_url: str) -> tuple[Node, Node]:
     presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": redis_url}}
     return await make_node(presence=presence), await make_node(presence=presence)
 
@@ -400,15 +409,15 @@ async def test_a_member_that_follows_a_renamed_room_is_not_removed_by_another_pr
     monkeypatch.setattr(there.context.registry, "reload_room", reading)
     await Room.objects.filter(pk=row.pk).aupdate(name="new")
     await here.send_control(RoomChanged(application="chat", room=row.pk, name="old", listed=True))
-    await ann.until(lambda: ann.told("removed"))
-    assert ann.told("removed")[0]["renamed"] == "new"
-    await ann.ask(Join(room="new"))
-    await soon(reading.reached)
+    await ann.until(lambda: ann.received("removed"))
+    assert ann.received("removed")[0]["renamed"] == "new"
+    await ann.request(Join(room="new"))
+    await wait_for(reading.reached)
     reading.opened.set()
-    await bob.until(lambda: bob.told("removed"))
+    await bob.until(lambda: bob.received("removed"))
     await there.context.tasks.drain()
-    await bob.ask(Join(room="new"))
-    assert await present(ann, "new") == ["ann", "bob"]
+    await bob.request(Join(room="new"))
+    assert await member_names(ann, "new") == ["ann", "bob"]
 
 
 async def test_subscribers_are_notified_that_another_process_removed_their_room(
@@ -418,7 +427,7 @@ async def test_subscribers_are_notified_that_another_process_removed_their_room(
     await Room.objects.acreate(application=chat, name="den", persistent=False)
     ann = await Client.named(there, "ann", "den")
     sue, joe = await Client.named(here, "sue"), await Client.named(here, "joe")
-    await sue.ask(Subscribe(room="den"))
+    await sue.request(Subscribe(room="den"))
     close_group = there.context.presence.close_group
     closed, go = asyncio.Event(), asyncio.Event()
 
@@ -429,10 +438,10 @@ async def test_subscribers_are_notified_that_another_process_removed_their_room(
         return answer
 
     monkeypatch.setattr(there.context.presence, "close_group", close_and_wait)
-    await ann.ask(Leave(room="den"))
-    await soon(closed)
-    joining = asyncio.ensure_future(joe.ask(Join(room="den")))
-    await sue.until(lambda: sue.told("removed"))
+    await ann.request(Leave(room="den"))
+    await wait_for(closed)
+    joining = asyncio.ensure_future(joe.request(Join(room="den")))
+    await sue.until(lambda: sue.received("removed"))
     go.set()
     await joining
-    assert (await joe.say("den", "hello"))["time"]
+    assert (await joe.send("den", "hello"))["time"]

@@ -20,14 +20,14 @@ from rooms.node.control_messages import ApplicationChanged, RoomChanged
 from rooms.node.node import Node
 from rooms.protocol.commands import Join, ListMembers, ListRooms, Login
 from rooms.protocol.errors import NotMember, RoomNotFound, Unavailable
-from tests.node.clients import Client, let_time_pass
+from tests.node.clients import Client, run_due_actions
 from tests.node.peers import Peer
 from tests.node.wires import Wire
 
 pytestmark = pytest.mark.database
 
 Install = Callable[[type[Extension]], str]
-MakeEngine = Callable[..., Awaitable[Node]]
+MakeNode = Callable[..., Awaitable[Node]]
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ async def lobby(chat: Application) -> Room:
 async def in_lobby(node: Node, *names: str) -> list[Client]:
     clients = [await Client.named(node, name, "lobby") for name in names]
     for client in clients:
-        await client.ask(ListRooms())
-        client.listen()
-        client.heard.clear()
+        await client.request(ListRooms())
+        client.read()
+        client.frames.clear()
     return clients
 
 
@@ -52,7 +52,7 @@ async def saved(node: Node, row: Any, **fields: Any) -> None:
 
 
 def reasons(client: Client) -> list[tuple[str, str]]:
-    return [(frame["room"], frame["reason"]) for frame in client.told("removed")]
+    return [(frame["room"], frame["reason"]) for frame in client.received("removed")]
 
 
 async def test_members_of_a_deleted_room_are_removed(node: Node, lobby: Room) -> None:
@@ -61,12 +61,12 @@ async def test_members_of_a_deleted_room_are_removed(node: Node, lobby: Room) ->
     await node.context.tasks.drain()
     for client in (ann, bob):
         assert reasons(client) == [("lobby", "closed")]
-        assert [frame["room"] for frame in client.told("room_removed")] == ["lobby"]
+        assert [frame["room"] for frame in client.received("room_removed")] == ["lobby"]
         assert client.closed is None
     with pytest.raises(NotMember):
-        await ann.say("lobby", 1)
+        await ann.send("lobby", 1)
     # A new room of the same name is another room.
-    data = await ann.ask(Join(room="lobby"))
+    data = await ann.request(Join(room="lobby"))
     assert (data["count"], data["messages"], data["room"]["title"]) == (1, [], "")
 
 
@@ -74,34 +74,34 @@ async def test_members_of_a_renamed_room_are_removed_and_may_join_the_new_name(
     node: Node, lobby: Room
 ) -> None:
     (ann,) = await in_lobby(node, "ann")
-    await ann.say("lobby", "kept")
+    await ann.send("lobby", "kept")
     await saved(node, lobby, name="hall")
     assert reasons(ann) == [("lobby", "closed")]
-    assert "hall" in ann.told("removed")[0]["message"]
-    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
-    assert [frame["room"]["name"] for frame in ann.told("room_added")] == ["hall"]
-    data = await ann.ask(Join(room="hall"))
+    assert "hall" in ann.received("removed")[0]["message"]
+    assert [frame["room"] for frame in ann.received("room_removed")] == ["lobby"]
+    assert [frame["room"]["name"] for frame in ann.received("room_added")] == ["hall"]
+    data = await ann.request(Join(room="hall"))
     assert [each["data"] for each in data["messages"]] == ["kept"]
 
 
 async def test_a_room_leaves_and_enters_the_room_list_with_its_listed_field(node: Node, lobby: Room) -> None:
     (ann,) = await in_lobby(node, "ann")
     await saved(node, lobby, listed=False)
-    assert [frame["room"] for frame in ann.told("room_removed")] == ["lobby"]
+    assert [frame["room"] for frame in ann.received("room_removed")] == ["lobby"]
     await saved(node, lobby, title="Secret")
-    assert len(ann.told("room_removed", "room_added")) == 1
+    assert len(ann.received("room_removed", "room_added")) == 1
     await saved(node, lobby, listed=True)
-    assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["Secret"]
+    assert [frame["room"]["title"] for frame in ann.received("room_added")] == ["Secret"]
     assert reasons(ann) == []
 
 
 async def test_members_of_a_changed_room_stay_under_its_new_rules(node: Node, lobby: Room) -> None:
     ann, bob = await in_lobby(node, "ann", "bob")
     await saved(node, lobby, title="Hall", mode="broadcast")
-    added = ann.told("room_added")[0]["room"]
+    added = ann.received("room_added")[0]["room"]
     assert (added["title"], added["mode"], added["members"]) == ("Hall", "broadcast", 2)
     with pytest.raises(Exception, match="Only the owner of lobby can send messages"):
-        await ann.say("lobby", 1)
+        await ann.send("lobby", 1)
     assert reasons(ann) == reasons(bob) == []
 
 
@@ -110,10 +110,10 @@ async def test_a_user_banned_from_a_room_is_removed(node: Node, chat: Applicatio
     await Ban.objects.acreate(application=chat, room=lobby, guest="BOB", reason="spam")
     await node.context.tasks.drain()
     assert reasons(bob) == [("lobby", "banned")]
-    assert [(f["user"]["name"], f["reason"]) for f in ann.told("left")] == [("bob", "kicked")]
+    assert [(f["user"]["name"], f["reason"]) for f in ann.received("left")] == [("bob", "kicked")]
     assert reasons(ann) == []
     assert bob.closed is None
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 1
 
 
 async def test_a_banned_moderator_is_not_removed(node: Node, chat: Application, lobby: Room) -> None:
@@ -140,7 +140,7 @@ async def test_guests_are_closed_when_entry_is_limited_to_users(node: Node, chat
     await saved(node, chat, entry="users")
     # A client without login is refused when it logs in.
     assert (ann.closed, bob.closed, anonymous.closed) == (None, 4008, None)
-    assert bob.told("closing")[0]["message"] == "Only signed-in users can log in here."
+    assert bob.received("closing")[0]["message"] == "Only signed-in users can log in here."
 
 
 async def test_users_outside_the_group_are_closed_when_entry_is_limited_to_it(
@@ -179,7 +179,7 @@ async def test_a_failed_check_of_groups_is_retried(
         broken.setattr(invalidation, "_groups_of", down)
         await saved(node, chat, entry="group", group=editors)
         assert ann.closed is None
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     assert ann.closed == 4008
 
 
@@ -208,7 +208,7 @@ async def test_a_user_may_join_again_after_the_ban_is_deleted(
     await node.context.tasks.drain()
     await ban.adelete()
     await node.context.tasks.drain()
-    await bob.ask(Join(room="lobby"))
+    await bob.request(Join(room="lobby"))
 
 
 async def test_a_room_with_bans_can_be_deleted(node: Node, chat: Application, lobby: Room) -> None:
@@ -264,7 +264,7 @@ async def test_changed_fields_of_an_application_apply_to_its_open_rooms(
     assert room is not None
     assert (room.config.leave_grace, room.application.config.max_message_bytes) == (77, 5)
     with pytest.raises(Exception, match="at most 5 bytes"):
-        await ann.say("lobby", "123456")
+        await ann.send("lobby", "123456")
 
 
 async def test_members_are_closed_to_resync_when_the_history_of_the_room_changes(
@@ -299,12 +299,12 @@ async def test_changed_extension_settings_apply_without_a_restart(
     Adjustable.started.clear()
     (ann,) = await in_lobby(node, "ann")
     await saved(node, lobby, extension=installed(Adjustable))
-    assert (await ann.say("lobby", 0, event="size"))["size"] == 1
+    assert (await ann.send("lobby", 0, event="size"))["size"] == 1
     await saved(node, lobby, extension_settings={"size": 5})
-    assert (await ann.say("lobby", 0, event="size"))["size"] == 5
+    assert (await ann.send("lobby", 0, event="size"))["size"] == 5
     assert Adjustable.started == ["chat"]
     await saved(node, lobby, extension="")
-    await ann.say("lobby", 0, event="size")
+    await ann.send("lobby", 0, event="size")
     assert ann.messages() == [0]
 
 
@@ -332,25 +332,25 @@ async def test_disconnect_closes_the_connections_of_a_user(node: Node, chat: App
     await adisconnect(row, "other", message="Enough.")
     await node.context.tasks.drain()
     assert [client.closed for client in clients] == [None, None, 4503]
-    assert clients[2].told("closing")[0]["message"] == "Enough."
+    assert clients[2].received("closing")[0]["message"] == "Enough."
     await adisconnect(str(row.pk))
     await node.context.tasks.drain()
     assert [client.closed for client in clients] == [4503, 4503, 4503]
     assert bob.closed is None
 
 
-async def test_changes_apply_in_every_process(make_node: MakeEngine, chat: Application, lobby: Room) -> None:
+async def test_changes_apply_in_every_process(make_node: MakeNode, chat: Application, lobby: Room) -> None:
     """The rows are saved in a process without sockets; the sockets are in two others."""
     one, two = await make_node(), await make_node()
     (ann,), (bob,) = await in_lobby(one, "ann"), await in_lobby(two, "bob")
     lobby.title = "Hall"
     await lobby.asave()
     for client in (ann, bob):
-        await client.until(lambda client=client: client.told("room_added"))
-        assert client.told("room_added")[0]["room"]["title"] == "Hall"
+        await client.until(lambda client=client: client.received("room_added"))
+        assert client.received("room_added")[0]["room"]["title"] == "Hall"
     await lobby.adelete()
     for client in (ann, bob):
-        await client.until(lambda client=client: client.told("room_removed"))
+        await client.until(lambda client=client: client.received("room_removed"))
         assert reasons(client) == [("lobby", "closed")]
     chat.enabled = False
     await chat.asave()
@@ -359,7 +359,7 @@ async def test_changes_apply_in_every_process(make_node: MakeEngine, chat: Appli
 
 
 async def test_a_refresh_applies_changes_whose_control_messages_were_lost(
-    make_node: MakeEngine, wire: Wire, chat: Application, lobby: Room
+    make_node: MakeNode, wire: Wire, chat: Application, lobby: Room
 ) -> None:
     node = await make_node()
     wire.loses = lambda group, message: True
@@ -368,8 +368,8 @@ async def test_a_refresh_applies_changes_whose_control_messages_were_lost(
     ]
     (bob,) = await in_lobby(node, "bob")
     for name in ("den", "hall", "kept"):
-        await bob.ask(Join(room=name))
-    bob.heard.clear()
+        await bob.request(Join(room=name))
+    bob.frames.clear()
     await Ban.objects.acreate(application=chat, room=lobby, guest="bob")
     await den.adelete()
     hall.name = "yard"
@@ -381,12 +381,12 @@ async def test_a_refresh_applies_changes_whose_control_messages_were_lost(
     assert sorted(reasons(bob)) == [("den", "closed"), ("hall", "closed"), ("lobby", "banned")]
     assert list(bob.connection.memberships) == ["kept"]
     # Connections that asked for the room list receive the changes as well.
-    assert sorted(frame["room"] for frame in bob.told("room_removed")) == ["den", "hall"]
-    titles = [(frame["room"]["name"], frame["room"]["title"]) for frame in bob.told("room_added")]
+    assert sorted(frame["room"] for frame in bob.received("room_removed")) == ["den", "hall"]
+    titles = [(frame["room"]["name"], frame["room"]["title"]) for frame in bob.received("room_added")]
     assert sorted(titles) == [("kept", "Kept"), ("lobby", "Lobby"), ("yard", "")]
-    bob.heard.clear()
+    bob.frames.clear()
     await refreshed(node)
-    assert bob.told("removed", "room_added", "room_removed") == []
+    assert bob.received("removed", "room_added", "room_removed") == []
 
 
 async def refreshed(node: Node) -> None:
@@ -432,9 +432,9 @@ async def test_a_token_stays_valid_after_a_rename_of_the_user(node: Node) -> Non
     row = await User.objects.acreate_user("ann")
     client = Client(node)
     await client.connect(row)
-    token = (await client.ask(Login()))["token"]
+    token = (await client.request(Login()))["token"]
     row.username = "anna"
     await row.asave()
     again = Client(node)
     await again.connect()
-    assert (await again.ask(Login(token=token)))["user"]["name"] == "anna"
+    assert (await again.request(Login(token=token)))["user"]["name"] == "anna"

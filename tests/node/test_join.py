@@ -37,7 +37,7 @@ from rooms.protocol.errors import (
     Unavailable,
 )
 from rooms.protocol.types import Position
-from tests.node.clients import Client, Install, MakeEngine, let_time_pass, refused, soon
+from tests.node.clients import Client, Install, MakeNode, error_of, run_due_actions, wait_for
 from tests.node.wires import Wire
 
 
@@ -50,10 +50,10 @@ def names(frames: list[dict[str, Any]]) -> list[str]:
 
 async def test_the_reply_has_details_members_state_and_messages(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    await ann.say("lobby", "one")
-    await ann.say("lobby", "two", event="topic", state=True)
+    await ann.send("lobby", "one")
+    await ann.send("lobby", "two", event="topic", state=True)
     bob = await Client.named(node, "bob")
-    data = await bob.ask(Join(room="lobby"))
+    data = await bob.request(Join(room="lobby"))
     assert data["room"] == {
         "name": "lobby",
         "title": "",
@@ -72,28 +72,28 @@ async def test_the_reply_has_details_members_state_and_messages(node: Node) -> N
 async def test_a_user_is_announced_once_and_not_to_itself(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     bob = await Client.named(node, "bob", "lobby")
-    assert names(ann.told("joined")) == ["bob"]
-    assert bob.told("joined") == []
-    await bob.ask(Join(room="lobby"))
-    assert names(ann.told("joined")) == ["bob"]
-    assert bob.told("joined") == []
+    assert names(ann.received("joined")) == ["bob"]
+    assert bob.received("joined") == []
+    await bob.request(Join(room="lobby"))
+    assert names(ann.received("joined")) == ["bob"]
+    assert bob.received("joined") == []
 
 
 async def test_a_repeated_join_gets_another_reply(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    await ann.say("lobby", 1)
-    position = (await ann.ask(Join(room="lobby", limit=0)))["position"]
-    await ann.say("lobby", 2)
-    data = await ann.ask(Join(room="lobby", since=Position(**position)))
+    await ann.send("lobby", 1)
+    position = (await ann.request(Join(room="lobby", limit=0)))["position"]
+    await ann.send("lobby", 2)
+    data = await ann.request(Join(room="lobby", since=Position(**position)))
     assert ([message["data"] for message in data["messages"]], data["recovered"]) == ([2], True)
     assert (data["count"], data["position"]["seq"]) == (1, 2)
 
 
-async def test_a_member_list_that_is_cut_short_contains_the_joining_user(make_node: MakeEngine) -> None:
+async def test_a_member_list_that_is_cut_short_contains_the_joining_user(make_node: MakeNode) -> None:
     node = await make_node(join_members_limit=2)
     for name in ("ann", "bob"):
         await Client.named(node, name, "lobby")
-    data = await (await Client.named(node, "zoe")).ask(Join(room="lobby"))
+    data = await (await Client.named(node, "zoe")).request(Join(room="lobby"))
     assert [user["name"] for user in data["members"]] == ["ann", "zoe"]
     assert data["count"] == 3
 
@@ -111,7 +111,7 @@ async def test_a_client_without_login_cannot_join_leave_or_subscribe(node: Node)
     client = Client(node)
     await client.connect()
     for command in (Join(room="lobby"), Leave(room="lobby"), Subscribe(room="lobby")):
-        await refused(NotLoggedIn, client.ask(command))
+        await error_of(NotLoggedIn, client.request(command))
 
 
 async def test_a_join_of_a_missing_room_is_refused_where_rooms_are_not_made_on_demand(node: Node) -> None:
@@ -120,36 +120,36 @@ async def test_a_join_of_a_missing_room_is_refused_where_rooms_are_not_made_on_d
     row.rooms_on_demand = False
     await row.asave()
     await node.context.tasks.drain()
-    await refused(RoomNotFound, ann.ask(Join(room="nowhere")))
+    await error_of(RoomNotFound, ann.request(Join(room="nowhere")))
 
 
 async def test_a_join_is_refused_while_the_room_is_full_and_a_subscription_is_not(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="small", max_members=1))
-    await ann.ask(Join(room="small"))
-    error = await refused(RoomFull, bob.ask(Join(room="small")))
+    await ann.request(CreateRoom(room="small", max_members=1))
+    await ann.request(Join(room="small"))
+    error = await error_of(RoomFull, bob.request(Join(room="small")))
     assert "1 of 1" in error.message
     check_not_in_room(node, bob, "small")
     # A subscriber does not count as a member.
-    await bob.ask(Subscribe(room="small"))
-    await refused(RoomFull, bob.ask(Join(room="small")))
-    await ann.say("small", "hi")
+    await bob.request(Subscribe(room="small"))
+    await error_of(RoomFull, bob.request(Join(room="small")))
+    await ann.send("small", "hi")
     assert bob.messages() == ["hi"]
-    await ann.ask(Leave(room="small"))
-    await bob.ask(Join(room="small"))
+    await ann.request(Leave(room="small"))
+    await bob.request(Join(room="small"))
 
 
 async def test_a_wrong_password_is_refused_and_a_member_needs_none(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="locked", password="sesame"))
-    await ann.ask(Join(room="locked"))
+    await ann.request(CreateRoom(room="locked", password="sesame"))
+    await ann.request(Join(room="locked"))
     for wrong in (None, "please"):
-        await refused(BadPassword, bob.ask(Join(room="locked", password=wrong)))
-        await refused(BadPassword, bob.ask(Subscribe(room="locked", password=wrong)))
+        await error_of(BadPassword, bob.request(Join(room="locked", password=wrong)))
+        await error_of(BadPassword, bob.request(Subscribe(room="locked", password=wrong)))
     check_not_in_room(node, bob, "locked")
-    await bob.ask(Join(room="locked", password="sesame"))
+    await bob.request(Join(room="locked", password="sesame"))
     # A member joins again without the password.
-    await bob.ask(Join(room="locked"))
+    await bob.request(Join(room="locked"))
 
 
 async def test_a_banned_user_cannot_join(node: Node) -> None:
@@ -157,17 +157,17 @@ async def test_a_banned_user_cannot_join(node: Node) -> None:
     room = await Room.objects.select_related("application").aget()
     await Ban.objects.acreate(application=room.application, room=room, guest="BOB")
     await node.context.tasks.drain()
-    await refused(Banned, bob.ask(Join(room="lobby")))
-    assert ann.told("joined") == []
+    await error_of(Banned, bob.request(Join(room="lobby")))
+    assert ann.received("joined") == []
 
 
-async def test_a_join_is_refused_above_the_maximum_of_rooms_per_connection(make_node: MakeEngine) -> None:
+async def test_a_join_is_refused_above_the_maximum_of_rooms_per_connection(make_node: MakeNode) -> None:
     node = await make_node(max_rooms_per_connection=2)
     ann = await Client.named(node, "ann", "one", "two")
-    await refused(TooManyRooms, ann.ask(Join(room="three")))
-    await ann.ask(Join(room="one"))
-    await ann.ask(Leave(room="one"))
-    await ann.ask(Join(room="three"))
+    await error_of(TooManyRooms, ann.request(Join(room="three")))
+    await ann.request(Join(room="one"))
+    await ann.request(Leave(room="one"))
+    await ann.request(Join(room="three"))
 
 
 async def test_a_join_that_fails_as_history_is_down_is_undone(node: Node) -> None:
@@ -178,25 +178,25 @@ async def test_a_join_that_fails_as_history_is_down_is_undone(node: Node) -> Non
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     working = node.context.histories["memory"]
     node.context.histories["memory"] = Down()
-    await refused(Unavailable, bob.ask(Join(room="lobby")))
+    await error_of(Unavailable, bob.request(Join(room="lobby")))
     await node.context.tasks.drain()
     check_not_in_room(node, bob, "lobby")
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 1
     # A member stays one.
-    await refused(Unavailable, ann.ask(Join(room="lobby")))
+    await error_of(Unavailable, ann.request(Join(room="lobby")))
     node.context.histories["memory"] = working
-    await ann.say("lobby", "still here")
+    await ann.send("lobby", "still here")
     assert ann.messages() == ["still here"]
     # Each announced join is followed by a leave.
-    assert len(ann.told("joined")) == len(ann.told("left"))
-    await bob.ask(Join(room="lobby"))
-    assert names(ann.told("joined"))[-1] == "bob"
+    assert len(ann.received("joined")) == len(ann.received("left"))
+    await bob.request(Join(room="lobby"))
+    assert names(ann.received("joined"))[-1] == "bob"
 
 
 async def test_a_join_succeeds_while_the_channel_layer_is_down(node: Node, wire: Wire) -> None:
     wire.broken = True
     ann = await Client.named(node, "ann", "lobby")
-    await ann.say("lobby", "hi")
+    await ann.send("lobby", "hi")
     assert ann.messages() == ["hi"]
     wire.broken = False
 
@@ -236,8 +236,8 @@ async def guarded(chat: Application, installed: Install) -> None:
 @pytest.mark.usefixtures("guarded")
 async def test_the_extension_of_the_room_decides_before_that_of_the_application(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
-    await ann.ask(Join(room="lobby"))
-    await ann.ask(Leave(room="lobby"))
+    await ann.request(Join(room="lobby"))
+    await ann.request(Leave(room="lobby"))
     await node.context.tasks.drain()
     assert LOG == ["room joins ann", "application joins ann", "room left ann", "application left ann"]
 
@@ -246,34 +246,36 @@ async def test_the_extension_of_the_room_decides_before_that_of_the_application(
 @pytest.mark.parametrize(("name", "code"), [("eve", "rejected"), ("bug", "internal_error")])
 async def test_a_user_whose_join_an_extension_refuses_is_no_member(node: Node, name: str, code: str) -> None:
     ann, other = await Client.named(node, "ann", "lobby"), await Client.named(node, name)
-    error = await refused(RoomsError, other.ask(Join(room="lobby")))
+    error = await error_of(RoomsError, other.request(Join(room="lobby")))
     assert error.code == code
     assert "secret" not in error.message
     await node.context.tasks.drain()
     check_not_in_room(node, other, "lobby")
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
-    assert ann.told("joined", "left") == []
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 1
+    assert ann.received("joined", "left") == []
     assert f"application joins {name}" not in LOG
-    await ann.say("lobby", "not for others")
+    await ann.send("lobby", "not for others")
     assert other.messages() == []
 
 
 @pytest.mark.usefixtures("guarded")
 async def test_a_user_with_two_connections_joins_and_leaves_once(node: Node, clock: SimpleNamespace) -> None:
     phone = await Client.named(node, "ann")
-    token = phone.heard[-1]["data"]["token"]
+    token = phone.frames[-1]["data"]["token"]
     desk = Client(node)
     await desk.connect()
-    await desk.ask(Login(token=token))
+    await desk.request(Login(token=token))
     bob = await Client.named(node, "bob", "lobby")
     for client in (phone, desk):
-        await client.ask(Join(room="lobby"))
-    assert names(bob.told("joined")) == ["ann"]
-    await phone.ask(Leave(room="lobby"))
-    assert bob.told("left") == []
+        await client.request(Join(room="lobby"))
+    assert names(bob.received("joined")) == ["ann"]
+    await phone.request(Leave(room="lobby"))
+    assert bob.received("left") == []
     desk.disconnect()
-    await let_time_pass(node, clock)
-    assert [(frame["user"]["name"], frame["reason"]) for frame in bob.told("left")] == [("ann", "dropped")]
+    await run_due_actions(node, clock)
+    assert [(frame["user"]["name"], frame["reason"]) for frame in bob.received("left")] == [
+        ("ann", "dropped")
+    ]
     assert [each for each in LOG if "ann" in each] == [
         *("room joins ann", "application joins ann", "room dropped ann", "application dropped ann")
     ]
@@ -286,20 +288,20 @@ async def test_on_join_runs_once_for_a_user_that_joins_with_two_connections_at_o
         async def on_join(self, event: JoinEvent) -> None:
             await super().on_join(event)
             asked.set()
-            await soon(go)
+            await wait_for(go)
 
     LOG.clear()
     asked, go = asyncio.Event(), asyncio.Event()
     await Room.objects.acreate(application=chat, name="lobby", extension=installed(Slow))
     phone, desk = await Client.named(node, "ann"), Client(node)
     await desk.connect()
-    await desk.ask(Login(token=phone.heard[-1]["data"]["token"]))
-    joining = [asyncio.create_task(client.ask(Join(room="lobby"))) for client in (phone, desk)]
-    await soon(asked)
+    await desk.request(Login(token=phone.frames[-1]["data"]["token"]))
+    joining = [asyncio.create_task(client.request(Join(room="lobby"))) for client in (phone, desk)]
+    await wait_for(asked)
     go.set()
     assert [data["count"] for data in await asyncio.gather(*joining)] == [1, 1]
     assert LOG == ["room joins ann"]
-    assert phone.told("joined") == desk.told("joined") == []
+    assert phone.received("joined") == desk.received("joined") == []
 
 
 # Subscribe ---------------------------------------------------------------------------------------
@@ -307,30 +309,30 @@ async def test_on_join_runs_once_for_a_user_that_joins_with_two_connections_at_o
 
 async def test_a_subscriber_receives_messages_and_is_not_listed(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    data = await bob.ask(Subscribe(room="lobby"))
+    data = await bob.request(Subscribe(room="lobby"))
     assert (data["room"]["you"]["send"], data["count"]) == (False, 1)
-    assert ann.told("joined") == []
-    await ann.say("lobby", "hi")
+    assert ann.received("joined") == []
+    await ann.send("lobby", "hi")
     assert bob.messages() == ["hi"]
-    await refused(NotMember, bob.say("lobby", "hi"))
-    assert (await bob.ask(ListMembers(room="lobby")))["count"] == 1
-    assert len((await bob.ask(ReadHistory(room="lobby")))["messages"]) == 1
-    await refused(NotMember, bob.ask(Leave(room="lobby")))
-    await bob.ask(Unsubscribe(room="lobby"))
-    await ann.say("lobby", "not for others")
+    await error_of(NotMember, bob.send("lobby", "hi"))
+    assert (await bob.request(ListMembers(room="lobby")))["count"] == 1
+    assert len((await bob.request(ReadHistory(room="lobby")))["messages"]) == 1
+    await error_of(NotMember, bob.request(Leave(room="lobby")))
+    await bob.request(Unsubscribe(room="lobby"))
+    await ann.send("lobby", "not for others")
     assert bob.messages() == ["hi"]
-    assert ann.told("left") == []
+    assert ann.received("left") == []
 
 
 async def test_a_subscriber_can_become_a_member_and_a_member_stays_one(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    await bob.ask(Subscribe(room="lobby"))
-    data = await bob.ask(Join(room="lobby"))
+    await bob.request(Subscribe(room="lobby"))
+    data = await bob.request(Join(room="lobby"))
     assert (data["room"]["you"]["send"], data["count"]) == (True, 2)
-    assert names(ann.told("joined")) == ["bob"]
-    await bob.ask(Subscribe(room="lobby"))
-    await bob.say("lobby", "hi")
-    await refused(NotMember, bob.ask(Unsubscribe(room="lobby")))
+    assert names(ann.received("joined")) == ["bob"]
+    await bob.request(Subscribe(room="lobby"))
+    await bob.send("lobby", "hi")
+    await error_of(NotMember, bob.request(Unsubscribe(room="lobby")))
     assert bob.messages() == ann.messages() == ["hi"]
 
 
@@ -347,14 +349,14 @@ async def test_a_user_that_joins_while_the_reply_is_made_is_sent_once(
         first = None if listed else await members(*arguments, **named)
         if not asked.is_set():
             asked.set()
-            await soon(go)
+            await wait_for(go)
         return first or await members(*arguments, **named)
 
     monkeypatch.setattr(presence, "members", slow)
-    joining = asyncio.create_task(ann.ask(Join(room="lobby")))
-    await soon(asked)
-    await bob.ask(Join(room="lobby"))
+    joining = asyncio.create_task(ann.request(Join(room="lobby")))
+    await wait_for(asked)
+    await bob.request(Join(room="lobby"))
     go.set()
     in_reply = [user["name"] for user in (await joining)["members"]]
-    assert sorted(in_reply + [joined["user"]["name"] for joined in ann.told("joined")]) == ["ann", "bob"]
+    assert sorted(in_reply + [joined["user"]["name"] for joined in ann.received("joined")]) == ["ann", "bob"]
     assert ("bob" in in_reply) is listed

@@ -12,7 +12,7 @@ from rooms.models import Application, Room
 from rooms.node.node import Node
 from rooms.protocol.commands import Join, Leave, ListMembers, Login, ReadHistory
 from rooms.protocol.errors import NotMember
-from tests.node.clients import Client, let_time_pass, refused, soon
+from tests.node.clients import Client, error_of, run_due_actions, wait_for
 from tests.node.wires import Wire
 
 
@@ -22,41 +22,43 @@ def names(frames: list[dict[str, Any]]) -> list[str]:
 
 async def test_a_leave_is_announced_and_ends_the_membership(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    assert await bob.ask(Leave(room="lobby")) == {}
-    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("bob", "left")]
-    assert bob.told("left") == []
-    await ann.say("lobby", "not for others")
+    assert await bob.request(Leave(room="lobby")) == {}
+    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.received("left")] == [("bob", "left")]
+    assert bob.received("left") == []
+    await ann.send("lobby", "not for others")
     assert bob.messages() == []
-    await refused(NotMember, bob.ask(Leave(room="lobby")))
-    await refused(NotMember, bob.say("lobby", "not for others"))
+    await error_of(NotMember, bob.request(Leave(room="lobby")))
+    await error_of(NotMember, bob.send("lobby", "not for others"))
     for command in (ListMembers(room="lobby"), ReadHistory(room="lobby")):
-        await refused(NotMember, bob.ask(command))
+        await error_of(NotMember, bob.request(command))
 
 
 async def test_a_dropped_user_leaves_after_the_grace_period(node: Node, clock: SimpleNamespace) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     bob.disconnect()
     await node.context.tasks.drain()
-    assert ann.told("left") == []
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 2
-    await let_time_pass(node, clock)
-    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("bob", "dropped")]
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 1
+    assert ann.received("left") == []
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 2
+    await run_due_actions(node, clock)
+    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.received("left")] == [
+        ("bob", "dropped")
+    ]
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 1
 
 
 async def test_a_return_within_the_grace_period_is_not_announced(node: Node, clock: SimpleNamespace) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    token = next(frame["data"]["token"] for frame in bob.told("reply") if "token" in frame["data"])
+    token = next(frame["data"]["token"] for frame in bob.received("reply") if "token" in frame["data"])
     bob.disconnect()
     await node.context.tasks.drain()
     again = Client(node)
     await again.connect()
-    await again.ask(Login(token=token))
-    await again.ask(Join(room="lobby"))
-    await let_time_pass(node, clock)
-    assert ann.told("left") == []
-    assert names(ann.told("joined")) == ["bob"]
-    assert (await ann.ask(ListMembers(room="lobby")))["count"] == 2
+    await again.request(Login(token=token))
+    await again.request(Join(room="lobby"))
+    await run_due_actions(node, clock)
+    assert ann.received("left") == []
+    assert names(ann.received("joined")) == ["bob"]
+    assert (await ann.request(ListMembers(room="lobby")))["count"] == 2
 
 
 async def test_a_room_has_its_own_grace_period(node: Node, chat: Application, clock: SimpleNamespace) -> None:
@@ -66,19 +68,19 @@ async def test_a_room_has_its_own_grace_period(node: Node, chat: Application, cl
     await node.context.tasks.drain()
     for action in node.context.delayed.pop_due():
         await action()
-    assert names(ann.told("left")) == ["bob"]
+    assert names(ann.received("left")) == ["bob"]
 
 
 async def test_a_temporary_room_is_deleted_with_its_last_member(node: Node, chat: Application) -> None:
     await Room.objects.acreate(application=chat, name="brief", persistent=False)
     ann, bob = await Client.named(node, "ann", "brief"), await Client.named(node, "bob", "brief")
-    await ann.ask(Leave(room="brief"))
+    await ann.request(Leave(room="brief"))
     assert await Room.objects.filter(name="brief").aexists()
-    await bob.ask(Leave(room="brief"))
+    await bob.request(Leave(room="brief"))
     await node.context.tasks.drain()
     assert not await Room.objects.filter(name="brief").aexists()
     # Created again, it is another room.
-    data = await ann.ask(Join(room="brief"))
+    data = await ann.request(Join(room="brief"))
     assert (data["room"]["owner"], data["position"]["seq"]) == ("ann", 0)
 
 
@@ -86,7 +88,7 @@ async def test_the_process_is_subscribed_to_a_room_while_it_has_members_in_it(no
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     group = ann.connection.memberships["lobby"].room.key
     assert group in wire.groups
-    await ann.ask(Leave(room="lobby"))
+    await ann.request(Leave(room="lobby"))
     await node.context.tasks.drain()
     assert group in wire.groups
     bob.disconnect()
@@ -103,14 +105,14 @@ async def test_the_reply_to_a_leave_follows_the_change_of_presence(
 
     async def slow(*arguments: Any, **named: Any) -> Any:
         asked.set()
-        await soon(go)
+        await wait_for(go)
         return await remove(*arguments, **named)
 
     monkeypatch.setattr(presence, "remove", slow)
-    before = len(ann.heard)
-    leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
-    await soon(asked)
-    ann.listen()
-    assert ann.heard[before:] == []
+    before = len(ann.frames)
+    leaving = asyncio.create_task(ann.request(Leave(room="lobby")))
+    await wait_for(asked)
+    ann.read()
+    assert ann.frames[before:] == []
     go.set()
     assert await leaving == {}

@@ -18,7 +18,7 @@ from rooms.protocol.errors import RoomNotFound, Unavailable, UserNotFound
 from rooms.protocol.types import User
 from tests.node.clients import Client, active_groups
 
-MakeEngine = Callable[..., Awaitable[Node]]
+MakeNode = Callable[..., Awaitable[Node]]
 Install = Callable[[type[Extension]], str]
 PUBLISHED: dict[str, Any] = {"event": "news", "to": None, "state": False, "volatile": False}
 
@@ -65,7 +65,7 @@ async def test_a_failed_start_is_retried_with_the_next_connection(
 
 async def test_no_state_is_left_of_disconnected_clients(node: Node, clock: SimpleNamespace) -> None:
     clients = [await Client.named(node, f"user {n}", "lobby", address="10.0.0.1") for n in range(3)]
-    await clients[0].ask(ListRooms())
+    await clients[0].request(ListRooms())
     groups = active_groups(node)
     assert 3 in await node.context.presence.counts(groups)
     for client in clients:
@@ -87,7 +87,7 @@ async def test_no_state_is_left_of_disconnected_clients(node: Node, clock: Simpl
 
 async def test_the_first_event_describes_the_connection(node: Node) -> None:
     client = await connected(node)
-    assert client.listen() == [
+    assert client.read() == [
         {
             "type": "connected",
             "connection": client.connection.id,
@@ -104,7 +104,7 @@ async def test_a_missing_or_disabled_application_closes_the_connection(node: Nod
     await Application.objects.acreate(name="disabled", enabled=False)
     client = await connected(node, application=name)
     assert client.closed == 4509
-    assert [frame["type"] for frame in client.listen()] == ["closing"]
+    assert [frame["type"] for frame in client.read()] == ["closing"]
     assert len(client.connection.close_reason) < 123
     client.disconnect()
 
@@ -124,11 +124,11 @@ async def test_the_connections_from_one_address_are_limited(node: Node, chat: Ap
 
 async def test_a_ping_is_answered_and_a_pong_is_not(node: Node) -> None:
     client = await connected(node)
-    client.listen()
-    await client.ask(Ping())
-    assert client.told("pong")[0]["id"] == 1
-    await client.ask(Pong())
-    assert client.listen() == []
+    client.read()
+    await client.request(Ping())
+    assert client.received("pong")[0]["id"] == 1
+    await client.request(Pong())
+    assert client.read() == []
 
 
 class RecordsConnections(Extension):
@@ -159,9 +159,9 @@ async def test_an_extension_receives_the_events_of_connections(chat: Application
     await chat.asave()
     async with await Node.get_or_start() as node:
         client = await connected(node, address="10.0.0.1")
-        await client.ask(Login(name="ann"))
-        await client.ask(Logout())
-        await client.ask(Login(name="bob"))
+        await client.request(Login(name="ann"))
+        await client.request(Logout())
+        await client.request(Login(name="bob"))
         client.disconnect()
         await node.context.tasks.drain()
     assert RecordsConnections.calls == [
@@ -176,7 +176,7 @@ async def test_an_extension_receives_the_events_of_connections(chat: Application
 async def test_a_message_of_the_server_has_no_sender(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     message = await node.services.publish("chat", "lobby", {"a": [1]}, **PUBLISHED)
-    (received,) = ann.told("message")
+    (received,) = ann.received("message")
     assert (received["event"], received["data"], received["from"]) == ("news", {"a": [1]}, None)
     assert (received["seq"], received["time"]) == (message.seq, message.time)
 
@@ -210,13 +210,13 @@ async def test_a_message_to_a_missing_room_creates_it_on_demand_or_fails(
 async def test_services_return_members_and_history(node: Node) -> None:
     ann, _ = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     for number in range(3):
-        await ann.say("lobby", number)
+        await ann.send("lobby", number)
     assert [user.name for user in await node.services.members("chat", "lobby")] == ["ann", "bob"]
     assert [message.value for message in await node.services.history("chat", "lobby", 2)] == [1, 2]
 
 
 async def test_a_node_that_is_not_started_publishes_to_the_others(
-    make_node: MakeEngine, chat: Application
+    make_node: MakeNode, chat: Application
 ) -> None:
     await Room.objects.acreate(application=chat, name="durable", history="database")
     serving = await make_node()
@@ -224,7 +224,7 @@ async def test_a_node_that_is_not_started_publishes_to_the_others(
     async with Node() as outside:
         await outside.services.publish("chat", "durable", "from outside", **PUBLISHED)
     await ann.until(lambda: ann.messages() == ["from outside"])
-    assert ann.told("message")[0]["seq"] == 1
+    assert ann.received("message")[0]["seq"] == 1
 
 
 async def test_the_users_of_a_dead_process_are_announced_as_dropped(
@@ -240,11 +240,13 @@ async def test_the_users_of_a_dead_process_are_announced_as_dropped(
     monkeypatch.setattr(node.context.presence, "heartbeat", beat)
     await node.leave.heartbeat()
     await node.context.tasks.drain()
-    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.told("left")] == [("ghost", "dropped")]
+    assert [(frame["user"]["name"], frame["reason"]) for frame in ann.received("left")] == [
+        ("ghost", "dropped")
+    ]
 
 
 async def test_the_sweep_affects_no_active_room(node: Node) -> None:
     ann = await Client.named(node, "ann", "lobby")
     await node._sweep()
-    await ann.ask(Join(room="lobby"))
-    assert (await ann.say("lobby", 1))["seq"] == 1
+    await ann.request(Join(room="lobby"))
+    assert (await ann.send("lobby", 1))["seq"] == 1

@@ -176,7 +176,7 @@ async def test_without_on_receive_the_gowsev_protocol_is_spoken(
     call = await service.call()
     await call.send("subscribe:news")
     assert await call.recv() == b"OK"
-    await ann.say("news", "hello")
+    await ann.send("news", "hello")
     assert await call.recv() == b"hello"
     await call.send("publish:news:from afar")
     assert [await call.recv() for _ in range(2)] == [b"OK", b"from afar"]

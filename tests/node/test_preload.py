@@ -13,7 +13,7 @@ from rooms.models import Application
 from rooms.node import config, preload
 from rooms.node.node import Node
 from rooms.node.preload import load_applications
-from tests.node.clients import Install, let_time_pass
+from tests.node.clients import Install, run_due_actions
 
 
 @pytest.fixture
@@ -72,5 +72,5 @@ async def test_applications_are_loaded_later_while_the_database_is_down(
         patch.setattr(*query, fail)
         await load_applications(node.context)
     assert started == []
-    await let_time_pass(node, clock)
+    await run_due_actions(node, clock)
     assert started == ["first", "second"]

@@ -18,7 +18,7 @@ from rooms.node import presence_events
 from rooms.node.node import Node
 from rooms.protocol.commands import Join, Leave, ListMembers, Login, Subscribe
 from rooms.protocol.errors import NotMember, RoomClosed, Unavailable
-from tests.node.clients import Client, Install, MakeEngine, present, refused, soon
+from tests.node.clients import Client, Install, MakeNode, error_of, member_names, wait_for
 from tests.node.peers import Peer, fields, roomer
 
 SHARED = {"presence": {"BACKEND": "rooms.presence.database.DatabasePresence"}}
@@ -34,7 +34,7 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def node(make_node: MakeEngine) -> Node:
+async def node(make_node: MakeNode) -> Node:
     """Return a node where a room with more than LARGE users is a large one."""
     return await make_node(presence_diff_threshold=LARGE)
 
@@ -49,7 +49,7 @@ class Held:
     async def __call__(self, *arguments: Any, **options: Any) -> Any:
         result = await self._work(*arguments, **options)
         self.done.set()
-        await soon(self.go)
+        await wait_for(self.go)
         return result
 
 
@@ -74,7 +74,7 @@ def recorded(installed: Install, chat: Application) -> list[str]:
 
 
 @pytest.fixture
-async def pair(make_node: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
+async def pair(make_node: MakeNode, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
     """Return two nodes without periodic tasks."""
     monkeypatch.setattr(presence_events, "VERIFY_AFTER_SECONDS", 0)
     here, there = await make_node(**SHARED), await make_node(**SHARED)
@@ -88,13 +88,13 @@ async def again(node: Node, client: Client) -> Client:
     """Return the same user on another connection."""
     other = Client(node)
     await other.connect()
-    await other.ask(Login(token=(await client.ask(Login()))["token"]))
+    await other.request(Login(token=(await client.request(Login()))["token"]))
     return other
 
 
 def events_about(client: Client, name: str) -> list[str]:
     """Return the types of the joined and left events about a user that this client received."""
-    return [frame["type"] for frame in client.told("joined", "left") if frame["user"]["name"] == name]
+    return [frame["type"] for frame in client.received("joined", "left") if frame["user"]["name"] == name]
 
 
 # Order -------------------------------------------------------------------------------------------
@@ -116,9 +116,9 @@ async def test_a_join_during_the_leave_is_announced_after_it(
         return out
 
     monkeypatch.setattr(node.context.presence, "remove", slowly)
-    leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
-    await soon(removed)
-    await double.ask(Join(room="lobby"))
+    leaving = asyncio.create_task(ann.request(Leave(room="lobby")))
+    await wait_for(removed)
+    await double.request(Join(room="lobby"))
     await leaving
     await node.context.tasks.drain()
     assert events_about(bob, "ann") == ["joined", "left", "joined"]
@@ -133,9 +133,9 @@ async def test_on_join_runs_for_a_user_that_left_elsewhere_during_the_look_up(
     double = await again(there, ann)
     find = Held(there.context.presence.find)
     monkeypatch.setattr(there.context.presence, "find", find)
-    joining = asyncio.create_task(double.ask(Join(room="lobby")))
-    await soon(find.done)
-    await ann.ask(Leave(room="lobby"))
+    joining = asyncio.create_task(double.request(Join(room="lobby")))
+    await wait_for(find.done)
+    await ann.request(Leave(room="lobby"))
     await here.context.tasks.drain()
     find.go.set()
     await joining
@@ -151,9 +151,9 @@ async def test_crossed_announcements_of_two_processes_are_corrected(
     double = await again(there, ann)
     remove = Held(here.context.presence.remove_all)
     monkeypatch.setattr(here.context.presence, "remove_all", remove)
-    leaving = asyncio.create_task(ann.ask(Leave(room="lobby")))
-    await soon(remove.done)
-    await double.ask(Join(room="lobby"))
+    leaving = asyncio.create_task(ann.request(Leave(room="lobby")))
+    await wait_for(remove.done)
+    await double.request(Join(room="lobby"))
     await eve.until(lambda: events_about(eve, "ann"))
     remove.go.set()
     await leaving
@@ -163,8 +163,8 @@ async def test_crossed_announcements_of_two_processes_are_corrected(
     find = Held(here.context.presence.find)
     monkeypatch.setattr(here.context.presence, "find", find)
     verifying = asyncio.create_task(here.leave.heartbeat())
-    await soon(find.done)
-    await double.ask(Leave(room="lobby"))
+    await wait_for(find.done)
+    await double.request(Leave(room="lobby"))
     await eve.until(lambda: events_about(eve, "ann").count("left") == 2)
     find.go.set()
     await verifying
@@ -173,11 +173,11 @@ async def test_crossed_announcements_of_two_processes_are_corrected(
     await bob.until(lambda: events_about(bob, "ann").count("left") == 3)
     assert events_about(bob, "ann")[-1] == events_about(eve, "ann")[-1] == "left"
     # All announcements are verified by now.
-    before = len(eve.heard)
+    before = len(eve.frames)
     for node in (*pair, *pair):
         await node.leave.heartbeat()
-    assert len(eve.told("joined", "left", "reply")) <= before
-    assert await present(eve, "lobby") == ["bob", "eve"]
+    assert len(eve.received("joined", "left", "reply")) <= before
+    assert await member_names(eve, "lobby") == ["bob", "eve"]
 
 
 async def test_a_user_whose_first_connection_failed_to_join_is_announced_later(
@@ -188,12 +188,12 @@ async def test_a_user_whose_first_connection_failed_to_join_is_announced_later(
     double = await again(there, ann)
     add = Held(here.context.presence.add)
     monkeypatch.setattr(here.context.presence, "add", add)
-    joining = asyncio.create_task(ann.ask(Join(room="lobby")))
-    await soon(add.done)
-    await double.ask(Join(room="lobby"))
+    joining = asyncio.create_task(ann.request(Join(room="lobby")))
+    await wait_for(add.done)
+    await double.request(Join(room="lobby"))
     ann.disconnect()
     add.go.set()
-    await refused(RoomClosed, joining)
+    await error_of(RoomClosed, joining)
     await here.context.tasks.drain()
     assert events_about(bob, "ann") == []
     await here.leave.heartbeat()
@@ -205,7 +205,7 @@ async def test_an_announcement_during_the_look_up_is_newer(
 ) -> None:
     here, _ = pair
     bob, ann = await Client.named(here, "bob", "lobby"), await Client.named(here, "ann", "lobby")
-    await ann.ask(Leave(room="lobby"))
+    await ann.request(Leave(room="lobby"))
     room = here.context.registry.cached_room("chat", "lobby")
     assert room is not None
     assert ann.connection.user is not None
@@ -213,16 +213,16 @@ async def test_an_announcement_during_the_look_up_is_newer(
     # Once Ann has joined before the result, and once her join is still under way.
     for under_way in (False, True):
         if under_way:
-            await ann.ask(Leave(room="lobby"))
+            await ann.request(Leave(room="lobby"))
             here.presence_events.user_returned(room, ann.connection.user)
         found, subscribed = Held(find), Held(subscribe)
         monkeypatch.setattr(here.context.presence, "find", found)
         verifying = asyncio.create_task(here.leave.heartbeat())
-        await soon(found.done)
+        await wait_for(found.done)
         monkeypatch.setattr(here.context.presence, "find", find)
         monkeypatch.setattr(here.context.broker, "subscribe", subscribed)
-        joining = asyncio.create_task(ann.ask(Join(room="lobby")))
-        await soon(subscribed.done)
+        joining = asyncio.create_task(ann.request(Join(room="lobby")))
+        await wait_for(subscribed.done)
         if not under_way:
             subscribed.go.set()
             await joining
@@ -244,8 +244,8 @@ class Member(Client):
 
         Single ones as ``+name`` and ``-name``, a diff as a list of its count and these.
         """
-        self.listen()
-        new, self._looked = self.heard[self._looked :], len(self.heard)
+        self.read()
+        new, self._looked = self.frames[self._looked :], len(self.frames)
         changes: list[Any] = []
         for frame in new:
             if frame["type"] in ("joined", "left"):
@@ -270,16 +270,16 @@ async def test_joins_and_leaves_of_a_large_room_are_sent_as_one_diff(node: Node)
     ann, *_ = await join_members(node)
     bob = await Member.named(node, "bob", "lobby")
     eve = await Member.named(node, "eve", "lobby")
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
     assert ann.changes() == []
     await node.presence_diffs.flush()
     assert ann.changes() == [[LARGE + 2, "+eve", "-bob"]]
-    assert ann.heard[-1] == {
+    assert ann.frames[-1] == {
         "type": "members",
         "room": "lobby",
         "count": LARGE + 2,
         "joined": [{"name": "eve", "id": eve.connection.user.id, "guest": True}],  # type: ignore[union-attr]
-        "left": [ann.heard[-1]["left"][0]],
+        "left": [ann.frames[-1]["left"][0]],
     }
     assert eve.changes() == [[LARGE + 2, "-bob"]]
     await node.presence_diffs.flush()
@@ -289,12 +289,12 @@ async def test_joins_and_leaves_of_a_large_room_are_sent_as_one_diff(node: Node)
 async def test_diffs_are_sent_periodically(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presence_events, "DIFF_SECONDS", 0.01)
     ann, *_ = [await Member.named(node, f"m{number}", "lobby") for number in range(LARGE + 1)]
-    await ann.until(lambda: ann.told("members"))
+    await ann.until(lambda: ann.received("members"))
     # Again, after a pause without changes.
     await node.context.tasks.drain()
     await Member.named(node, "bob", "lobby")
-    await ann.until(lambda: len(ann.told("members")) == 2)
-    assert ann.told("members")[1]["count"] == LARGE + 2
+    await ann.until(lambda: len(ann.received("members")) == 2)
+    assert ann.received("members")[1]["count"] == LARGE + 2
 
 
 async def test_changes_are_sent_in_order_while_a_room_grows_large_and_small_again(node: Node) -> None:
@@ -302,12 +302,12 @@ async def test_changes_are_sent_in_order_while_a_room_grows_large_and_small_agai
     others = [await Member.named(node, f"m{number}", "lobby") for number in range(LARGE + 1)]
     assert ann.changes() == ["+m0", "+m1"]
     for each in others[:3]:
-        await each.ask(Leave(room="lobby"))
+        await each.request(Leave(room="lobby"))
     # The room is small by now; the pending diff goes first.
     assert ann.changes() == []
     await node.presence_diffs.flush()
     assert ann.changes() == [[2, "+m3", "-m0", "-m1", "-m2"]]
-    await others[0].ask(Join(room="lobby"))
+    await others[0].request(Join(room="lobby"))
     assert ann.changes() == ["+m0"]
 
 
@@ -316,7 +316,7 @@ async def test_a_joining_member_receives_what_its_reply_lacks_and_not_itself(nod
     bob = await Member.named(node, "bob", "lobby")
     eve = await Member.named(node, "eve", "lobby")
     dan = await Member.named(node, "dan", "lobby")
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
     await node.presence_diffs.flush()
     count = LARGE + 3
     assert ann.changes() == [[count, "+eve", "+dan", "-bob"]]
@@ -327,11 +327,11 @@ async def test_a_joining_member_receives_what_its_reply_lacks_and_not_itself(nod
 async def test_a_subscriber_receives_diffs(node: Node) -> None:
     await join_members(node)
     bob = await Member.named(node, "bob")
-    await bob.ask(Subscribe(room="lobby"))
+    await bob.request(Subscribe(room="lobby"))
     await Member.named(node, "eve", "lobby")
     await node.presence_diffs.flush()
     assert bob.changes() == [[LARGE + 2, "+eve"]]
-    await bob.ask(Join(room="lobby"))
+    await bob.request(Join(room="lobby"))
     await Member.named(node, "dan", "lobby")
     await node.presence_diffs.flush()
     assert bob.changes() == [[LARGE + 4, "+dan"]]
@@ -379,39 +379,39 @@ async def test_a_join_during_the_count_is_sent_with_the_next_count(
 async def test_a_large_room_without_members_here_is_forgotten(node: Node) -> None:
     members = await join_members(node, LARGE + 2)
     for each in members:
-        await each.ask(Leave(room="lobby"))
+        await each.request(Leave(room="lobby"))
     await node.presence_diffs.flush()
     assert [each.changes() for each in members[:2]] == [[], []]
     # With new members it is small.
     ann, bob = members[:2]
-    await ann.ask(Join(room="lobby"))
-    await bob.ask(Join(room="lobby"))
+    await ann.request(Join(room="lobby"))
+    await bob.request(Join(room="lobby"))
     assert ann.changes() == ["+m1"]
-    await refused(NotMember, members[2].ask(ListMembers(room="lobby")))
+    await error_of(NotMember, members[2].request(ListMembers(room="lobby")))
 
 
 async def test_roomer_clients_receive_each_change_at_once(node: Node) -> None:
     await join_members(node)
     peer = await Peer.connected(node, load_protocol("roomer")())
-    await peer.say(roomer("lobby", "join"))
-    peer.heard()
+    await peer.send(roomer("lobby", "join"))
+    peer.received()
     bob = await Member.named(node, "bob", "lobby")
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
 
     def received() -> list[tuple[str, bytes]]:
-        return [(each[1], each[4]) for each in map(fields, peer.heard()) if each[0] == "lobby"]
+        return [(each[1], each[4]) for each in map(fields, peer.received()) if each[0] == "lobby"]
 
     assert received() == [("new_member", b"bob"), ("member_left", b"bob")]
     await node.presence_diffs.flush()
     assert received() == []
 
 
-async def test_each_process_sends_diffs_to_its_own_members(make_node: MakeEngine, redis_url: str) -> None:
+async def test_each_process_sends_diffs_to_its_own_members(make_node: MakeNode, redis_url: str) -> None:
     presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": redis_url}}
     here, there = [await make_node(presence_diff_threshold=LARGE, presence=presence) for _ in range(2)]
     ann = await Member.named(here, "ann", "lobby")
     others = [await Member.named(there, f"m{number}", "lobby") for number in range(LARGE + 1)]
-    await others[-1].say("lobby", "after all joins")
+    await others[-1].send("lobby", "after all joins")
     await ann.until(ann.messages)
     assert ann.changes() == ["+m0", "+m1"]
     await here.presence_diffs.flush()
@@ -444,11 +444,11 @@ class ListKeeper:
         assert self.client.connection.user is not None
         return self.client.connection.user.name
 
-    def listen(self) -> None:
-        self.client.listen()
-        for frame in self.client.heard[self._read :]:
+    def read(self) -> None:
+        self.client.read()
+        for frame in self.client.frames[self._read :]:
             self._take(frame)
-        self._read = len(self.client.heard)
+        self._read = len(self.client.frames)
 
     def _take(self, frame: dict[str, Any]) -> None:
         if frame["type"] == "reply":
@@ -479,7 +479,7 @@ def presence(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_member_lists_kept_from_events_are_right_after_random_changes(
-    make_node: MakeEngine, presence: dict[str, Any], seed: int
+    make_node: MakeNode, presence: dict[str, Any], seed: int
 ) -> None:
     rng = random.Random(seed)
     node = await make_node(presence_diff_threshold=LARGE, presence=presence)
@@ -492,21 +492,21 @@ async def test_member_lists_kept_from_events_are_right_after_random_changes(
     async def act(keeper: ListKeeper) -> None:
         if keeper.name in members and rng.random() < 0.6:
             members.discard(keeper.name)
-            await keeper.client.ask(Leave(room="lobby"))
+            await keeper.client.request(Leave(room="lobby"))
         else:
             members.add(keeper.name)
-            await keeper.client.ask(Join(room="lobby"))
+            await keeper.client.request(Join(room="lobby"))
 
     for keeper in keepers:
-        keeper.listen()
+        keeper.read()
     for _ in range(100):
         await asyncio.gather(*map(act, rng.sample(keepers, rng.choice([1, 1, 3]))))
         if rng.random() < 0.3:
             await node.presence_diffs.flush()
         for keeper in keepers:
-            keeper.listen()
+            keeper.read()
     await node.presence_diffs.flush()
     for keeper in keepers:
-        keeper.listen()
+        keeper.read()
         expected = members if keeper.name in members else set()
         assert (keeper.members, keeper.count) == (expected, len(expected))

@@ -34,11 +34,11 @@ from tests.node.clients import (
     PATIENCE,
     Client,
     Install,
-    MakeEngine,
+    MakeNode,
     active_groups,
-    present,
-    refused,
-    soon,
+    error_of,
+    member_names,
+    wait_for,
 )
 
 pytestmark = pytest.mark.database
@@ -46,10 +46,10 @@ pytestmark = pytest.mark.database
 
 async def again(node: Node, client: Client) -> Client:
     """Return the same user on another connection, perhaps of another process."""
-    token = (await client.ask(Login()))["token"]
+    token = (await client.request(Login()))["token"]
     other = Client(node)
     await other.connect()
-    await other.ask(Login(token=token))
+    await other.request(Login(token=token))
     return other
 
 
@@ -94,7 +94,7 @@ async def gate(
 
 def events_about(client: Client, name: str) -> list[str]:
     """Return which joined and left events about a user this client received, in order."""
-    return [frame["type"] for frame in client.told("joined", "left") if frame["user"]["name"] == name]
+    return [frame["type"] for frame in client.received("joined", "left") if frame["user"]["name"] == name]
 
 
 # Sequence numbers --------------------------------------------------------------------------------
@@ -104,18 +104,18 @@ async def test_a_subscriber_whose_join_is_refused_still_receives_numbered_messag
     node: Node,
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="small", max_members=1))
-    await ann.ask(Join(room="small"))
-    await bob.ask(Subscribe(room="small"))
-    await ann.say("small", 1)
+    await ann.request(CreateRoom(room="small", max_members=1))
+    await ann.request(Join(room="small"))
+    await bob.request(Subscribe(room="small"))
+    await ann.send("small", 1)
     # Ann still counts as a member, and Bob is the only one that receives events of the room.
     ann.disconnect()
     await node.context.tasks.drain()
-    await refused(RoomFull, bob.ask(Join(room="small")))
+    await error_of(RoomFull, bob.request(Join(room="small")))
     for number in (2, 3):
         await api.apublish("chat", "small", number)
     assert bob.messages() == [1, 2, 3]
-    assert [frame["seq"] for frame in bob.told("message")] == [1, 2, 3]
+    assert [frame["seq"] for frame in bob.received("message")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("where", ["application", "room"])
@@ -125,7 +125,7 @@ async def test_another_history_numbers_the_messages_anew_for_all_clients(
     row = await Room.objects.acreate(application=chat, name="lobby")
     before = [await Client.named(node, name, "lobby") for name in ("ann", "bob")]
     for number in range(3):
-        await before[0].say("lobby", number)
+        await before[0].send("lobby", number)
     changed = chat if where == "application" else row
     changed.history = "database"
     await changed.asave()
@@ -133,14 +133,14 @@ async def test_another_history_numbers_the_messages_anew_for_all_clients(
     assert [client.closed for client in before] == [CloseCode.RESYNC] * 2
     # While the sockets of the others are still open.
     eve = await Client.named(node, "eve")
-    data = await eve.ask(Join(room="lobby"))
+    data = await eve.request(Join(room="lobby"))
     assert (data["messages"], data["position"]["seq"]) == ([], 0)
-    answers = [await eve.say("lobby", text) for text in ("a", "b", "c", "d")]
+    answers = [await eve.send("lobby", text) for text in ("a", "b", "c", "d")]
     for client in before:
         client.disconnect()
-    answers.append(await eve.say("lobby", "e"))
+    answers.append(await eve.send("lobby", "e"))
     assert [answer["seq"] for answer in answers] == [1, 2, 3, 4, 5]
-    assert [(frame["seq"], frame["data"]) for frame in eve.told("message")] == list(enumerate("abcde", 1))
+    assert [(frame["seq"], frame["data"]) for frame in eve.received("message")] == list(enumerate("abcde", 1))
 
 
 # A room that is closed and created again meanwhile ------------------------------------------------
@@ -148,20 +148,20 @@ async def test_another_history_numbers_the_messages_anew_for_all_clients(
 
 async def recreate(ann: Client) -> None:
     """Close the room, and create another of the same name at once, with a password."""
-    await ann.ask(CloseRoom(room="den"))
+    await ann.request(CloseRoom(room="den"))
     # Not until all tasks are done: the executor of the room may be occupied by the waiting handler.
-    await ann.until(lambda: ann.told("removed"))
-    await ann.ask(CreateRoom(room="den", password="sesame"))
-    await ann.ask(Join(room="den"))
+    await ann.until(lambda: ann.received("removed"))
+    await ann.request(CreateRoom(room="den", password="sesame"))
+    await ann.request(Join(room="den"))
 
 
 async def check_only_ann_is_a_member(ann: Client, bob: Client) -> None:
-    await refused(NotMember, bob.say("den", "boo"))
-    await ann.say("den", "secret")
+    await error_of(NotMember, bob.send("den", "boo"))
+    await ann.send("den", "secret")
     await ann.node.context.tasks.drain()
     assert ann.messages() == ["secret"]
     assert bob.messages() == []
-    assert await present(ann, "den") == ["ann"]
+    assert await member_names(ann, "den") == ["ann"]
     assert "den" not in bob.connection.memberships
     groups = [key for key in active_groups(ann.node) if key.startswith("room.")]
     assert len(groups) == 1
@@ -174,44 +174,44 @@ async def test_a_room_recreated_during_on_join_requires_its_own_password(
     node: Node, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="den"))
-    await ann.ask(Join(room="den"))
-    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
-    await soon(gate.reached)
+    await ann.request(CreateRoom(room="den"))
+    await ann.request(Join(room="den"))
+    joining = asyncio.ensure_future(bob.request(Join(room="den")))
+    await wait_for(gate.reached)
     await recreate(ann)
     gate.opened.set()
-    await refused(BadPassword, joining)
+    await error_of(BadPassword, joining)
     await check_only_ann_is_a_member(ann, bob)
 
 
 async def test_a_room_recreated_during_on_join_accepts_its_own_password(node: Node, gate: type[Gate]) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="den"))
-    await ann.ask(Join(room="den"))
-    joining = asyncio.ensure_future(bob.ask(Join(room="den", password="sesame")))
-    await soon(gate.reached)
+    await ann.request(CreateRoom(room="den"))
+    await ann.request(Join(room="den"))
+    joining = asyncio.ensure_future(bob.request(Join(room="den", password="sesame")))
+    await wait_for(gate.reached)
     await recreate(ann)
     gate.opened.set()
     data = await joining
     assert [user["name"] for user in data["members"]] == ["ann", "bob"]
-    await bob.say("den", "hi")
+    await bob.send("den", "hi")
     await node.context.tasks.drain()
     assert ann.messages() == bob.messages() == ["hi"]
     assert events_about(ann, "bob") == ["joined"]
-    assert await present(ann, "den") == ["ann", "bob"]
+    assert await member_names(ann, "den") == ["ann", "bob"]
 
 
 async def test_on_leave_follows_on_join_in_a_room_that_was_removed_meanwhile(
     node: Node, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="den"))
-    await ann.ask(Join(room="den"))
-    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
-    await soon(gate.reached)
+    await ann.request(CreateRoom(room="den"))
+    await ann.request(Join(room="den"))
+    joining = asyncio.ensure_future(bob.request(Join(room="den")))
+    await wait_for(gate.reached)
     await recreate(ann)
     gate.opened.set()
-    await refused(BadPassword, joining)
+    await error_of(BadPassword, joining)
     await node.context.tasks.drain()
     assert gate.calls.count("leave bob") == gate.calls.count("join bob")
 
@@ -229,15 +229,15 @@ async def test_a_room_removed_while_a_join_subscribes_to_it_is_not_joined(
         await subscribe(group)
 
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="den"))
-    await ann.ask(Join(room="den"))
+    await ann.request(CreateRoom(room="den"))
+    await ann.request(Join(room="den"))
     monkeypatch.setattr(node.context.broker, "subscribe", slow)
-    joining = asyncio.ensure_future(bob.ask(Join(room="den")))
-    await soon(reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="den")))
+    await wait_for(reached)
     await recreate(ann)
     await node.context.tasks.drain()
     opened.set()
-    await refused(BadPassword, joining)
+    await error_of(BadPassword, joining)
     await check_only_ann_is_a_member(ann, bob)
     assert events_about(ann, "bob") == []
     assert gate.calls.count("leave bob") == gate.calls.count("join bob") == 1
@@ -255,14 +255,14 @@ async def test_a_room_recreated_during_the_password_check_checks_again(
         check(room, password)
 
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="den", password="open"))
-    await ann.ask(Join(room="den"))
+    await ann.request(CreateRoom(room="den", password="open"))
+    await ann.request(Join(room="den"))
     monkeypatch.setattr(permissions, "check_room_password", slow)
-    joining = asyncio.ensure_future(bob.ask(Join(room="den", password="open")))
-    await soon(reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="den", password="open")))
+    await wait_for(reached)
     await recreate(ann)
     opened.set()
-    await refused(BadPassword, joining)
+    await error_of(BadPassword, joining)
     await check_only_ann_is_a_member(ann, bob)
 
 
@@ -270,7 +270,7 @@ async def test_a_room_recreated_during_the_password_check_checks_again(
 
 
 async def test_a_client_that_joins_as_the_last_member_leaves_receives_events_of_other_processes(
-    make_node: MakeEngine, chat: Application, monkeypatch: pytest.MonkeyPatch
+    make_node: MakeNode, chat: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = await make_node(), await make_node()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob")
@@ -284,8 +284,8 @@ async def test_a_client_that_joins_as_the_last_member_leaves_receives_events_of_
             await here.context.tasks.drain()
 
     monkeypatch.setattr(here.context.broker, "subscribe", and_ann_leaves)
-    await bob.ask(Join(room="lobby"))
-    await eve.say("lobby", "hi", volatile=True)
+    await bob.request(Join(room="lobby"))
+    await eve.send("lobby", "hi", volatile=True)
     await bob.until(lambda: bob.messages() == ["hi"])
 
 
@@ -306,27 +306,27 @@ async def test_a_ban_saved_during_on_join_refuses_the_join(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(gate.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby")))
+    await wait_for(gate.reached)
     await ban(node, chat, "bob")
     gate.opened.set()
-    await refused(Banned, joining)
+    await error_of(Banned, joining)
     await node.context.tasks.drain()
-    await refused(NotMember, bob.say("lobby", "boo"))
-    await ann.say("lobby", "not for bob")
+    await error_of(NotMember, bob.send("lobby", "boo"))
+    await ann.send("lobby", "not for bob")
     assert (ann.messages(), bob.messages()) == (["not for bob"], [])
-    assert await present(ann, "lobby") == ["ann"]
+    assert await member_names(ann, "lobby") == ["ann"]
 
 
 async def test_a_refused_join_is_not_announced_as_a_leave(
     node: Node, chat: Application, gate: type[Gate]
 ) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(gate.reached)
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby")))
+    await wait_for(gate.reached)
     await ban(node, chat, "bob")
     gate.opened.set()
-    await refused(Banned, joining)
+    await error_of(Banned, joining)
     await node.context.tasks.drain()
     events = events_about(ann, "bob")
     assert events == ["joined", "left"] * (len(events) // 2)
@@ -338,12 +338,12 @@ async def test_a_ban_saved_during_on_login_refuses_the_login(
 ) -> None:
     client = Client(node)
     await client.connect()
-    logging_in = asyncio.ensure_future(client.ask(Login(name="late")))
-    await soon(gate.reached)
+    logging_in = asyncio.ensure_future(client.request(Login(name="late")))
+    await wait_for(gate.reached)
     await Ban.objects.acreate(application=chat, guest="late")
     await node.context.tasks.drain()
     gate.opened.set()
-    await refused(Banned, logging_in)
+    await error_of(Banned, logging_in)
     await node.context.tasks.drain()
     assert client.connection.user is None
     assert await node.context.presence.counts([f"application.{chat.pk}"]) == [0]
@@ -374,53 +374,53 @@ async def test_a_failed_join_and_its_retry_are_announced_as_what_they_are(
     gate.opened.set()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
     if subscriber:
-        await bob.ask(Subscribe(room="lobby"))
+        await bob.request(Subscribe(room="lobby"))
     history.failures = 1
-    await refused(Unavailable, bob.ask(Join(room="lobby")))
+    await error_of(Unavailable, bob.request(Join(room="lobby")))
     if not at_once:
         await node.context.tasks.drain()
-        await ann.say("lobby", "for subscribers")
+        await ann.send("lobby", "for subscribers")
         assert bob.messages() == (["for subscribers"] if subscriber else [])
-        assert await present(ann, "lobby") == ["ann"]
-        await refused(NotMember, bob.say("lobby", "no member"))
-    await bob.ask(Join(room="lobby"))
+        assert await member_names(ann, "lobby") == ["ann"]
+        await error_of(NotMember, bob.send("lobby", "no member"))
+    await bob.request(Join(room="lobby"))
     await node.context.tasks.drain()
-    assert await present(ann, "lobby") == ["ann", "bob"]
+    assert await member_names(ann, "lobby") == ["ann", "bob"]
     events = events_about(ann, "bob")
     # The last event is right: each failed join that was announced was taken back.
     assert events == [*["joined", "left"] * (len(events) // 2), "joined"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob") + 1
-    await bob.say("lobby", "hi")
+    await bob.send("lobby", "hi")
     assert ann.messages()[-1] == "hi"
-    await bob.ask(Leave(room="lobby"))
+    await bob.request(Leave(room="lobby"))
     await node.context.tasks.drain()
     assert events_about(ann, "bob") == [*events, "left"]
     assert gate.calls.count("join bob") == gate.calls.count("leave bob")
-    assert await present(ann, "lobby") == ["ann"]
+    assert await member_names(ann, "lobby") == ["ann"]
 
 
 # Two processes -------------------------------------------------------------------------------------
 
 
 async def test_a_user_refused_in_one_process_cannot_join_in_another_meanwhile(
-    make_node: MakeEngine, gate: type[Gate], redis_url: str
+    make_node: MakeNode, gate: type[Gate], redis_url: str
 ) -> None:
     presence = {"BACKEND": "rooms.presence.redis.RedisPresence", "OPTIONS": {"url": redis_url}}
     here, there = await make_node(presence=presence), await make_node(presence=presence)
     ann, eve = await Client.named(there, "ann", "lobby"), await Client.named(here, "eve")
     double = await again(there, eve)
-    joining = asyncio.ensure_future(eve.ask(Join(room="lobby")))
-    await soon(gate.reached)
-    joining_too = asyncio.ensure_future(double.ask(Join(room="lobby")))
+    joining = asyncio.ensure_future(eve.request(Join(room="lobby")))
+    await wait_for(gate.reached)
+    joining_too = asyncio.ensure_future(double.request(Join(room="lobby")))
     gate.opened.set()
     for each in (joining, joining_too):
-        await refused(Rejected, each)
+        await error_of(Rejected, each)
     for node in (here, there):
         await node.context.tasks.drain()
-    assert await present(ann, "lobby") == ["ann"]
+    assert await member_names(ann, "lobby") == ["ann"]
     assert events_about(ann, "eve") == []
     for client in (eve, double):
-        await refused(NotMember, client.say("lobby", "boo"))
+        await error_of(NotMember, client.send("lobby", "boo"))
 
 
 # Keys and extensions -------------------------------------------------------------------------------
@@ -469,28 +469,28 @@ async def dice(
 async def test_a_key_sent_twice_at_once_runs_its_handler_once(node: Node, dice: type[Dice]) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     double = await again(node, ann)
-    await double.ask(Join(room="lobby"))
+    await double.request(Join(room="lobby"))
     sending = [
-        asyncio.ensure_future(client.say("lobby", 6, event="roll", key="k")) for client in (ann, double, ann)
+        asyncio.ensure_future(client.send("lobby", 6, event="roll", key="k")) for client in (ann, double, ann)
     ]
-    await soon(dice.reached)
+    await wait_for(dice.reached)
     dice.opened.set()
     answers = await asyncio.gather(*sending)
     assert answers == [answers[0]] * 3
     assert answers[0]["rolled"] == 1
-    assert await double.say("lobby", 6, event="roll", key="k") == answers[0]
+    assert await double.send("lobby", 6, event="roll", key="k") == answers[0]
     assert dice.rolls == [6]
-    assert [frame["event"] for frame in bob.told("message")] == ["rolled"]
+    assert [frame["event"] for frame in bob.received("message")] == ["rolled"]
     # Another sender can use the same key.
-    assert (await bob.say("lobby", 5, event="roll", key="k"))["rolled"] == 2
+    assert (await bob.send("lobby", 5, event="roll", key="k"))["rolled"] == 2
 
 
 async def test_a_key_of_a_refused_message_can_be_used_again(node: Node, dice: type[Dice]) -> None:
     ann = await Client.named(node, "ann", "lobby")
     sending = [
-        asyncio.ensure_future(ann.say("lobby", data, event="roll", key="k")) for data in ("bad", "good")
+        asyncio.ensure_future(ann.send("lobby", data, event="roll", key="k")) for data in ("bad", "good")
     ]
-    await soon(dice.reached)
+    await wait_for(dice.reached)
     dice.opened.set()
     first, second = await asyncio.gather(*sending, return_exceptions=True)
     assert isinstance(first, Rejected)
@@ -500,17 +500,17 @@ async def test_a_key_of_a_refused_message_can_be_used_again(node: Node, dice: ty
 
 @pytest.mark.usefixtures("dice")
 async def test_a_repeated_message_gets_its_first_reply_though_it_would_be_refused_now(
-    make_node: MakeEngine,
+    make_node: MakeNode,
 ) -> None:
     here, there = await make_node(), await make_node()
     ann, bob = await Client.named(here, "ann", "lobby"), await Client.named(here, "bob", "lobby")
-    first = await ann.say("lobby", "hi", key="k")
-    assert await ann.say("lobby", "hi", key="k") == first
+    first = await ann.send("lobby", "hi", key="k")
+    assert await ann.send("lobby", "hi", key="k") == first
     # From a process that did not receive the first one.
     elsewhere = await again(there, ann)
-    await elsewhere.ask(Join(room="lobby"))
-    assert await elsewhere.say("lobby", "hi", key="k") == first
-    await refused(Rejected, elsewhere.say("lobby", "hi", key="another"))
+    await elsewhere.request(Join(room="lobby"))
+    assert await elsewhere.send("lobby", "hi", key="k") == first
+    await error_of(Rejected, elsewhere.send("lobby", "hi", key="another"))
     assert bob.messages() == ["hi"]
 
 
@@ -532,7 +532,7 @@ async def test_a_guest_cannot_take_a_registered_name_in_other_letters(
     await User.objects.acreate_user(registered)
     client = Client(node)
     await client.connect()
-    assert not (await refused(NameTaken, client.ask(Login(name=name)))).retry
+    assert not (await error_of(NameTaken, client.request(Login(name=name)))).retry
 
 
 @pytest.mark.parametrize("name", ["Jose", "Josè", "Josée", "José.", "ÉRIC", ".....", "Jos."])
@@ -541,11 +541,11 @@ async def test_a_guest_can_take_a_name_that_only_resembles_a_registered_one(node
         await User.objects.acreate_user(registered)
     client = Client(node)
     await client.connect()
-    assert (await client.ask(Login(name=name)))["user"]["name"] == name
+    assert (await client.request(Login(name=name)))["user"]["name"] == name
 
 
 async def test_of_two_first_joins_the_one_with_the_older_snapshot_misses_no_message(
-    make_node: MakeEngine, monkeypatch: pytest.MonkeyPatch
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two clients join while messages are sent in another process.
 
@@ -564,17 +564,17 @@ async def test_of_two_first_joins_the_one_with_the_older_snapshot_misses_no_mess
         found = await snapshot(room, since, limit)
         if not asked.is_set():
             asked.set()
-            await soon(go)
+            await wait_for(go)
         return found
 
     monkeypatch.setattr(history, "snapshot", delayed)
-    joining = asyncio.create_task(slow.ask(Join(room="lobby")))
-    await soon(asked)
+    joining = asyncio.create_task(slow.request(Join(room="lobby")))
+    await wait_for(asked)
     for number in range(3):
-        await sender.say("lobby", number)
-    await quick.ask(Join(room="lobby"))
+        await sender.send("lobby", number)
+    await quick.request(Join(room="lobby"))
     go.set()
     known = [message["data"] for message in (await joining)["messages"]]
-    await sender.say("lobby", 3)
+    await sender.send("lobby", 3)
     await slow.until(lambda: 3 in slow.messages())
     assert known + slow.messages() == [0, 1, 2, 3]

@@ -29,7 +29,7 @@ from rooms.protocol.events import Message
 from rooms.protocol.native import Native
 from rooms.protocol.types import Position
 from tests.histories.messages import append_and_wait
-from tests.node.clients import PATIENCE, Client, MakeEngine, refused
+from tests.node.clients import PATIENCE, Client, MakeNode, error_of
 
 EVERY_HISTORY = pytest.mark.parametrize("policy", ["memory", "database", "redis"])
 
@@ -46,7 +46,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def node(make_node: MakeEngine, redis_url: str) -> Node:
+async def node(make_node: MakeNode, redis_url: str) -> Node:
     return await make_node(histories=with_redis(redis_url))
 
 
@@ -58,7 +58,7 @@ def check_reply_first(client: Client, number: int) -> None:
     """Check that the reply to a message precedes the sender's own copy."""
     kinds = [
         frame["type"]
-        for frame in client.heard
+        for frame in client.frames
         if (frame["type"] == "message" and frame["seq"] == number)
         or (frame["type"] == "reply" and frame["data"].get("seq") == number)
     ]
@@ -121,7 +121,7 @@ async def test_the_reply_comes_first_although_a_fetch_reads_the_message_before_i
             return results
 
         monkeypatch.setattr(history._calls, "_write", sent)
-    await ann.say("kept", 1)
+    await ann.send("kept", 1)
     await ann.until(lambda: ann.messages() == [1])
     assert fetching.begun
     check_reply_first(ann, 1)
@@ -139,7 +139,7 @@ async def test_a_message_without_hint_is_found_when_positions_are_compared(
     await append_and_wait(node.context.histories[policy], room.config, message)
     await node.recovery.check()
     await ann.until(lambda: len(ann.messages()) == 2)
-    assert [frame["seq"] for frame in ann.told("message")] == [1, 2]
+    assert [frame["seq"] for frame in ann.received("message")] == [1, 2]
 
 
 async def test_one_query_compares_all_rooms_of_a_history(
@@ -208,20 +208,20 @@ async def test_members_are_closed_to_resync_when_the_history_begins_a_new_epoch(
     await create_room(chat, "redis")
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob", "kept")
     for number in range(3):
-        await ann.say("kept", number)
+        await ann.send("kept", number)
     await node.recovery.check()
     await node.context.tasks.drain()
     await flush_redis(redis_url)
-    assert (await ann.say("kept", "new epoch"))["seq"] == 1
+    assert (await ann.send("kept", "new epoch"))["seq"] == 1
     await node.recovery.check()
     await node.context.tasks.drain()
     assert (ann.closed, bob.closed) == (CloseCode.RESYNC, CloseCode.RESYNC)
     ann.disconnect()
     eve = await Client.named(node, "eve")
-    joined = await eve.ask(Join(room="kept", since=Position(epoch="another", seq=3)))
+    joined = await eve.request(Join(room="kept", since=Position(epoch="another", seq=3)))
     assert joined["recovered"] is False
     assert [each["data"] for each in joined["messages"]] == ["new epoch"]
-    await eve.say("kept", "live")
+    await eve.send("kept", "live")
     assert eve.messages() == ["live"]
     # One resync is enough.
     await node.recovery.check()
@@ -243,7 +243,7 @@ async def test_a_new_epoch_is_found_by_the_first_comparison(
     ann, bob = await Client.named(node, "ann", "kept"), await Client.named(node, "bob", "kept")
     await flush_redis(redis_url)
     for number in range(1, 6):
-        assert (await ann.say("kept", number))["seq"] == number
+        assert (await ann.send("kept", number))["seq"] == number
     await remote.compare()
     assert (ann.closed, bob.closed) == (CloseCode.RESYNC, CloseCode.RESYNC)
 
@@ -255,9 +255,9 @@ async def test_a_new_epoch_is_found_for_members_without_join_history(
     monkeypatch.setattr(Native, "options", replace(Native.options, join_history="none"))
     remote = await RemotePublisher.create(node, chat, "redis")
     ann = await Client.named(node, "ann", "kept")
-    await ann.say("kept", "before")
+    await ann.send("kept", "before")
     await flush_redis(redis_url)
-    await ann.say("kept", "after")
+    await ann.send("kept", "after")
     await remote.compare()
     assert (ann.closed, ann.messages()) == (CloseCode.RESYNC, ["before"])
 
@@ -271,7 +271,7 @@ async def test_a_member_that_joins_after_the_new_epoch_stays(
     await remote.compare()
     ann.disconnect()
     await flush_redis(redis_url)
-    await bob.ask(Join(room="kept"))
+    await bob.request(Join(room="kept"))
     await remote.compare()
     await remote.publish(1, hinted=True)
     assert (bob.closed, bob.messages()) == (None, [1])
@@ -322,15 +322,15 @@ async def test_a_member_that_missed_more_than_the_history_has_is_closed_to_resyn
 ) -> None:
     remote = await RemotePublisher.create(node, chat, policy, history_size=2)
     ann = await Client.named(node, "ann")
-    position = (await ann.ask(Join(room="kept")))["position"]
+    position = (await ann.request(Join(room="kept")))["position"]
     await remote.publish(1, hinted=True)
     await remote.publish(2, 3, 4, 5)
     await remote.compare()
     assert (ann.closed, ann.messages()) == (CloseCode.RESYNC, [1])
-    assert ann.heard[-1]["type"] == "closing"
+    assert ann.frames[-1]["type"] == "closing"
     ann.disconnect()
     again = await Client.named(node, "eve")
-    joined = await again.ask(Join(room="kept", since=Position(epoch=position["epoch"], seq=1)))
+    joined = await again.request(Join(room="kept", since=Position(epoch=position["epoch"], seq=1)))
     assert (joined["recovered"], [each["seq"] for each in joined["messages"]]) == (False, [4, 5])
     await remote.publish(6, hinted=True)
     await remote.compare()
@@ -420,7 +420,7 @@ async def test_fetched_messages_are_not_sent_to_a_member_that_joined_during_the_
     async def late(config: RoomConfig, seq: int) -> list[Message]:
         found = await read(config, seq)
         ann.disconnect()
-        await bob.ask(Join(room="kept"))
+        await bob.request(Join(room="kept"))
         return found
 
     await remote.publish(1, 2, 3, 4)
@@ -442,13 +442,13 @@ async def test_messages_fetched_from_the_former_history_of_a_room_are_not_sent(
         found = await read(config, seq)
         await models.Room.objects.aupdate(history="memory")
         await node.context.registry.reload_room(remote.room)
-        await bob.ask(Join(room="kept"))
+        await bob.request(Join(room="kept"))
         return found
 
     await remote.publish(1, 2)
     monkeypatch.setattr(remote.history, "messages_after", late)
     await remote.compare()
-    await bob.say("kept", "new")
+    await bob.send("kept", "new")
     await node.context.tasks.drain()
     assert ann.closed == CloseCode.RESYNC
     assert (bob.closed, bob.messages()) == (None, ["new"])
@@ -481,25 +481,25 @@ async def test_a_retry_of_an_expired_message_is_acknowledged_and_not_broadcast(
 ) -> None:
     remote = await RemotePublisher.create(node, chat, policy, history_size=1)
     ann = await Client.named(node, "ann", "kept")
-    acknowledged = await ann.say("kept", "first", key="k")
-    await ann.say("kept", "more")
+    acknowledged = await ann.send("kept", "first", key="k")
+    await ann.send("kept", "more")
     # As after a restart.
     node.messages._acknowledged.clear()
     published: list[Any] = []
     monkeypatch.setattr(
         node.context.broker, "publish", lambda *arguments, **options: published.append(arguments)
     )
-    assert await ann.say("kept", "first again", key="k") == acknowledged
+    assert await ann.send("kept", "first again", key="k") == acknowledged
     assert (ann.messages(), published) == (["first", "more"], [])
     assert [each.seq for each in await remote.history.messages_after(remote.room.config, 0)] == [2]
 
 
 async def test_a_join_is_refused_when_the_history_of_the_room_is_not_configured(
-    make_node: MakeEngine, chat: Application, caplog: pytest.LogCaptureFixture
+    make_node: MakeNode, chat: Application, caplog: pytest.LogCaptureFixture
 ) -> None:
     node = await make_node()
     await create_room(chat, "redis")
     ann = await Client.named(node, "ann")
-    error = await refused(InternalError, ann.ask(Join(room="kept")))
+    error = await error_of(InternalError, ann.request(Join(room="kept")))
     assert "not configured" in error.message
     assert 'ROOMS["HISTORIES"]' in caplog.text

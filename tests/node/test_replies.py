@@ -85,12 +85,12 @@ async def test_send_reaches_only_the_senders_connection(node: Node, ann: Client)
     other = await Client.named(node, "eve", "lobby")
     event = await event_of(ann, b"1")
     assert await event.send("hint", "warm") is True
-    (received,) = ann.told("message")
+    (received,) = ann.received("message")
     assert (received["room"], received["event"], received["data"], received["from"]["name"]) == (
         *("lobby", "hint", "warm"),
         "ann",
     )
-    assert other.told("message") == []
+    assert other.received("message") == []
 
 
 async def test_send_returns_false_for_a_closed_slow_or_other_client(
@@ -116,8 +116,8 @@ async def test_send_to_room_publishes_as_the_sender_to_the_others(node: Node, an
     other = await Client.named(node, "eve", "lobby")
     message = await (await event_of(ann, b"1")).send_to_room("news", {"b": 2})
     assert (message.seq, message.sender) == (1, ann.connection.user)
-    assert [(each["event"], each["data"]) for each in other.told("message")] == [("news", {"b": 2})]
-    assert ann.told("message") == []
+    assert [(each["event"], each["data"]) for each in other.received("message")] == [("news", {"b": 2})]
+    assert ann.received("message") == []
 
 
 async def test_send_to_room_finds_another_room_by_its_name(node: Node, ann: Client, bob: Client) -> None:
@@ -147,7 +147,7 @@ async def test_event_names_are_checked(ann: Client, name: str, error: type[Excep
     for send in (event.send(name, 1), event.send_to_room(name, 1), event.send_to_user("ann", name, 1)):
         with pytest.raises(error):
             await send
-    assert ann.told("message") == []
+    assert ann.received("message") == []
 
 
 def direct(to: str) -> Direct:

@@ -21,7 +21,7 @@ from rooms.models import Application, Room
 from rooms.node.node import Node
 from rooms.protocol.commands import CloseRoom, CreateRoom, Join, Leave, ListRooms
 from rooms.protocol.errors import NotLoggedIn, PermissionDenied, RoomExists, RoomNotFound, Unavailable
-from tests.node.clients import PATIENCE, Client, MakeEngine, refused
+from tests.node.clients import PATIENCE, Client, MakeNode, error_of
 
 pytestmark = pytest.mark.database
 
@@ -33,7 +33,7 @@ async def test_the_room_list_has_the_listed_rooms_with_their_members_counted(
         await Room.objects.acreate(application=chat, name=name, title=name.upper(), listed=listed)
     await Client.named(node, "bob", "a")
     ann = await Client.named(node, "ann", "a")
-    data = await ann.ask(ListRooms())
+    data = await ann.request(ListRooms())
     assert data == {
         "rooms": [
             {"name": name, "title": name.upper(), "members": members, "max_members": None, "mode": "open"}
@@ -41,38 +41,38 @@ async def test_the_room_list_has_the_listed_rooms_with_their_members_counted(
         ],
         "more": False,
     }
-    data = await ann.ask(ListRooms(prefix="a", limit=1))
+    data = await ann.request(ListRooms(prefix="a", limit=1))
     assert ([room["name"] for room in data["rooms"]], data["more"]) == (["a"], True)
-    assert await ann.ask(ListRooms(limit=0)) == {"rooms": [], "more": True}
+    assert await ann.request(ListRooms(limit=0)) == {"rooms": [], "more": True}
 
 
 async def test_the_length_of_a_list_is_bounded(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limits, "MAX_LIST_LIMIT", 2)
     ann = await Client.named(node, "ann", "a", "b", "c")
-    assert len((await ann.ask(ListRooms(limit=10**6)))["rooms"]) == 2
+    assert len((await ann.request(ListRooms(limit=10**6)))["rooms"]) == 2
 
 
 async def test_connections_that_asked_for_the_list_receive_its_changes(node: Node) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(ListRooms())
-    await bob.ask(CreateRoom(room="new", title="New"))
+    await ann.request(ListRooms())
+    await bob.request(CreateRoom(room="new", title="New"))
     await node.context.tasks.drain()
-    assert [frame["room"]["title"] for frame in ann.told("room_added")] == ["New"]
-    await bob.ask(CloseRoom(room="new"))
+    assert [frame["room"]["title"] for frame in ann.received("room_added")] == ["New"]
+    await bob.request(CloseRoom(room="new"))
     await node.context.tasks.drain()
-    assert [frame["room"] for frame in ann.told("room_removed")] == ["new"]
-    assert bob.told("room_added", "room_removed") == []
+    assert [frame["room"] for frame in ann.received("room_removed")] == ["new"]
+    assert bob.received("room_added", "room_removed") == []
 
 
 async def test_the_reply_to_create_and_close_precedes_the_change_of_the_list(node: Node) -> None:
     ann = await Client.named(node, "ann")
-    await ann.ask(ListRooms())
-    ann.listen()
-    before = len(ann.heard)
-    data = await ann.ask(CreateRoom(room="new", mode="broadcast", max_members=3))
+    await ann.request(ListRooms())
+    ann.read()
+    before = len(ann.frames)
+    data = await ann.request(CreateRoom(room="new", mode="broadcast", max_members=3))
     await node.context.tasks.drain()
-    ann.listen()
-    assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_added"]
+    ann.read()
+    assert [frame["type"] for frame in ann.frames[before:]] == ["reply", "room_added"]
     assert data["room"] == {
         "name": "new",
         "title": "",
@@ -81,59 +81,61 @@ async def test_the_reply_to_create_and_close_precedes_the_change_of_the_list(nod
         "max_members": 3,
         "you": {"send": True, "moderate": True},
     }
-    before = len(ann.heard)
-    await ann.ask(CloseRoom(room="new"))
+    before = len(ann.frames)
+    await ann.request(CloseRoom(room="new"))
     await node.context.tasks.drain()
-    ann.listen()
-    assert [frame["type"] for frame in ann.heard[before:]] == ["reply", "room_removed"]
+    ann.read()
+    assert [frame["type"] for frame in ann.frames[before:]] == ["reply", "room_removed"]
 
 
 async def test_the_creator_of_a_room_still_has_to_join(node: Node) -> None:
     ann = await Client.named(node, "ann")
-    await ann.ask(CreateRoom(room="new"))
+    await ann.request(CreateRoom(room="new"))
     assert ann.connection.memberships == {}
-    assert (await ann.ask(Join(room="new")))["room"]["owner"] == "ann"
+    assert (await ann.request(Join(room="new")))["room"]["owner"] == "ann"
 
 
 async def test_only_owners_and_moderators_close_rooms_and_only_some_applications_allow_creating(
     node: Node, chat: Application
 ) -> None:
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
-    await ann.ask(CreateRoom(room="owned"))
-    await refused(RoomExists, bob.ask(CreateRoom(room="owned")))
-    await refused(PermissionDenied, bob.ask(CloseRoom(room="owned")))
-    await refused(RoomNotFound, bob.ask(CloseRoom(room="nowhere")))
+    await ann.request(CreateRoom(room="owned"))
+    await error_of(RoomExists, bob.request(CreateRoom(room="owned")))
+    await error_of(PermissionDenied, bob.request(CloseRoom(room="owned")))
+    await error_of(RoomNotFound, bob.request(CloseRoom(room="nowhere")))
     bob.connection.moderator = True
-    await bob.ask(CloseRoom(room="owned"))
+    await bob.request(CloseRoom(room="owned"))
     chat.rooms_on_demand = False
     await chat.asave()
     await node.context.tasks.drain()
-    await refused(PermissionDenied, ann.ask(CreateRoom(room="another")))
+    await error_of(PermissionDenied, ann.request(CreateRoom(room="another")))
 
 
 async def test_commands_about_rooms_require_a_login(node: Node) -> None:
     client = Client(node)
     await client.connect()
     for command in (ListRooms(), CreateRoom(room="a"), CloseRoom(room="a")):
-        await refused(NotLoggedIn, client.ask(command))
+        await error_of(NotLoggedIn, client.request(command))
 
 
 async def test_members_of_a_closed_room_are_notified_and_removed(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
-    await ann.ask(CloseRoom(room="lobby"))
+    await ann.request(CloseRoom(room="lobby"))
     await node.context.tasks.drain()
     for client in (ann, bob):
-        assert [(frame["room"], frame["reason"]) for frame in client.told("removed")] == [("lobby", "closed")]
+        assert [(frame["room"], frame["reason"]) for frame in client.received("removed")] == [
+            ("lobby", "closed")
+        ]
         assert client.connection.memberships == {}
     assert not await Room.objects.aexists()
 
 
 async def test_concurrent_joins_create_one_room_on_demand(node: Node) -> None:
     clients = [await Client.named(node, f"user {number}") for number in range(6)]
-    replies = await asyncio.gather(*(client.ask(Join(room="new")) for client in clients))
+    replies = await asyncio.gather(*(client.request(Join(room="new")) for client in clients))
     assert await Room.objects.acount() == 1
     assert len({reply["room"]["owner"] for reply in replies}) == 1
-    assert (await clients[0].say("new", 1))["seq"] == 1
+    assert (await clients[0].send("new", 1))["seq"] == 1
     assert all(client.messages() == [1] for client in clients)
 
 
@@ -146,13 +148,13 @@ async def test_a_join_while_the_last_member_leaves_gets_an_existing_room(
     await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann"), await Client.named(node, "bob")
     for _ in range(8):
-        await ann.ask(Join(room="brief"))
-        await asyncio.gather(ann.ask(Leave(room="brief")), bob.ask(Join(room="brief")))
+        await ann.request(Join(room="brief"))
+        await asyncio.gather(ann.request(Leave(room="brief")), bob.request(Join(room="brief")))
         await node.context.tasks.drain()
         assert "brief" in bob.connection.memberships
         assert bob.connection.memberships["brief"].room.key == room_group((await Room.objects.aget()).pk)
-        await bob.say("brief", "here")
-        await bob.ask(Leave(room="brief"))
+        await bob.send("brief", "here")
+        await bob.request(Leave(room="brief"))
         await node.context.tasks.drain()
         assert not await Room.objects.aexists()
 
@@ -161,7 +163,7 @@ async def test_the_sweep_deletes_temporary_rooms_that_stayed_empty(node: Node, c
     await delete_empty_rooms_of(chat)
     ann = await Client.named(node, "ann", "full")
     for name in ("empty", "idle", "new", "stays"):
-        await ann.ask(CreateRoom(room=name))
+        await ann.request(CreateRoom(room=name))
     await Room.objects.filter(name="stays").aupdate(persistent=True)
     idle = node.context.registry.cached_room("chat", "idle")
     assert idle is not None
@@ -174,7 +176,7 @@ async def test_the_sweep_deletes_temporary_rooms_that_stayed_empty(node: Node, c
 
 @pytest.mark.parametrize("shared", [False, True])
 async def test_the_sweep_deletes_rooms_of_another_process_only_where_presence_is_shared(
-    make_node: MakeEngine, chat: Application, request: pytest.FixtureRequest, shared: bool
+    make_node: MakeNode, chat: Application, request: pytest.FixtureRequest, shared: bool
 ) -> None:
     """A room that looks empty here may have members there, unless the processes share their presence."""
     presence: Backend = {"BACKEND": "rooms.presence.memory.MemoryPresence"}
@@ -226,26 +228,26 @@ async def test_a_room_whose_creation_timed_out_is_not_created_late(node: Node) -
     with late(node, pre_save):
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(Unavailable) as raised:
-                await ann.ask(CreateRoom(room="new"))
+                await ann.request(CreateRoom(room="new"))
         assert raised.value.retry
     assert not await Room.objects.aexists()
-    await ann.ask(CreateRoom(room="new"))
+    await ann.request(CreateRoom(room="new"))
 
 
 async def test_a_room_that_was_joined_meanwhile_is_not_deleted_late(
-    make_node: MakeEngine, chat: Application
+    make_node: MakeNode, chat: Application
 ) -> None:
     """Presence that is not shared prevents no join meanwhile."""
     node = await make_node(presence={"BACKEND": "rooms.presence.memory.MemoryPresence"})
     await delete_empty_rooms_of(chat)
     ann, bob = await Client.named(node, "ann", "brief"), await Client.named(node, "bob")
     with late(node, pre_delete) as reached:
-        await ann.ask(Leave(room="brief"))
+        await ann.request(Leave(room="brief"))
         await asyncio.to_thread(reached.wait)
         # The removal is put off, and releases the lock of the room.
         await node.context.tasks.drain()
         node.context.pool._timeout = PATIENCE
-        await bob.ask(Join(room="brief"))
+        await bob.request(Join(room="brief"))
     await node.context.tasks.drain()
     assert await Room.objects.aexists()
-    await bob.say("brief", "still here")
+    await bob.send("brief", "still here")

@@ -20,7 +20,7 @@ from rooms.protocol.commands import Send
 from rooms.protocol.compat_commands import CompatJoin, SendToApplication
 from rooms.protocol.errors import BadRequest, ReservedEvent, RoomNotFound, UnknownConnection
 from rooms.protocol.native import Native
-from tests.node.clients import Client, Install, refused
+from tests.node.clients import Client, Install, error_of
 from tests.node.peers import Peer, fields, roomer
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ async def test_open_connections_are_numbered_from_one(node: Node) -> None:
 @pytest.mark.usefixtures("echo")
 async def test_the_hooks_of_a_connection_run_in_order(node: Node) -> None:
     peer = await Peer.connected(node, Gowsev())
-    await peer.say(b"one")
-    await peer.say("two ä")
+    await peer.send(b"one")
+    await peer.send("two ä")
     peer.disconnect()
     await node.context.tasks.drain()
     assert Echo.hooks == [
@@ -96,7 +96,7 @@ async def test_the_hooks_of_a_connection_run_in_order(node: Node) -> None:
         ("receive", 1, "two ä".encode()),
         ("disconnect", 1),
     ]
-    assert peer.heard() == [b"one", "two ä".encode()]
+    assert peer.received() == [b"one", "two ä".encode()]
 
 
 @pytest.mark.parametrize(
@@ -115,14 +115,14 @@ async def test_the_hooks_of_a_connection_run_in_order(node: Node) -> None:
 async def test_data_written_to_a_number_arrives_unchanged(node: Node, data: Any, frame: bytes) -> None:
     peer, other = [await Peer.connected(node, Gowsev()) for _ in range(2)]
     await Echo.running.write(1, data)
-    assert (peer.heard(), other.heard()) == ([frame], [])
+    assert (peer.received(), other.received()) == ([frame], [])
 
 
 @pytest.mark.usefixtures("echo")
 async def test_a_native_client_receives_a_direct_message_of_the_server(node: Node) -> None:
     ann = await Client.named(node, "ann")
     await Echo.running.write(1, {"hello": 1})
-    (received,) = ann.told("message")
+    (received,) = ann.received("message")
     assert (received["event"], received["data"], received["from"], received["to"]) == (
         "message",
         {"hello": 1},
@@ -137,7 +137,7 @@ async def test_a_client_without_login_receives_the_message_without_a_recipient(n
     anonymous = Client(node)
     await anonymous.connect()
     await Echo.running.write(1, "hello")
-    (received,) = anonymous.told("message")
+    (received,) = anonymous.received("message")
     assert (received["room"], received["data"], "to" in received) == ("root", "hello", False)
 
 
@@ -145,7 +145,9 @@ async def test_a_client_without_login_receives_the_message_without_a_recipient(n
 async def test_a_roomer_client_receives_the_data_in_the_root_room(node: Node) -> None:
     peer = await Peer.connected(node, Roomer())
     await Echo.running.write(1, b"\xff")
-    assert [fields(frame) for frame in peer.heard()] == [["root", "message", peer.connection.id, "", b"\xff"]]
+    assert [fields(frame) for frame in peer.received()] == [
+        ["root", "message", peer.connection.id, "", b"\xff"]
+    ]
 
 
 @pytest.mark.usefixtures("echo")
@@ -157,8 +159,8 @@ async def test_an_unknown_number_is_an_error_without_effect_on_others(node: Node
             await Echo.running.write(number, b"hello")
         with pytest.raises(UnknownConnection):
             await Echo.running.close(number)
-    await peer.say(b"still here")
-    assert peer.heard() == [b"still here"]
+    await peer.send(b"still here")
+    assert peer.received() == [b"still here"]
 
 
 @pytest.mark.usefixtures("echo")
@@ -166,7 +168,7 @@ async def test_close_by_number_follows_the_data_that_was_written(node: Node) -> 
     peer, other = [await Peer.connected(node, Gowsev()) for _ in range(2)]
     await Echo.running.write(1, b"good bye")
     await Echo.running.close(1)
-    assert (peer.heard(), peer.connection.close_code) == ([b"good bye"], 1000)
+    assert (peer.received(), peer.connection.close_code) == ([b"good bye"], 1000)
     assert other.connection.close_code is None
     with pytest.raises(UnknownConnection):
         await Echo.running.write(1, b"too late")
@@ -182,8 +184,8 @@ async def test_a_synchronous_handler_writes_and_closes_by_number(
 
     await set_extension(Threaded)
     peer = await Peer.connected(node, Gowsev())
-    await peer.say(b"hello")
-    assert (peer.heard(), peer.connection.close_code) == ([b"hello!"], 1000)
+    await peer.send(b"hello")
+    assert (peer.received(), peer.connection.close_code) == ([b"hello!"], 1000)
 
 
 async def test_a_refused_connection_runs_neither_on_connect_nor_on_disconnect(
@@ -247,8 +249,8 @@ async def doing(set_extension: SetExtension, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def in_room(peer: Peer, room: str) -> None:
-    await peer.say(roomer(room, "join", peer.connection.id, peer.connection.id.encode()))
-    peer.heard()
+    await peer.send(roomer(room, "join", peer.connection.id, peer.connection.id.encode()))
+    peer.received()
 
 
 async def test_event_send_reaches_the_connection_of_the_sender_only(
@@ -261,14 +263,14 @@ async def test_event_send_reaches_the_connection_of_the_sender_only(
     ann, ben = [await Peer.connected(node, Roomer()) for _ in range(2)]
     for peer in (ann, ben):
         await in_room(peer, "lobby")
-    ann.heard()
-    await ann.say(roomer("lobby", "do", payload=b"x"))
-    received = [fields(frame) for frame in ann.heard()]
+    ann.received()
+    await ann.send(roomer("lobby", "do", payload=b"x"))
+    received = [fields(frame) for frame in ann.received()]
     assert [(each[0], each[1], each[3], each[4]) for each in received] == [
         ("lobby", "hint", ann.connection.id, b"warm"),
         ("elsewhere", "hint", ann.connection.id, b"\xff"),
     ]
-    assert ben.heard() == []
+    assert ben.received() == []
     assert doing.out == [[True, True]]
 
 
@@ -284,20 +286,20 @@ async def test_event_send_skips_a_connection_that_is_slow_or_gone(
 
     doing.act = staticmethod(act)
     native = await Client.named(node, "ann", "lobby")
-    await native.say("lobby", "x", event="do")
-    assert [(received["event"], received["data"], received["to"]) for received in native.told("message")] == [
-        ("hint", "warm", ["ann"])
-    ]
+    await native.send("lobby", "x", event="do")
+    assert [
+        (received["event"], received["data"], received["to"]) for received in native.received("message")
+    ] == [("hint", "warm", ["ann"])]
     gone = await Peer.connected(node, Roomer())
     await in_room(gone, "lobby")
     before.append(gone.disconnect)
-    await gone.say(roomer("lobby", "do"))
-    assert gone.heard() == []
+    await gone.send(roomer("lobby", "do"))
+    assert gone.received() == []
     slow = await Peer.connected(node, Roomer())
     await in_room(slow, "lobby")
     before[:] = [lambda: monkeypatch.setattr(Connection, "is_slow", lambda self: True)]
-    await slow.say(roomer("lobby", "do"))
-    assert slow.heard() == []
+    await slow.send(roomer("lobby", "do"))
+    assert slow.received() == []
     assert doing.out == [True, False, False]
 
 
@@ -309,14 +311,14 @@ async def test_send_to_room_reaches_all_members_but_the_sender(node: Node, doing
     ann, ben = [await Client.named(node, name, "lobby") for name in ("ann", "ben")]
     carl = await Peer.connected(node, Roomer())
     await in_room(carl, "lobby")
-    reply = await ann.say("lobby", {"a": 1}, event="do")
+    reply = await ann.send("lobby", {"a": 1}, event="do")
     assert reply == {"seq": None, "time": reply["time"], "done": True}
     # It is an ordinary message, for every protocol and in the history, and no handler runs again.
-    (received,) = ben.told("message")
+    (received,) = ben.received("message")
     assert (received["event"], received["data"], received["from"]["name"]) == ("do", {"a": 1}, "ann")
     assert received["seq"] == doing.out[0].seq == 1
-    assert fields(carl.heard()[-1])[1:] == ["do", "", "ann", b'{"a": 1}']
-    assert ann.told("message") == []
+    assert fields(carl.received()[-1])[1:] == ["do", "", "ann", b'{"a": 1}']
+    assert ann.received("message") == []
     assert [each.value for each in await node.services.history("chat", "lobby", 10)] == [{"a": 1}]
     assert doing.count == 1
 
@@ -332,8 +334,8 @@ async def test_unchanged_data_is_forwarded_byte_for_byte(node: Node, doing: type
     for peer in (ann, ben):
         await in_room(peer, "lobby")
     payload = b'{ "a" : 1.50, "b": "\\u00e9" }'
-    await ann.say(roomer("lobby", "do", payload=payload))
-    assert [fields(frame)[4] for frame in ben.heard()] == [payload, '{"a":2.5,"b":"é"}'.encode()]
+    await ann.send(roomer("lobby", "do", payload=payload))
+    assert [fields(frame)[4] for frame in ben.received()] == [payload, '{"a":2.5,"b":"é"}'.encode()]
 
 
 async def test_send_to_room_reaches_another_existing_room(
@@ -344,15 +346,15 @@ async def test_send_to_room_reaches_another_existing_room(
 
     doing.act = staticmethod(act)
     ann, ben = await Client.named(node, "ann", "lobby"), await Client.named(node, "ben", "cellar")
-    await ann.say("lobby", "cellar", event="do")
+    await ann.send("lobby", "cellar", event="do")
     assert ben.messages() == ["x"]
-    await refused(RoomNotFound, ann.say("lobby", "nowhere", event="do"))
+    await error_of(RoomNotFound, ann.send("lobby", "nowhere", event="do"))
     # A handler of a message without a room has to name one.
     with caplog.at_level(logging.ERROR):
         command = SendToApplication(data=msgspec.Raw(b"null"), event="do")
         doing.act = staticmethod(lambda event: event.send_to_room("copied", "x"))
         with pytest.raises(Exception, match="Something went wrong"):
-            await ann.ask(command)
+            await ann.request(command)
     assert "Expected the argument room" in caplog.text
 
 
@@ -364,15 +366,15 @@ async def test_send_to_user_reaches_a_user_in_any_room(node: Node, doing: type[A
     ann, ben, carl = [await Peer.connected(node, Roomer()) for _ in range(3)]
     for peer in (ann, ben, carl):
         await in_room(peer, "lobby")
-    await ben.say(roomer("lobby", "leave"))
+    await ben.send(roomer("lobby", "leave"))
     for peer in (ann, ben, carl):
-        peer.heard()
-    await ann.say(roomer("lobby", "do", payload=ben.connection.id.encode()))
-    (received,) = ben.heard()
+        peer.received()
+    await ann.send(roomer("lobby", "do", payload=ben.connection.id.encode()))
+    (received,) = ben.received()
     assert fields(received) == ["root", "private", ben.connection.id, ann.connection.id, b'{"a":1}']
-    assert (ann.heard(), carl.heard()) == ([], [])
-    await ann.say(roomer("lobby", "do", payload=b"unknown"))
-    assert (ann.heard(), ben.heard(), carl.heard()) == ([], [], [])
+    assert (ann.received(), carl.received()) == ([], [])
+    await ann.send(roomer("lobby", "do", payload=b"unknown"))
+    assert (ann.received(), ben.received(), carl.received()) == ([], [], [])
 
 
 async def test_the_reply_precedes_the_events_that_the_sender_receives(
@@ -388,10 +390,10 @@ async def test_the_reply_precedes_the_events_that_the_sender_receives(
     ann = await Client.named(node, "ann", "lobby")
     again = await Peer.connected(node, Roomer())
     await in_room(again, "lobby")
-    ann.listen()
-    await ann.say("lobby", "x", event="do")
-    assert [frame.get("event", frame["type"]) for frame in ann.heard[-3:]] == ["reply", "first", "third"]
-    assert [fields(frame)[1] for frame in again.heard()] == ["first", "second"]
+    ann.read()
+    await ann.send("lobby", "x", event="do")
+    assert [frame.get("event", frame["type"]) for frame in ann.frames[-3:]] == ["reply", "first", "third"]
+    assert [fields(frame)[1] for frame in again.received()] == ["first", "second"]
 
 
 async def test_the_reply_precedes_an_event_to_the_sender_only(
@@ -404,9 +406,9 @@ async def test_the_reply_precedes_an_event_to_the_sender_only(
 
     await set_extension(Hinting)
     peer = await Peer.connected(node, Gowsev())
-    await peer.say("subscribe:lobby")
-    await peer.say("publish:lobby:hello")
-    assert peer.heard() == [b"OK", b"OK", b"warm"]
+    await peer.send("subscribe:lobby")
+    await peer.send("publish:lobby:hello")
+    assert peer.received() == [b"OK", b"OK", b"warm"]
 
 
 @pytest.mark.parametrize(
@@ -427,7 +429,7 @@ async def test_forwarded_events_must_have_an_allowed_name(
     doing.act = staticmethod(send)
     ann = await Client.named(node, "ann", "lobby")
     with pytest.raises(error):
-        await ann.say("lobby", "x", event="do")
+        await ann.send("lobby", "x", event="do")
 
 
 async def test_a_synchronous_handler_sends_from_its_thread(node: Node, set_extension: SetExtension) -> None:
@@ -442,10 +444,10 @@ async def test_a_synchronous_handler_sends_from_its_thread(node: Node, set_exten
     ann, ben = [await Peer.connected(node, Roomer()) for _ in range(2)]
     for peer in (ann, ben):
         await in_room(peer, "lobby")
-    ann.heard()
-    await ann.say(roomer("lobby", "do"))
-    assert [fields(frame)[1] for frame in ann.heard()] == ["hint", "private"]
-    assert [fields(frame)[1] for frame in ben.heard()] == ["copied"]
+    ann.received()
+    await ann.send(roomer("lobby", "do"))
+    assert [fields(frame)[1] for frame in ann.received()] == ["hint", "private"]
+    assert [fields(frame)[1] for frame in ben.received()] == ["copied"]
 
 
 # Claims ------------------------------------------------------------------------------------------------
@@ -487,7 +489,7 @@ async def test_every_event_of_a_connection_has_its_claims(node: Node, set_extens
     await node.join.join(peer.connection, CompatJoin(room="lobby"))
     for event in ("do", "other"):
         await node.messages.send(peer.connection, Send(room="lobby", event=event, data=msgspec.Raw(b"1")))
-    await peer.say(roomer("lobby", "leave"))
+    await peer.send(roomer("lobby", "leave"))
     peer.disconnect()
     await node.context.tasks.drain()
     assert set(seen) == {

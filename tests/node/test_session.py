@@ -108,7 +108,7 @@ async def test_replies_come_in_the_order_of_the_commands(
     await Session(node, commands_of(node), connection, socket).run(None)
     await node.context.tasks.drain()
     await bob.until(lambda: len(bob.messages()) == 5)
-    events = bob.told("message", "left")
+    events = bob.received("message", "left")
     assert [frame.get("data") for frame in events] == [0, 1, 2, 3, 4, *([None] if last == "leave" else [])]
     # The end of the socket left these unwritten.
     for frame in connection.pop_all():

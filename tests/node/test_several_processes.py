@@ -20,7 +20,16 @@ from rooms.presence import Arrival, Departure
 from rooms.protocol.commands import Join, Leave, Login
 from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
-from tests.node.clients import PATIENCE, Client, Install, MakeEngine, let_time_pass, present, refused, soon
+from tests.node.clients import (
+    PATIENCE,
+    Client,
+    Install,
+    MakeNode,
+    error_of,
+    member_names,
+    run_due_actions,
+    wait_for,
+)
 
 pytestmark = pytest.mark.database
 
@@ -30,7 +39,7 @@ Found = Sequence[Departure | Arrival]
 
 
 @pytest.fixture
-def start(make_node: MakeEngine) -> Start:
+def start(make_node: MakeNode) -> Start:
     """Return a function that starts a node; all of them share presence."""
 
     async def start(**settings: Any) -> Node:
@@ -41,18 +50,18 @@ def start(make_node: MakeEngine) -> Start:
 
 async def returned(node: Node, client: Client, *rooms: str) -> Client:
     """Return the same user on a connection to this process."""
-    token = (await client.ask(Login()))["token"]
+    token = (await client.request(Login()))["token"]
     again = Client(node)
     await again.connect()
-    await again.ask(Login(token=token))
+    await again.request(Login(token=token))
     for room in rooms:
-        await again.ask(Join(room=room))
+        await again.request(Join(room=room))
     return again
 
 
 def events_about(client: Client, name: str) -> list[tuple[str, str | None]]:
     """Return the joined and left events about a user that this client received, with their reasons."""
-    frames = [frame for frame in client.told("joined", "left") if frame["user"]["name"] == name]
+    frames = [frame for frame in client.received("joined", "left") if frame["user"]["name"] == name]
     return [(frame["type"], frame.get("reason")) for frame in frames]
 
 
@@ -108,11 +117,11 @@ async def test_a_user_that_joins_through_two_processes_at_once_is_one_member(
     again = await returned(there, ann)
     recorder.opened.clear()
     recorder.asked.clear()
-    first = asyncio.create_task(ann.ask(Join(room="lobby")))
-    await soon(recorder.asked)
+    first = asyncio.create_task(ann.request(Join(room="lobby")))
+    await wait_for(recorder.asked)
     recorder.asked.clear()
-    second = asyncio.create_task(again.ask(Join(room="lobby")))
-    await soon(recorder.asked)
+    second = asyncio.create_task(again.request(Join(room="lobby")))
+    await wait_for(recorder.asked)
     recorder.opened.set()
     assert (await first)["count"] == (await second)["count"] == 1
     assert recorder.happened == [("ann", "joined")] * 2
@@ -135,9 +144,9 @@ async def test_extensions_are_notified_of_each_user_of_a_closed_room_once(
     recorder.happened.clear()
     await Room.objects.filter(name="lobby").adelete()
     for client in (ann, again, eve):
-        await client.until(lambda client=client: client.told("removed"))
+        await client.until(lambda client=client: client.received("removed"))
     for node in (here, there):
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     assert sorted(recorder.happened) == [("ann", "closed"), ("bob", "closed"), ("eve", "closed")]
 
 
@@ -165,7 +174,7 @@ async def test_each_user_of_a_dead_process_is_announced_as_left_once(start: Star
     for client in (witness, other):
         assert events_about(client, "ann") == [("joined", None), ("left", "dropped")]
         assert events_about(client, "bob") == [("joined", None)]
-    assert await present(back, "lobby") == ["bob", "other", "witness"]
+    assert await member_names(back, "lobby") == ["bob", "other", "witness"]
     for client in (ann, bob):
         client.disconnect()
 
@@ -180,12 +189,12 @@ async def test_an_orderly_shutdown_leaves_grace_periods_to_the_other_processes(s
     for client in (ann, bob):
         client.disconnect()
     await ending.stop()
-    assert await present(witness, "lobby") == ["ann", "bob", "witness"]
+    assert await member_names(witness, "lobby") == ["ann", "bob", "witness"]
     await here.leave.heartbeat()
     await witness.until(lambda: events_about(witness, "ann")[1:])
     assert events_about(witness, "ann") == [("joined", None), ("left", "dropped")]
     assert events_about(witness, "bob") == [("joined", None)]
-    assert await present(witness, "lobby") == ["bob", "witness"]
+    assert await member_names(witness, "lobby") == ["bob", "witness"]
 
 
 async def test_a_slow_shutdown_leaves_its_users_to_the_other_processes_at_once(start: Start) -> None:
@@ -218,16 +227,16 @@ async def test_a_longer_grace_period_of_the_room_applies_to_users_of_a_process_t
     await ending.leave.hand_over()
     await here.leave.heartbeat()
     await here.context.tasks.drain()
-    assert await present(witness, "lobby") == ["ann", "bob", "witness"]
+    assert await member_names(witness, "lobby") == ["ann", "bob", "witness"]
     await returned(here, bob, "lobby")
     assert (events_about(witness, "ann"), events_about(witness, "bob")) == (
         [("joined", None)],
         [("joined", None)],
     )
-    await let_time_pass(here, clock)
+    await run_due_actions(here, clock)
     assert events_about(witness, "ann") == [("joined", None), ("left", "dropped")]
     assert events_about(witness, "bob") == [("joined", None)]
-    assert await present(witness, "lobby") == ["bob", "witness"]
+    assert await member_names(witness, "lobby") == ["bob", "witness"]
     for client in (ann, bob):
         client.disconnect()
 
@@ -247,14 +256,14 @@ async def test_users_of_a_process_that_was_presumed_dead_are_announced_again(
     await bob.until(lambda: events_about(bob, "ann")[1:] and events_about(bob, "eve")[1:])
     found = await slow.context.presence.heartbeat()
     # Eve leaves before the return is announced, so it is not.
-    await eve.ask(Leave(room="lobby"))
+    await eve.request(Leave(room="lobby"))
     slow.context.presence.heartbeat = finding(found)  # type: ignore[method-assign]
     await slow.leave.heartbeat()
     await slow.context.tasks.drain()
     await bob.until(lambda: events_about(bob, "ann")[2:])
     assert events_about(bob, "ann") == [("joined", None), ("left", "dropped"), ("joined", None)]
     assert events_about(bob, "eve") == [("joined", None), ("left", "dropped"), ("left", "left")]
-    assert await present(bob, "lobby") == ["ann", "bob"]
+    assert await member_names(bob, "lobby") == ["ann", "bob"]
     ann.disconnect()
 
 
@@ -298,7 +307,7 @@ async def test_a_failed_departure_is_retried(
     monkeypatch.setattr(node.context.presence, "remove", fail)
     bob.disconnect()
     for _ in range(6):
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     assert events_about(ann, "bob") == [("joined", None), ("left", "dropped")]
     assert node.context.delayed.pop_due() == []
 
@@ -313,7 +322,7 @@ async def test_an_action_that_always_fails_runs_five_times(node: Node, clock: Si
 
     await node.context.run_to_completion(fail)
     for _ in range(10):
-        await let_time_pass(node, clock)
+        await run_due_actions(node, clock)
     assert tries == 5
 
 
@@ -325,7 +334,7 @@ async def test_a_join_that_waits_too_long_for_earlier_ones_is_refused(
     assert room is not None
     monkeypatch.setattr(join, "ADMISSION_TIMEOUT", 0.01)
     async with room.lock:
-        error = await refused(Unavailable, bob.ask(Join(room="lobby")))
+        error = await error_of(Unavailable, bob.request(Join(room="lobby")))
         assert error.retry
-    await bob.ask(Join(room="lobby"))
-    assert await present(ann, "lobby") == ["ann", "bob"]
+    await bob.request(Join(room="lobby"))
+    assert await member_names(ann, "lobby") == ["ann", "bob"]

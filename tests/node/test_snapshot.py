@@ -16,28 +16,28 @@ from rooms.node.node import Node
 from rooms.protocol.commands import Join
 from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import Position
-from tests.node.clients import Client, MakeEngine, refused, soon
+from tests.node.clients import Client, MakeNode, error_of, wait_for
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 2), (1, 1), (0, 0), (10**6, 3)])
 async def test_the_reply_has_the_requested_number_of_messages(
-    make_node: MakeEngine, limit: int | None, count: int
+    make_node: MakeNode, limit: int | None, count: int
 ) -> None:
     node = await make_node(join_history_limit=2, recovery_max_messages=3)
     ann = await Client.named(node, "ann", "lobby")
     for number in range(5):
-        await ann.say("lobby", number)
-    data = await ann.ask(Join(room="lobby", limit=limit))
+        await ann.send("lobby", number)
+    data = await ann.request(Join(room="lobby", limit=limit))
     assert len(data["messages"]) == count
 
 
-async def test_a_snapshot_that_does_not_fit_into_the_reply_is_not_a_recovery(make_node: MakeEngine) -> None:
+async def test_a_snapshot_that_does_not_fit_into_the_reply_is_not_a_recovery(make_node: MakeNode) -> None:
     ann = await Client.named(await make_node(send_queue_max_bytes=1000), "ann")
-    position = Position(**(await ann.ask(Join(room="lobby")))["position"])
+    position = Position(**(await ann.request(Join(room="lobby")))["position"])
     texts = [str(number) * 300 for number in range(5)]
     for text in texts:
-        await ann.say("lobby", text)
-    data = await ann.ask(Join(room="lobby", since=position))
+        await ann.send("lobby", text)
+    data = await ann.request(Join(room="lobby", since=position))
     assert ([each["data"] for each in data["messages"]], data["recovered"]) == (texts[2:], False)
     assert data["position"]["seq"] == 5
 
@@ -73,19 +73,19 @@ async def check_join_among_messages(node: Node, where: str) -> None:
         await Client.named(node, f"ann {room[:20]}", room),
         await Client.named(node, f"bob {room[:20]}"),
     )
-    await ann.say(room, 1)
+    await ann.send(room, 1)
     history.go.clear()
     history.reached.clear()
-    joining = asyncio.ensure_future(bob.ask(Join(room=room)))
+    joining = asyncio.ensure_future(bob.request(Join(room=room)))
     await history.reached.wait()
     for number in (2, 3):
-        await ann.say(room, number)
-    assert [frame for frame in bob.listen() if frame.get("room") == room] == []
+        await ann.send(room, number)
+    assert [frame for frame in bob.read() if frame.get("room") == room] == []
     history.go.set()
     data = await joining
     for number in (4, 5):
-        await ann.say(room, number)
-    of_room = [frame for frame in bob.told("reply", "message", "joined", "left") if is_about(frame, room)]
+        await ann.send(room, number)
+    of_room = [frame for frame in bob.received("reply", "message", "joined", "left") if is_about(frame, room)]
     assert of_room[0]["type"] == "reply"
     received = [frame["seq"] for frame in data["messages"]] + [
         frame["seq"] for frame in of_room[1:] if frame["type"] == "message"
@@ -140,13 +140,13 @@ async def test_a_join_that_resumes_among_messages_gets_each_once(node: Node) -> 
     history = Paused("after")
     node.context.histories["memory"] = history
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob")
-    position = (await ann.ask(Join(room="lobby")))["position"]
-    await ann.say("lobby", 1)
+    position = (await ann.request(Join(room="lobby")))["position"]
+    await ann.send("lobby", 1)
     history.go.clear()
     history.reached.clear()
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby", since=Position(**position))))
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby", since=Position(**position))))
     await history.reached.wait()
-    await ann.say("lobby", 2)
+    await ann.send("lobby", 2)
     history.go.set()
     data = await joining
     assert (data["recovered"], [each["data"] for each in data["messages"]]) == (True, [1])
@@ -160,20 +160,20 @@ async def test_many_joins_among_many_messages_get_each_message_once(node: Node) 
 
     async def send(client: Client) -> None:
         for number in range(20):
-            await client.say("lobby", number)
+            await client.send("lobby", number)
             await asyncio.sleep(0)
 
     async def join(client: Client, turns: int) -> dict[str, Any]:
         for _ in range(turns):
             await asyncio.sleep(0)
-        data: dict[str, Any] = await client.ask(Join(room="lobby", limit=300))
+        data: dict[str, Any] = await client.request(Join(room="lobby", limit=300))
         return data
 
     *replies, _, _, _ = await asyncio.gather(
         *(join(client, 4 * n) for n, client in enumerate(joiners)), *map(send, senders)
     )
     for client, data in zip(joiners, replies, strict=True):
-        received = [each["seq"] for each in [*data["messages"], *client.told("message")]]
+        received = [each["seq"] for each in [*data["messages"], *client.received("message")]]
         assert received == list(range(1, 61))
 
 
@@ -190,14 +190,14 @@ async def test_a_client_whose_join_fails_receives_none_of_the_messages_meanwhile
     failing.go.clear()
     working = node.context.histories["memory"]
     node.context.histories["memory"] = failing
-    joining = asyncio.ensure_future(bob.ask(Join(room="lobby")))
-    await soon(failing.reached)
-    await ann.say("lobby", "not for bob")
+    joining = asyncio.ensure_future(bob.request(Join(room="lobby")))
+    await wait_for(failing.reached)
+    await ann.send("lobby", "not for bob")
     failing.go.set()
-    await refused(Unavailable, joining)
+    await error_of(Unavailable, joining)
     assert bob.messages() == []
     node.context.histories["memory"] = working
-    await ann.say("lobby", "nor this")
-    await bob.ask(Join(room="lobby"))
-    await ann.say("lobby", "this")
+    await ann.send("lobby", "nor this")
+    await bob.request(Join(room="lobby"))
+    await ann.send("lobby", "this")
     assert bob.messages() == ["this"]

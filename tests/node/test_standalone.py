@@ -38,7 +38,7 @@ from rooms.protocol.errors import (
     RoomsError,
     UserNotFound,
 )
-from tests.node.clients import Client, MakeEngine
+from tests.node.clients import Client, MakeNode
 from tests.servers import BASE_DIR, fresh_database, site_environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -286,7 +286,7 @@ def sockets() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def ann(lobby: Room, sockets: Path, settings: Any, make_node: MakeEngine) -> AsyncIterator[Client]:
+async def ann(lobby: Room, sockets: Path, settings: Any, make_node: MakeNode) -> AsyncIterator[Client]:
     """A member of the lobby, at a node that code outside does not find: a node of another process."""
     before = channel_layers.set("default", LocalLayer(folder=sockets))
     settings.ROOMS = {"PRESENCE": {"BACKEND": "rooms.presence.database.DatabasePresence"}}
@@ -303,7 +303,7 @@ class TestAnotherProcess:
         await sync_to_async(rooms.publish)("chat", "lobby", 2, volatile=True)
         await rooms.apublish("chat", "lobby", 3, to="ann")
         await ann.until(lambda: ann.messages() == [1, 2, 3])
-        received = ann.told("message")[0]
+        received = ann.received("message")[0]
         assert (received["event"], received["seq"], received["from"]) == ("news", message.seq, None)
 
     async def test_its_members_are_found(self, ann: Client) -> None:

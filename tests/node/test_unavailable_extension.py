@@ -15,7 +15,7 @@ from rooms.protocol.commands import Join, Login, Subscribe
 from rooms.protocol.compat_commands import SendWithoutJoining
 from rooms.protocol.errors import RoomsError, Unavailable
 from rooms.protocol.events import Error
-from tests.node.clients import Client, Install, refused
+from tests.node.clients import Client, Install, error_of
 from tests.node.peers import Peer
 from tests.node.test_connect import Opening, handshake
 
@@ -87,15 +87,15 @@ async def test_logins_and_joins_are_refused_and_members_may_send(
     outside, unknown = await Client.named(node, "carl"), Client(node)
     await unknown.connect()
     await choose(node, chat, unusable)
-    assert (await refused(Unavailable, unknown.ask(Login(name="dora")))).retry
+    assert (await error_of(Unavailable, unknown.request(Login(name="dora")))).retry
     for request in (Join(room="lobby"), Subscribe(room="lobby"), Join(room="new")):
-        assert (await refused(Unavailable, outside.ask(request))).retry
-    await ann.say("lobby", "still here")
+        assert (await error_of(Unavailable, outside.request(request))).retry
+    await ann.send("lobby", "still here")
     assert ben.messages() == ["still here"]
     assert (ann.closed, outside.closed, unknown.closed) == (None, None, None)
     await choose(node, chat, "")
-    await outside.ask(Join(room="lobby"))
-    await unknown.ask(Login(name="dora"))
+    await outside.request(Join(room="lobby"))
+    await unknown.request(Login(name="dora"))
 
 
 async def test_an_extension_of_a_room_affects_no_other_room(
@@ -103,9 +103,9 @@ async def test_an_extension_of_a_room_affects_no_other_room(
 ) -> None:
     room = await Room.objects.acreate(application=chat, name="quiz", extension=unusable)
     ann = await Client.named(node, "ann", "lobby")
-    await refused(Unavailable, ann.ask(Join(room="quiz")))
+    await error_of(Unavailable, ann.request(Join(room="quiz")))
     await choose(node, room, "")
-    await ann.ask(Join(room="quiz"))
+    await ann.request(Join(room="quiz"))
 
 
 async def test_messages_from_outside_are_refused(node: Node, chat: Application) -> None:
@@ -136,11 +136,11 @@ async def test_joins_are_accepted_once_the_extension_starts(
     name = installed(Fragile)
     room = await Room.objects.acreate(application=chat, name="quiz", extension=name)
     ann = await Client.named(node, "ann")
-    await refused(Unavailable, ann.ask(Join(room="quiz")))
+    await error_of(Unavailable, ann.request(Join(room="quiz")))
     await choose(node, chat, name)
     monkeypatch.setattr(Fragile, "broken", False)
     await node.context.registry.refresh()
-    await refused(Unavailable, Client(node).connect())
+    await error_of(Unavailable, Client(node).connect())
     # It is started again at most once a minute, unless its settings change.
     monkeypatch.setattr("rooms.extensions.runner.RESTART_INTERVAL", 0)
     for row in (chat, room):
@@ -148,7 +148,7 @@ async def test_joins_are_accepted_once_the_extension_starts(
         monkeypatch.setattr(Fragile, "broken", row is room)
         await choose(node, row, name)
     await Client.named(node, "ben")
-    await refused(Unavailable, ann.ask(Join(room="quiz")))
+    await error_of(Unavailable, ann.request(Join(room="quiz")))
     monkeypatch.setattr(Fragile, "broken", False)
     await node.context.registry.refresh()
-    await ann.ask(Join(room="quiz"))
+    await ann.request(Join(room="quiz"))

@@ -92,7 +92,7 @@ async def node(transactional_db: None) -> AsyncIterator[Node]:
 
 
 def received(client: Client) -> list[tuple[str, Any]]:
-    return [(frame["event"], frame["data"]) for frame in client.told("message")]
+    return [(frame["event"], frame["data"]) for frame in client.received("message")]
 
 
 def score(**points: int) -> tuple[str, Any]:
@@ -103,14 +103,14 @@ def score(**points: int) -> tuple[str, Any]:
 async def test_a_quiz_from_start_to_end(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
     with pytest.raises(Rejected, match="/start"):
-        await ann.say("quiz", "Canberra", event="answer")
-    assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
+        await ann.send("quiz", "Canberra", event="answer")
+    assert (await ann.send("quiz", None, event="start"))["rounds"] == 2
     with pytest.raises(Rejected):
-        await bob.say("quiz", None, event="start")
+        await bob.send("quiz", None, event="start")
     assert received(bob)[0] == score(ann=0, bob=0)
     first = received(bob)[-1][1]["text"]
-    assert (await bob.say("quiz", "no idea", event="answer"))["right"] is False
-    assert (await bob.say("quiz", f"  {ANSWERS[first].upper()} ", event="answer"))["right"] is True
+    assert (await bob.send("quiz", "no idea", event="answer"))["right"] is False
+    assert (await bob.send("quiz", f"  {ANSWERS[first].upper()} ", event="answer"))["right"] is True
     assert received(ann)[-3:-1] == [
         ("right", {"text": f"bob is right: {ANSWERS[first]}."}),
         score(ann=0, bob=5),
@@ -118,22 +118,22 @@ async def test_a_quiz_from_start_to_end(node: Node) -> None:
     second = received(ann)[-1][1]["text"]
     assert second != first
     # A later member sees the state of the quiz.
-    state = (await (await Client.named(node, "eve")).ask(Join(room="quiz")))["state"]
+    state = (await (await Client.named(node, "eve")).request(Join(room="quiz")))["state"]
     current = {each["event"]: each["data"] for each in state}
     assert "/start" in current.pop("quiz")["text"]
     assert current == dict([score(ann=0, bob=5), ("question", {"text": second})])
-    await ann.say("quiz", ANSWERS[second], event="answer")
+    await ann.send("quiz", ANSWERS[second], event="answer")
     assert received(bob)[-2:] == [
         ("question", None),
         ("finished", {"text": "The quiz is over. Best: ann and bob, with 5."}),
     ]
-    assert (await ann.say("quiz", None, event="start"))["rounds"] == 2
+    assert (await ann.send("quiz", None, event="start"))["rounds"] == 2
     assert score(ann=0, bob=0, eve=0) in received(bob)
 
 
 async def test_the_first_member_gets_the_instructions(node: Node) -> None:
     ann = await Client.named(node, "ann")
-    joined = await ann.ask(Join(room="quiz"))
+    joined = await ann.request(Join(room="quiz"))
     assert "/start" in joined["messages"][-1]["data"]["text"]
     await Client.named(node, "bob", "quiz")
     assert received(ann) == []
@@ -142,14 +142,14 @@ async def test_the_first_member_gets_the_instructions(node: Node) -> None:
 async def test_a_number_is_accepted_as_an_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("roomsite.extensions.QUESTIONS", [("Six and two?", "8"), ("Three and five?", "8")])
     ann = await Client.named(node, "ann", "quiz")
-    await ann.say("quiz", None, event="start")
-    assert (await ann.say("quiz", 8, event="answer"))["right"] is True
+    await ann.send("quiz", None, event="start")
+    assert (await ann.send("quiz", 8, event="answer"))["right"] is True
 
 
 async def test_guesses_are_not_published(node: Node) -> None:
     ann, bob = await Client.named(node, "ann", "quiz"), await Client.named(node, "bob", "quiz")
-    await ann.say("quiz", None, event="start")
+    await ann.send("quiz", None, event="start")
     before = len(received(bob))
-    await ann.say("quiz", "wrong", event="answer")
-    await ann.say("quiz", "just talking")
+    await ann.send("quiz", "wrong", event="answer")
+    await ann.send("quiz", "just talking")
     assert received(bob)[before:] == [("message", "just talking")]
