@@ -127,8 +127,8 @@ async def test_an_unknown_path_is_answered_with_404_and_logged_once(
     application, address = websocket_application(), f"/ws/gowsev/{uuid.uuid4()}/chat"
     for _ in range(3):
         start, body = await responses(application, address, "websocket.http.response")
-        assert (start["status"], body["body"].decode()) == (404, f"There is no door at {address}.")
-    assert logged(caplog) == [f"Refused a socket: there is no door at '{address}'."]
+        assert (start["status"], body["body"].decode()) == (404, f"No WebSocket is served at {address}.")
+    assert logged(caplog) == [f"Refused a socket: no WebSocket is served at '{address}'."]
 
 
 async def test_a_protocol_that_is_not_allowed_is_answered_with_403_and_logged_once(
@@ -139,7 +139,7 @@ async def test_a_protocol_that_is_not_allowed_is_answered_with_403_and_logged_on
     application, address = websocket_application(), f"/ws/gowsev/{uuid.uuid4()}"
     for _ in range(3):
         start, body = await responses(application, address, "websocket.http.response")
-        assert (start["status"], body["body"]) == (403, b"This site does not let in gowsev clients.")
+        assert (start["status"], body["body"]) == (403, b"This site does not accept gowsev clients.")
     assert logged(caplog) == [f"Refused a socket at '{address}': ROOMS[\"PROTOCOLS\"] has no gowsev."]
 
 
@@ -154,5 +154,5 @@ async def test_a_route_without_an_application_is_logged(caplog: pytest.LogCaptur
     for address in ("/all", "/one", "/ws/roomer/chat", "/lost"):
         await first_response(application, address)
     assert [line.partition(":")[0] for line in logged(caplog)] == [
-        "The address '/lost' leads into no application"
+        "The address '/lost' names no application"
     ]

@@ -22,18 +22,15 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 def sent() -> Iterator[list[Any]]:
     """The control messages, which are recorded and not sent."""
     sent: list[Any] = []
-    with mock.patch.object(api, "_wait_for", lambda ask: ask(RecordingNode(sent))):
+    with mock.patch.object(api, "_call", lambda ask: ask(RecordingTarget(sent))):
         yield sent
 
 
-class RecordingNode:
-    """Replaces the node."""
+class RecordingTarget:
+    """Replaces the services of the node."""
 
     def __init__(self, sent: list[Any]) -> None:
-        self.tell = sent.append
-        self.services = self
-
-    def call(self, work: None) -> None: ...
+        self.send_control = sent.append
 
 
 @pytest.fixture
@@ -137,7 +134,7 @@ def test_a_message_that_cannot_be_sent_does_not_undo_the_change(
     def fail(ask: Any) -> None:
         raise Unavailable("The layer is down.")
 
-    with mock.patch.object(api, "_wait_for", fail):
+    with mock.patch.object(api, "_call", fail):
         lobby.title = "Hall"
         lobby.save()
         with transaction.atomic():

@@ -63,7 +63,7 @@ class Unreliable:
                 await socket.send('{"type":"joined"}')
                 continue
             for member in self.members:
-                for part in self.context(member, str(text)):
+                for part in self.parts(member, str(text)):
                     await member.send(part)
 
     def parts(self, member: ServerConnection, text: str) -> list[str | list[str]]:

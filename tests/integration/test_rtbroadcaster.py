@@ -128,7 +128,7 @@ async def test_state_that_is_too_long_is_broadcast_but_not_stored(clients: Clien
     assert (message["funcParams"], message["stateMessage"]) == (["x" * 20_000], True)
     answer = await owner.receive()
     assert answer["status"]["value"] == 3
-    assert "State has at most 16384 bytes" in answer["status"]["text"]
+    assert "Expected at most 16384 bytes of state" in answer["status"]["text"]
     await owner.send_message(room, ["1"], "page", state=True)
     assert (await listener.receive())["funcParams"] == ["1"]
     assert await owner.drain() == []
