@@ -40,7 +40,6 @@ SCENARIOS = frozenset(
 COVERED: dict[str, str] = {
     "admin/formatting.py": "admin/test_lists.py",
     "admin/user_fields.py": "admin/test_restrictions.py",
-    "consumers.py": "test_routing.py",
     "histories/lua.py": "histories/test_redis.py",
     "histories/queries.py": "histories/test_database.py",
     "presence/expiry.py": "presence/test_database.py",

@@ -1,4 +1,4 @@
-"""A process sweeps others only when their expired leases mean that they are gone."""
+"""The lease of a process: when an expired lease of another one means that its process is gone."""
 
 from __future__ import annotations
 
@@ -6,74 +6,65 @@ from types import SimpleNamespace
 
 import pytest
 
-from rooms.presence import lease as module
+from rooms.presence import lease
 from rooms.presence.base import HEARTBEAT_SECONDS, LEASE_TTL
 from rooms.presence.lease import SWEEP_DELAY, Lease
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Replace the clock of this process; ``clock.now`` sets it."""
+    """The clock of this process; ``clock.now`` moves it."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 
 @pytest.fixture
-def lease(clock: SimpleNamespace) -> Lease:
-    """Return the lease of a process that has started long ago, renewed just now."""
-    lease = Lease()
-    lease.renew(None)
-    clock.now += SWEEP_DELAY
-    renew_after(lease, SWEEP_DELAY)
-    return lease
-
-
-def renew_after(lease: Lease, passed: float) -> None:
-    """Renew a lease when this time has passed by the clock of the store."""
-    lease.renew(LEASE_TTL - passed)
-
-
-def test_a_lease_begins_with_its_first_renewal(clock: SimpleNamespace) -> None:
-    lease = Lease()
-    assert not lease.begun
-    lease.renew(None)
-    assert lease.begun
-
-
-def test_a_process_that_starts_waits_before_it_sweeps(clock: SimpleNamespace) -> None:
-    lease = Lease()
-    lease.renew(None)
-    clock.now += SWEEP_DELAY - 1
-    assert not lease.may_sweep()
-    clock.now += 1
-    assert lease.may_sweep()
-
-
-def test_regular_renewals_allow_sweeps(lease: Lease, clock: SimpleNamespace) -> None:
-    for _ in range(20):
+def steady(clock: SimpleNamespace) -> Lease:
+    """A lease whose process may sweep: it was renewed in time since the start."""
+    held = Lease()
+    held.renew(None)
+    for _ in range(round(SWEEP_DELAY / HEARTBEAT_SECONDS)):
         clock.now += HEARTBEAT_SECONDS
-        renew_after(lease, HEARTBEAT_SECONDS)
-        assert lease.may_sweep()
+        held.renew(LEASE_TTL - HEARTBEAT_SECONDS)
+    return held
 
 
-def test_an_outage_of_about_a_lease_delays_sweeps(lease: Lease, clock: SimpleNamespace) -> None:
-    away = LEASE_TTL - SWEEP_DELAY + 1
-    clock.now += away
-    renew_after(lease, away)
-    assert not lease.may_sweep()
+def test_a_process_that_starts_does_not_sweep_before_the_others_had_time(clock: SimpleNamespace) -> None:
+    held = Lease()
+    assert not held.begun
+    held.renew(None)
+    assert held.begun
+    assert not held.may_sweep()
+    clock.now += SWEEP_DELAY - 0.1
+    assert not held.may_sweep()
+    clock.now += 0.1
+    assert held.may_sweep()
+
+
+def test_renewals_in_time_keep_the_permission(steady: Lease, clock: SimpleNamespace) -> None:
+    clock.now += HEARTBEAT_SECONDS
+    steady.renew(LEASE_TTL - HEARTBEAT_SECONDS)
+    assert steady.may_sweep()
+
+
+@pytest.mark.parametrize(
+    ("passed", "left"),
+    [
+        # The store was away for about a lease.
+        (LEASE_TTL - SWEEP_DELAY + 1, SWEEP_DELAY - 1),
+        # The store lost the lease.
+        (HEARTBEAT_SECONDS, None),
+        # The store's clock jumped ahead, and back.
+        (HEARTBEAT_SECONDS, LEASE_TTL - HEARTBEAT_SECONDS - HEARTBEAT_SECONDS - 1),
+        (HEARTBEAT_SECONDS, LEASE_TTL + HEARTBEAT_SECONDS),
+    ],
+)
+def test_after_an_outage_or_a_jump_of_the_clock_the_others_have_time_again(
+    steady: Lease, clock: SimpleNamespace, passed: float, left: float | None
+) -> None:
+    clock.now += passed
+    steady.renew(left)
+    assert not steady.may_sweep()
     clock.now += SWEEP_DELAY
-    assert lease.may_sweep()
-
-
-@pytest.mark.parametrize("jump", [-HEARTBEAT_SECONDS - 1, HEARTBEAT_SECONDS + 1])
-def test_a_jump_of_the_stores_clock_delays_sweeps(lease: Lease, clock: SimpleNamespace, jump: float) -> None:
-    clock.now += HEARTBEAT_SECONDS
-    renew_after(lease, HEARTBEAT_SECONDS + jump)
-    assert not lease.may_sweep()
-
-
-def test_a_lost_lease_delays_sweeps(lease: Lease, clock: SimpleNamespace) -> None:
-    clock.now += HEARTBEAT_SECONDS
-    lease.renew(None)
-    assert not lease.may_sweep()
+    assert steady.may_sweep()
