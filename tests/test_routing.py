@@ -57,7 +57,7 @@ async def responses(application: Callable[..., Any], address: str, *extensions: 
         "client": ("127.0.0.1", 1),
         "extensions": {name: {} for name in extensions},
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await application(scope, receive, send)
     return messages
 

@@ -11,7 +11,6 @@ from tests.architecture.mirrors import mirrors_without_source, sources_without_m
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
 
-@pytest.mark.xfail(strict=True, reason="tests are still being moved")
 def test_every_source_has_a_mirror() -> None:
     assert list(sources_without_mirror(BASE_DIR)) == []
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # Only a test that waits for an event which never comes takes this long.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Client:

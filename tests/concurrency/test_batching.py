@@ -20,7 +20,7 @@ from rooms.protocol.errors import Unavailable
 
 UNAVAILABLE = "The store does not answer."
 # Only a test that waits for what never comes takes this long.
-PATIENCE = 20
+PATIENCE = 60
 
 
 async def queued(*work: Any) -> list[asyncio.Task[Any]]:
@@ -53,7 +53,7 @@ class Book:
 
     def write_numbers(self, items: Sequence[int]) -> list[Any]:
         self.entered.set()
-        self.gate.wait(timeout=10)
+        self.gate.wait(timeout=60)
         self.attempts += 1
         if self.error is not None:
             raise self.error

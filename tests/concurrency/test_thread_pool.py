@@ -163,7 +163,7 @@ async def test_a_pool_starts_no_more_threads_than_its_maximum(gate: threading.Ev
     def job() -> None:
         running.append(threading.get_ident())
         if len(running) <= 2:
-            both.wait(timeout=10)
+            both.wait(timeout=60)
         gate.wait()
 
     waiting = [asyncio.ensure_future(pool.run(job)) for _ in range(6)]
@@ -188,7 +188,7 @@ async def test_close_ends_every_thread_and_its_connections() -> None:
     closed: list[int] = []
     threads_used = set(
         await asyncio.gather(
-            *(pool.run(lambda: (barrier.wait(timeout=10), threading.get_ident())[1]) for _ in range(3))
+            *(pool.run(lambda: (barrier.wait(timeout=60), threading.get_ident())[1]) for _ in range(3))
         )
     )
 
@@ -207,7 +207,7 @@ async def test_close_reaches_a_thread_that_has_just_ended_its_job() -> None:
     used = await pool.run(threading.get_ident)
     assert pool._executor is not None
     # Until it reports back, it does not count as idle.
-    assert pool._executor._idle_semaphore.acquire(timeout=10)
+    assert pool._executor._idle_semaphore.acquire(timeout=60)
     closed: list[int] = []
 
     def close() -> None:

@@ -257,7 +257,7 @@ async def test_the_extension_of_an_application_runs_in_the_executor_of_the_room(
     entered.clear()
     # An event of another room runs at the same time.
     second = asyncio.ensure_future(runner.call("on_join", 2, executor=other))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await entered.wait()
     release.set()
     await asyncio.gather(first, second)
@@ -320,7 +320,7 @@ async def test_on_timeout_is_repeated_until_the_runner_stops(
     monkeypatch.setattr(Ticking, "fails", fails)
     monkeypatch.setattr(Ticking, "enough", asyncio.Event(), raising=False)
     await configure(runner, installed(Ticking))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await Ticking.enough.wait()
     runner.stop()
     await asyncio.gather(*runner._timeouts)
@@ -357,7 +357,7 @@ async def test_a_timeout_that_is_set_is_in_force_at_once(patient: Patient, in_a_
         await asyncio.to_thread(setattr, patient, "timeout", 0.001)
     else:
         patient.timeout = 0.001
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await Patient.called.wait()
 
 

@@ -56,7 +56,7 @@ class Commits:
 
     def write(self, appends: Any) -> Any:
         self.entered.set()
-        self.gate.wait(timeout=10)
+        self.gate.wait(timeout=60)
         self.count += 1
         return append_all(appends)
 
@@ -111,7 +111,7 @@ class OneByOne(Commits):
 
     def write(self, appends: Any) -> Any:
         self.entered.set()
-        self.gate.wait(timeout=10)
+        self.gate.wait(timeout=60)
         self.count += len(appends)
         return [result for each in appends for result in append_all([each])]
 

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 #: The timeout in seconds for an expected frame.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Client(ABC):

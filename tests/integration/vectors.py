@@ -33,7 +33,7 @@ LINES = frozenset({"rtbroadcaster", "native"})
 
 QUIET = 0.25
 """Seconds to wait where nothing is expected."""
-PATIENCE = 20.0
+PATIENCE = 60.0
 """The timeout in seconds for an expected event."""
 AT_ONCE = 16
 """The number of scenarios of one protocol that run concurrently."""

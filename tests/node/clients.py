@@ -28,7 +28,7 @@ Install = Callable[[type[Extension]], str]
 MakeNode = Callable[..., Awaitable[Node]]
 
 # Only a test that waits for what never comes takes this many seconds.
-PATIENCE = 20
+PATIENCE = 60
 
 
 _ERRORS: dict[str, type[RoomsError]] = {

@@ -263,7 +263,7 @@ def test_max_rooms_holds_for_concurrent_creation() -> None:
     together = threading.Barrier(6)
 
     def create(number: int) -> bool:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         try:
             config.create_room(chat, CreateRoom(room=f"room {number}"), None)
         except PermissionDenied:

@@ -36,7 +36,7 @@ EVE = User(name="eve", id="guest-3", guest=True)
 PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 # Only a test that waits for what never comes takes this long.
-PATIENCE = 20
+PATIENCE = 60
 
 Pair = tuple[DatabasePresence, DatabasePresence]
 

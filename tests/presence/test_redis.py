@@ -24,7 +24,7 @@ BOB = User(name="bob", id="guest-2", guest=True)
 EVE = User(name="eve", id="guest-3", guest=True)
 
 # Only a test that waits for what never comes takes this long.
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ EVE = User(name="eve", id="guest-3", guest=True)
 PEOPLE = [User(name=f"user {number}", id=f"user-{number}", guest=True) for number in range(20)]
 
 # Only a test that waits for what never comes takes this long.
-PATIENCE = 30
+PATIENCE = 60
 
 Die = Callable[[Presence], Awaitable[None]]
 Processes = list[Presence]
