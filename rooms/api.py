@@ -75,7 +75,10 @@ async def apublish(
     state: bool = False,
     volatile: bool = False,
 ) -> Message:
-    """As ``publish``, from asynchronous code, where Django has no transactions: publishes at once."""
+    """Publish at once, from asynchronous code.
+
+    As ``publish``, but Django has no transactions in asynchronous code.
+    """
     encoded = _json(data)
     return await _acall(
         lambda target: target.publish(
@@ -140,7 +143,10 @@ async def adisconnect(
 
 
 def notify(control: AnyControlMessage) -> None:
-    """Send a control message to every node, once the surrounding transaction is committed."""
+    """Send a control message to every node.
+
+    It is sent once the surrounding transaction is committed.
+    """
 
     # A function and no partial: when it fails, Django logs it by its name.
     def send() -> None:
@@ -150,7 +156,10 @@ def notify(control: AnyControlMessage) -> None:
 
 
 def _json(data: Any) -> msgspec.Raw:
-    """Encode at the call, so that data that cannot be encoded fails there, and not after a commit."""
+    """Encode data at the call.
+
+    Data that cannot be encoded fails there, and not after a commit.
+    """
     try:
         return msgspec.Raw(msgspec.json.encode(data))
     except TypeError as error:
@@ -168,7 +177,10 @@ def _disconnection(
 
 
 def _call(ask: Callable[[ServerApi], Coroutine[Any, Any, T]]) -> T:
-    """Wait for the result of a call. Raises RoomsError where waiting would block the event loop."""
+    """Wait for the result of a call.
+
+    Raises RoomsError where waiting would block the event loop.
+    """
     node = current.node
     try:
         running = asyncio.get_running_loop()

@@ -1,6 +1,7 @@
-"""The WebSocket consumer: the only code that knows ASGI messages. The command table is below.
+"""The WebSocket consumer: the only code that knows ASGI messages.
 
-Each event of a connection is mapped to the group operation that executes it::
+The command table is below. Each event of a connection is mapped to the group operation that
+executes it::
 
     handshake   authenticate_handshake    the application's extension, before the socket is accepted
     connect     node.connect              added to the application's group
@@ -76,10 +77,12 @@ def commands_of(node: Node) -> CommandTable:
 
 
 class RoomConsumer(AsyncConsumer):
-    """One socket with one protocol. ``application`` is None where the address names it.
+    """One socket with one protocol.
 
-    It has a receive loop of its own: Channels' dispatch costs a thread hop per message, and its group
-    membership is not needed, because the process is the member (``node/broker.py``).
+    ``application`` is None where the address names it.
+
+    It has a receive loop of its own: Channels' dispatch costs a thread hop per message, and its
+    group membership is not needed, because the process is the member (``node/broker.py``).
     """
 
     channel_layer_alias = None
@@ -106,7 +109,10 @@ class RoomConsumer(AsyncConsumer):
                 transport.go_on(partial(session.run, user))
 
     async def _accept(self, scope: Any, receive: Any, send: Send) -> tuple[Session, Any] | None:
-        """Accept the socket. Returns its session and Django's user; None where it was refused."""
+        """Accept the socket and return its session and Django's user.
+
+        Returns None where the socket was refused.
+        """
         if (refusal := self._refusal(scope)) is not None:
             await _respond(scope, send, 403, refusal)
             return None
@@ -171,7 +177,10 @@ def _transport(scope: Any) -> Any:
 
 
 async def _start_node() -> Node:
-    """Return the node. A server that is not ours does not know it, and is made to drain it."""
+    """Return the node of this process; start it if needed.
+
+    A server other than ``runrooms`` does not know the node, and is made to drain it.
+    """
     starts = Node.current() is None
     node = await Node.get_or_start(serve_outbound)
     if starts:
@@ -180,7 +189,10 @@ async def _start_node() -> Node:
 
 
 async def serve_outbound(node: Node, outbound: OutboundConnection, socket: ClientSocket) -> None:
-    """Serve a socket that an extension opened to another service, like one that a client opened."""
+    """Serve a socket that an extension opened to another service.
+
+    It is served like one that a client opened.
+    """
     connection = make_connection(
         node,
         str(uuid.uuid4()),
@@ -272,8 +284,9 @@ def _status_of(error: RoomsError) -> int:
 
 
 async def _respond(scope: Any, send: Send, status: int, text: str) -> None:
-    """Refuse a handshake: with a status and a text where the server can, else by a close.
+    """Refuse a handshake.
 
+    The response has a status and a text where the server can send them; otherwise it is a close.
     Servers turn a close before the accept into 403.
     """
     if "websocket.http.response" not in (scope.get("extensions") or {}):

@@ -25,7 +25,10 @@ _SQLITE = f"PRAGMA busy_timeout = {STATEMENT_SECONDS * 1000}"
 
 @contextmanager
 def bounded_transaction(using: str) -> Iterator[None]:
-    """Open a transaction of a database in which slow statements raise OperationalError."""
+    """Open a transaction of a database with bounded statements.
+
+    Slow statements in it raise OperationalError.
+    """
     connection = connections[using]
     if connection.vendor == "sqlite":
         _execute(using, _SQLITE)

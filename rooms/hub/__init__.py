@@ -1,1 +1,4 @@
-"""The fan-out of one process: connections, rooms and the order of their events. No Django."""
+"""The fan-out of one process: connections, rooms and the order of their events.
+
+The package imports no Django.
+"""

@@ -17,7 +17,10 @@ from rooms.protocol.types import Mode, User
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestrictedUser:
-    """A ban or mute of a user's id or a guest's name, until a time or without end, and its reason."""
+    """A ban or mute of a user's id or a guest's name, and its reason.
+
+    It applies until a time or without end.
+    """
 
     user: str
     guest: str
@@ -67,7 +70,10 @@ class ApplicationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomConfig:
-    """A room as the node knows it. ``request_rate`` None: the limit of the connection applies."""
+    """A room as the node knows it.
+
+    Where ``request_rate`` is None, the limit of the connection applies.
+    """
 
     id: int
     application: ApplicationConfig

@@ -1,4 +1,7 @@
-"""One client: its identity and its memberships. Its send queue is in ``send_queue.py``."""
+"""One client: its identity and its memberships.
+
+Its send queue is in ``send_queue.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,13 @@ RoomT = TypeVar("RoomT")
 
 @dataclass(slots=True, kw_only=True)
 class Membership(Generic[RoomT]):
-    """A connection's membership in a room. Generic, since ``room.py`` imports this module.
+    """A connection's membership in a room.
 
-    A ``subscriber`` only receives events and is not listed. While a join is under way: ``announced``
-    when the room's extensions have accepted the user, ``active`` when the member receives events.
+    The class is generic, since ``room.py`` imports this module.
+
+    A ``subscriber`` only receives events and is not listed. While a join is under way:
+    ``announced`` when the room's extensions have accepted the user, ``active`` when the member
+    receives events.
     """
 
     room: RoomT
@@ -30,7 +36,10 @@ class Membership(Generic[RoomT]):
 
 
 class Connection(SendQueue):
-    """Lives from the accepted handshake to the end of the socket. Belongs to one event loop."""
+    """A client, from the accepted handshake to the end of the socket.
+
+    A connection belongs to one event loop.
+    """
 
     __slots__ = (
         "_idle",
@@ -127,7 +136,10 @@ class Connection(SendQueue):
 
     @property
     def identities(self) -> tuple[User, ...]:
-        """All users that this client counts as: a ban or mute of one of them applies to it."""
+        """All users that this client counts as.
+
+        A ban or mute of one of them applies to the client.
+        """
         if self.account is None:
             return () if self.user is None else (self.user,)
         return (self.account,) if self.user is None else (self.user, self.account)

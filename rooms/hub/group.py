@@ -47,13 +47,19 @@ class Delivery(NamedTuple):
 
     @property
     def presence(self) -> tuple[str, bool] | None:
-        """The user's id and whether the user joined, of a join or leave; None for another event."""
+        """The user's id and whether the user joined, of a join or leave.
+
+        None for another event.
+        """
         event = self.event
         return (event.user.id, isinstance(event, Joined)) if isinstance(event, (Joined, Left)) else None
 
 
 class Group:
-    """Connections that receive the same events. ``key`` names it on the channel layer and in presence."""
+    """Connections that receive the same events.
+
+    ``key`` names the group on the channel layer and in presence.
+    """
 
     __slots__ = ("_connections_of", "_hub", "_window", "key", "members")
 

@@ -1,7 +1,8 @@
-"""Joins and leaves of a large room, collected until its members receive all of them as one diff.
+"""Joins and leaves of a large room, sent to its members as one diff.
 
-Only the last change of each user is kept, so a diff states where every user in it is now: after the
-diff any member list that was sent meanwhile is right again.
+They are collected until the members receive all of them together. Only the last change of each user
+is kept, so a diff states where every user in it is now: after the diff any member list that was
+sent meanwhile is right again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _EMPTY = Raw(b"[]")
 
 
 class PresenceDiff:
-    """The changes since the last diff. ``size`` is the number of users, as far as this process knows."""
+    """The changes since the last diff.
+
+    ``size`` is the number of users, as far as this process knows.
+    """
 
     __slots__ = ("_changes", "_known", "_number", "size")
 
@@ -58,9 +62,10 @@ class PresenceDiff:
         self._known.pop(connection, None)
 
     def take(self, until: int, count: int) -> tuple[DiffsByPosition, dict[Connection, int]]:
-        """Take out the changes up to the number ``until``, now that the room has ``count`` users.
+        """Take out the changes up to the number ``until``.
 
-        Returns the diffs, and the connections that know the changes up to some number.
+        The room has ``count`` users now. Returns the diffs, and the connections that know the
+        changes up to some number.
         """
         diffs = DiffsByPosition([change for change in self._changes.values() if change[0] <= until], count)
         self._changes = {user: change for user, change in self._changes.items() if change[0] > until}
@@ -70,9 +75,9 @@ class PresenceDiff:
 
 
 class DiffsByPosition:
-    """Diffs of the same changes, each from another number on: recent members know some of the changes.
+    """Diffs of the same changes, each from another number on.
 
-    What several diffs contain is encoded once.
+    Recent members know some of the changes. What several diffs contain is encoded once.
     """
 
     def __init__(self, changes: list[tuple[int, Joined | Left]], count: int) -> None:
@@ -82,7 +87,10 @@ class DiffsByPosition:
         self._left = _EncodedUsers([change for change in changes if isinstance(change[1], Left)])
 
     def after(self, number: int) -> Members | None:
-        """The diff for a member that knows the changes up to ``number``; None: it knows all."""
+        """The diff for a member that knows the changes up to ``number``.
+
+        None where the member knows all.
+        """
         joined, left = self._joined.after(number), self._left.after(number)
         if joined is left is _EMPTY:
             return None
@@ -90,7 +98,10 @@ class DiffsByPosition:
 
 
 class _EncodedUsers:
-    """Users in the order of their changes, encoded as one text of which every diff is a slice."""
+    """Users in the order of their changes, encoded as one text.
+
+    Every diff is a slice of the text.
+    """
 
     def __init__(self, changes: list[tuple[int, Joined | Left]]) -> None:
         users = [_encode(event.user) for _, event in changes]

@@ -213,7 +213,10 @@ class Room(Group):
             self._ahead[connection] = seq
 
     def _members_ahead(self, seq: int) -> list[Connection]:
-        """The members whose join reply covered the message ``seq``. Forgets those it covered no further."""
+        """The members whose join reply covered the message ``seq``.
+
+        Forgets those members whose reply covered nothing after it.
+        """
         ahead = [member for member, until in self._ahead.items() if until >= seq]
         self._ahead = {member: until for member, until in self._ahead.items() if until > seq}
         return ahead
@@ -227,7 +230,10 @@ class Room(Group):
 
     @property
     def pending_diff(self) -> int | None:
-        """The number of the last join or leave that waits for the next diff; None: nothing waits."""
+        """The number of the last join or leave that waits for the next diff.
+
+        None where nothing waits.
+        """
         return self._diff.until
 
     def mark_members_sent(
@@ -268,7 +274,10 @@ class Room(Group):
                 flush()
 
     def _collect(self, event: Joined | Left) -> Collection[Connection] | None:
-        """Keep a join or leave for the next diff. Returns the members that receive it now; None: all."""
+        """Keep a join or leave for the next diff.
+
+        Returns the members that receive it now; None stands for all.
+        """
         diff, pending = self._diff, self._diff.until is not None
         diff.count(event)
         # What is pending goes first, also in a room that has become small.

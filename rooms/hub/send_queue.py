@@ -94,7 +94,10 @@ class SendQueue:
 
     @property
     def writing_since(self) -> float | None:
-        """Since when a write is under way that the client does not read (monotonic seconds)."""
+        """Since when a write is under way that the client does not read.
+
+        The time is in seconds of the monotonic clock.
+        """
         return self._writing_since
 
     @writing_since.setter
@@ -114,7 +117,10 @@ class SendQueue:
     # Putting frames in -------------------------------------------------------------------------------
 
     def send(self, event: Event | Command) -> None:
-        """Send an event to this client alone. It is not corked: replies go before what they caused."""
+        """Send an event to this client alone.
+
+        The event is not corked: replies go before what they caused.
+        """
         for frame in self.protocol.encode_all(event):
             self._put(frame)
 
@@ -146,7 +152,10 @@ class SendQueue:
             self._put(frame)
 
     def is_slow(self) -> bool:
-        """Whether more than half of the queue is taken, so that volatile events are dropped."""
+        """Whether more than half of the queue is taken.
+
+        Volatile events are then dropped.
+        """
         frames = len(self._frames) + sum(len(each.frames) for each in self.shared_pending)
         return self.pending_bytes * 2 > self._limits.bytes or frames * 2 > self._limits.frames
 
@@ -218,7 +227,10 @@ class SendQueue:
     # Taking frames out -------------------------------------------------------------------------------
 
     def pop_all(self) -> list[bytes]:
-        """Take everything that is to be written, joined into as few frames as the protocol allows."""
+        """Take everything that is to be written.
+
+        The frames are joined into as few as the protocol allows.
+        """
         return joined(self._pop_all(), self.protocol.separator)
 
     def pop_all_framed(self) -> list[bytes]:
@@ -241,7 +253,10 @@ class SendQueue:
     # Closing -----------------------------------------------------------------------------------------
 
     def fail(self, error: Exception) -> None:
-        """Close a client that cannot be written to; the others are written to all the same."""
+        """Close a client that cannot be written to.
+
+        The others are written to all the same.
+        """
         logger.warning("Could not write to %r: %r", self, error)
         try:
             self.close(CloseCode.INTERNAL_ERROR, "Something could not be sent.", discard=True)
@@ -251,7 +266,10 @@ class SendQueue:
     def close(
         self, code: CloseCode, message: str, *, retry_in: float | None = None, discard: bool = False
     ) -> None:
-        """Send ``closing`` and end the connection; what is queued goes first unless ``discard``."""
+        """Send ``closing`` and end the connection.
+
+        What is queued goes first unless ``discard``.
+        """
         if self.close_code is not None:
             return
         self.separate()

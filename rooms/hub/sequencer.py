@@ -12,7 +12,10 @@ T = TypeVar("T")
 
 
 class Sequencer(Generic[T]):
-    """``position`` is the last number that was passed on; None until the history was read."""
+    """Pass the items of a room on in the order of their numbers.
+
+    ``position`` is the last number that was passed on; None until the history was read.
+    """
 
     __slots__ = ("_early", "position")
 
@@ -21,9 +24,9 @@ class Sequencer(Generic[T]):
         self._early: dict[int, T] = {}
 
     def start(self, position: int) -> list[T]:
-        """Count everything up to ``position`` as passed on. Returns what may follow at once.
+        """Count everything up to ``position`` as passed on.
 
-        A sequencer that has started only moves forward.
+        Returns what may follow at once. A sequencer that has started only moves forward.
         """
         if self.position is None or position > self.position:
             self.position = position
@@ -32,7 +35,10 @@ class Sequencer(Generic[T]):
         return self._ready()
 
     def offer(self, seq: int, item: T) -> list[T]:
-        """Return what may be passed on now, in order; empty if the item is early or a duplicate."""
+        """Return what may be passed on now, in order.
+
+        Returns nothing if the item is early or a duplicate.
+        """
         if self.position is not None:
             if seq == self.position + 1 and not self._early:
                 self.position = seq

@@ -160,9 +160,10 @@ class FlushWindow:
 
 
 class SharedFrames:
-    """Frames of one protocol, for those ``members`` that still share them at the write.
+    """Frames of one protocol for the members that share them.
 
-    ``next`` is what they share then, if more events were added meanwhile.
+    They are for those ``members`` that still share them at the write. ``next`` is what they share
+    then, if more events were added meanwhile.
     """
 
     __slots__ = ("_done", "_framed", "frames", "kind", "members", "next", "size", "unwritten", "window")

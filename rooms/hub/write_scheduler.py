@@ -1,7 +1,8 @@
-"""Writes queued frames where frames may be written at once: no task and no ``await`` per connection.
+"""Writes queued frames where frames may be written at once.
 
-One scheduler writes for all connections of an event loop, two turns after the first of them had
-something queued: what arrives meanwhile leaves with it, in one write per connection.
+There is no task and no ``await`` per connection. One scheduler writes for all connections of an
+event loop, two turns after the first of them had something queued: what arrives meanwhile leaves
+with it, in one write per connection.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""The group operations, and the parts that carry them out. ``node.py`` is where to begin."""
+"""The group operations and the components that execute them.
+
+Begin to read at ``node.py``.
+"""

@@ -1,4 +1,7 @@
-"""Looks up which names belong to accounts: guests may not use them, in any spelling. In threads."""
+"""Looks up which names belong to accounts.
+
+Guests may not use them, in any spelling. The look-ups run in threads.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,10 @@ def are_registered(wanted: dict[str, str]) -> dict[str, bool]:
 
 
 def _called(keys: Sequence[str]) -> Iterator[str]:
-    """Yield the account names that equal ``keys`` regardless of case, which databases know for ASCII.
+    """Yield the account names that equal ``keys`` regardless of case.
 
-    Every guest is looked up: building a query set would take ten times as long as the query.
+    Databases know case for ASCII only. Every guest is looked up: building a query set would take
+    ten times as long as the query.
     """
     if not keys:
         return
@@ -45,9 +49,9 @@ def _called(keys: Sequence[str]) -> Iterator[str]:
 
 
 def _called_like(keys: Sequence[str]) -> Iterator[str]:
-    """Yield account names that may equal ``keys`` in letters whose case databases do not know.
+    """Yield account names that may equal ``keys`` regardless of case.
 
-    They may be other names as well.
+    It is for letters whose case databases do not know. The names may be others as well.
     """
     if not keys:
         return

@@ -1,7 +1,8 @@
-"""Authentication: by Django session, by a guest's name, or by a token after a reconnect.
+"""Authentication: by Django session, by a guest's name, or by a token.
 
-A token is signed, not stored: it works in every process and across restarts. All tokens that
-descend from one login share its id, and a logout revokes that id in the database.
+A token serves after a reconnect. It is signed, not stored: it works in every process and across
+restarts. All tokens that descend from one login share its id, and a logout revokes that id in the
+database.
 """
 
 from __future__ import annotations
@@ -48,7 +49,10 @@ SALT = "rooms.login"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """A user with what permissions depend on. ``login`` is the id of the login that a token came from."""
+    """A user with what permissions depend on.
+
+    ``login`` is the id of the login that a token came from.
+    """
 
     user: User
     groups: frozenset[int] = frozenset()
@@ -76,9 +80,10 @@ class Authenticator:
                 connection.login = None
 
     async def anonymous(self, connection: Connection, application: Application, user: Any) -> None:
-        """Log in a client whose protocol has no names, as a guest named like the connection.
+        """Log in a client whose protocol has no names, as a guest.
 
-        Where only signed-in users are admitted, the handshake's Django user decides. Raises RoomsError.
+        The guest is named like the connection. Where only signed-in users are admitted, the
+        handshake's Django user decides. Raises RoomsError.
         """
         guest = User(name=connection.id, id=f"guest-{connection.id}", guest=True)
         signed_in = user is not None and user.is_authenticated
@@ -112,7 +117,10 @@ class Authenticator:
         await self._reply(connection, command, application)
 
     async def login_by_session(self, connection: Connection, command: Login, user: Any) -> None:
-        """As ``login``, for the handshake's Django user, who has that name. Raises RoomsError."""
+        """Log in the handshake's Django user, who has the command's name.
+
+        Otherwise as ``login``. Raises RoomsError.
+        """
         application = await self._context.application_of(connection)
         self._check_rate(connection, application)
         identity = await self._context.pool.run(_identity, user)
@@ -130,7 +138,10 @@ class Authenticator:
         connection.send(Reply(id=command.id, data={"user": user, "token": token}))
 
     async def logout(self, connection: Connection, command: Logout) -> None:
-        """Revoke the tokens of the login. The connection has left its rooms already (``node.py``)."""
+        """Revoke the tokens of the login.
+
+        The connection has left its rooms already (``node.py``).
+        """
         user = require_user(connection)
         application = await self._context.application_of(connection)
         if connection.login is not None:
@@ -255,9 +266,10 @@ def _identity(user: Any, login: str | None = None) -> Identity | None:
 
 
 def _stamp(user: Any) -> str:
-    """Return a hash that changes with the password, so that a new password ends old tokens.
+    """Return a hash that changes with the password.
 
-    It is not the session's own hash: every holder can read a token.
+    A new password thus ends old tokens. The hash is not the session's own: every holder can read a
+    token.
     """
     return hashlib.sha256(f"{SALT}{user.get_session_auth_hash()}".encode()).hexdigest()[:16]
 

@@ -1,10 +1,10 @@
-"""This process's single seat on the channel layer, through which the nodes reach each other.
+"""This process's single seat on the channel layer.
 
-A process, not each socket, is the member of the layer's groups: layers drop silently above their
-capacity, forget memberships after a day, and cost a delivery per member. What is published in one
-turn of the event loop travels together. The layer is only a hint: messages that it loses in a room
-with history are fetched from there (``recovery.py``). So a layer that is down costs hints and
-nothing else: publishing never waits for it and never fails.
+Through it the nodes reach each other. A process, not each socket, is the member of the layer's
+groups: layers drop silently above their capacity, forget memberships after a day, and cost a
+delivery per member. What is published in one turn of the event loop travels together. The layer is
+only a hint: messages that it loses in a room with history are fetched from there (``recovery.py``).
+So a layer that is down costs hints and nothing else: publishing never waits for it and never fails.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ RENEW_INTERVAL = 6 * 3600
 
 
 class BrokerMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An event on its way to a group in other processes. ``only``: ids of the users that receive it."""
+    """An event on its way to a group in other processes.
+
+    ``only`` holds the ids of the users that receive it.
+    """
 
     event: RoomEvent
     only: list[str] | None = None
@@ -64,7 +67,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Broker:
-    """Belongs to one event loop. Without a ``listener`` it can publish, but not subscribe."""
+    """Publish to and receive from other processes over the channel layer.
+
+    A broker belongs to one event loop. Without a ``listener`` it can publish, but not subscribe.
+    """
 
     def __init__(self, alias: str, node_id: str, listener: BrokerListener | None = None) -> None:
         self._layer: Any = get_channel_layer(alias)
@@ -89,7 +95,10 @@ class Broker:
         self.dropped: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Take the seat and begin to receive: as soon as the layer answers, if it does not now."""
+        """Take the seat and begin to receive.
+
+        If the layer does not answer now, this happens as soon as it does.
+        """
         if self._layer is not None and self._listener is not None:
             self._started = True
             self._wanted.add(CONTROL)
@@ -112,7 +121,10 @@ class Broker:
     # Subscribing -------------------------------------------------------------------------------------
 
     async def subscribe(self, key: str) -> None:
-        """Receive what other processes publish to a group; once the layer answers, if it does not now."""
+        """Receive what other processes publish to a group.
+
+        If the layer does not answer now, this begins once it does.
+        """
         if not self._started or key in self._wanted:
             return
         self._wanted.add(key)
@@ -127,7 +139,10 @@ class Broker:
                 await self._sync(key)
 
     async def repair(self) -> None:
-        """Repeat what the layer did not answer to, and renew memberships that it may have forgotten."""
+        """Repeat what the layer did not answer to, and renew memberships.
+
+        The layer may have forgotten the memberships.
+        """
         if self._repairing.locked():
             return
         async with self._repairing:
@@ -265,7 +280,10 @@ class Broker:
             self._listener.on_event(key, _decode_message.decode(frame))
 
     async def _with_timeout(self, work: Any) -> Any:
-        """Return what the layer answers. Raises Unavailable, which is logged once, as is its end."""
+        """Return what the layer answers, within a timeout.
+
+        Raises Unavailable. The outage is logged once, as is its end.
+        """
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT):
                 answer = await work

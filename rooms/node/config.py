@@ -30,7 +30,10 @@ from rooms.protocol.types import Mode, User
 
 
 def names_of_room(key: str) -> tuple[str, str] | None:
-    """Return the names of the application and the room with this key, if it is a room's and exists."""
+    """Return the names of the application and the room with this key.
+
+    Returns None if the key is not a room's or the room does not exist.
+    """
     kind, _, pk = key.partition(".")
     if kind != "room":
         return None
@@ -67,7 +70,10 @@ def load_room_by_id(application: ApplicationConfig, pk: int) -> RoomConfig | Non
 
 
 def load_rooms(application: ApplicationConfig, pks: Collection[int]) -> dict[int, RoomConfig | None]:
-    """Return the rooms with these ids that exist; None stands for a room of another application."""
+    """Return the rooms with these ids that exist.
+
+    None stands for a room of another application.
+    """
     return {
         row.pk: _room(application, row) if row.application_id == application.id else None
         for row in _rooms().filter(pk__in=pks)
@@ -75,9 +81,9 @@ def load_rooms(application: ApplicationConfig, pks: Collection[int]) -> dict[int
 
 
 def list_rooms(application: ApplicationConfig, prefix: str, limit: int) -> dict[int, RoomInfo]:
-    """Return the listed rooms whose names begin with ``prefix``, by id, ordered by name.
+    """Return the listed rooms whose names begin with ``prefix``, by id.
 
-    Their members are not counted yet.
+    They are ordered by name. Their members are not counted yet.
     """
     rows = Room.objects.filter(application_id=application.id, listed=True).order_by("name")
     if prefix:
@@ -145,7 +151,10 @@ def delete_room(pk: int) -> None:
 
 
 def temporary_rooms(before: datetime) -> list[int]:
-    """Return the ids of rooms that go with their last member and were created before a time."""
+    """Return the ids of the temporary rooms that were created before a time.
+
+    A temporary room is deleted with its last member.
+    """
     return list(Room.objects.filter(persistent=False, created__lt=before).values_list("id", flat=True))
 
 

@@ -1,7 +1,7 @@
-"""The connect hook: the site's user and an application's extension decide about a handshake.
+"""The connect hook: decides about a handshake.
 
-It runs before the socket is accepted; for goroomserver clients at the login to an application, since
-their address names none.
+The site's user and an application's extension decide. The hook runs before the socket is accepted;
+for goroomserver clients at the login to an application, since their address names none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ logger = logging.getLogger("rooms.extensions")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handshake:
-    """A handshake. ``user`` is the Django user, or None where cookies are not trusted."""
+    """A handshake.
+
+    ``user`` is the Django user, or None where cookies are not trusted.
+    """
 
     protocol: str
     path: str
@@ -49,7 +52,9 @@ class Handshake:
 async def authenticate_handshake(
     context: NodeContext, application: str, handshake: Handshake
 ) -> dict[str, str]:
-    """Return the claims of a connection to ``application``: its user and what the extension adds.
+    """Return the claims of a connection to ``application``.
+
+    The claims are its user and what the extension adds.
 
     Raises Rejected or HandshakeRejected where the extension refuses, InternalError where it failed,
     Unavailable where it has not started, where too many handshakes wait for it, and on a timeout.

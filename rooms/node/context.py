@@ -1,4 +1,7 @@
-"""What the operations of a node share: its components, background tasks and retried actions."""
+"""What the operations of a node share.
+
+These are its components, background tasks and retried actions.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,10 @@ class BackgroundTasks:
 
 
 class DelayedActions:
-    """Actions for later, such as the end of a grace period. One check a second serves the process."""
+    """Actions for later, such as the end of a grace period.
+
+    One check a second serves the process.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
@@ -127,7 +133,10 @@ class NodeContext:
     user_locks: Locks = field(default_factory=Locks)
 
     async def run_to_completion(self, action: Callable[[], Awaitable[None]]) -> None:
-        """Wait for an action that is completed in any case, also when the caller is cancelled."""
+        """Wait for an action that is completed in any case.
+
+        The action also goes on when the caller is cancelled.
+        """
         await asyncio.shield(self.tasks.spawn(self.delayed.run_with_retry(action)))
 
     def spawn_with_retry(self, action: Callable[[], Awaitable[None]]) -> None:
@@ -168,7 +177,10 @@ def require_user(connection: Connection) -> User:
 
 
 def membership_in(connection: Connection, room: Room) -> Membership[Room] | None:
-    """Return the connection's membership in this room, and not in an earlier one of the same name."""
+    """Return the connection's membership in this room.
+
+    A membership in an earlier room of the same name does not count.
+    """
     membership: Membership[Room] | None = connection.memberships.get(room.name)
     return membership if membership is not None and membership.room.key == room.key else None
 

@@ -34,7 +34,10 @@ class RoomChanged(ControlMessage, frozen=True, kw_only=True, tag="room_changed")
 
 
 class UserDisconnected(ControlMessage, frozen=True, kw_only=True, tag="user_disconnected"):
-    """All connections of a user are to be closed, in one application or in all (None)."""
+    """All connections of a user are to be closed.
+
+    It concerns one application, or all (None).
+    """
 
     application: str | None
     user: str

@@ -15,7 +15,10 @@ from rooms.protocol.types import User
 
 
 class ServerApi(Protocol):
-    """What server code can ask for: the services of the node, or the standalone publisher."""
+    """What server code can ask for.
+
+    The services of the node and the standalone publisher implement it.
+    """
 
     async def publish(
         self,

@@ -1,6 +1,7 @@
-"""Messages without a membership: to one user, to a room from outside, to the application.
+"""Messages without a membership.
 
-Only clients of other protocols send them; the native protocol has no such commands.
+They go to one user, to a room from outside, or to the application. Only clients of other protocols
+send them; the native protocol has no such commands.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ class DirectMessages:
         self._publisher = publisher
 
     async def publish(self, connection: Connection, command: SendWithoutJoining) -> None:
-        """Publish to a room from outside, where any client could join without password or extension."""
+        """Publish to a room from outside.
+
+        Allowed where any client could join without password or extension.
+        """
         await connection.wait_idle()
         user = require_user(connection)
         if command.room in connection.memberships:
@@ -70,7 +74,10 @@ class DirectMessages:
         connection.send(Reply(id=command.id, data={}))
 
     async def _share_room(self, connection: Connection, command: SendDirect, user: User) -> bool:
-        """Whether both users are in the room and the sender may send there, as with ``to``."""
+        """Whether both users are in the room and the sender may send there.
+
+        The conditions are those of ``to``.
+        """
         room = self._context.registry.cached_room(connection.application, command.room)
         membership = membership_in(connection, room) if room is not None else None
         if room is None or membership is None or membership.subscriber:
@@ -88,9 +95,9 @@ class DirectMessages:
         await application.runner.notify("on_receive", event)
 
     async def offer(self, connection: Connection, command: SendToRoomOrApplication) -> None:
-        """Publish to a room; from a client that is no member, call the application's handler.
+        """Publish to a room, or call the application's handler.
 
-        The handler's event then has no ``room``.
+        The handler is called for a client that is no member. Its event then has no ``room``.
         """
         try:
             await self._messages.send(connection, command)
@@ -99,7 +106,10 @@ class DirectMessages:
                 raise
 
     async def to_application(self, connection: Connection, command: SendToApplication) -> None:
-        """Call the handler of the application's extension for such messages, if there is one."""
+        """Call the handler of the application's extension for such messages.
+
+        Without such a handler, the reply is empty.
+        """
         if not await self._run_handler(connection, command):
             connection.send(Reply(id=command.id, data={}))
 
