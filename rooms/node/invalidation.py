@@ -1,4 +1,7 @@
-"""Applies a changed row to the open sockets: from the admin, from code, from another process."""
+"""Apply changed rows to the open sockets.
+
+A row is changed by the admin, by code or by another process.
+"""
 
 from __future__ import annotations
 
@@ -162,7 +165,10 @@ class Invalidation:
             await history.forget(message.room)
 
     async def _remove_room(self, room: Room, message: str, *, renamed: str | UnsetType = UNSET) -> None:
-        """Remove all members of this process: the room does not exist any more under this name."""
+        """Remove a room and all its members in this process.
+
+        The room does not exist any more under this name.
+        """
         self._context.registry.remove_room(room)
         await self._leave.dissolve(room, message, renamed=renamed)
 

@@ -160,9 +160,10 @@ class JoinHandler:
     async def _add_to_presence(
         self, connection: Connection, membership: Membership[Room], user: User, *, present: bool | None
     ) -> bool:
-        """Add the user, after the extensions accepted one that is not ``present`` (None: look up).
+        """Add the user to presence; the extensions must accept a new user first.
 
-        Returns False, and undoes it, where the user turns out to be new and was not asked about.
+        ``present`` states whether presence has the user already; None: it is looked up. Returns
+        False, and undoes the addition, where the user turns out to be new and ``on_join`` was not called.
         """
         room, presence = membership.room, self._context.presence
         asked = await self._ask_extensions(connection, membership, user, present=present)
@@ -193,10 +194,10 @@ class JoinHandler:
         *,
         present: bool | None = None,
     ) -> bool:
-        """Call ``on_join`` for a user that is not in the room yet. Returns whether any extension has it.
+        """Call ``on_join`` for a user that is not in the room yet.
 
-        Raises what ``on_join`` raises, RoomFull where it would be called in vain, Unavailable where an
-        extension has not started.
+        Returns whether any extension has an ``on_join``. Raises what ``on_join`` raises, RoomFull
+        where it would be called in vain, Unavailable where an extension has not started.
         """
         room, subscriber = membership.room, membership.subscriber
         runners = []
@@ -251,7 +252,10 @@ class JoinHandler:
         membership: Membership[Room],
         user: User,
     ) -> None:
-        """Send the snapshot and the members, then the corked pushes that these do not cover."""
+        """Send the snapshot and the members in the reply.
+
+        The corked pushes that these do not cover follow.
+        """
         context, room = self._context, membership.room
         snapshot = await join_snapshot(context, room, connection.protocol, command)
         limit = None if connection.protocol.options.full_member_list else context.settings.join_members_limit

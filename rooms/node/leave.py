@@ -1,4 +1,4 @@
-"""Handles every way a connection leaves a room: leave, kick, room deletion, disconnect.
+"""Every way a connection leaves a room: leave, kick, room deletion, disconnect.
 
 What needs no backend is done at once; what does is retried until the backend answers.
 """
@@ -58,7 +58,10 @@ class LeaveHandler:
         await self._leave(connection, command, subscriber=True)
 
     async def leave_all(self, connection: Connection, command: LeaveAll) -> None:
-        """Leave every room. Rooms whose extension refuses are kept, and the refusal is raised."""
+        """Leave every room.
+
+        Rooms whose extension refuses are kept, and the refusal is raised.
+        """
         user = require_user(connection)
         refusal: RoomsError | None = None
         for membership in list(connection.memberships.values()):
@@ -103,7 +106,10 @@ class LeaveHandler:
             connection.uncork()
 
     async def _ask_extensions(self, connection: Connection, membership: Membership[Room], user: User) -> None:
-        """Call ``on_before_leave``, which may refuse that a member leaves. Raises what it raises."""
+        """Call ``on_before_leave``, which may refuse that a member leaves.
+
+        Raises what ``on_before_leave`` raises.
+        """
         room = membership.room
         if membership.subscriber or room.removed:
             return
@@ -139,7 +145,10 @@ class LeaveHandler:
             await self._context.run_to_completion(partial(self.depart, connection, membership, user, reason))
 
     async def dissolve(self, room: Room, message: str, *, renamed: str | UnsetType = UNSET) -> None:
-        """Take all connections of this process out of a room that is gone, or has another name."""
+        """Remove all connections of this process from a room.
+
+        The room is deleted, or has another name.
+        """
         memberships = [
             (connection, membership)
             for connection in room.members
@@ -209,7 +218,10 @@ class LeaveHandler:
     async def depart(
         self, connection: Connection, membership: Membership[Room], user: User, reason: LeftReason
     ) -> None:
-        """Take a connection out of presence; with the user's last one the leave is announced."""
+        """Remove a connection from presence.
+
+        With the last connection of the user the leave is announced.
+        """
         key = membership.room.key
         if _has_returned(connection, membership):
             self._end_grace(key, connection)
@@ -223,7 +235,10 @@ class LeaveHandler:
         self._end_grace(key, connection)
 
     async def _current_room(self, room: Room) -> Room | None:
-        """The loaded room with the same key: it may have been dropped and loaded again meanwhile."""
+        """Return the loaded room with the same key, or None.
+
+        The room may have been dropped and loaded again meanwhile.
+        """
         registry = self._context.registry
         current = registry.room_by_key(room.key)
         if current is None:
@@ -235,13 +250,19 @@ class LeaveHandler:
     async def _remove_from_presence(
         self, connection: Connection, membership: Membership[Room], user: User
     ) -> bool:
-        """Whether the user has left the room with this connection, which has not joined again."""
+        """Remove the connection from presence, unless it has joined again.
+
+        Returns whether the user has left the room with this connection.
+        """
         if _has_returned(connection, membership):
             return False
         return await self._context.presence.remove(membership.room.key, connection.id, user)
 
     async def undo_join(self, connection: Connection, membership: Membership[Room], user: User) -> None:
-        """Take a user out of presence whose join failed; announce it if the join was announced."""
+        """Remove a user whose join failed from presence.
+
+        The leave is announced if the join was announced.
+        """
         room = await self._current_room(membership.room) or membership.room
         async with self._context.user_locks.of((room.key, user.id)):
             removed = await self._remove_from_presence(connection, membership, user)
@@ -275,7 +296,10 @@ class LeaveHandler:
         claims: Mapping[str, str],
         runners: Sequence[Runner] | None = None,
     ) -> None:
-        """Call ``on_leave`` of the room's and the application's extension, or of these ``runners``."""
+        """Call ``on_leave`` of the extensions of the room and the application.
+
+        With ``runners``, it is called for these instead.
+        """
         event = LeaveEvent(room.context, user, reason, claims=claims)
         for runner in room.runners if runners is None else runners:
             if runner.handles("on_leave"):
@@ -309,7 +333,11 @@ class LeaveHandler:
     # Other processes ---------------------------------------------------------------------------------
 
     async def heartbeat(self) -> None:
-        """Renew the lease of this process, and act on users that dead processes left behind."""
+        """Renew the lease of this process in presence.
+
+        Users that dead processes left behind are announced as gone or returned, or kept in
+        presence.
+        """
         for found in await self._context.presence.heartbeat():
             self._context.tasks.spawn(self._context.delayed.run_in_slot(partial(self._announce, found)))
         await self._events.verify()
@@ -320,7 +348,10 @@ class LeaveHandler:
         await self._context.delayed.run_with_retry(partial(presence.expire_node, node_id, seconds))
 
     async def hand_over(self) -> None:
-        """Leave the grace periods of this process to the others. Waits for background work."""
+        """Leave the grace periods of this process to the other processes.
+
+        Waits for background work.
+        """
         await self._expire_this_node()
         # The server may kill the process during the wait; and a heartbeat under way renews the lease.
         await self._context.tasks.drain()
@@ -353,7 +384,10 @@ class LeaveHandler:
                 self.user_left(room, user, "dropped")
 
     async def _keep(self, room: Room, user: User) -> bool:
-        """Keep a user for the rest of the room's grace period, where that is longer than the site's."""
+        """Keep a user for the rest of the room's grace period.
+
+        This applies where the grace period of the room is longer than that of the site.
+        """
         seconds = room.config.leave_grace - self._context.settings.leave_grace
         if seconds <= 0:
             return False

@@ -1,4 +1,4 @@
-"""The engine of one process that serves sockets: its components, its start and its stop.
+"""The engine of one process that serves sockets: components, start and stop.
 
 The operations are beside it, one module for each subject: ``auth``, ``join``, ``leave``, ``publish``,
 ``room_lifecycle``; ``invalidation`` applies changes from outside. A node belongs to one event loop.
@@ -187,7 +187,10 @@ class Node:
         self.connections[connection] = _Socket(abort)
 
     async def connect(self, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
-        """Accept a socket. ``user`` is the handshake's Django user, ``abort`` ends the socket at once."""
+        """Accept a socket.
+
+        ``user`` is the Django user of the handshake; ``abort`` ends the socket at once.
+        """
         connection.last_seen = time.monotonic()
         socket = self.connections[connection] = _Socket(abort)
         application = await self._enter_application(connection, socket)
@@ -210,7 +213,10 @@ class Node:
         connection.waiting_for_login = None if connection.user else time.monotonic()
 
     async def _enter_application(self, connection: Connection, socket: _Socket) -> Application | None:
-        """Add a connection to its application. Returns None, and closes it, where it is not allowed."""
+        """Add a connection to its application.
+
+        Where this is not allowed, the connection is closed, and None is returned.
+        """
         application = await self.context.registry.application(connection.application)
         protocol = connection.protocol.name
         if application is None or not application.config.allows_protocol(protocol):
@@ -237,7 +243,10 @@ class Node:
         return application
 
     async def _log_in(self, connection: Connection, application: Application, user: Any) -> bool:
-        """Log in the handshake's user. Returns False, and closes the connection, where it is refused."""
+        """Log in the user of the handshake.
+
+        Where the login is refused, the connection is closed, and False is returned.
+        """
         if connection.protocol.options.anonymous:
             try:
                 await self.auth.anonymous(connection, application, user)

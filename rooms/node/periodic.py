@@ -1,4 +1,4 @@
-"""One check a second of everything that waits for time to pass, for the whole process.
+"""One check per second of everything in the process that waits for time to pass.
 
 Heartbeats, timeouts, grace periods, leases: no connection has a timer or a task of its own.
 """
@@ -39,7 +39,10 @@ class PeriodicTasks:
         self._next: list[float] = []
 
     def every(self, seconds: float, action: Callable[[], Awaitable[object]]) -> None:
-        """Repeat an action; a little earlier or later each time, so that processes spread."""
+        """Repeat an action every ``seconds``.
+
+        Each time is a little earlier or later, so that processes spread.
+        """
         self._actions.append((seconds, action))
         self._next.append(time.monotonic() + seconds * random.uniform(0.6, 1.4))
 

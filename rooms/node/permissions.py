@@ -28,7 +28,10 @@ class Client(Protocol):
 
 
 def check_entry(application: ApplicationConfig, user: User, groups: frozenset[int]) -> None:
-    """Check whether a user may log in to the application. ``groups`` are ids of Django groups."""
+    """Check whether a user may log in to the application.
+
+    ``groups`` are the ids of the Django groups of the user.
+    """
     if application.entry != "anyone" and user.guest:
         raise LoginRefused("Only signed-in users can log in here.")
     if application.entry == "group" and application.group not in groups:
@@ -37,7 +40,10 @@ def check_entry(application: ApplicationConfig, user: User, groups: frozenset[in
 
 
 def check_join(room: RoomConfig, client: Client, *, moderator: bool) -> None:
-    """Check whether a client may join or subscribe. The password is checked apart, since that is slow."""
+    """Check whether a client may join or subscribe.
+
+    The password is checked separately, since that is slow.
+    """
     if room.bans and not moderator:
         _check(room.bans, client.identities, Banned, banned_from(room))
 
@@ -99,7 +105,7 @@ def banned_from(room: RoomConfig) -> str:
 
 
 def restriction(restrictions: Iterable[RestrictedUser], identities: Iterable[User], what: str) -> str | None:
-    """Return the text of the ban or mute that applies to one of these users, if one does."""
+    """Return the text of the ban or mute that applies to one of these users, or None."""
     for each in restrictions:
         if any(each.concerns(user) for user in identities):
             until = f" until {each.until:%Y-%m-%d %H:%M} UTC" if each.until else ""

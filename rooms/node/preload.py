@@ -1,4 +1,7 @@
-"""Loads applications whose extensions start with the server, before the first client connects."""
+"""Load the applications whose extensions start with the server.
+
+They are loaded before the first client connects.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ logger = logging.getLogger("rooms.node")
 
 
 async def load_applications(context: NodeContext) -> None:
-    """Load every enabled application with an extension; retried while the database is down."""
+    """Load every enabled application with an extension.
+
+    This is retried while the database is down.
+    """
     await context.run_to_completion(partial(_load, context))
 
 

@@ -1,4 +1,4 @@
-"""Join and leave events: announced at once, and in large rooms as one diff per second.
+"""Join and leave events: sent at once, in large rooms as one diff per second.
 
 In this process the joins and leaves of one user have one order: a change of presence and its
 announcement are one step under the user's lock. Announcements of two processes may still cross, so
@@ -37,7 +37,10 @@ class _Unverified:
 
 
 class PresenceEvents:
-    """The methods, except ``verify``, are called under the user's lock, and return at once."""
+    """Announce the joins and leaves of users, and verify doubtful announcements.
+
+    The methods, except ``verify``, are called under the user's lock, and return at once.
+    """
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
@@ -47,7 +50,10 @@ class PresenceEvents:
         self._unverified: dict[tuple[str, str], _Unverified] = {}
 
     def user_added(self, room: Room, user: User) -> None:
-        """Note a new user in presence: it is announced once one of its connections receives events."""
+        """Note a new user in presence.
+
+        The user is announced once one of its connections receives events.
+        """
         self._unannounced.add((room.key, user.id))
 
     def member_active(self, room: Room, user: User, connection: Connection) -> None:
@@ -56,7 +62,10 @@ class PresenceEvents:
             self._announce_joined(room, user, exclude=connection)
 
     def join_failed(self, room: Room, user: User) -> None:
-        """Have an unannounced user looked up: another connection of the user may be a member."""
+        """Schedule a look-up of an unannounced user.
+
+        Another connection of the user may be a member.
+        """
         if (room.key, user.id) in self._unannounced:
             self._unannounced.discard((room.key, user.id))
             self._unverified[room.key, user.id] = _Unverified(room, user, present=False)
@@ -87,7 +96,10 @@ class PresenceEvents:
         self.announce(room, Joined(room=room.name, user=user), exclude=exclude)
 
     async def verify(self) -> None:
-        """Correct announcements that turned out wrong. Raises Unavailable; the next call goes on."""
+        """Correct announcements that turned out wrong.
+
+        Raises Unavailable; the next call continues.
+        """
         before = time.monotonic() - VERIFY_AFTER_SECONDS
         by_key: dict[str, list[_Unverified]] = {}
         for (key, _), each in self._unverified.items():
@@ -114,7 +126,10 @@ class PresenceEvents:
 
 
 class PresenceDiffs:
-    """Sends the collected joins and leaves of large rooms to the members in this process."""
+    """Send the collected joins and leaves of large rooms to the local members.
+
+    Local members are those with a connection in this process.
+    """
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
@@ -149,7 +164,10 @@ class PresenceDiffs:
         self._rooms = {room for room in self._rooms if room.pending_diff is not None}
 
     async def _counts(self, rooms: list[Room]) -> list[int]:
-        """The number of users of each room; as far as this process knows, where presence is down."""
+        """Return the number of users of each room.
+
+        Where presence is down, these are the numbers that this process knows.
+        """
         try:
             return await self._context.presence.counts([room.key for room in rooms])
         except Exception:

@@ -1,4 +1,4 @@
-"""Messages of clients: permission, extension, history, acknowledgement, broadcast.
+"""Client messages: permission, extension, history, acknowledgement, broadcast.
 
 A client that sends several messages to one room need not wait for the acknowledgements: messages
 that the history has not stored yet share a commit. The last steps are in ``publisher.py``.
@@ -44,7 +44,10 @@ _Key: TypeAlias = tuple[int, str, str]
 
 @dataclass(slots=True, kw_only=True)
 class ClientMessage(PendingMessage):
-    """A message of a client. ``data`` is the acknowledgement; None before it, and after an error."""
+    """A message of a client.
+
+    ``data`` is the acknowledgement; None before it, and after an error.
+    """
 
     connection: Connection
     command: Send
@@ -156,7 +159,10 @@ class MessageHandler:
             future.set_result(None)
 
     async def _find_stored(self, command: Send, room: Room, user: User) -> SentData | None:
-        """Return the acknowledgement that the history knows. Without extensions, appending finds it."""
+        """Return the acknowledgement that the history knows, or None.
+
+        Without extensions, the append finds it.
+        """
         if command.key is None or not _has_extensions(room):
             return None
         return await self._publisher.histories[room.config.history].find(room.config, user.id, command.key)
@@ -164,7 +170,10 @@ class MessageHandler:
     # Steps of a message ------------------------------------------------------------------------------
 
     async def _execute(self, connection: Connection, command: Send, room: Room, user: User) -> object:
-        """Run the extensions and publish. Returns the reply's data; None: there is none, or not yet."""
+        """Run the extensions and publish.
+
+        Returns the data of the reply; None: there is none, or not yet.
+        """
         recipients = None if command.to is None else await self._publisher.find_recipients(room, command.to)
         if not _has_extensions(room):
             pending = self._publish(connection, command, room, user, command.data, recipients)
@@ -225,7 +234,10 @@ class MessageHandler:
         data: msgspec.Raw,
         recipients: list[User] | None,
     ) -> ClientMessage:
-        """Hand the message to the history. It is acknowledged and broadcast when it is stored."""
+        """Hand the message to the history.
+
+        It is acknowledged and broadcast when it is stored.
+        """
         pending = ClientMessage(
             broker=self._publisher.broker,
             room=room,

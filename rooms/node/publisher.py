@@ -30,7 +30,10 @@ from rooms.protocol.types import User
 
 
 class Target(Protocol):
-    """A room that messages are published to: one of the hub, or one without members in this process."""
+    """A room that messages are published to.
+
+    It is a room of the hub, or one without members in this process.
+    """
 
     @property
     def config(self) -> RoomConfig: ...
@@ -192,7 +195,10 @@ class Publisher:
         return list({user.id: user for user in found.values()}.values())
 
     def store(self, command: Send, data: msgspec.Raw, sender: User | None, pending: PendingMessage) -> None:
-        """Hand a message to the history, which completes it. Raises nothing that the history can answer."""
+        """Hand a message to the history, which completes it.
+
+        Errors that the history can pass to ``pending`` are not raised.
+        """
         recipients, config = pending.recipients, pending.room.config
         message = Message(
             room=config.name,

@@ -40,7 +40,10 @@ class RoomQueries:
         )
 
     def _fit(self, messages: list[Message], *, oldest_first: bool) -> list[Message]:
-        """The messages that fit into one reply, at least one, so that paging always advances."""
+        """Return the messages that fit into one reply.
+
+        There is at least one, so that paging always advances.
+        """
         if oldest_first:
             messages = messages[::-1]
         fitting = newest_that_fit(messages, self._context.settings.send_queue_max_bytes) or messages[-1:]

@@ -1,7 +1,8 @@
-"""Fetches messages that the channel layer lost: it may lose or delay them, the history does not.
+"""Fetch messages that the channel layer lost.
 
-A number that is missing between others shows at once. That the newest is missing shows when
-positions are compared, which happens every few seconds for all rooms of the process together.
+The channel layer may lose or delay messages; the history does not. A number that is missing between
+others shows at once. That the newest is missing shows when positions are compared, which happens
+every few seconds for all rooms of the process together.
 """
 
 from __future__ import annotations
@@ -35,14 +36,20 @@ class Recovery:
         self._checking: set[str] = set()
 
     def fill(self, room: Room, until: int = 0) -> None:
-        """Fetch missing messages, up to ``until`` or between others, unless they arrive meanwhile."""
+        """Fetch missing messages, up to ``until`` or between others.
+
+        Messages that arrive meanwhile are not fetched.
+        """
         begun = room in self._filling
         self._filling[room] = max(until, self._filling.get(room, 0))
         if not begun:
             self._context.tasks.spawn(self._fill(room))
 
     async def check(self) -> None:
-        """Compare the positions of the rooms of this process with those of their histories."""
+        """Compare the positions of the local rooms with those of their histories.
+
+        Local rooms are the rooms of this process.
+        """
         by_history: defaultdict[str, list[Room]] = defaultdict(list)
         for room in self._context.registry.rooms():
             if room.position is not None:
@@ -52,7 +59,10 @@ class Recovery:
             self._context.tasks.spawn(self._check_history(name, by_history[name]))
 
     async def _check_history(self, name: str, rooms: list[Room]) -> None:
-        """One question for all rooms of a history; a history that is down delays no other."""
+        """Compare the positions of all rooms of one history, in one query.
+
+        A history that is down delays no other.
+        """
         try:
             positions = await self._context.histories[name].positions([room.config.id for room in rooms])
             for room in rooms:
@@ -70,7 +80,10 @@ class Recovery:
             self.fill(room, position.seq)
 
     def _resync(self, room: Room) -> None:
-        """Have all members join again: the history lost its messages, and numbers them anew."""
+        """Close the connections of all members, so that they join again.
+
+        The history lost its messages, and numbers them anew.
+        """
         logger.warning("The history of room %s began a new epoch.", room.name)
         room.reset_position()
         for connection in list(room.members):
@@ -114,7 +127,10 @@ class Recovery:
         return min(first) - 1 if first else self._filling[room]
 
     def _give_up(self, room: Room, until: int) -> None:
-        """Have the members that miss messages up to this number join again: the history lost them."""
+        """Close connections that miss messages up to ``until``, so that they join again.
+
+        The history lost these messages.
+        """
         if room.position is None:
             # All members left while the history was asked; new ones get snapshots.
             return

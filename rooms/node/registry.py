@@ -90,7 +90,10 @@ class Registry:
         return self._by_key.get(room_group(pk))
 
     def room_by_key(self, key: str) -> Room | None:
-        """Return the loaded room with this key, as the channel layer and presence name it."""
+        """Return the loaded room with this key, or None.
+
+        The channel layer and presence name a room by its key.
+        """
         return self._by_key.get(key)
 
     def rooms_of(self, application: Application) -> list[Room]:
@@ -106,7 +109,10 @@ class Registry:
         return application if application and application.config.enabled else None
 
     async def load_application(self, name: str, *, reload: bool = True) -> Application | None:
-        """Read the row, also again (``reload``); a loaded application takes over the new config."""
+        """Read the row of an application; ``reload`` reads a loaded one again.
+
+        A loaded application takes over the new config.
+        """
         async with self._loading.of(name):
             if not reload and (loaded := self._applications.get(name)) is not None:
                 return loaded
@@ -168,7 +174,10 @@ class Registry:
         return room
 
     async def reload_room(self, room: Room) -> RoomConfig | None:
-        """Read a room's row again, by its id: None when it is gone. A new name is not taken over."""
+        """Read the row of a room again, by its id.
+
+        Returns None if the row does not exist any more. A new name is not taken over.
+        """
         async with self._loading.of((room.application.config.id, room.name)):
             found = await self._pool.run(config.load_room_by_id, room.application.config, room.config.id)
             if found is not None and found.name == room.name and not room.removed:
@@ -264,7 +273,10 @@ class Registry:
                 )
 
     def sweep(self) -> None:
-        """Drop rooms without members here. A room with an extension stays: that may hold state."""
+        """Drop idle rooms without members in this process.
+
+        A room with an extension stays, since the extension may hold state.
+        """
         oldest = time.monotonic() - IDLE_SECONDS
         for room in self.rooms():
             if room.last_used < oldest and not room.runner.active and not room.in_use:

@@ -26,7 +26,10 @@ from rooms.protocol.types import User
 
 
 async def send_to_user(context: NodeContext, application: Application, event: Direct) -> None:
-    """Send an event to all connections of the user it names, in every process, if there is such a user."""
+    """Send an event to all connections of the user it names, in every process.
+
+    Without such a user, nothing is sent.
+    """
     found = await context.presence.find(application.key, [event.to])
     recipient = found.get(event.to)
     # Presence finds names regardless of case; the event is for the exact name.
@@ -113,7 +116,10 @@ def message_event(
     *,
     room_name: str = "",
 ) -> MessageEvent:
-    """Return the event that the handlers of a message receive; ``publish`` is that of the publisher."""
+    """Return the event that the handlers of a message receive.
+
+    ``publish`` is that of the publisher.
+    """
     return MessageEvent(
         None if room is None else room.context,
         user,

@@ -31,7 +31,10 @@ class RoomLifecycle:
     # Commands ----------------------------------------------------------------------------------------
 
     async def list(self, connection: Connection, command: ListRooms) -> None:
-        """Reply with the listed rooms; from now on the connection receives changes of the list."""
+        """Reply with the listed rooms.
+
+        From now on the connection receives changes of the list.
+        """
         require_user(connection)
         context = self._context
         application = await context.application_of(connection)
@@ -72,7 +75,10 @@ class RoomLifecycle:
             connection.uncork()
 
     async def close(self, connection: Connection, command: CloseRoom) -> None:
-        """Delete a room. Its members are notified as for every deleted row (``invalidation.py``)."""
+        """Delete a room on command of its owner or a moderator.
+
+        The members are notified as for every deleted row (``invalidation.py``).
+        """
         user = require_user(connection)
         context = self._context
         application = await context.application_of(connection)
@@ -98,8 +104,9 @@ class RoomLifecycle:
     async def room_on_demand(
         self, application: Application, name: str, user: User | None, *, make: CreatePolicy = "on_demand"
     ) -> Room:
-        """Return the room of that name, created on demand where the application allows it.
+        """Return the room of that name; create it where ``make`` allows that.
 
+        ``on_demand`` creates it if the application allows rooms on demand, ``always`` in any case.
         ``user`` becomes the owner of a created room; None: the server. Raises RoomNotFound.
         """
         allowed = make == "always" or (make == "on_demand" and application.config.rooms_on_demand)
@@ -126,12 +133,18 @@ class RoomLifecycle:
         self._created.discard(pk)
 
     async def remove(self, room: Room) -> None:
-        """Delete a room with its members in it; they are notified as for every deleted row."""
+        """Delete a room that may have members.
+
+        The members are notified as for every deleted row.
+        """
         if not room.removed:
             await self._context.pool.run(config.delete_room, room.config.id)
 
     async def remove_if_empty(self, room: Room) -> None:
-        """Delete a room that goes with its last member, if it has no members in any process."""
+        """Delete a temporary room if it has no members in any process.
+
+        A temporary room is deleted with its last member.
+        """
         async with room.lock:
             if room.removed or not await self._context.presence.close_group(room.key):
                 return

@@ -1,6 +1,7 @@
-"""What a node does for code outside: for extension handlers and, through ``api.py``, for the site.
+"""The services of a node for extension handlers and the site.
 
-Its methods may be called from any event loop; the work is done in the node's.
+The site calls them through ``api.py``. The methods may be called from any event loop; the work is
+done in the node's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A session serves one socket: of an ASGI server (``consumers.py``), or opened by an extension.
+"""The session of one socket: read, execute commands, write, clean up.
 
-One task reads: frame, commands, one executed after another; only messages need not wait for each
-other's acknowledgements (``publish.py``). Frames are written at once where the server allows it
+The socket belongs to an ASGI server (``consumers.py``), or is opened by an extension. One task
+reads: frame, commands, one executed after another; only messages need not wait for each other's
+acknowledgements (``publish.py``). Frames are written at once where the server allows it
 (``hub/write_scheduler.py``), else by a task of the session. Whatever ends either, the connection is
 cleaned up.
 """
@@ -90,9 +91,10 @@ class Session:
         *,
         handshake: Handshake | None = None,
     ) -> None:
-        """``writer`` writes frames at once; None: a task of the session writes to the socket.
+        """Create the session of a socket.
 
-        Only a session that opens further connections keeps the ``handshake``.
+        ``writer`` writes frames at once; None: a task of the session writes to the socket. Only a
+        session that opens further connections keeps the ``handshake``.
         """
         self._node = node
         self._commands = commands
@@ -104,7 +106,10 @@ class Session:
         self._aborted = False
 
     async def run(self, user: Any) -> None:
-        """Serve the socket until it ends. ``user`` is the Django user of the handshake, or None."""
+        """Serve the socket until it ends.
+
+        ``user`` is the Django user of the handshake, or None.
+        """
         self._task = asyncio.current_task()
         end_writing = self._begin_writing()
         try:
@@ -121,7 +126,10 @@ class Session:
             end_writing()
 
     def abort(self) -> None:
-        """End the session at once, unless a command is executed: then the next attempt ends it."""
+        """End the session at once, unless a command is executed.
+
+        In that case the next attempt ends it.
+        """
         if self._task is not None and not self._connection.is_busy():
             self._aborted = True
             self._task.cancel()
@@ -258,7 +266,10 @@ class Session:
 
 
 def _is_longer(frame: str | bytes, limit: int) -> bool:
-    """Whether a frame has more than ``limit`` bytes; text is only encoded where that decides."""
+    """Return whether a frame has more than ``limit`` bytes.
+
+    Text is only encoded where that decides.
+    """
     # A character has up to four.
     if len(frame) * 4 <= limit:
         return False

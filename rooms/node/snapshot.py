@@ -1,4 +1,7 @@
-"""The snapshot that a joining client gets, and the position from which it receives messages live."""
+"""The snapshot that a joining client gets, and the position it continues from.
+
+From this position on, the client receives messages live.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ async def live_position(context: NodeContext, room: Room, protocol: Protocol) ->
 async def join_snapshot(
     context: NodeContext, room: Room, protocol: Protocol, command: Join | Subscribe
 ) -> Snapshot | None:
-    """Return what the join reply contains; later messages are sent live. None: it has no messages."""
+    """Return the snapshot for the join reply; later messages are sent live.
+
+    None: the reply contains no messages.
+    """
     if protocol.options.join_history == "none":
         return None
     settings = context.settings
@@ -61,7 +67,10 @@ def last_seq(snapshot: Snapshot) -> int:
 
 
 def newest_that_fit(messages: Sequence[Message], max_bytes: int) -> list[Message]:
-    """Return the newest messages whose data has at most ``max_bytes`` together, oldest first."""
+    """Return the newest messages that fit into ``max_bytes``, oldest first.
+
+    The limit counts the data of all returned messages together.
+    """
     chosen: list[Message] = []
     for message in reversed(messages):
         max_bytes -= len(bytes(message.data))

@@ -90,7 +90,10 @@ class StandalonePublisher:
     # From other threads ------------------------------------------------------------------------------
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        """Run a coroutine, and hand what it published to the channel layer. Waits for the result."""
+        """Run a coroutine, and wait for its result.
+
+        What the coroutine published is handed to the channel layer.
+        """
         return asyncio.run_coroutine_threadsafe(self._flushed(work), self._loop).result(timeout)
 
     async def acall(self, work: Coroutine[Any, Any, T]) -> T:
@@ -192,7 +195,10 @@ class StandalonePublisher:
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Do the last work of an event loop, and end its tasks: a channel layer may have some."""
+    """Do the last work of an event loop, and end its tasks.
+
+    A channel layer may have tasks.
+    """
     try:
         await work
     finally:
@@ -216,7 +222,10 @@ def current() -> StandalonePublisher:
 
 
 def close() -> None:
-    """Close the publisher of this process, if there is one. The next call creates another."""
+    """Close the publisher of this process, if there is one.
+
+    The next call creates another.
+    """
     global _current
     with _lock:
         publisher, _current = _current, None

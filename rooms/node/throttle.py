@@ -1,4 +1,4 @@
-"""Rate limits: too many commands get an error, then a close, then a close for good."""
+"""Rate limits: excess commands get an error, then a close, then a final close."""
 
 from __future__ import annotations
 
@@ -57,7 +57,11 @@ class Throttle:
         self._closed.sweep()
 
     def _limit(self, connection: Connection, command: Command | Error | None) -> Limit:
-        """The connection's own limit, or that of a room with its own rate, for messages to it."""
+        """Return the limit that applies to a command.
+
+        This is the limit of the connection, or for messages to a room with its own rate, that of
+        the room.
+        """
         inner = command.command if isinstance(command, ApplicationCommand) else command
         if isinstance(inner, _MESSAGES):
             room = self._room(connection, inner)
