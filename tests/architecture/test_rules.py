@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
@@ -14,18 +13,8 @@ from tests.architecture.source import Tree
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 
-#: Rules that the sources do not keep yet, with what is missing.
-NOT_YET: dict[Rule, str] = {
-    rules.docstrings_begin_with_a_short_line: "docstrings are being rewritten",
-}
 
-
-def parameter(rule: Rule) -> Any:
-    marks = [pytest.mark.xfail(strict=True, reason=NOT_YET[rule])] if rule in NOT_YET else []
-    return pytest.param(rule, id=rule.__name__, marks=marks)
-
-
-@pytest.mark.parametrize("rule", [parameter(rule) for rule in RULES])
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_sources_keep_the_rule(rule: Rule) -> None:
     assert list(rule(Tree(BASE_DIR))) == []
 
