@@ -153,6 +153,4 @@ async def test_a_route_without_an_application_is_logged(caplog: pytest.LogCaptur
     )
     for address in ("/all", "/one", "/ws/roomer/chat", "/lost"):
         await first_response(application, address)
-    assert [line.partition(":")[0] for line in logged(caplog)] == [
-        "The address '/lost' names no application"
-    ]
+    assert [line.partition(":")[0] for line in logged(caplog)] == ["The address '/lost' names no application"]
