@@ -114,7 +114,7 @@ def redis_url() -> str:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def sweeps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process expire other nodes as soon as it starts."""
     from rooms.presence import lease
 

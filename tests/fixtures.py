@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from rooms.extensions import Extension
     from rooms.models import Application
     from rooms.node.node import Node
-    from tests.node.wires import Wire
+    from tests.node.unreliable_layer import UnreliableLayer
 
 
 @pytest.fixture
-def wire() -> Iterator[Wire]:
+def unreliable_layer() -> Iterator[UnreliableLayer]:
     """Replace the channel layer by an empty one."""
     from channels.layers import channel_layers
 
-    from tests.node.wires import Wire
+    from tests.node.unreliable_layer import UnreliableLayer
 
-    wire = Wire()
-    before = channel_layers.set("default", wire)
-    yield wire
+    unreliable_layer = UnreliableLayer()
+    before = channel_layers.set("default", unreliable_layer)
+    yield unreliable_layer
     channel_layers.set("default", before)
 
 
 @pytest.fixture
-def chat(transactional_db: None, wire: Wire) -> Application:
+def chat(transactional_db: None, unreliable_layer: UnreliableLayer) -> Application:
     """Create an application without limits, with its history in memory."""
     from rooms.models import Application
 
@@ -78,7 +78,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 @pytest.fixture
-def installed() -> Iterator[Callable[[type[Extension]], str]]:
+def install_extension() -> Iterator[Callable[[type[Extension]], str]]:
     """Return a function that registers an extension for this test and returns its name."""
     from rooms.extensions import register, registry
 

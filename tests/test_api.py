@@ -19,7 +19,7 @@ from rooms.node.node import Node
 from rooms.protocol.errors import CloseCode, RoomNotFound, RoomsError, UserNotFound
 from rooms.protocol.types import User
 from tests.node.clients import PATIENCE, Client
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.database, pytest.mark.django_db(transaction=True)]
 
 @pytest.fixture(autouse=True)
 def lobby() -> Iterator[Room]:
-    before = channel_layers.set("default", Wire())
+    before = channel_layers.set("default", UnreliableLayer())
     chat = Application.objects.create(name="chat")
     yield Room.objects.create(application=chat, name="lobby")
     channel_layers.set("default", before)

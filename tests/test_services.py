@@ -25,11 +25,11 @@ def test_frozen_redis_does_not_answer_and_keeps_its_data() -> None:
     redis = services.redis("restarted")
     with (
         redis_library.Redis.from_url(redis.url) as patient,
-        redis_library.Redis.from_url(redis.url, socket_timeout=0.2, retry=None) as impatient,
+        redis_library.Redis.from_url(redis.url, socket_timeout=0.2, retry=None) as client,
     ):
         patient.set("word", "hello")
         with redis.frozen(), pytest.raises(redis_library.TimeoutError):
-            impatient.get("word")
+            client.get("word")
         assert patient.get("word") == b"hello"
 
 

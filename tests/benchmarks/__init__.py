@@ -1,1 +1,1 @@
-"""What the benchmarks say, where that can be told without measuring."""
+"""What the benchmarks report, as far as a test can check it without measuring."""

@@ -54,7 +54,7 @@ class Unreliable:
     def __init__(self, how: str) -> None:
         self.how = how
         self.members: list[ServerConnection] = []
-        self.heard: Counter[ServerConnection] = Counter()
+        self.received: Counter[ServerConnection] = Counter()
 
     async def serve(self, socket: ServerConnection) -> None:
         async for text in socket:
@@ -67,8 +67,8 @@ class Unreliable:
                     await member.send(part)
 
     def parts(self, member: ServerConnection, text: str) -> list[str | list[str]]:
-        self.heard[member] += 1
-        if self.heard[member] != 7 or member is not self.members[3]:
+        self.received[member] += 1
+        if self.received[member] != 7 or member is not self.members[3]:
             return [text]
         ways: dict[str, list[str | list[str]]] = {
             "well": [text],
@@ -139,7 +139,7 @@ def test_the_page_is_filled_between_its_marks(tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_scenario_is_one_of_the_generators(program: Path) -> None:
-    """A port where nobody is: what the generator does not understand it refuses before."""
+    """On a port without a server: the generator refuses an unknown scenario before it connects."""
     port = services.free_port()
     for scenario, members in itertools.product(SCENARIOS.values(), (20, 1000)):
         protocol = "durable" if scenario.is_stored else "native"

@@ -67,7 +67,7 @@ def save(site: Site, done: Run | None, violations: Sequence[Violation]) -> Path:
         for client, log in logs.clients.items():
             (folder / f"client-{client}").write_text("\n".join(map(str, log)))
         records = [
-            (each.name, each.ended, each.closes, each.events[-20:], each.troubles) for each in done.clients
+            (each.name, each.ended, each.closes, each.events[-20:], each.unexpected) for each in done.clients
         ]
         (folder / "clients").write_text("\n".join(map(str, records)))
     return folder

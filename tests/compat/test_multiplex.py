@@ -334,7 +334,7 @@ async def test_a_second_login_is_error_4(connect: Open, node: Node) -> None:
 
 
 async def test_a_login_that_an_extension_refuses_is_cleaned_up(
-    connect: Open, node: Node, chat: Application, installed: Any
+    connect: Open, node: Node, chat: Application, install_extension: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
@@ -346,7 +346,7 @@ async def test_a_login_that_an_extension_refuses_is_cleaned_up(
     async def on_disconnect(self: Any, event: Any) -> None:
         disconnected.append(event.user)
 
-    await use(chat, installed(extension(on_login=on_login, on_disconnect=on_disconnect)))
+    await use(chat, install_extension(extension(on_login=on_login, on_disconnect=on_disconnect)))
     ann = await connect()
     assert (await ann.request(6, {"username": "ann"}), ann.text) == (3, "Not on Sundays.")
     assert await present(node, "chat") == []
@@ -390,14 +390,14 @@ async def test_a_signed_in_user_may_be_a_guest_with_another_name(connect: Open, 
 
 
 async def test_the_login_of_a_signed_in_user_can_be_refused(
-    connect: Open, chat: Application, installed: Any
+    connect: Open, chat: Application, install_extension: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
     async def on_login(self: Any, event: Any) -> None:
         raise Rejected("Not you.")
 
-    await use(chat, installed(extension(on_login=on_login)))
+    await use(chat, install_extension(extension(on_login=on_login)))
     dora = await connect(await django_user("dora"))
     assert (await dora.request(6, {"username": "dora"}), dora.text) == (3, "Not you.")
 
@@ -448,7 +448,7 @@ async def test_a_leave_removes_the_member(connect: Open, node: Node, lobby: Room
 
 
 async def test_an_extension_may_refuse_a_join_or_a_leave(
-    connect: Open, node: Node, lobby: Room, installed: Any
+    connect: Open, node: Node, lobby: Room, install_extension: Any
 ) -> None:
     from rooms.protocol.errors import Rejected
 
@@ -459,7 +459,7 @@ async def test_an_extension_may_refuse_a_join_or_a_leave(
     async def on_before_leave(self: Any, event: Any) -> None:
         raise Rejected("Stay a while.")
 
-    await use(lobby, installed(extension(on_join=on_join, on_before_leave=on_before_leave)))
+    await use(lobby, install_extension(extension(on_join=on_join, on_before_leave=on_before_leave)))
     ann, bob = await connect(), await connect()
     await ann.login("ann", "lobby")
     await bob.login("bob")
@@ -506,7 +506,7 @@ async def test_a_message_without_a_handler_is_not_answered(connect: Open) -> Non
 
 
 async def test_handlers_of_room_and_application_answer_messages(
-    connect: Open, chat: Application, lobby: Room, installed: Any
+    connect: Open, chat: Application, lobby: Room, install_extension: Any
 ) -> None:
     from rooms import message
 
@@ -516,7 +516,7 @@ async def test_handlers_of_room_and_application_answer_messages(
             return
         await event.reply({"by": "the room" if self.room else "the application"})
 
-    name = installed(extension(take=take))
+    name = install_extension(extension(take=take))
     for row in (chat, lobby):
         await use(row, name)
     ann = await connect()
@@ -593,8 +593,8 @@ async def test_native_clients_and_goroomserver_clients_exchange_messages(
     ann.put(11, {"text": "hi"}, room="lobby")
     await ann.receive_event(11)
     assert native.messages() == [{"text": "hi"}]
-    assert [each["user"]["name"] for each in native.told("joined")] == ["ann"]
-    await native.say("lobby", "plain", event="greeting")
+    assert [each["user"]["name"] for each in native.received("joined")] == ["ann"]
+    await native.send("lobby", "plain", event="greeting")
     assert await ann.receive_event(11) == {
         "data": "plain",
         "eventName": "greeting",

@@ -60,7 +60,7 @@ def test_postgresql_has_the_limits_inside_the_transaction_only(limit: str) -> No
 
 @on_postgresql
 def test_a_slow_statement_on_postgresql_raises_an_operational_error() -> None:
-    with bounded_transaction(), connection.cursor() as cursor:
+    with bounded_transaction(database()), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = '10ms'")
         with pytest.raises(OperationalError):
             cursor.execute("SELECT pg_sleep(20)")

@@ -73,8 +73,8 @@ async def test_without_an_extension_nothing_runs(runner: ExtensionRunner) -> Non
     await runner.notify("on_join", "event")
 
 
-async def test_only_overridden_hooks_run(runner: ExtensionRunner, installed: Install) -> None:
-    await configure(runner, installed(Recorder))
+async def test_only_overridden_hooks_run(runner: ExtensionRunner, install_extension: Install) -> None:
+    await configure(runner, install_extension(Recorder))
     assert (runner.handles("on_join"), runner.handles("on_message"), runner.active) == (True, False, True)
     await runner.call("on_message", "event")
     await runner.call("on_join", "event")
@@ -83,9 +83,9 @@ async def test_only_overridden_hooks_run(runner: ExtensionRunner, installed: Ins
 
 
 async def test_new_settings_are_in_force_at_once_without_a_restart(
-    runner: ExtensionRunner, installed: Install
+    runner: ExtensionRunner, install_extension: Install
 ) -> None:
-    name = installed(Recorder)
+    name = install_extension(Recorder)
     await configure(runner, name, size=2)
     roll = runner.find_handler("roll")
     assert roll is not None
@@ -95,14 +95,14 @@ async def test_new_settings_are_in_force_at_once_without_a_restart(
 
 
 async def test_another_extension_or_none_replaces_the_running_one(
-    runner: ExtensionRunner, installed: Install
+    runner: ExtensionRunner, install_extension: Install
 ) -> None:
     class Other(Extension):
         async def on_join(self, event: Any) -> None:
             Recorder.calls.append(("other", event))
 
-    await configure(runner, installed(Recorder))
-    await configure(runner, installed(Other))
+    await configure(runner, install_extension(Recorder))
+    await configure(runner, install_extension(Other))
     await runner.call("on_join", 1)
     await configure(runner, "")
     await runner.call("on_join", 2)
@@ -124,31 +124,36 @@ async def test_a_missing_extension_is_not_started(
 
 @pytest.mark.parametrize("error", [ValueError("no"), Rejected("no"), SystemExit(1)], ids=repr)
 async def test_an_extension_that_fails_to_start_is_not_started(
-    runner: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+    runner: ExtensionRunner,
+    install_extension: Install,
+    error: BaseException,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Extension):
         async def init(self) -> None:
             raise error
 
-    await configure(runner, installed(Broken))
+    await configure(runner, install_extension(Broken))
     assert (runner.active, runner.not_started) == (False, True)
     assert "failed to start: chat refuses users." in caplog.text
 
 
-async def test_a_starting_extension_is_not_started(runner: ExtensionRunner, installed: Install) -> None:
+async def test_a_starting_extension_is_not_started(
+    runner: ExtensionRunner, install_extension: Install
+) -> None:
     seen: list[bool] = []
 
     class Watching(Extension):
         async def init(self) -> None:
             seen.append(runner.not_started)
 
-    await configure(runner, installed(Recorder))
-    await configure(runner, installed(Watching))
+    await configure(runner, install_extension(Recorder))
+    await configure(runner, install_extension(Watching))
     assert (seen, runner.not_started) == ([True], False)
 
 
 async def test_a_failed_start_is_repeated_with_other_settings_or_after_a_minute(
-    runner: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch
+    runner: ExtensionRunner, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
     monkeypatch.setattr("rooms.extensions.runner.time", clock)
@@ -161,7 +166,7 @@ async def test_a_failed_start_is_repeated_with_other_settings_or_after_a_minute(
             if broken:
                 raise ValueError
 
-    name = installed(Broken)
+    name = install_extension(Broken)
     for now in (100, 101, 159.9, 160, 161):
         clock.now = now
         await configure(runner, name, size=1)
@@ -177,9 +182,9 @@ async def test_a_failed_start_is_repeated_with_other_settings_or_after_a_minute(
 
 
 async def test_a_refusal_is_raised_and_not_logged_as_an_error(
-    runner: ExtensionRunner, installed: Install
+    runner: ExtensionRunner, install_extension: Install
 ) -> None:
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     Recorder.raises = Rejected("Not you.")
     with pytest.raises(Rejected, match="Not you"):
         await runner.call("on_join", "event")
@@ -188,9 +193,12 @@ async def test_a_refusal_is_raised_and_not_logged_as_an_error(
 
 @pytest.mark.parametrize("error", [ValueError("why"), SystemExit(1), asyncio.CancelledError()], ids=repr)
 async def test_an_error_is_logged_and_passed_to_on_error(
-    runner: ExtensionRunner, installed: Install, error: BaseException, caplog: pytest.LogCaptureFixture
+    runner: ExtensionRunner,
+    install_extension: Install,
+    error: BaseException,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     Recorder.raises = error
     with pytest.raises(HandlerFailed):
         await runner.call("on_join", "event")
@@ -207,16 +215,20 @@ async def test_an_error_is_logged_and_passed_to_on_error(
     ],
 )
 async def test_the_log_names_the_origin_of_the_event(
-    runner: ExtensionRunner, installed: Install, event: Any, origin: str, caplog: pytest.LogCaptureFixture
+    runner: ExtensionRunner,
+    install_extension: Install,
+    event: Any,
+    origin: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     Recorder.raises = ValueError()
     await runner.notify("on_join", event)
     assert f"on_join of extension {runner._name} failed{origin}\n" in caplog.text
 
 
 async def test_an_error_in_on_error_is_logged(
-    runner: ExtensionRunner, installed: Install, caplog: pytest.LogCaptureFixture
+    runner: ExtensionRunner, install_extension: Install, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Hopeless(Extension):
         async def on_join(self, event: Any) -> None:
@@ -225,7 +237,7 @@ async def test_an_error_in_on_error_is_logged(
         async def on_error(self, event: object, error: BaseException) -> None:
             raise RecursionError
 
-    await configure(runner, installed(Hopeless))
+    await configure(runner, install_extension(Hopeless))
     with pytest.raises(HandlerFailed):
         await runner.call("on_join", "event")
     assert "on_error of extension" in caplog.text
@@ -233,15 +245,15 @@ async def test_an_error_in_on_error_is_logged(
 
 @pytest.mark.parametrize("error", [ValueError("why"), Rejected("no")], ids=repr)
 async def test_notify_does_not_raise_errors_of_the_hook(
-    runner: ExtensionRunner, installed: Install, error: BaseException
+    runner: ExtensionRunner, install_extension: Install, error: BaseException
 ) -> None:
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     Recorder.raises = error
     await runner.notify("on_join", "event")
 
 
 async def test_the_extension_of_an_application_runs_in_the_executor_of_the_room(
-    runner: ExtensionRunner, installed: Install
+    runner: ExtensionRunner, install_extension: Install
 ) -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
@@ -250,7 +262,7 @@ async def test_the_extension_of_an_application_runs_in_the_executor_of_the_room(
             entered.set()
             await release.wait()
 
-    await configure(runner, installed(Slow))
+    await configure(runner, install_extension(Slow))
     room, other = SerialExecutor(ThreadPool(1, 1), 20), SerialExecutor(ThreadPool(1, 1), 20)
     first = asyncio.ensure_future(runner.call("on_join", 1, executor=room))
     await entered.wait()
@@ -264,12 +276,12 @@ async def test_the_extension_of_an_application_runs_in_the_executor_of_the_room(
 
 
 async def test_a_notification_waits_longer_than_a_call(
-    installed: Install,
+    install_extension: Install,
 ) -> None:
     pool = ThreadPool(2, 8)
     runner = ExtensionRunner(SerialExecutor(pool, 0.01), Mock())
     entered, release = asyncio.Event(), asyncio.Event()
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     # It starts in time and ignores its own timeout.
     busy = asyncio.ensure_future(runner.executor.run(_stubborn, entered, release))
     await entered.wait()
@@ -314,12 +326,12 @@ class Ticking(Extension):
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_on_timeout_is_repeated_until_the_runner_stops(
-    runner: ExtensionRunner, installed: Install, fails: bool, monkeypatch: pytest.MonkeyPatch
+    runner: ExtensionRunner, install_extension: Install, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Ticking, "ticks", [])
     monkeypatch.setattr(Ticking, "fails", fails)
     monkeypatch.setattr(Ticking, "enough", asyncio.Event(), raising=False)
-    await configure(runner, installed(Ticking))
+    await configure(runner, install_extension(Ticking))
     async with asyncio.timeout(60):
         await Ticking.enough.wait()
     runner.stop()
@@ -345,9 +357,11 @@ class Patient(Extension):
 
 
 @pytest.fixture
-async def patient(runner: ExtensionRunner, installed: Install, monkeypatch: pytest.MonkeyPatch) -> Patient:
+async def patient(
+    runner: ExtensionRunner, install_extension: Install, monkeypatch: pytest.MonkeyPatch
+) -> Patient:
     monkeypatch.setattr(Patient, "called", asyncio.Event(), raising=False)
-    await configure(runner, installed(Patient))
+    await configure(runner, install_extension(Patient))
     return Patient.started
 
 
@@ -377,7 +391,9 @@ async def test_setting_the_timeout_restarts_the_timer_and_none_stops_it(
     assert runner._timer is second
 
 
-async def test_on_timeout_does_not_overlap_itself(runner: ExtensionRunner, installed: Install) -> None:
+async def test_on_timeout_does_not_overlap_itself(
+    runner: ExtensionRunner, install_extension: Install
+) -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     class Slow(Extension):
@@ -394,7 +410,7 @@ async def test_on_timeout_does_not_overlap_itself(runner: ExtensionRunner, insta
             type(self).at_once -= 1
             self.timeout = None
 
-    await configure(runner, installed(Slow))
+    await configure(runner, install_extension(Slow))
     await entered.wait()
     for _ in range(5):
         await asyncio.sleep(0)
@@ -406,7 +422,7 @@ async def test_on_timeout_does_not_overlap_itself(runner: ExtensionRunner, insta
 
 @pytest.mark.parametrize("hook", ["on_connect", "on_receive", "on_disconnect"])
 async def test_with_on_receive_activity_restarts_the_timer(
-    runner: ExtensionRunner, installed: Install, hook: str
+    runner: ExtensionRunner, install_extension: Install, hook: str
 ) -> None:
     waits: list[Any] = []
 
@@ -416,7 +432,7 @@ async def test_with_on_receive_activity_restarts_the_timer(
 
         async def on_timeout(self) -> None: ...
 
-    await configure(runner, installed(Quiet))
+    await configure(runner, install_extension(Quiet))
     first = runner._timer
     assert first is not None
     assert round(first.when() - asyncio.get_running_loop().time()) == 60
@@ -438,7 +454,7 @@ async def test_without_on_receive_activity_does_not_restart_the_timer(
     assert runner._timer is first
 
 
-async def test_no_timer_runs_during_activity(runner: ExtensionRunner, installed: Install) -> None:
+async def test_no_timer_runs_during_activity(runner: ExtensionRunner, install_extension: Install) -> None:
     entered, release = asyncio.Event(), asyncio.Event()
 
     class Busy(Extension):
@@ -449,7 +465,7 @@ async def test_no_timer_runs_during_activity(runner: ExtensionRunner, installed:
 
         async def on_timeout(self) -> None: ...
 
-    await configure(runner, installed(Busy))
+    await configure(runner, install_extension(Busy))
     notified = [asyncio.ensure_future(runner.notify("on_receive", event)) for event in ("first", "last")]
     await entered.wait()
     await notified[0]
@@ -461,16 +477,16 @@ async def test_no_timer_runs_during_activity(runner: ExtensionRunner, installed:
 
 
 async def test_the_node_is_informed_when_an_extension_stops(
-    runner: ExtensionRunner, installed: Install
+    runner: ExtensionRunner, install_extension: Install
 ) -> None:
     class Broken(Extension):
         async def init(self) -> None:
             raise ValueError
 
     stopped: Any = runner._services.extension_stopped
-    await configure(runner, installed(Recorder))
+    await configure(runner, install_extension(Recorder))
     running = runner._extension
     stopped.assert_not_called()
-    await configure(runner, installed(Broken))
+    await configure(runner, install_extension(Broken))
     assert [type(call.args[0]) for call in stopped.call_args_list] == [Recorder, Broken]
     assert stopped.call_args_list[0].args[0] is running

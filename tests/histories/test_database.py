@@ -372,12 +372,12 @@ def locked(room: RoomConfig) -> Iterator[None]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeouts, "_SQLITE", "PRAGMA busy_timeout = 100")
     monkeypatch.setattr(timeouts, "_POSTGRESQL", "SET LOCAL statement_timeout = '100ms'")
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeouts")
 async def test_a_locked_database_is_unavailable_and_a_repeated_append_is_stored_once(
     history: DatabaseHistory, room: RoomConfig
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Self
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
 
 from tests import services
-from tests.integration.wire import Wire
+from tests.integration.relay import Relay
 
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 #: Milliseconds for everything that a page must show. No assertion is about time.
@@ -43,8 +43,8 @@ class BrowserUser:
     """A user with a separate browser profile and network connection."""
 
     def __init__(self, browser: Browser, port: int, *, width: int = 1100, height: int = 720) -> None:
-        self.wire = Wire(port)
-        self.url = f"http://127.0.0.1:{self.wire.port}"
+        self.relay = Relay(port)
+        self.url = f"http://127.0.0.1:{self.relay.port}"
         self.context = browser.new_context(viewport={"width": width, "height": height})
         self.context.set_default_timeout(TIMEOUT)
         self.page: Page = self.context.new_page()
@@ -93,13 +93,13 @@ class BrowserUser:
 
     def cut_network(self) -> Self:
         """Cut the network and wait until the page shows it."""
-        self.wire.cut()
+        self.relay.cut()
         expect(self.banner).to_be_visible()
         return self
 
     def restore_network(self) -> Self:
         """Restore the network and wait until the page is connected."""
-        self.wire.mend()
+        self.relay.mend()
         expect(self.banner).to_be_hidden()
         return self
 
@@ -107,7 +107,7 @@ class BrowserUser:
         """Close the browser. A page that is still loading must not fail in its route."""
         self.page.unroute_all(behavior="ignoreErrors")
         self.context.close()
-        self.wire.remove()
+        self.relay.remove()
 
     @property
     def field(self) -> Locator:

@@ -35,7 +35,7 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
-class HandshakeRejected(Exception):
+class RequestRefused(Exception):
     """Raised when the server answers a request with an error."""
 
     def __init__(self, answer: Message) -> None:
@@ -68,7 +68,7 @@ class Client:
         self.log.append(message)
         return message
 
-    async def hear(self) -> Message:
+    async def next_message(self) -> Message:
         """Return the next message that is no heartbeat; answer heartbeats."""
         async with asyncio.timeout(PATIENCE):
             while (message := await self.receive())["type"] == "ping":
@@ -78,7 +78,7 @@ class Client:
     async def push(self, kind: str | None = None) -> Message:
         """Return the next event, or the next one of this type and skip others."""
         while True:
-            message = self.pushes.popleft() if self.pushes else await self.hear()
+            message = self.pushes.popleft() if self.pushes else await self.next_message()
             if kind in (None, message["type"]):
                 return message
 
@@ -96,7 +96,7 @@ class Client:
     async def answer(self, identifier: object) -> Message:
         """Return the answer with this id; keep the events before it."""
         while True:
-            message = await self.hear()
+            message = await self.next_message()
             if message["type"] in ("reply", "error", "pong") and message.get("id") == identifier:
                 return message
             self.pushes.append(message)
@@ -108,10 +108,10 @@ class Client:
         return await self.answer(number)
 
     async def request(self, kind: str, /, **fields: Any) -> Message:
-        """Send a request and return the data of its reply. Raises HandshakeRejected for an error."""
+        """Send a request and return the data of its reply. Raises RequestRefused for an error."""
         answer = await self.ask(kind, **fields)
         if answer["type"] == "error":
-            raise HandshakeRejected(answer)
+            raise RequestRefused(answer)
         assert answer["type"] == "reply"
         data: Message = answer["data"]
         return data
@@ -141,7 +141,7 @@ class Client:
     async def join(self, room: str, **fields: Any) -> Message:
         return await self.request("join", room=room, **fields)
 
-    async def say(self, room: str, data: Any = None, **fields: Any) -> Message:
+    async def send_message(self, room: str, data: Any = None, **fields: Any) -> Message:
         return await self.request("message", room=room, data=data, **fields)
 
     async def closed(self) -> int:

@@ -63,7 +63,7 @@ class Form(HTMLParser):
 
 
 class Staff:
-    """Somebody at a browser who is signed in to the admin."""
+    """A member of staff at a browser, signed in to the admin."""
 
     def __init__(self, server: Server) -> None:
         self.url = f"{server.url}/admin/"
@@ -97,8 +97,8 @@ def staff(server: Server) -> Staff:
     return Staff(server)
 
 
-async def hears_of(watcher: Client, room: str) -> None:
-    """Wait until the server has taken over a change of the room, which it tells those who watch the list."""
+async def wait_for_update(watcher: Client, room: str) -> None:
+    """Wait until the server has applied a change of the room, which it pushes to those who watch the list."""
     while (await watcher.push("room_added"))["room"]["name"] != room:
         pass  # another test's room
 
@@ -109,21 +109,21 @@ async def test_settings_of_a_room_are_in_force_at_once(visitors: Visitors, staff
     await listener.request("rooms", prefix=room)
     page = f"rooms/room/{await staff.row('rooms/room/', room)}/change/"
 
-    async def heard(said: str) -> str:
-        await hears_of(listener, room)
-        await speaker.say(room, said)
+    async def delivered(sent: str) -> str:
+        await wait_for_update(listener, room)
+        await speaker.send_message(room, sent)
         return (await listener.push("message"))["data"]
 
     # Having chosen another extension, one is on the page again, which has its settings now.
     await staff.submit(page, extension="roomsite.WordFilter", stays=True)
-    assert await heard(text) == "****, a banana"
+    assert await delivered(text) == "****, a banana"
     await staff.submit(page, **{"settings-words": "apple\nbanana"})
-    assert await heard(text) == "darn, a ******"
+    assert await delivered(text) == "darn, a ******"
     await staff.submit(page, **{"settings-refuse": "on"})
-    await hears_of(listener, room)
+    await wait_for_update(listener, room)
     assert await speaker.refused("message", room=room, data=text) == "rejected"
     await staff.submit(page, extension="")
-    assert await heard(text) == text
+    assert await delivered(text) == text
 
 
 async def test_settings_of_an_application_come_into_force_too(visitors: Visitors, staff: Staff) -> None:
@@ -132,17 +132,17 @@ async def test_settings_of_an_application_come_into_force_too(visitors: Visitors
     )
     room, text = unique("room"), "darn, a banana"
     speaker, listener = await visitors.members(room, 2, application)
-    await speaker.say(room, text)
-    heard = (await listener.push("message"))["data"]
-    assert heard == "****, a banana"
+    await speaker.send_message(room, text)
+    delivered = (await listener.push("message"))["data"]
+    assert delivered == "****, a banana"
     pk = await staff.row("rooms/application/", application)
     await staff.submit(f"rooms/application/{pk}/change/", **{"settings-words": "apple\nbanana"})
     # Nothing is pushed when an application changes; every message passes the old words or the new.
     async with asyncio.timeout(native.PATIENCE):
-        while heard == "****, a banana":
-            await speaker.say(room, text)
-            heard = (await listener.push("message"))["data"]
-    assert heard == "darn, a ******"
+        while delivered == "****, a banana":
+            await speaker.send_message(room, text)
+            delivered = (await listener.push("message"))["data"]
+    assert delivered == "darn, a ******"
 
 
 async def test_a_deleted_room_removes_its_members(visitors: Visitors, staff: Staff) -> None:

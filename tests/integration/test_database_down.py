@@ -18,7 +18,7 @@ import pytest
 
 from tests import services
 from tests.changed_site import SHORT_STATEMENTS, changed_site
-from tests.integration.native import HandshakeRejected, Visitors, unique
+from tests.integration.native import RequestRefused, Visitors, unique
 from tests.servers import Server, fresh_database, manage, on_postgres, running, site_environment
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def stopped(postgres: services.Postgres) -> Iterator[None]:
 async def send_while_refused(client: Client, room: str, number: int) -> None:
     """Send during the outage: messages are refused, the connection still answers."""
     for _ in range(2):
-        with pytest.raises(HandshakeRejected) as refused:
-            await client.say(room, number, key=f"key {number}")
+        with pytest.raises(RequestRefused) as refused:
+            await client.send_message(room, number, key=f"key {number}")
         assert (refused.value.code, refused.value.retry) == ("unavailable", True)
         assert await client.before_pong() == []
 
@@ -68,8 +68,8 @@ async def send_until_stored(client: Client, room: str, number: int) -> int:
     """Send the message until it is acknowledged; returns its sequence number."""
     while True:
         try:
-            return int((await client.say(room, number, key=f"key {number}"))["seq"])
-        except HandshakeRejected as refused:
+            return int((await client.send_message(room, number, key=f"key {number}"))["seq"])
+        except RequestRefused as refused:
             if refused.code != "unavailable":
                 raise
 
@@ -81,7 +81,7 @@ async def check_outage(server: Server, outage: contextlib.AbstractContextManager
         listener = await visitors.guest()
         for client in (*senders, listener):
             await client.join(room)
-        assert (await senders[0].say(room, "before"))["seq"] == 1
+        assert (await senders[0].send_message(room, "before"))["seq"] == 1
         for client in senders:
             await client.push("message")
         await asyncio.to_thread(outage.__enter__)

@@ -147,7 +147,7 @@ async def test_native_and_goroomserver_clients_share_a_room(clients: Clients, vi
     await ann.send(11, {"text": "hi"}, room=room)
     assert (await nat.push("message"))["data"] == {"text": "hi"}
     assert (await ann.receive())["data"]["text"] == "hi"
-    await nat.say(room, [1, 2], event="numbers")
+    await nat.send_message(room, [1, 2], event="numbers")
     assert (await ann.receive())["data"] == {
         "data": [1, 2],
         "eventName": "numbers",

@@ -11,6 +11,7 @@ from tests.integration import native
 
 if TYPE_CHECKING:
     from tests.integration.native import Visitors
+    from tests.servers import Server
 
 pytestmark = pytest.mark.any_database
 
@@ -18,7 +19,7 @@ visitors = native.visitors
 
 
 @pytest.fixture(scope="module")
-def ann(server: native.Server) -> str:
+def ann(server: Server) -> str:
     """A Cookie header with a session of the demo user ann."""
     return native.session_cookie(server, "ann")
 
@@ -76,7 +77,7 @@ async def test_connections_of_a_session_are_the_same_user(visitors: Visitors, an
     for _ in range(2):
         client = await visitors.connect(origin=visitors.server.url, additional_headers=headers)
         assert (await client.join(room))["count"] == 2
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     assert [(await witness.push())["type"] for _ in range(2)] == ["joined", "message"]
 
 
@@ -121,7 +122,7 @@ async def test_commands_before_the_login_are_refused(visitors: Visitors, kind: s
     witness, client = await visitors.guest(), await visitors.connect()
     await witness.join(room)
     assert await client.refused(kind, room=room, data=1) == "not_logged_in"
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     message = await witness.push()
     assert (message["data"], message["seq"]) == ("marker", 1)
 

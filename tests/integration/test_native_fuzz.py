@@ -66,7 +66,7 @@ async def test_arbitrary_frames_do_not_disturb_other_clients(
     except ConnectionClosed:
         assert client.socket.close_code == 4500
     marker = native.unique("marker")
-    await witness.say(ROOM, marker)
+    await witness.send_message(ROOM, marker)
     while (await witness.push("message"))["data"] != marker:
         pass
     client.drop()

@@ -21,7 +21,7 @@ async def room_with_ten(visitors: Visitors) -> tuple[Client, str]:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
     for value in range(1, 11):
-        await client.say(room, value, event=f"event-{value}")
+        await client.send_message(room, value, event=f"event-{value}")
     return client, room
 
 
@@ -82,7 +82,7 @@ async def test_history_pages_lead_back_to_the_first_message(visitors: Visitors) 
 async def test_a_room_without_history_returns_no_messages(visitors: Visitors) -> None:
     client, room = await visitors.guest(application="bench"), unique("room")
     await client.join(room)
-    await client.say(room, "gone")
+    await client.send_message(room, "gone")
     assert await client.request("history", room=room) == {"messages": [], "more": False}
 
 
@@ -125,7 +125,7 @@ async def test_member_pages_lead_to_the_last_member(visitors: Visitors) -> None:
 async def test_a_subscriber_receives_and_reads_but_is_no_member(visitors: Visitors) -> None:
     room = unique("room")
     sender, listener = await visitors.members(room, 2)
-    await sender.say(room, "before")
+    await sender.send_message(room, "before")
     subscriber = await visitors.guest()
     data = await subscriber.request("subscribe", room=room)
     assert data["count"] == 2
@@ -133,7 +133,7 @@ async def test_a_subscriber_receives_and_reads_but_is_no_member(visitors: Visito
     assert [message["data"] for message in data["messages"]] == ["before"]
     assert data["position"]["seq"] == 1
     assert (await sender.request("members", room=room))["count"] == 2
-    await sender.say(room, "after")
+    await sender.send_message(room, "after")
     assert (await subscriber.messages(1))[0]["seq"] == 2
     assert len((await subscriber.request("history", room=room))["messages"]) == 2
     assert [(await listener.push())["type"] for _ in range(2)] == ["message", "message"]
@@ -146,7 +146,7 @@ async def test_a_subscriber_recovers_like_a_member(visitors: Visitors) -> None:
     data = await subscriber.request("subscribe", room=room, since={"epoch": epoch, "seq": 7})
     assert data["recovered"] is True
     assert [message["seq"] for message in data["messages"]] == [8, 9, 10]
-    await sender.say(room, "next")
+    await sender.send_message(room, "next")
     assert (await subscriber.messages(1))[0]["seq"] == 11
 
 
@@ -156,7 +156,7 @@ async def test_an_unsubscribed_client_receives_no_more(visitors: Visitors) -> No
     subscriber = await visitors.guest()
     await subscriber.request("subscribe", room=room)
     assert await subscriber.request("unsubscribe", room=room) == {}
-    await sender.say(room, "unheard")
+    await sender.send_message(room, "unheard")
     assert await subscriber.before_pong() == []
     assert await subscriber.refused("unsubscribe", room=room) == "not_member"
     assert await subscriber.refused("history", room=room) == "not_member"
@@ -167,5 +167,5 @@ async def test_a_subscription_creates_a_room_on_demand(visitors: Visitors) -> No
     data = await subscriber.request("subscribe", room=room)
     assert (data["room"]["name"], data["members"], data["count"]) == (room, [], 0)
     (sender,) = await visitors.members(room, 1)
-    await sender.say(room, "hello")
+    await sender.send_message(room, "hello")
     assert (await subscriber.messages(1))[0]["data"] == "hello"

@@ -53,14 +53,14 @@ async def test_a_joiner_is_listed_and_receives_no_join_of_its_own(visitors: Visi
     assert {member["id"] for member in data["members"]} == {
         client.user["id"] for client in (first, second, third)
     }
-    await third.say(room, "marker")
+    await third.send_message(room, "marker")
     assert (await third.push())["data"] == "marker"
 
 
 async def test_a_room_without_history_has_no_position(visitors: Visitors) -> None:
     room = unique("room")
     first, second = await visitors.members(room, 2, application="bench")
-    await first.say(room, "gone")
+    await first.send_message(room, "gone")
     third = await visitors.guest(application="bench")
     data = await third.join(room)
     assert (data["position"], data["messages"], data["recovered"]) == (None, [], False)
@@ -76,14 +76,14 @@ async def test_the_position_is_the_newest_message_and_the_next_push_follows_it(v
     assert seqs(data["messages"]) == [1, 2, 3, 4, 5]
     assert data["position"]["seq"] == 5
     for _ in range(3):
-        await sender.say(room, "more")
+        await sender.send_message(room, "more")
     assert seqs(await client.messages(3)) == [6, 7, 8]
 
 
 async def test_the_snapshot_holds_the_messages_as_they_were_pushed(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
-    await client.say(room, {"text": "hello"}, event="greeting")
+    await client.send_message(room, {"text": "hello"}, event="greeting")
     pushed = (await client.messages(1))[0]
     data = await (await visitors.guest()).join(room)
     fields = ("room", "event", "data", "from", "seq", "time")
@@ -138,11 +138,11 @@ async def test_a_dropped_client_recovers_without_a_gap(visitors: Visitors) -> No
     position = (await client.join(room))["position"]
     client.drop()
     for value in (4, 5, 6):
-        await sender.say(room, value)
+        await sender.send_message(room, value)
     back = await visitors.again(client)
     data = await back.join(room, since=position)
     assert (data["recovered"], seqs(data["messages"])) == (True, [4, 5, 6])
-    await sender.say(room, 7)
+    await sender.send_message(room, 7)
     assert seqs(await back.messages(1)) == [7]
 
 
@@ -173,11 +173,11 @@ async def test_at_most_300_messages_are_recovered(visitors: Visitors) -> None:
 async def test_a_second_join_is_answered_the_same_and_not_broadcast(visitors: Visitors) -> None:
     room = unique("room")
     witness, client = await visitors.members(room, 2)
-    await witness.say(room, "hello")
+    await witness.send_message(room, "hello")
     first = await (await visitors.again(client)).join(room)
     assert await client.join(room) == first
     assert first["count"] == 2
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     assert [(await witness.push())["data"] for _ in range(2)] == ["hello", "marker"]
     assert (await client.messages(2))[1]["data"] == "marker"
 
@@ -196,7 +196,7 @@ async def test_valid_room_names_are_accepted(visitors: Visitors, name: str) -> N
     first, second = await visitors.guest(application="bench"), await visitors.guest(application="bench")
     assert (await first.join(name))["room"]["name"] == name
     await second.join(name)
-    await second.say(name, "hello")
+    await second.send_message(name, "hello")
     assert (await first.push("message"))["room"] == name
 
 

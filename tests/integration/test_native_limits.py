@@ -46,7 +46,7 @@ async def test_a_message_that_is_too_large_is_refused(visitors: Visitors) -> Non
     client, room = await visitors.guest(application=application), unique("room")
     await client.join(room)
     assert await client.refused("message", room=room, data="x" * 200) == "message_too_large"
-    await client.say(room, "x" * 50)
+    await client.send_message(room, "x" * 50)
     assert [len(message["data"]) for message in await client.messages(1)] == [50]
 
 
@@ -89,7 +89,7 @@ async def test_a_client_that_does_not_read_is_closed_without_effect_on_others(vi
     await stalled.login(name=unique("stalled"))
     await stalled.join(room)
     for number in range(400):
-        await sender.say(room, [number, large], echo=False)
+        await sender.send_message(room, [number, large], echo=False)
         assert (await reader.messages(1))[0]["data"][0] == number
     received = []
     try:

@@ -157,7 +157,7 @@ async def test_no_event_of_a_room_follows_the_logout(visitors: Visitors) -> None
     client, witness = await visitors.members(room, 2)
     await client.request("logout")
     await client.before_pong()
-    await witness.say(room, "not received")
+    await witness.send_message(room, "not received")
     assert (await witness.messages(1))[0]["data"] == "not received"
     assert await client.before_pong() == []
 
@@ -184,6 +184,6 @@ async def test_a_logout_is_no_leave_while_another_connection_is_a_member(visitor
     other = await visitors.again(client)
     await other.join(room)
     await client.request("logout")
-    await other.say(room, "still here")
+    await other.send_message(room, "still here")
     assert (await witness.push())["type"] == "message"
     assert (await witness.request("members", room=room))["count"] == 2

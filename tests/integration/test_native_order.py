@@ -82,7 +82,7 @@ async def test_messages_of_several_senders_arrive_in_one_order(visitors: Visitor
     clients = await visitors.members(room, 5)
 
     async def send_all(client: Client, name: int) -> list[int]:
-        return [(await client.say(room, [name, number]))["seq"] for number in range(40)]
+        return [(await client.send_message(room, [name, number]))["seq"] for number in range(40)]
 
     replies = await asyncio.gather(*[send_all(client, name) for name, client in enumerate(clients)])
     received = [await client.messages(200) for client in clients]
@@ -102,7 +102,7 @@ async def test_a_join_during_traffic_misses_and_repeats_no_message(visitors: Vis
 
     async def send_all(client: Client) -> None:
         for number in range(100):
-            await client.say(room, number)
+            await client.send_message(room, number)
 
     async def join_after(client: Client, earlier: int) -> None:
         for _ in range(earlier):
@@ -129,7 +129,7 @@ async def test_a_second_join_during_traffic_recovers_without_a_gap(visitors: Vis
 
     async def send_all() -> None:
         for number in range(150):
-            await sender.say(room, number)
+            await sender.send_message(room, number)
 
     async def flaps() -> None:
         client, newest = reader, 0
@@ -154,7 +154,7 @@ async def test_no_event_of_a_room_follows_the_reply_to_leave(visitors: Visitors)
 
     async def send_all() -> None:
         for number in range(100):
-            await sender.say(room, number)
+            await sender.send_message(room, number)
 
     async def leaves() -> None:
         await leaver.messages(10)

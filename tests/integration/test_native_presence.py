@@ -42,7 +42,7 @@ async def test_the_first_join_and_the_last_leave_of_a_user_are_broadcast(visitor
     phone = await visitors.again(laptop)
     assert (await phone.join(room))["count"] == 2
     await laptop.request("leave", room=room)
-    await phone.say(room, "still here")
+    await phone.send_message(room, "still here")
     assert (await witness.push())["data"] == "still here"
     assert (await witness.request("members", room=room))["count"] == 2
     await phone.request("leave", room=room)
@@ -58,7 +58,7 @@ async def test_a_drop_of_one_of_two_connections_is_not_broadcast(visitors: Visit
     laptop.drop()
     await phone.request("leave", room=room)
     await phone.join(room)
-    await phone.say(room, "marker")
+    await phone.send_message(room, "marker")
     assert (await witness.push())["data"] == "marker"
 
 
@@ -71,7 +71,7 @@ async def test_a_return_within_the_grace_period_is_not_broadcast(visitors: Visit
         assert (await witness.request("members", room=room))["count"] == 2
         data = await client.join(room)
         assert (data["count"], len(data["members"])) == (2, 2)
-        await client.say(room, number)
+        await client.send_message(room, number)
         assert (await witness.push())["data"] == number
 
 
@@ -83,7 +83,7 @@ async def test_a_leave_after_a_return_is_broadcast_once(visitors: Visitors) -> N
     await back.join(room)
     await back.request("leave", room=room)
     assert await witness.push() == {"type": "left", "room": room, "user": client.user, "reason": "left"}
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     assert (await witness.push())["type"] == "message"
 
 
@@ -93,7 +93,7 @@ async def test_subscriptions_are_not_broadcast(visitors: Visitors) -> None:
     await witness.join(room)
     await subscriber.request("subscribe", room=room)
     await subscriber.request("unsubscribe", room=room)
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     assert (await witness.push())["type"] == "message"
 
 

@@ -66,7 +66,7 @@ async def one_key_is_sent_once(sites: Sequence[Visitors]) -> None:
         await client.join(room)
     answers = await at_once(clients, "message", room=room, data="once", key="same")
     assert [answer["data"] for answer in answers] == [answers[0]["data"]] * 6
-    assert (await clients[0].say(room, "marker"))["seq"] == 2
+    assert (await clients[0].send_message(room, "marker"))["seq"] == 2
 
 
 async def each_member_sees_all(sites: Sequence[Visitors], application: str = "durable") -> None:
@@ -113,7 +113,7 @@ async def joins_and_leaves_alternate(sites: Sequence[Visitors]) -> None:
     assert {member["id"] for member in members} == {witness.user["id"]} | {
         client.user["id"] for client, last in zip(clients, ends, strict=True) if last == "joined"
     }
-    await witness.say(room, "marker")
+    await witness.send_message(room, "marker")
     assert (await witness.push())["type"] == "message"
 
 
@@ -124,7 +124,7 @@ async def a_room_on_demand_exists_for_its_members(sites: Sequence[Visitors]) -> 
     async def join_send_and_leave(client: Client) -> None:
         for number in range(10):
             await client.join(room)
-            await client.say(room, [client.user["name"], number])
+            await client.send_message(room, [client.user["name"], number])
             while (push := await client.push()).get("data") != [client.user["name"], number]:
                 assert push["type"] != "removed", f"removed from a room with a member: {push}"
             await client.request("leave", room=room)
@@ -132,7 +132,7 @@ async def a_room_on_demand_exists_for_its_members(sites: Sequence[Visitors]) -> 
     await asyncio.gather(*[join_send_and_leave(client) for client in clients])
     answers = await at_once(clients, "join", room=room)
     assert codes(answers) == ["granted"] * 4
-    await clients[0].say(room, "marker")
+    await clients[0].send_message(room, "marker")
     for client in clients:
         while (await client.push("message"))["data"] != "marker":
             pass

@@ -127,7 +127,7 @@ async def test_forbidden_json_is_a_bad_request_and_closes_nothing(visitors: Visi
     await client.send_text(f'{{"id":"seen","type":"message","room":"{room}","data":{value}}}')
     answer = await client.answer("seen")
     assert (answer["type"], answer["code"], answer["retry"]) == ("error", "bad_request", False)
-    await client.say(room, "afterwards")
+    await client.send_message(room, "afterwards")
     message = await witness.push()
     assert (message["data"], message["seq"]) == ("afterwards", 1)
 

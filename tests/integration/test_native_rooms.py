@@ -86,7 +86,7 @@ async def test_rooms_on_demand_are_announced_and_deleted_when_empty(visitors: Vi
 async def test_rooms_of_durable_stay_when_empty(visitors: Visitors) -> None:
     client, room = await visitors.guest(), unique("room")
     await client.join(room)
-    await client.say(room, "kept")
+    await client.send_message(room, "kept")
     await client.request("leave", room=room)
     assert len((await client.request("rooms", prefix=room))["rooms"]) == 1
     assert [message["data"] for message in (await client.join(room))["messages"]] == ["kept"]
@@ -119,7 +119,7 @@ async def test_a_closed_room_removes_its_members(visitors: Visitors) -> None:
     owner, room = await visitors.guest(), unique("room")
     await owner.request("create", room=room)
     epoch = (await owner.join(room))["position"]["epoch"]
-    await owner.say(room, "lost")
+    await owner.send_message(room, "lost")
     member, phone, subscriber = await visitors.guest(), await visitors.guest(), await visitors.guest()
     await member.join(room)
     await phone.join(room)
@@ -143,7 +143,7 @@ async def test_only_the_owner_closes_a_room(visitors: Visitors) -> None:
     assert await member.refused("close", room=room) == "permission_denied"
     assert await outsider.refused("close", room=room) == "permission_denied"
     assert await outsider.refused("close", room=unique("room")) == "room_not_found"
-    await member.say(room, "still open")
+    await member.send_message(room, "still open")
 
 
 async def test_in_a_broadcast_room_only_its_owner_sends(visitors: Visitors) -> None:
@@ -155,11 +155,11 @@ async def test_in_a_broadcast_room_only_its_owner_sends(visitors: Visitors) -> N
     assert (joined["room"]["mode"], joined["room"]["you"]["send"]) == ("broadcast", False)
     for fields in ({}, {"state": True}, {"volatile": True}, {"to": owner.user["name"]}):
         assert await listener.refused("message", room=room, data="lost", **fields) == "not_sender"
-    await owner.say(room, "received")
+    await owner.send_message(room, "received")
     assert (await listener.messages(1))[0]["data"] == "received"
     phone = await visitors.again(owner)
     await phone.join(room)
-    await phone.say(room, "from the owner's other connection")
+    await phone.send_message(room, "from the owner's other connection")
     assert (await listener.messages(1))[0]["seq"] == 2
 
 

@@ -98,7 +98,7 @@ async def a_returned_member_stays_when_the_grace_period_ends(visitors: Visitors)
     left = {"type": "left", "room": room, "user": other.user, "reason": "dropped"}
     # Both read, and thereby answer the heartbeat.
     assert await asyncio.gather(witness.push(), back.push("left")) == [left, left]
-    await back.say(room, "marker")
+    await back.send_message(room, "marker")
     assert (await witness.push())["data"] == "marker"
     assert (await witness.request("members", room=room))["count"] == 2
 

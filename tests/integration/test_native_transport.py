@@ -65,7 +65,9 @@ async def test_null_counts_as_absent(visitors: Visitors) -> None:
     await client.login(name=native.unique("guest"), token=None)
     joined = await client.join(room, password=None, since=None, limit=None)
     assert joined["recovered"] is False
-    await client.say(room, "hello", event=None, key=None, to=None, state=None, volatile=None, echo=None)
+    await client.send_message(
+        room, "hello", event=None, key=None, to=None, state=None, volatile=None, echo=None
+    )
     message = await client.push("message")
     assert (message["event"], message["data"], message["seq"]) == ("message", "hello", 1)
     await client.request("rooms", prefix=None, limit=None)

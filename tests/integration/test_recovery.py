@@ -113,7 +113,7 @@ async def test_client_that_changes_processes_during_traffic_misses_nothing(pair:
 
     async def send_all(sender: Client) -> None:
         while not done.is_set():
-            await sender.say(room, "on", echo=False)
+            await sender.send_message(room, "on", echo=False)
 
     sending = [asyncio.create_task(send_all(sender)) for sender in senders]
     received = [position["seq"]]
@@ -129,7 +129,7 @@ async def test_client_that_changes_processes_during_traffic_misses_nothing(pair:
         assert data["position"] == {"epoch": position["epoch"], "seq": received[-1]}
     done.set()
     await asyncio.gather(*sending)
-    last = (await senders[0].say(room, "the end", echo=False))["seq"]
+    last = (await senders[0].send_message(room, "the end", echo=False))["seq"]
     while received[-1] < last:
         received += seqs(await client.messages(1))
     assert received == [*range(received[0], last + 1)]

@@ -82,14 +82,14 @@ async def exchange_messages(clients: tuple[Client, Client], room: str) -> None:
         mark = unique("mark")
         while not any(push.get("data") == mark for push in await listener.before_pong()):
             assert asyncio.get_running_loop().time() < deadline, "no volatile message arrived"
-            await speaker.say(room, mark, volatile=True)
+            await speaker.send_message(room, mark, volatile=True)
 
 
 async def check_everything_works(pair: Pair, clients: tuple[Client, Client], room: str) -> None:
     """Send, join, list members, read the history and recover, on both processes."""
     for speaker, listener in (clients, clients[::-1]):
         begin = (await speaker.join(room))["position"]
-        replies = [await speaker.say(room, number, echo=False) for number in range(5)]
+        replies = [await speaker.send_message(room, number, echo=False) for number in range(5)]
         seqs = [reply["seq"] for reply in replies]
         assert seqs == [*range(begin["seq"] + 1, begin["seq"] + 6)]
         while (message := await listener.push("message"))["seq"] != seqs[0]:
@@ -155,7 +155,7 @@ async def test_messages_around_an_outage_arrive_in_order(
 
     async def send(client: Client) -> None:
         while not stop.is_set():
-            answers.put_nowait((await client.say(room, client.user["name"]))["seq"])
+            answers.put_nowait((await client.send_message(room, client.user["name"]))["seq"])
 
     async def answered(count: int) -> list[int]:
         return [await answers.get() for _ in range(count)]

@@ -26,8 +26,8 @@ async def test_acknowledged_messages_survive_kill_9(server: Server) -> None:
     async with Visitors(server) as visitors:
         speaker, listener = await visitors.members(room, 2)
         for number in range(1, 21):
-            reply = await speaker.say(room, number, key=f"key-{number}")
-        await speaker.say(room, "red", event="colour", state=True)
+            reply = await speaker.send_message(room, number, key=f"key-{number}")
+        await speaker.send_message(room, "red", event="colour", state=True)
         await listener.messages(10)
         before = await speaker.join(room)
         await asyncio.to_thread(server.kill)
@@ -46,8 +46,8 @@ async def test_acknowledged_messages_survive_kill_9(server: Server) -> None:
         )
         assert after["count"] == 1 + len(others)
 
-        assert await back.say(room, 20, key="key-20") == reply
-        assert (await back.say(room, "next"))["seq"] == 22
+        assert await back.send_message(room, 20, key="key-20") == reply
+        assert (await back.send_message(room, "next"))["seq"] == 22
         assert (await back.messages(1))[0]["seq"] == 22
 
         other = await visitors.again(listener)
@@ -76,7 +76,7 @@ async def test_created_rooms_survive_kill_9(server: Server) -> None:
         assert await guest.refused("message", room=room, data=1) == "not_sender"
         back = await visitors.again(owner)
         await back.join(room, password="secret")
-        await back.say(room, "still mine")
+        await back.send_message(room, "still mine")
         assert (await guest.push("message"))["data"] == "still mine"
 
 
@@ -84,7 +84,7 @@ async def test_orderly_restart_keeps_the_history(server: Server) -> None:
     room = unique("room")
     async with Visitors(server) as visitors:
         (client,) = await visitors.members(room, 1)
-        await client.say(room, "kept")
+        await client.send_message(room, "kept")
         before = await client.join(room)
         await asyncio.to_thread(server.restart)
 

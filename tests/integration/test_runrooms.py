@@ -127,7 +127,7 @@ async def test_clients_of_all_ports_share_a_room(site: Site, opened: Open) -> No
     room = unique("room")
     clients = [await logged_in(await opened(address), room) for address in site.addresses()]
     for number, speaker in enumerate(clients):
-        await speaker.say(room, number)
+        await speaker.send_message(room, number)
     for client in clients:
         assert [message["data"] for message in await client.messages(3)] == [0, 1, 2]
 
@@ -142,7 +142,7 @@ async def test_dedicated_port_of_a_foreign_protocol_shares_the_room(site: Site, 
     await client.send(f"subscribe:{(channel := unique('room'))}")
     assert await client.recv() == b"OK"
     native = await logged_in(await opened(site.addresses()[0]), channel)
-    await native.say(channel, "hello")
+    await native.send_message(channel, "hello")
     assert await client.recv() == b"hello"
 
 

@@ -55,7 +55,7 @@ async def test_messages_go_both_ways_in_order(pair: Pair, application: str) -> N
     first, second = await two_members(pair, room, application)
     for speaker, listener in ((first, second), (second, first)):
         for number in range(50):
-            await speaker.say(room, [speaker.user["name"], number], echo=False)
+            await speaker.send_message(room, [speaker.user["name"], number], echo=False)
         messages = await listener.messages(50)
         assert [message["data"] for message in messages] == [
             [speaker.user["name"], number] for number in range(50)
@@ -68,7 +68,7 @@ async def test_simultaneous_messages_have_one_order(pair: Pair) -> None:
     clients = await two_members(pair, room)
 
     async def send(client: Client) -> list[int]:
-        return [(await client.say(room, client.user["name"]))["seq"] for _ in range(50)]
+        return [(await client.send_message(room, client.user["name"]))["seq"] for _ in range(50)]
 
     replies = await asyncio.gather(*[send(client) for client in clients])
     received = [await client.messages(100) for client in clients]
@@ -96,7 +96,7 @@ async def test_join_during_traffic_of_the_other_process_misses_nothing(pair: Pai
 
     async def send() -> None:
         for number in range(100):
-            await speaker.say(room, number)
+            await speaker.send_message(room, number)
 
     async def join(client: Client, earlier: int) -> None:
         for _ in range(earlier):
@@ -143,7 +143,7 @@ async def test_user_on_both_processes_joins_and_leaves_once(pair: Pair) -> None:
     assert phone.user == laptop.user
     assert (await phone.join(room))["count"] == 2
     await laptop.request("leave", room=room)
-    await phone.say(room, "still here")
+    await phone.send_message(room, "still here")
     assert (await witness.push())["data"] == "still here"
     await phone.request("leave", room=room)
     assert (await witness.push())["type"] == "left"
@@ -155,7 +155,7 @@ async def test_user_who_reconnects_to_the_other_process_does_not_leave(pair: Pai
     client.drop()
     back = await pair[0].again(client)
     assert (await back.join(room))["count"] == 2
-    await back.say(room, "back")
+    await back.send_message(room, "back")
     assert (await witness.push())["data"] == "back"
 
 
@@ -174,8 +174,8 @@ async def test_direct_message_reaches_the_other_process(pair: Pair, application:
     first, second = await two_members(pair, room, application)
     third = await pair[1].guest(application=application)
     await third.join(room)
-    await first.say(room, "secret", to=second.user["name"])
-    await first.say(room, "open")
+    await first.send_message(room, "secret", to=second.user["name"])
+    await first.send_message(room, "open")
     assert [message["data"] for message in await second.messages(2)] == ["secret", "open"]
     assert [message["data"] for message in await third.messages(1)] == ["open"]
     assert await first.refused("message", room=room, data=1, to=unique("absent")) == "user_not_found"
@@ -185,8 +185,8 @@ async def test_direct_message_reaches_the_other_process(pair: Pair, application:
 async def test_state_and_volatile_messages_reach_the_other_process(pair: Pair, application: str) -> None:
     room = unique("room")
     first, second = await two_members(pair, room, application)
-    await first.say(room, 1, event="slide", state=True)
-    await first.say(room, "typing", volatile=True)
+    await first.send_message(room, 1, event="slide", state=True)
+    await first.send_message(room, "typing", volatile=True)
     assert [message["data"] for message in await second.messages(2)] == [1, "typing"]
     joined = await (await pair[1].guest(application=application)).join(room)
     assert [(message["event"], message["data"]) for message in joined["state"]] == [("slide", 1)]
@@ -197,9 +197,9 @@ async def test_idempotency_key_holds_on_both_processes(pair: Pair) -> None:
     witness, client = await two_members(pair, room)
     phone = await pair[0].again(client)
     await phone.join(room)
-    first = await client.say(room, "once", key="same")
-    assert await phone.say(room, "once", key="same") == first
-    await client.say(room, "marker")
+    first = await client.send_message(room, "once", key="same")
+    assert await phone.send_message(room, "once", key="same") == first
+    await client.send_message(room, "marker")
     assert [message["data"] for message in await witness.messages(2)] == ["once", "marker"]
 
 
@@ -239,7 +239,7 @@ async def test_closed_room_is_closed_on_both_and_can_be_created_again(pair: Pair
     await owner.request("create", room=room)
     epoch = (await owner.join(room))["position"]["epoch"]
     await member.join(room)
-    await member.say(room, "lost")
+    await member.send_message(room, "lost")
     await owner.request("close", room=room)
     for client in (owner, member):
         assert (await client.push("removed"))["reason"] == "closed"
@@ -251,7 +251,7 @@ async def test_closed_room_is_closed_on_both_and_can_be_created_again(pair: Pair
         ([], 0, 2),
     ]
     for speaker, listener in ((member, owner), (owner, member)):
-        await speaker.say(room, "again", echo=False)
+        await speaker.send_message(room, "again", echo=False)
         assert (await listener.messages(1))[0]["data"] == "again"
 
 
@@ -269,10 +269,10 @@ async def test_room_is_created_once_and_its_capacity_is_shared(pair: Pair) -> No
 async def test_publishing_from_a_command_reaches_both(pair: Pair) -> None:
     room = unique("room")
     clients = await two_members(pair, room)
-    await clients[0].say(room, "before", echo=False)
+    await clients[0].send_message(room, "before", echo=False)
     script = f"import rooms; rooms.publish('durable', {room!r}, {{'a': 1}})"
     await asyncio.to_thread(pair[0].server.manage, "shell", "-c", script)
-    await clients[0].say(room, "after")
+    await clients[0].send_message(room, "after")
     assert [message["data"] for message in await clients[0].messages(2)] == [{"a": 1}, "after"]
     messages = await clients[1].messages(3)
     assert [(message["data"], message["seq"]) for message in messages] == [

@@ -50,7 +50,7 @@ async def test_killed_process_exchanges_messages_after_its_restart(pair: Pair) -
     await exchange_messages((stayed, lost), room)
     await asyncio.to_thread(there.server.kill)
     for number in range(10):
-        await stayed.say(room, number)
+        await stayed.send_message(room, number)
     await asyncio.to_thread(there.server.restart)
     back = await there.again(lost)
     await back.join(room)

@@ -105,12 +105,12 @@ async def test_clients_of_other_workers_stay_connected_when_a_worker_is_killed(
 ) -> None:
     room = unique("room")
     clients = await join_all_workers(visitors, room)
-    await clients[0].say(room, "before")
+    await clients[0].send_message(room, "before")
     position = (await clients[0].join(room))["position"]
     old = site.workers[0]
     os.kill(old, signal.SIGKILL)
     lost, kept = await lost_and_kept(clients)
-    await kept[0].say(room, "meanwhile")
+    await kept[0].send_message(room, "meanwhile")
     back = [await visitors.again(client) for client in lost]
     for client in back:
         joined = await client.join(room, since=position)
@@ -121,7 +121,7 @@ async def test_clients_of_other_workers_stay_connected_when_a_worker_is_killed(
     # Messages go both ways between the new worker and the other.
     newcomers = await join_all_workers(visitors, room)
     for sender in newcomers:
-        await sender.say(room, sender.user["name"])
+        await sender.send_message(room, sender.user["name"])
     for client in [*kept, *back, *newcomers]:
         missing = {sender.user["name"] for sender in newcomers}
         while missing:
@@ -175,7 +175,7 @@ class Sender:
                         client = await self._visitors.again(client, self._application)
                         await client.join(self._room)
                         self.connections += 1
-                    reply = await client.say(self._room, text, key=text, echo=False)
+                    reply = await client.send_message(self._room, text, key=text, echo=False)
                     break
                 except (ConnectionClosed, InvalidMessage, OSError):
                     continue

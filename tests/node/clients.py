@@ -23,7 +23,7 @@ from rooms.protocol.commands import Command, Join, ListMembers, Login, Send
 from rooms.protocol.errors import RoomsError
 from rooms.protocol.native import Native
 
-# The types of the fixtures `installed` and `make_node`.
+# The types of the fixtures `install_extension` and `make_node`.
 Install = Callable[[type[Extension]], str]
 MakeNode = Callable[..., Awaitable[Node]]
 

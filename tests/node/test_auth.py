@@ -285,14 +285,16 @@ async def test_the_logins_from_one_address_are_limited(node: Node, chat: Applica
     await error_of(RateLimited, client.request(Login(name="d")))
 
 
-async def test_an_extension_may_reject_a_login(node: Node, chat: Application, installed: Install) -> None:
+async def test_an_extension_may_reject_a_login(
+    node: Node, chat: Application, install_extension: Install
+) -> None:
     class RejectsEve(Extension):
         async def on_login(self, event: ConnectionEvent) -> None:
             assert event.user is not None
             if event.user.name == "eve":
                 raise Rejected("Not Eve.")
 
-    await change(node, chat, extension=installed(RejectsEve))
+    await change(node, chat, extension=install_extension(RejectsEve))
     client = await connected(node)
     await error_of(Rejected, client.request(Login(name="eve")))
     assert client.connection.user is None
@@ -332,7 +334,7 @@ async def test_a_logout_requires_a_login(node: Node) -> None:
 
 
 async def test_the_login_timeout_starts_when_the_connection_is_accepted(
-    make_node: MakeNode, chat: Application, installed: Install
+    make_node: MakeNode, chat: Application, install_extension: Install
 ) -> None:
     seen: list[float | None] = []
 
@@ -340,7 +342,7 @@ async def test_the_login_timeout_starts_when_the_connection_is_accepted(
         async def on_connect(self, event: ConnectionEvent) -> None:
             seen.append(client.connection.waiting_for_login)
 
-    chat.extension = installed(Recorder)
+    chat.extension = install_extension(Recorder)
     await chat.asave()
     client = Client(await make_node())
     await client.connect()

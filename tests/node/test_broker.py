@@ -17,7 +17,7 @@ from rooms.node.control_messages import AnyControlMessage, ApplicationChanged, R
 from rooms.protocol.events import Joined, Message
 from rooms.protocol.types import User
 from tests.node.clients import PATIENCE
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 ANN = User(name="ann", id="1", guest=False)
 
@@ -74,16 +74,16 @@ class WithPause:
 
 
 @pytest.fixture
-async def seats(wire: Wire) -> AsyncIterator[tuple[Seat, Seat]]:
+async def seats(unreliable_layer: UnreliableLayer) -> AsyncIterator[tuple[Seat, Seat]]:
     pair = Seat("one"), Seat("two")
     for seat in pair:
         await seat.broker.start()
-    wire.sent.clear()
+    unreliable_layer.sent.clear()
     yield pair
-    wire.broken = wire.hung = False
+    unreliable_layer.broken = unreliable_layer.hung = False
     for seat in pair:
         await seat.broker.stop()
-    assert wire.groups == {}
+    assert unreliable_layer.groups == {}
 
 
 async def test_a_broker_receives_the_events_of_others_and_not_its_own(seats: tuple[Seat, Seat]) -> None:
@@ -103,7 +103,7 @@ async def test_a_broker_receives_the_events_of_others_and_not_its_own(seats: tup
 
 
 async def test_events_of_one_turn_travel_in_one_message_per_group(
-    seats: tuple[Seat, Seat], wire: Wire
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
@@ -113,11 +113,11 @@ async def test_events_of_one_turn_travel_in_one_message_per_group(
     await here.broker.flush()
     await there.until(lambda: len(there.received) == 500)
     assert there.events() == [str(number) for number in range(500)]
-    assert [(group, len(frames)) for group, frames in wire.sent] == [("g", 500), ("h", 1)]
+    assert [(group, len(frames)) for group, frames in unreliable_layer.sent] == [("g", 500), ("h", 1)]
 
 
 async def test_a_process_alone_on_the_in_memory_layer_sends_nothing(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = InMemoryChannelLayer()
     channel_layers.set("default", layer)
@@ -182,37 +182,41 @@ async def test_a_group_that_is_still_wanted_is_not_unsubscribed(seats: tuple[Sea
 
 
 async def test_a_message_that_cannot_be_used_is_skipped_and_logged(
-    seats: tuple[Seat, Seat], wire: Wire, caplog: pytest.LogCaptureFixture
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
-    await wire.group_send("g", {"type": "x", "node": "three", "group": "g", "frames": [b"nonsense", b"{}"]})
+    await unreliable_layer.group_send(
+        "g", {"type": "x", "node": "three", "group": "g", "frames": [b"nonsense", b"{}"]}
+    )
     here.broker.publish("g", message("fails"))
     here.broker.publish("g", message("good"))
     await there.until(lambda: there.events() == ["good"])
     assert caplog.text.count("could not be used") == 3
 
 
-async def test_a_failing_layer_costs_hints_only(seats: tuple[Seat, Seat], wire: Wire) -> None:
+async def test_a_failing_layer_costs_hints_only(
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+) -> None:
     here, there = seats
     await there.broker.subscribe("g")
-    wire.broken = True
+    unreliable_layer.broken = True
     for _ in range(3):
         here.broker.publish("g", message("lost"))
     await here.broker.flush()
     assert here.broker.dropped == {"hint": 3}
-    wire.broken = False
+    unreliable_layer.broken = False
     here.broker.publish("g", message("sent"))
     await there.until(lambda: there.events() == ["sent"])
 
 
 async def test_a_hanging_layer_blocks_no_publisher(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, _ = seats
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
     monkeypatch.setattr(module, "MAX_PENDING", 5)
-    wire.hung = True
+    unreliable_layer.hung = True
     for _ in range(8):
         here.broker.publish("g", message("lost"))
     await here.broker.flush()
@@ -220,17 +224,17 @@ async def test_a_hanging_layer_blocks_no_publisher(
 
 
 async def test_a_hanging_group_delays_no_other_group(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = seats
-    group_send, stuck = wire.group_send, asyncio.Event()
+    group_send, stuck = unreliable_layer.group_send, asyncio.Event()
 
     async def sometimes_stuck(group: str, message: dict[str, Any]) -> None:
         if group == "stuck":
             await stuck.wait()
         await group_send(group, message)
 
-    monkeypatch.setattr(wire, "group_send", sometimes_stuck)
+    monkeypatch.setattr(unreliable_layer, "group_send", sometimes_stuck)
     for group in ("g", "stuck"):
         await there.broker.subscribe(group)
     for number in range(3):
@@ -244,26 +248,30 @@ async def test_a_hanging_group_delays_no_other_group(
 
 @pytest.mark.parametrize(("bound", "limit"), [("MAX_PENDING", 5), ("MAX_PENDING_BYTES", 5 * SIZE)])
 async def test_pending_messages_are_bounded_while_the_layer_hangs(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch, bound: str, limit: int
+    seats: tuple[Seat, Seat],
+    unreliable_layer: UnreliableLayer,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    limit: int,
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
     monkeypatch.setattr(module, bound, limit)
-    wire.hung = True
+    unreliable_layer.hung = True
     here.broker.publish("g", message("1"))
     # A message that the layer has not accepted yet counts as well.
     await asyncio.sleep(0)
     for number in range(2, 10):
         here.broker.publish("g" if number % 2 else "h", message(str(number)))
     assert here.broker.dropped == {"hint": 4}
-    wire.hung = False
+    unreliable_layer.hung = False
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
     await here.broker.stop()
     assert here.broker._count == here.broker._bytes == 0
 
 
 async def test_a_turn_too_large_for_one_message_travels_in_order_in_several(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
@@ -273,30 +281,30 @@ async def test_a_turn_too_large_for_one_message_travels_in_order_in_several(
     here.broker.publish("g", message("long" * SIZE))
     await there.until(lambda: len(there.received) == 8)
     assert there.events() == [*map(str, range(7)), "long" * SIZE]
-    assert [len(frames) for _, frames in wire.sent] == [3, 3, 1, 1]
+    assert [len(frames) for _, frames in unreliable_layer.sent] == [3, 3, 1, 1]
 
 
 async def test_a_failing_layer_is_not_called_for_every_message(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
     pause = asyncio.Event()
     monkeypatch.setattr(module, "asyncio", WithPause(pause))
-    ensure_up, attempts = wire._ensure_up, 0
+    ensure_up, attempts = unreliable_layer._ensure_up, 0
 
     async def counted() -> None:
         nonlocal attempts
         attempts += 1
         await ensure_up()
 
-    monkeypatch.setattr(wire, "_ensure_up", counted)
-    wire.broken = True
+    monkeypatch.setattr(unreliable_layer, "_ensure_up", counted)
+    unreliable_layer.broken = True
     for number in range(10):
         here.broker.publish("g", message(str(number)))
         await here.broker.flush() if number == 0 else await asyncio.sleep(0)
     assert attempts == 1
-    wire.broken = False
+    unreliable_layer.broken = False
     pause.set()
     await there.until(lambda: len(there.received) == 9)
     assert there.events() == [*map(str, range(1, 10))]
@@ -304,15 +312,15 @@ async def test_a_failing_layer_is_not_called_for_every_message(
 
 
 async def test_memberships_are_renewed_after_an_outage_of_the_layer(
-    seats: tuple[Seat, Seat], wire: Wire
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
-    wire.groups.clear()
-    wire.broken = True
+    unreliable_layer.groups.clear()
+    unreliable_layer.broken = True
     there.broker.publish("g", message("lost"))
     await there.broker.flush()
-    wire.broken = False
+    unreliable_layer.broken = False
     there.broker.publish("g", message("not received"))
     await there.broker.flush()
     await there.broker.repair()
@@ -321,27 +329,27 @@ async def test_memberships_are_renewed_after_an_outage_of_the_layer(
 
 
 async def test_no_call_waits_for_a_layer_that_is_known_to_be_down(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = seats
     await there.broker.subscribe("old")
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
-    wire.hung = True
+    unreliable_layer.hung = True
     await there.broker.subscribe("first")
     # From here on a call that waits for the layer would not end.
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", None)
     await there.broker.subscribe("g")
     await there.broker.unsubscribe("old")
-    wire.hung = False
+    unreliable_layer.hung = False
     await there.broker.repair()
-    assert {"g", "first"} <= wire.groups.keys()
-    assert "old" not in wire.groups
+    assert {"g", "first"} <= unreliable_layer.groups.keys()
+    assert "old" not in unreliable_layer.groups
     here.broker.publish("g", message("received"))
     await there.until(lambda: there.events() == ["received"])
 
 
 async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leaving = Seat("leaving")
     await leaving.broker.start()
@@ -355,44 +363,48 @@ async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
-    monkeypatch.setattr(wire, "_ensure_up", hang)
+    monkeypatch.setattr(unreliable_layer, "_ensure_up", hang)
     await leaving.broker.stop()
     assert calls == 1
-    wire.groups.clear()
+    unreliable_layer.groups.clear()
 
 
-async def test_a_failed_subscription_is_repeated(seats: tuple[Seat, Seat], wire: Wire) -> None:
+async def test_a_failed_subscription_is_repeated(
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+) -> None:
     here, there = seats
-    wire.broken = True
+    unreliable_layer.broken = True
     await there.broker.subscribe("g")
-    wire.broken = False
+    unreliable_layer.broken = False
     await there.broker.repair()
     here.broker.publish("g", message("received"))
     await there.until(lambda: there.events() == ["received"])
 
 
-async def test_a_failed_unsubscription_is_repeated(seats: tuple[Seat, Seat], wire: Wire) -> None:
+async def test_a_failed_unsubscription_is_repeated(
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+) -> None:
     _, there = seats
     await there.broker.subscribe("g")
-    wire.broken = True
+    unreliable_layer.broken = True
     await there.broker.unsubscribe("g")
-    assert "g" in wire.groups
-    wire.broken = False
+    assert "g" in unreliable_layer.groups
+    unreliable_layer.broken = False
     await there.broker.repair()
-    assert "g" not in wire.groups
+    assert "g" not in unreliable_layer.groups
 
 
 async def test_memberships_are_renewed_before_the_layer_drops_them(
-    seats: tuple[Seat, Seat], wire: Wire, monkeypatch: pytest.MonkeyPatch
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, there = seats
     await there.broker.subscribe("g")
-    wire.groups.clear()
+    unreliable_layer.groups.clear()
     await there.broker.repair()
-    assert wire.groups == {}
+    assert unreliable_layer.groups == {}
     monkeypatch.setattr(there.broker, "_renewed", -module.RENEW_INTERVAL * 2)
     await there.broker.repair()
-    assert set(wire.groups) == {"g", CONTROL}
+    assert set(unreliable_layer.groups) == {"g", CONTROL}
     await there.broker.repair()
     here.broker.publish("g", message("received"))
     await there.until(lambda: there.events() == ["received"])
@@ -410,30 +422,32 @@ async def test_a_broker_that_was_not_started_can_publish(seats: tuple[Seat, Seat
 
 
 async def test_a_broker_without_listener_publishes_and_takes_no_seat(
-    seats: tuple[Seat, Seat], wire: Wire
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
 ) -> None:
     _, there = seats
     await there.broker.subscribe("g")
-    groups = {key: list(channels) for key, channels in wire.groups.items()}
+    groups = {key: list(channels) for key, channels in unreliable_layer.groups.items()}
     outside = Broker("default", "outside")
     await outside.start()
     await outside.subscribe("g")
-    assert {key: list(channels) for key, channels in wire.groups.items()} == groups
+    assert {key: list(channels) for key, channels in unreliable_layer.groups.items()} == groups
     outside.publish("g", message("from outside"))
     await outside.stop()
     await there.until(lambda: there.events() == ["from outside"])
 
 
-async def test_without_a_layer_nothing_is_sent_and_nothing_fails(wire: Wire) -> None:
+async def test_without_a_layer_nothing_is_sent_and_nothing_fails(unreliable_layer: UnreliableLayer) -> None:
     alone = Seat("alone", alias="missing")
     await alone.broker.start()
     await alone.broker.subscribe("g")
     alone.broker.publish("g", message("not received"))
     await alone.broker.stop()
-    assert wire.sent == []
+    assert unreliable_layer.sent == []
 
 
-async def test_stopping_sends_pending_messages(seats: tuple[Seat, Seat], wire: Wire) -> None:
+async def test_stopping_sends_pending_messages(
+    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+) -> None:
     _, there = seats
     await there.broker.subscribe("g")
     leaving = Seat("leaving")
@@ -442,4 +456,4 @@ async def test_stopping_sends_pending_messages(seats: tuple[Seat, Seat], wire: W
     leaving.broker.publish("g", message("last"))
     await leaving.broker.stop()
     await there.until(lambda: there.events() == ["last"])
-    assert all(len(channels) == 1 or group == CONTROL for group, channels in wire.groups.items())
+    assert all(len(channels) == 1 or group == CONTROL for group, channels in unreliable_layer.groups.items())

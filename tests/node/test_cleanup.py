@@ -208,10 +208,10 @@ class Clockwork(Extension):
 
 
 @pytest.fixture
-def clockwork(installed: Install, monkeypatch: pytest.MonkeyPatch) -> str:
+def clockwork(install_extension: Install, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(Clockwork, "started", [], raising=False)
     monkeypatch.setattr(Clockwork, "opened", asyncio.Event(), raising=False)
-    return installed(Clockwork)
+    return install_extension(Clockwork)
 
 
 @pytest.fixture
@@ -419,7 +419,7 @@ async def die(redis: Redis, *nodes: str) -> None:
         await redis.zadd(key, dict.fromkeys(nodes, 1), xx=True)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_another_process_finishes_a_sweep_that_failed_half_way(
     redis: Redis, processes: list[RedisPresence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -454,7 +454,7 @@ async def test_another_process_finishes_a_sweep_that_failed_half_way(
     assert sorted(each.user.id for each in found) == sorted(user.id for user in PEOPLE)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_users_that_concurrent_adds_found_are_reported_once_by_the_next_heartbeat(
     redis: Redis, processes: list[RedisPresence]
 ) -> None:

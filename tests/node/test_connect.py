@@ -53,10 +53,10 @@ class Gatekeeper(Extension):
 
 @pytest.fixture
 async def gatekeeper(
-    chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> type[Gatekeeper]:
     """The extension of the application."""
-    chat.extension = installed(Gatekeeper)
+    chat.extension = install_extension(Gatekeeper)
     await chat.asave()
     for name, value in {"seen": [], "connected": [], "act": staticmethod(lambda event: None)}.items():
         monkeypatch.setattr(Gatekeeper, name, value, raising=False)
@@ -262,7 +262,7 @@ async def test_a_protocol_without_application_in_its_address_calls_the_hook_at_t
 
 
 async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
-    node: Node, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    node: Node, chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, go_on, order = asyncio.Event(), asyncio.Event(), list[str]()
 
@@ -277,7 +277,7 @@ async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
 
     ann = Client(node)
     await ann.connect()
-    chat.extension = installed(Slow)
+    chat.extension = install_extension(Slow)
     await chat.asave()
     await node.context.tasks.drain()
     handshakes = [asyncio.ensure_future(authenticate_handshake(node.context, "chat", handshake()))]
@@ -306,13 +306,13 @@ async def test_waiting_handshakes_are_bounded_and_do_not_delay_logins(
 
 
 async def test_a_handshake_that_waits_too_long_gets_a_retryable_error(
-    chat: Application, installed: Install, make_node: Callable[..., Awaitable[Node]]
+    chat: Application, install_extension: Install, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     class Slow(Extension):
         async def on_handshake(self, event: HandshakeEvent) -> None:
             await asyncio.Event().wait()
 
-    chat.extension = installed(Slow)
+    chat.extension = install_extension(Slow)
     await chat.asave()
     node = await make_node(handler_timeout=0.05)
     attempts = [authenticate_handshake(node.context, "chat", handshake()) for _ in range(3)]
@@ -332,13 +332,13 @@ async def test_a_refusal_is_logged(
 
 
 async def test_a_handler_that_times_out_refuses_the_handshake(
-    chat: Application, installed: Install, make_node: Callable[..., Awaitable[Node]]
+    chat: Application, install_extension: Install, make_node: Callable[..., Awaitable[Node]]
 ) -> None:
     class Slow(Extension):
         async def on_handshake(self, event: HandshakeEvent) -> None:
             await asyncio.Event().wait()
 
-    chat.extension = installed(Slow)
+    chat.extension = install_extension(Slow)
     await chat.asave()
     node = await make_node(handler_timeout=0.01)
     with pytest.raises(RoomsError) as raised:

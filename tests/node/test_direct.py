@@ -214,9 +214,11 @@ class RejectsFirstLeave(Extension):
             raise Rejected("Not yet.")
 
 
-async def test_an_extension_may_reject_a_leave(node: Node, chat: Application, installed: Install) -> None:
+async def test_an_extension_may_reject_a_leave(
+    node: Node, chat: Application, install_extension: Install
+) -> None:
     RejectsFirstLeave.leaves.clear()
-    chat.extension = installed(RejectsFirstLeave)
+    chat.extension = install_extension(RejectsFirstLeave)
     await chat.asave()
     await node.context.tasks.drain()
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
@@ -368,12 +370,12 @@ class ChecksJoins(Extension):
 
 
 async def test_a_message_from_outside_does_not_bypass_the_checks_of_a_join(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     other = await foreign_client(node)
     await Room.objects.acreate(application=chat, name="secret", password="hashed")
     await Room.objects.acreate(application=chat, name="stage", mode="broadcast")
-    await Room.objects.acreate(application=chat, name="club", extension=installed(ChecksJoins))
+    await Room.objects.acreate(application=chat, name="club", extension=install_extension(ChecksJoins))
     for room, code in (
         ("secret", "permission_denied"),
         ("stage", "not_sender"),
@@ -394,11 +396,11 @@ class HandlesMessages(Extension):
 
 
 async def test_a_message_to_the_application_calls_its_handler(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     other = await foreign_client(node)
     assert await other.request(SendToApplication(data=data(1))) == {}
-    chat.extension = installed(HandlesMessages)
+    chat.extension = install_extension(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
     assert await other.request(SendToApplication(data=data(1))) == {"received": 1}
@@ -406,12 +408,12 @@ async def test_a_message_to_the_application_calls_its_handler(
 
 
 async def test_a_message_from_outside_calls_the_applications_handler(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     other = await foreign_client(node)
     await Room.objects.acreate(application=chat, name="lobby")
     await error_of(NotMember, other.request(SendToRoomOrApplication(room="lobby", data=data(1))))
-    chat.extension = installed(HandlesMessages)
+    chat.extension = install_extension(HandlesMessages)
     await chat.asave()
     await node.context.tasks.drain()
     assert await other.request(SendToRoomOrApplication(room="lobby", data=data(1))) == {"received": 1}
@@ -462,10 +464,10 @@ class RejectsJoins(Extension):
 
 
 async def test_a_rejected_user_cannot_subscribe_either(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     ann = await Client.named(node, "ann")
-    await Room.objects.acreate(application=chat, name="club", extension=installed(RejectsJoins))
+    await Room.objects.acreate(application=chat, name="club", extension=install_extension(RejectsJoins))
     assert (await error_of(Rejected, ann.request(Join(room="club")))).message == "No members."
     assert (await error_of(Rejected, ann.request(Subscribe(room="club")))).message == "No subscribers."
     assert "room.1" not in active_groups(node)
@@ -484,12 +486,12 @@ class AcceptsJoins(Extension):
 
 
 async def test_an_extension_that_accepted_a_join_receives_the_leave_when_another_rejects_it(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     AcceptsJoins.calls.clear()
-    chat.extension = installed(RejectsJoins)
+    chat.extension = install_extension(RejectsJoins)
     await chat.asave()
-    await Room.objects.acreate(application=chat, name="club", extension=installed(AcceptsJoins))
+    await Room.objects.acreate(application=chat, name="club", extension=install_extension(AcceptsJoins))
     await node.context.tasks.drain()
     ann = await Client.named(node, "ann")
     await error_of(Rejected, ann.request(Join(room="club")))

@@ -46,10 +46,10 @@ class Gate(Extension):
 
 
 @pytest.fixture
-async def gate(chat: Application, installed: Install) -> type[Gate]:
+async def gate(chat: Application, install_extension: Install) -> type[Gate]:
     """Select the extension for the application; the row is not saved yet."""
     Gate.reached, Gate.opened = asyncio.Event(), asyncio.Event()
-    chat.extension = installed(Gate)
+    chat.extension = install_extension(Gate)
     return Gate
 
 

@@ -22,7 +22,7 @@ from rooms.protocol.commands import Join, ListMembers, ListRooms, Login
 from rooms.protocol.errors import NotMember, RoomNotFound, Unavailable
 from tests.node.clients import Client, run_due_actions
 from tests.node.peers import Peer
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 pytestmark = pytest.mark.database
 
@@ -294,11 +294,11 @@ class Adjustable(Extension):
 
 
 async def test_changed_extension_settings_apply_without_a_restart(
-    node: Node, lobby: Room, installed: Install
+    node: Node, lobby: Room, install_extension: Install
 ) -> None:
     Adjustable.started.clear()
     (ann,) = await in_lobby(node, "ann")
-    await saved(node, lobby, extension=installed(Adjustable))
+    await saved(node, lobby, extension=install_extension(Adjustable))
     assert (await ann.send("lobby", 0, event="size"))["size"] == 1
     await saved(node, lobby, extension_settings={"size": 5})
     assert (await ann.send("lobby", 0, event="size"))["size"] == 5
@@ -309,10 +309,10 @@ async def test_changed_extension_settings_apply_without_a_restart(
 
 
 async def test_on_leave_runs_for_the_members_of_a_deleted_room(
-    node: Node, lobby: Room, installed: Install
+    node: Node, lobby: Room, install_extension: Install
 ) -> None:
     Adjustable.left.clear()
-    await saved(node, lobby, extension=installed(Adjustable))
+    await saved(node, lobby, extension=install_extension(Adjustable))
     await in_lobby(node, "ann", "bob")
     await lobby.adelete()
     await node.context.tasks.drain()
@@ -359,10 +359,10 @@ async def test_changes_apply_in_every_process(make_node: MakeNode, chat: Applica
 
 
 async def test_a_refresh_applies_changes_whose_control_messages_were_lost(
-    make_node: MakeNode, wire: Wire, chat: Application, lobby: Room
+    make_node: MakeNode, unreliable_layer: UnreliableLayer, chat: Application, lobby: Room
 ) -> None:
     node = await make_node()
-    wire.loses = lambda group, message: True
+    unreliable_layer.loses = lambda group, message: True
     den, hall, kept = [
         await Room.objects.acreate(application=chat, name=name) for name in ("den", "hall", "kept")
     ]

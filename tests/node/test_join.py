@@ -38,7 +38,7 @@ from rooms.protocol.errors import (
 )
 from rooms.protocol.types import Position
 from tests.node.clients import Client, Install, MakeNode, error_of, run_due_actions, wait_for
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 
 def names(frames: list[dict[str, Any]]) -> list[str]:
@@ -193,12 +193,14 @@ async def test_a_join_that_fails_as_history_is_down_is_undone(node: Node) -> Non
     assert names(ann.received("joined"))[-1] == "bob"
 
 
-async def test_a_join_succeeds_while_the_channel_layer_is_down(node: Node, wire: Wire) -> None:
-    wire.broken = True
+async def test_a_join_succeeds_while_the_channel_layer_is_down(
+    node: Node, unreliable_layer: UnreliableLayer
+) -> None:
+    unreliable_layer.broken = True
     ann = await Client.named(node, "ann", "lobby")
     await ann.send("lobby", "hi")
     assert ann.messages() == ["hi"]
-    wire.broken = False
+    unreliable_layer.broken = False
 
 
 # Extensions --------------------------------------------------------------------------------------
@@ -225,9 +227,9 @@ LOG: list[str] = []
 
 
 @pytest.fixture
-async def guarded(chat: Application, installed: Install) -> None:
+async def guarded(chat: Application, install_extension: Install) -> None:
     LOG.clear()
-    name = installed(Guard)
+    name = install_extension(Guard)
     chat.extension = name
     await chat.asave()
     await Room.objects.acreate(application=chat, name="lobby", extension=name)
@@ -282,7 +284,7 @@ async def test_a_user_with_two_connections_joins_and_leaves_once(node: Node, clo
 
 
 async def test_on_join_runs_once_for_a_user_that_joins_with_two_connections_at_once(
-    node: Node, chat: Application, installed: Install
+    node: Node, chat: Application, install_extension: Install
 ) -> None:
     class Slow(Guard):
         async def on_join(self, event: JoinEvent) -> None:
@@ -292,7 +294,7 @@ async def test_on_join_runs_once_for_a_user_that_joins_with_two_connections_at_o
 
     LOG.clear()
     asked, go = asyncio.Event(), asyncio.Event()
-    await Room.objects.acreate(application=chat, name="lobby", extension=installed(Slow))
+    await Room.objects.acreate(application=chat, name="lobby", extension=install_extension(Slow))
     phone, desk = await Client.named(node, "ann"), Client(node)
     await desk.connect()
     await desk.request(Login(token=phone.frames[-1]["data"]["token"]))

@@ -13,7 +13,7 @@ from rooms.node.node import Node
 from rooms.protocol.commands import Join, Leave, ListMembers, Login, ReadHistory
 from rooms.protocol.errors import NotMember
 from tests.node.clients import Client, error_of, run_due_actions, wait_for
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 
 def names(frames: list[dict[str, Any]]) -> list[str]:
@@ -84,16 +84,18 @@ async def test_a_temporary_room_is_deleted_with_its_last_member(node: Node, chat
     assert (data["room"]["owner"], data["position"]["seq"]) == ("ann", 0)
 
 
-async def test_the_process_is_subscribed_to_a_room_while_it_has_members_in_it(node: Node, wire: Wire) -> None:
+async def test_the_process_is_subscribed_to_a_room_while_it_has_members_in_it(
+    node: Node, unreliable_layer: UnreliableLayer
+) -> None:
     ann, bob = await Client.named(node, "ann", "lobby"), await Client.named(node, "bob", "lobby")
     group = ann.connection.memberships["lobby"].room.key
-    assert group in wire.groups
+    assert group in unreliable_layer.groups
     await ann.request(Leave(room="lobby"))
     await node.context.tasks.drain()
-    assert group in wire.groups
+    assert group in unreliable_layer.groups
     bob.disconnect()
     await node.context.tasks.drain()
-    assert group not in wire.groups
+    assert group not in unreliable_layer.groups
 
 
 async def test_the_reply_to_a_leave_follows_the_change_of_presence(

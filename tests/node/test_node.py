@@ -151,11 +151,13 @@ class RecordsConnections(Extension):
         raise ValueError("no connection is affected")
 
 
-async def test_an_extension_receives_the_events_of_connections(chat: Application, installed: Install) -> None:
+async def test_an_extension_receives_the_events_of_connections(
+    chat: Application, install_extension: Install
+) -> None:
     from rooms.protocol.commands import Login, Logout
 
     RecordsConnections.calls.clear()
-    chat.extension = installed(RecordsConnections)
+    chat.extension = install_extension(RecordsConnections)
     await chat.asave()
     async with await Node.get_or_start() as node:
         client = await connected(node, address="10.0.0.1")

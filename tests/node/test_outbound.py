@@ -101,11 +101,11 @@ class Upstream(Extension):
 
 
 @pytest.fixture
-def put(chat: Application, installed: Any) -> Put:
+def put(chat: Application, install_extension: Any) -> Put:
     """Chooses an extension for the application."""
 
     async def put(extension: type[Extension]) -> None:
-        chat.extension = installed(extension)
+        chat.extension = install_extension(extension)
         await chat.asave()
 
     return put

@@ -17,7 +17,7 @@ from tests.node.clients import Install, run_due_actions
 
 
 @pytest.fixture
-def started(chat: Application, installed: Install) -> list[str]:
+def started(chat: Application, install_extension: Install) -> list[str]:
     """The applications whose extension has started; of the three that have one, one is disabled."""
     started: list[str] = []
 
@@ -25,7 +25,7 @@ def started(chat: Application, installed: Install) -> list[str]:
         async def init(self) -> None:
             started.append(self.application)
 
-    name = installed(Recorder)
+    name = install_extension(Recorder)
     Application.objects.create(name="first", extension=name)
     Application.objects.create(name="second", extension=name)
     Application.objects.create(name="disabled", extension=name, enabled=False)

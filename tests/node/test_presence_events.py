@@ -66,10 +66,10 @@ class Recorder(Extension):
 
 
 @pytest.fixture
-def recorded(installed: Install, chat: Application) -> list[str]:
+def recorded(install_extension: Install, chat: Application) -> list[str]:
     """Return the joins and leaves that the extension of the lobby receives."""
     Recorder.happened = []
-    Room.objects.create(application=chat, name="lobby", extension=installed(Recorder))
+    Room.objects.create(application=chat, name="lobby", extension=install_extension(Recorder))
     return Recorder.happened
 
 

@@ -32,7 +32,7 @@ from rooms.protocol.errors import (
     UserNotFound,
 )
 from tests.node.clients import PATIENCE, Client, Install, MakeNode, error_of
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 
 @pytest.fixture(params=["memory", "database", "none"])
@@ -415,9 +415,9 @@ class Filter(Extension):
 
 
 @pytest.fixture
-async def filtered(chat: Application, installed: Install) -> None:
+async def filtered(chat: Application, install_extension: Install) -> None:
     CALLS.clear()
-    name = installed(Filter)
+    name = install_extension(Filter)
     chat.extension = name
     await chat.asave()
     await Room.objects.acreate(application=chat, name="lobby", extension=name)
@@ -518,13 +518,13 @@ class TestTwoProcesses:
         nodes = await make_node(), await make_node()
         return await Client.named(nodes[0], "ann", "durable"), await Client.named(nodes[1], "bob", "durable")
 
-    async def send_lost(self, wire: Wire, sender: Client, *numbers: int) -> None:
+    async def send_lost(self, unreliable_layer: UnreliableLayer, sender: Client, *numbers: int) -> None:
         """Send messages while the layer loses everything."""
-        wire.loses = lambda group, message: True
+        unreliable_layer.loses = lambda group, message: True
         for number in numbers:
             await sender.send("durable", number)
         await sender.node.context.broker.flush()
-        wire.loses = lambda group, message: False
+        unreliable_layer.loses = lambda group, message: False
 
     async def test_members_in_two_processes_receive_the_same_in_order(self, make_node: MakeNode) -> None:
         ann, bob = await self.pair(make_node)
@@ -540,23 +540,23 @@ class TestTwoProcesses:
         assert ann.messages() == bob.messages()
 
     async def test_a_lost_message_is_fetched_when_the_next_one_comes(
-        self, make_node: MakeNode, wire: Wire
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer
     ) -> None:
         ann, bob = await self.pair(make_node)
         await ann.send("durable", 1)
         await bob.until(lambda: bob.messages() == [1])
-        await self.send_lost(wire, ann, 2, 3)
+        await self.send_lost(unreliable_layer, ann, 2, 3)
         await ann.send("durable", 4)
         await bob.until(lambda: len(bob.messages()) == 4)
         assert bob.messages() == ann.messages() == [1, 2, 3, 4]
 
     async def test_a_lost_last_message_is_found_when_positions_are_compared(
-        self, make_node: MakeNode, wire: Wire
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer
     ) -> None:
         ann, bob = await self.pair(make_node)
         await ann.send("durable", 1)
         await bob.until(lambda: bob.messages() == [1])
-        await self.send_lost(wire, ann, 2, 3)
+        await self.send_lost(unreliable_layer, ann, 2, 3)
         await bob.node.recovery.check()
         await bob.until(lambda: bob.messages() == [1, 2, 3])
 
@@ -572,10 +572,10 @@ class TestTwoProcesses:
         assert bob.messages() == [1]
 
     async def test_members_are_closed_when_the_last_lost_message_is_not_stored_any_more(
-        self, make_node: MakeNode, wire: Wire, durable: Room
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer, durable: Room
     ) -> None:
         ann, bob = await self.pair(make_node)
-        await self.send_lost(wire, ann, 1)
+        await self.send_lost(unreliable_layer, ann, 1)
         await durable.messages.all().adelete()
         await bob.node.recovery.check()
         await bob.node.context.tasks.drain()
@@ -585,10 +585,10 @@ class TestTwoProcesses:
         assert bob.messages() == []
 
     async def test_the_next_own_message_finds_the_gap_and_is_acknowledged_first(
-        self, make_node: MakeNode, wire: Wire
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer
     ) -> None:
         ann, bob = await self.pair(make_node)
-        wire.loses = lambda group, message: True
+        unreliable_layer.loses = lambda group, message: True
         await ann.send("durable", 1)
         await ann.node.context.broker.flush()
         sent = await bob.send("durable", 2)
@@ -601,13 +601,15 @@ class TestTwoProcesses:
         ]
         assert kinds == ["reply", "message", "message"]
 
-    async def test_a_duplicate_of_the_layer_is_sent_once(self, make_node: MakeNode, wire: Wire) -> None:
+    async def test_a_duplicate_of_the_layer_is_sent_once(
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer
+    ) -> None:
         ann, bob = await self.pair(make_node)
         for number in range(3):
             await ann.send("durable", number)
         await ann.node.context.broker.flush()
-        for group, frames in [each for each in wire.sent if each[0].startswith("room.")]:
-            await wire.group_send(
+        for group, frames in [each for each in unreliable_layer.sent if each[0].startswith("room.")]:
+            await unreliable_layer.group_send(
                 group, {"type": "rooms.relay", "node": "x", "group": group, "frames": frames}
             )
         await ann.send("durable", 3)
@@ -615,15 +617,15 @@ class TestTwoProcesses:
         assert bob.messages() == [0, 1, 2, 3]
 
     async def test_members_are_closed_when_a_gap_is_not_stored_any_more(
-        self, make_node: MakeNode, wire: Wire, durable: Room
+        self, make_node: MakeNode, unreliable_layer: UnreliableLayer, durable: Room
     ) -> None:
         ann, bob = await self.pair(make_node)
-        wire.loses = lambda group, message: True
+        unreliable_layer.loses = lambda group, message: True
         for number in (1, 2):
             await ann.send("durable", number)
         await ann.node.context.broker.flush()
         await Message.objects.all().adelete()
-        wire.loses = lambda group, message: False
+        unreliable_layer.loses = lambda group, message: False
         await ann.send("durable", 3)
         await bob.until(lambda: bob.closed == CloseCode.RESYNC)
         assert (ann.closed, bob.messages()) == (None, [])

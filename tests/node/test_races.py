@@ -81,12 +81,12 @@ class Gate(Extension):
 
 @pytest.fixture
 async def gate(
-    chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[type[Gate]]:
     monkeypatch.setattr(Gate, "reached", asyncio.Event(), raising=False)
     monkeypatch.setattr(Gate, "opened", asyncio.Event(), raising=False)
     monkeypatch.setattr(Gate, "calls", [], raising=False)
-    chat.extension = installed(Gate)
+    chat.extension = install_extension(Gate)
     await chat.asave()
     yield Gate
     Gate.opened.set()
@@ -453,14 +453,14 @@ class Dice(Extension):
 
 @pytest.fixture
 async def dice(
-    chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[type[Dice]]:
     for name, value in (
         *(("rolls", []), ("sent", [])),
         *(("reached", asyncio.Event()), ("opened", asyncio.Event())),
     ):
         monkeypatch.setattr(Dice, name, value, raising=False)
-    chat.extension, chat.history = installed(Dice), "database"
+    chat.extension, chat.history = install_extension(Dice), "database"
     await chat.asave()
     yield Dice
     Dice.opened.set()

@@ -57,10 +57,10 @@ async def loaded(registry: Registry, name: str = "lobby") -> Any:
 
 
 async def test_concurrent_requests_load_a_room_once(
-    registry: Registry, chat: Application, installed: Install
+    registry: Registry, chat: Application, install_extension: Install
 ) -> None:
     Counting.started.clear()
-    name = installed(Counting)
+    name = install_extension(Counting)
     await Application.objects.aupdate(extension=name)
     await Room.objects.aupdate(extension=name)
     with (
@@ -166,10 +166,10 @@ async def test_an_application_created_again_under_its_name_is_another_one(regist
 
 
 async def test_a_sweep_drops_idle_rooms_without_members_or_extension(
-    registry: Registry, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("used", "joining", "extended"):
-        extension = installed(Counting) if name == "extended" else ""
+        extension = install_extension(Counting) if name == "extended" else ""
         await Room.objects.acreate(application=chat, name=name, extension=extension)
     names = ("lobby", "used", "joining", "extended")
     lobby, used, joining, extended = [await loaded(registry, name) for name in names]

@@ -94,7 +94,7 @@ class Client:
         self.wants.discard(room)
         self._socket.sent.put_nowait(frame(room, "leave", "", self.id))
 
-    def say(self, room: str, text: str, to: str = "") -> None:
+    def send_text(self, room: str, text: str, to: str = "") -> None:
         self._socket.sent.put_nowait(frame(room, "note", to, text))
 
     def disconnect(self) -> None:
@@ -108,7 +108,7 @@ class Client:
     async def sync(self) -> None:
         """Wait until this client's commands are executed and all frames so far are received."""
         mark = f"echo {next(self._echoes)}"
-        self.say("root", mark, to=self.id)
+        self.send_text("root", mark, to=self.id)
         async with asyncio.timeout(PATIENCE):
             while (got := await self._socket.got.get()) is not None:
                 room, event, to, sender, payload = fields_of(got)
@@ -259,12 +259,12 @@ class Roomers(RuleBasedStateMachine):
         client.leave(room)
 
     @rule(client=clients, room=st.sampled_from(ROOMS))
-    def say(self, client: Client, room: str) -> None:
-        client.say(room, f"text {next(self._texts)}")
+    def send_text(self, client: Client, room: str) -> None:
+        client.send_text(room, f"text {next(self._texts)}")
 
     @rule(client=clients, other=clients)
     def send_direct(self, client: Client, other: Client) -> None:
-        client.say("root", f"text {next(self._texts)}", to="" if client is other else other.id)
+        client.send_text("root", f"text {next(self._texts)}", to="" if client is other else other.id)
 
     @rule(client=consumes(clients), broken=st.booleans())
     def disconnect(self, client: Client, broken: bool) -> None:
@@ -316,7 +316,7 @@ class Roomers(RuleBasedStateMachine):
         assert not Room.objects.filter(application__name=self.world.application).exists()
 
 
-@pytest.mark.usefixtures("transactional_db", "wire")
+@pytest.mark.usefixtures("transactional_db", "unreliable_layer")
 def test_clients_know_all_members_and_no_state_of_disconnected_ones_is_left() -> None:
     with world() as made:
         machine = type("Machine", (Roomers,), {"world": made})

@@ -52,11 +52,11 @@ class Echo(Extension):
 
 
 @pytest.fixture
-def set_extension(chat: Application, installed: Install) -> SetExtension:
+def set_extension(chat: Application, install_extension: Install) -> SetExtension:
     """Give the application an extension."""
 
     async def set_extension(extension: type[Extension]) -> None:
-        chat.extension = installed(extension)
+        chat.extension = install_extension(extension)
         await chat.asave()
 
     return set_extension

@@ -97,11 +97,11 @@ class Recorder(Extension):
 
 
 @pytest.fixture
-def recorder(installed: Install, chat: Application) -> type[Recorder]:
+def recorder(install_extension: Install, chat: Application) -> type[Recorder]:
     """Select the extension for the room "lobby"."""
     Recorder.happened, Recorder.asked, Recorder.opened = [], asyncio.Event(), asyncio.Event()
     Recorder.opened.set()
-    Room.objects.create(application=chat, name="lobby", extension=installed(Recorder))
+    Room.objects.create(application=chat, name="lobby", extension=install_extension(Recorder))
     return Recorder
 
 
@@ -153,7 +153,7 @@ async def test_extensions_are_notified_of_each_user_of_a_closed_room_once(
 # Processes that end --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_each_user_of_a_dead_process_is_announced_as_left_once(start: Start) -> None:
     await Application.objects.aupdate(leave_grace=0)
     dead, here, there = await start(), await start(leave_grace=0), await start(leave_grace=0)
@@ -179,7 +179,7 @@ async def test_each_user_of_a_dead_process_is_announced_as_left_once(start: Star
         client.disconnect()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_an_orderly_shutdown_leaves_grace_periods_to_the_other_processes(start: Start) -> None:
     ending, here = await start(leave_grace=0), await start()
     witness = await Client.named(here, "witness", "lobby")
@@ -215,7 +215,7 @@ async def test_a_slow_shutdown_leaves_its_users_to_the_other_processes_at_once(s
         await stopping
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_a_longer_grace_period_of_the_room_applies_to_users_of_a_process_that_ended(
     start: Start, chat: Application, clock: SimpleNamespace
 ) -> None:
@@ -241,7 +241,7 @@ async def test_a_longer_grace_period_of_the_room_applies_to_users_of_a_process_t
         client.disconnect()
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("sweeps_at_once")
 async def test_users_of_a_process_that_was_presumed_dead_are_announced_again(
     start: Start,
 ) -> None:

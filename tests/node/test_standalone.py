@@ -69,7 +69,7 @@ def stored() -> list[Any]:
 
 
 @pytest.mark.usefixtures("transactional_db")
-def test_the_first_call_creates_the_publisher(wire: object) -> None:
+def test_the_first_call_creates_the_publisher(unreliable_layer: object) -> None:
     assert threads() == []
     with pytest.raises(RoomNotFound):
         rooms.history("chat", "lobby")

@@ -39,10 +39,12 @@ MISSING = "gone.Extension"
 
 
 @pytest.fixture(params=["broken", "missing"])
-def unusable(request: pytest.FixtureRequest, installed: Install, monkeypatch: pytest.MonkeyPatch) -> str:
+def unusable(
+    request: pytest.FixtureRequest, install_extension: Install, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """The name of an extension that does not start."""
     monkeypatch.setattr(Fragile, "broken", True)
-    return installed(Fragile) if request.param == "broken" else MISSING
+    return install_extension(Fragile) if request.param == "broken" else MISSING
 
 
 async def choose(node: Node, row: Application | Room, extension: str) -> None:
@@ -62,7 +64,7 @@ async def test_handshakes_are_answered_with_503(node: Node, chat: Application, u
 
 
 @pytest.mark.usefixtures("node")
-async def test_a_gowsev_handshake_is_answered_with_503(chat: Application, installed: Install) -> None:
+async def test_a_gowsev_handshake_is_answered_with_503(chat: Application, install_extension: Install) -> None:
     chat.extension = MISSING
     await chat.asave()
     async with Opening(protocol=Gowsev) as opening:
@@ -130,10 +132,10 @@ async def outcome(node: Node, peer: Peer) -> type[RoomsError] | None:
 
 
 async def test_joins_are_accepted_once_the_extension_starts(
-    node: Node, chat: Application, installed: Install, monkeypatch: pytest.MonkeyPatch
+    node: Node, chat: Application, install_extension: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fragile, "broken", True)
-    name = installed(Fragile)
+    name = install_extension(Fragile)
     room = await Room.objects.acreate(application=chat, name="quiz", extension=name)
     ann = await Client.named(node, "ann")
     await error_of(Unavailable, ann.request(Join(room="quiz")))

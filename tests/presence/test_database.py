@@ -27,7 +27,7 @@ from rooms.protocol.types import User
 pytestmark = [
     pytest.mark.database,
     pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("impatient"),
+    pytest.mark.usefixtures("sweeps_at_once"),
 ]
 
 ANN = User(name="ann", id="1", guest=False)

@@ -17,7 +17,7 @@ from rooms.protocol.errors import Unavailable
 from rooms.protocol.types import User
 from tests import services
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = pytest.mark.usefixtures("sweeps_at_once")
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)

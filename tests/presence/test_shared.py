@@ -23,7 +23,7 @@ from rooms.presence.lease import SWEEP_DELAY
 from rooms.presence.redis import RedisPresence
 from rooms.protocol.types import User
 
-pytestmark = [pytest.mark.database, pytest.mark.usefixtures("impatient")]
+pytestmark = [pytest.mark.database, pytest.mark.usefixtures("sweeps_at_once")]
 
 ANN = User(name="ann", id="1", guest=False)
 BOB = User(name="bob", id="guest-2", guest=True)

@@ -19,7 +19,7 @@ from rooms.protocol.commands import Join
 from rooms.protocol.types import User
 from roomsite.extensions import QUESTIONS, Quiz, Relay, WordFilter
 from tests.node.clients import Client
-from tests.node.wires import Wire
+from tests.node.unreliable_layer import UnreliableLayer
 
 ANSWERS = dict(QUESTIONS)
 
@@ -77,7 +77,7 @@ async def test_chat_is_relayed_to_all_other_members() -> None:
 
 @pytest.fixture
 async def node(transactional_db: None) -> AsyncIterator[Node]:
-    before = channel_layers.set("default", Wire())
+    before = channel_layers.set("default", UnreliableLayer())
     application = await Application.objects.acreate(name="chat", history="memory", request_rate=0)
     await Room.objects.acreate(
         application=application,

@@ -9,7 +9,7 @@ from typing import Any
 from channels.layers import InMemoryChannelLayer
 
 
-class Wire(InMemoryChannelLayer):
+class UnreliableLayer(InMemoryChannelLayer):
     """``loses`` chooses the messages that never arrive.
 
     While it is ``broken`` every call fails; while it is ``hung`` none ends. ``sent`` has the group and the

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 
-class Wire:
+class Relay:
     """Relays all connections to ``port``, except between ``cut`` and ``mend``."""
 
     def __init__(self, port: int) -> None:
