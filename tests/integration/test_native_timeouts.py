@@ -136,6 +136,7 @@ async def a_drop_out_of_many_rooms_disturbs_no_other_client(visitors: Visitors) 
     clients = [await visitors.guest(application=application) for _ in range(2)]
     for number, room in enumerate(rooms):
         await clients[number % 2].join(room)
+        await witness.push("room_added")  # a client that only waits would miss its heartbeats
     for client in clients:
         client.drop()
     while rooms:
