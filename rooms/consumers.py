@@ -1,7 +1,7 @@
-"""The WebSocket consumer: the only code that knows ASGI messages.
+"""The WebSocket consumer. Only it and ``server/websocket.py`` know ASGI messages.
 
-The command table is below. Each event of a connection is mapped to the group operation that
-executes it::
+The command table is below. Each event of a connection is mapped to the operation that executes
+it::
 
     handshake   authenticate_handshake    the application's extension, before the socket is accepted
     connect     node.connect              added to the application's group

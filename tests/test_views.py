@@ -80,7 +80,7 @@ def test_access_by_group_needs_a_member_of_the_group(
     client.force_login(ann)
     response = client.get("/rooms/tea/")
     assert response.status_code == 403
-    assert "Only members of a certain group can log in here." in response.text
+    assert "Only members of the group that staff chose can log in here." in response.text
     ann.groups.add(group)
     assert client.get("/rooms/tea/").status_code == 200
 

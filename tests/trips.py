@@ -283,7 +283,7 @@ class Site:
 
 
 def needless() -> Callable[[], None]:
-    """A function that counts as one of another file of ``rooms/``, to be called in vain once a trip."""
+    """A function that counts as one of another file of ``rooms/``, called once a trip."""
     space: dict[str, Any] = {}
     exec(compile("def hop():\n    pass", f"{ROOMS}needless.py", "exec"), space)
     hop: Callable[[], None] = space["hop"]

@@ -185,7 +185,7 @@ class Rtbroadcaster(Protocol):
         )
         yield command
         if self._not_stored is not None:
-            # Broadcast all the same; that it is a state message is only in its original.
+            # Broadcast nevertheless; that it is a state message is only in its original.
             yield msgspec.structs.replace(command, id=_SEND_UNSTORED, state=None, original=message.original())
 
     def _close(self, room: str) -> Iterator[Command]:

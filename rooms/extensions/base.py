@@ -24,13 +24,12 @@ from rooms.extensions.contexts import (
     ReceiveEvent,
     RoomContext,
 )
+from rooms.protocol.validators import MAX_EVENT_LENGTH
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 # The timeout of an extension with ``on_receive`` that sets none.
 DEFAULT_IDLE_TIMEOUT = 60.0
-
-MAX_EVENT_NAME_LENGTH = 64
 
 
 def message(name: str) -> Callable[[Handler], Handler]:
@@ -39,9 +38,9 @@ def message(name: str) -> Callable[[Handler], Handler]:
     A handled message is not published in the room; the handler publishes what it wants. Raises
     ValueError for a name that is no event name.
     """
-    if not isinstance(name, str) or not 1 <= len(name) <= MAX_EVENT_NAME_LENGTH:
+    if not isinstance(name, str) or not 1 <= len(name) <= MAX_EVENT_LENGTH:
         raise ValueError(
-            f"Expected an event name of 1 to {MAX_EVENT_NAME_LENGTH} characters, got @message({name!r})."
+            f"Expected an event name of 1 to {MAX_EVENT_LENGTH} characters, got @message({name!r})."
         )
 
     def mark(handler: Handler) -> Handler:

@@ -32,7 +32,7 @@ class HistoryHandler(dict[str, History]):
             try:
                 pruned += await history.prune(dry_run=dry_run)
             except RoomsError as error:
-                # The other histories are pruned all the same.
+                # The other histories are pruned nevertheless.
                 logger.warning("Could not prune the history %s: %s", policy, error.message)
         if pruned and not dry_run:
             logger.info("Deleted %s expired messages.", pruned)

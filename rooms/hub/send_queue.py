@@ -94,7 +94,7 @@ class SendQueue:
 
     @property
     def writing_since(self) -> float | None:
-        """Since when a write is under way that the client does not read.
+        """When the write began that the client does not read; None: no write waits.
 
         The time is in seconds of the monotonic clock.
         """
@@ -255,7 +255,7 @@ class SendQueue:
     def fail(self, error: Exception) -> None:
         """Close a client that cannot be written to.
 
-        The others are written to all the same.
+        The others are written to nevertheless.
         """
         logger.warning("Could not write to %r: %r", self, error)
         try:

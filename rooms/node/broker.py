@@ -1,10 +1,11 @@
-"""This process's single seat on the channel layer.
+"""The one channel of this process on the channel layer.
 
 Through it the nodes reach each other. A process, not each socket, is the member of the layer's
 groups: layers drop silently above their capacity, forget memberships after a day, and cost a
-delivery per member. What is published in one turn of the event loop travels together. The layer is
-only a hint: messages that it loses in a room with history are fetched from there (``recovery.py``).
-So a layer that is down costs hints and nothing else: publishing never waits for it and never fails.
+delivery per member. What is published in one turn of the event loop travels together. A
+message on the layer is only a hint: what the layer loses of a room with history is read from there
+(``recovery.py``). An outage of the layer loses hints and nothing else: publishing never waits for it
+and never fails.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ logger = logging.getLogger("rooms.broker")
 
 CONTROL = "rooms.control"
 # A published message waits no longer for the layer; after a failure its group is retried after the pause.
-PUBLISH_TIMEOUT = 2
+LAYER_TIMEOUT = 2
 RETRY_PAUSE = 0.5
 # More than this does not wait: messages and their bytes.
 MAX_PENDING = 10_000
 MAX_PENDING_BYTES = 16 * 1024 * 1024
 # The frames of a turn are one message up to this size. Redis closes connections that are megabytes behind.
-MAX_MESSAGE_BYTES = 256 * 1024
+MAX_LAYER_MESSAGE_BYTES = 256 * 1024
 # Layers forget memberships after a day.
 RENEW_INTERVAL = 6 * 3600
 
@@ -95,7 +96,7 @@ class Broker:
         self.dropped: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Take the seat and begin to receive.
+        """Create the channel and begin to receive.
 
         If the layer does not answer now, this happens as soon as it does.
         """
@@ -105,7 +106,7 @@ class Broker:
             await self.repair()
 
     async def stop(self) -> None:
-        """Send what is pending, then leave the seat."""
+        """Send what is pending, then give up the channel."""
         if self._receiving is not None:
             self._receiving.cancel()
             await asyncio.gather(self._receiving, return_exceptions=True)
@@ -146,17 +147,17 @@ class Broker:
         if self._repairing.locked():
             return
         async with self._repairing:
-            if not self._channel and not await self._take_seat():
+            if not self._channel and not await self._create_channel():
                 return
             renew = time.monotonic() - self._renewed > RENEW_INTERVAL
             if renew:
                 self._renewed = time.monotonic()
             for key in self._wanted | self._subscribed if renew else self._wanted ^ self._subscribed:
                 if not await self._sync(key, renew):
-                    # The layer is down: the other groups would wait in vain as well.
+                    # The layer is down: the other groups would time out as well.
                     return
 
-    async def _take_seat(self) -> bool:
+    async def _create_channel(self) -> bool:
         try:
             self._channel = await self._with_timeout(self._layer.new_channel("rooms"))
         except Unavailable:
@@ -180,7 +181,7 @@ class Broker:
                     await self._with_timeout(self._layer.group_discard(key, self._channel))
                     self._subscribed.discard(key)
             except Unavailable:
-                logger.debug("The membership of %s in the channel layer is put off.", key)
+                logger.debug("The membership of %s in the channel layer is postponed.", key)
                 return False
         return True
 
@@ -285,7 +286,7 @@ class Broker:
         Raises Unavailable. The outage is logged once, as is its end.
         """
         try:
-            async with asyncio.timeout(PUBLISH_TIMEOUT):
+            async with asyncio.timeout(LAYER_TIMEOUT):
                 answer = await work
         except Exception as error:
             if self._reachable:
@@ -306,7 +307,7 @@ def _next_message(pending: deque[bytes]) -> list[bytes]:
     """Take out the frames that travel next."""
     frames = [pending.popleft()]
     size = len(frames[0])
-    while pending and size + len(pending[0]) <= MAX_MESSAGE_BYTES:
+    while pending and size + len(pending[0]) <= MAX_LAYER_MESSAGE_BYTES:
         frames.append(pending.popleft())
         size += len(frames[-1])
     return frames

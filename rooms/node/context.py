@@ -62,7 +62,7 @@ class BackgroundTasks:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, RoomsError):
-            logger.warning("Background work was put off: %s", error.message)
+            logger.warning("Background work was postponed: %s", error.message)
         else:
             logger.error("Background work failed", exc_info=error)
 
@@ -148,7 +148,7 @@ class NodeContext:
         if application is None or not application.config.enabled:
             application = await self.registry.application(connection.application)
         if application is None:
-            raise RoomNotFound("This application is closed.")
+            raise RoomNotFound("This application is disabled or deleted.")
         return application
 
     async def check_room_exists(self, connection: Connection, name: str) -> None:

@@ -65,7 +65,7 @@ class Invalidation:
         allowed = {name: current.allows_protocol(name) for name in names}
         for connection in connections:
             if not allowed[connection.protocol.name]:
-                connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is closed.")
+                connection.close(CloseCode.NO_SUCH_APPLICATION, "This application is disabled or deleted.")
             elif current.bans and (
                 text := permissions.restriction(current.bans, connection.identities, permissions.BANNED)
             ):

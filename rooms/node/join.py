@@ -1,7 +1,7 @@
 """Join and subscribe commands.
 
-A join: permission, extensions, presence, the channel layer; then the connection is added to the room,
-whose pushes are corked; then the reply with the snapshot and the members; then the corked pushes.
+A join: the pushes to the connection are corked; permission, extensions, presence, the channel layer; then
+the connection is added to the room; then the reply with the snapshot and the members; then the corked pushes.
 Live messages queue behind the reply: none overtakes it, none is lost, and sequence numbers remove
 duplicates.
 """
@@ -87,7 +87,7 @@ class JoinHandler:
     ) -> tuple[Membership[Room], Membership[Room] | None]:
         """Make the connection a member. Returns its membership and the one it had before.
 
-        They are the same one where it was a member already.
+        Both are the same object if it was a member already.
         """
         for pause in RETRY_PAUSES:
             room = await self._lifecycle.room_to_join(connection, command, user)
@@ -197,7 +197,7 @@ class JoinHandler:
         """Call ``on_join`` for a user that is not in the room yet.
 
         Returns whether any extension has an ``on_join``. Raises what ``on_join`` raises, RoomFull
-        where it would be called in vain, Unavailable where an extension has not started.
+        if the room is full already, Unavailable if an extension has not started.
         """
         room, subscriber = membership.room, membership.subscriber
         runners = []

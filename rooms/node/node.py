@@ -1,7 +1,8 @@
 """The engine of one process that serves sockets: components, start and stop.
 
 The operations are beside it, one module for each subject: ``auth``, ``join``, ``leave``, ``publish``,
-``room_lifecycle``; ``invalidation`` applies changes from outside. A node belongs to one event loop.
+``direct``, ``queries``, ``recovery``, ``room_lifecycle``; ``invalidation`` applies changes from outside.
+A node belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class _Socket:
 
 
 class Node:
-    """Created in a running event loop. ``start`` takes a seat on the channel layer.
+    """Created in a running event loop; ``start`` joins the channel layer.
 
     It is the listener of its rooms, its registry and its broker.
     """
@@ -111,7 +112,7 @@ class Node:
         self._addresses = ConnectionCounter()
         self._periodic: asyncio.Task[None] | None = None
 
-    # Life --------------------------------------------------------------------------------------------
+    # Start and stop ----------------------------------------------------------------------------------
 
     @classmethod
     def current(cls) -> Node | None:
@@ -183,11 +184,14 @@ class Node:
     # Connections -------------------------------------------------------------------------------------
 
     def attach(self, connection: Connection, abort: Callable[[], None]) -> None:
-        """Accept a socket that is in no application itself (``compat/multiplex.py``)."""
+        """Register an accepted socket that is in no application itself.
+
+        ``compat/multiplex.py`` has such sockets.
+        """
         self.connections[connection] = _Socket(abort)
 
     async def connect(self, connection: Connection, user: Any, abort: Callable[[], None]) -> None:
-        """Accept a socket.
+        """Register an accepted socket and enter its application.
 
         ``user`` is the Django user of the handshake; ``abort`` ends the socket at once.
         """

@@ -94,6 +94,6 @@ async def _run_logged(action: Callable[[], Awaitable[object]]) -> None:
     try:
         await action()
     except RoomsError as error:
-        logger.warning("A periodic task was put off: %s", error.message)
+        logger.warning("A periodic task was postponed: %s", error.message)
     except Exception:
         logger.exception("A periodic task failed; it runs again in time.")

@@ -35,7 +35,7 @@ def check_entry(application: ApplicationConfig, user: User, groups: frozenset[in
     if application.entry != "anyone" and user.guest:
         raise LoginRefused("Only signed-in users can log in here.")
     if application.entry == "group" and application.group not in groups:
-        raise LoginRefused("Only members of a certain group can log in here.")
+        raise LoginRefused("Only members of the group that staff chose can log in here.")
     _check(application.bans, (user,), Banned, BANNED)
 
 
@@ -55,7 +55,7 @@ def needs_password(room: RoomConfig, user: User, *, moderator: bool) -> bool:
 def check_room_password(room: RoomConfig, password: str | None) -> None:
     """Check a room's password. Slow on purpose: call it in a thread."""
     if password is None or not check_password(password, room.password):
-        raise BadPassword(f"Room {room.name} needs its password.")
+        raise BadPassword(f"Expected the password of room {room.name}.")
 
 
 def check_send(room: RoomConfig, user: User, client: Client) -> None:

@@ -30,7 +30,7 @@ async def _load(context: NodeContext) -> None:
         except RoomsError:
             raise
         except Exception:
-            # The others are loaded all the same; the application's first client has it tried again.
+            # The others are loaded nevertheless; the application's first client has it tried again.
             logger.exception("The application %s could not be loaded.", name)
 
 

@@ -179,7 +179,7 @@ class Publisher:
             size = max(size, check_size(command.original, max_bytes))
         if command.state:
             if command.to is not None or command.volatile:
-                raise BadRequest("A state message is stored for all members; it takes no to and no volatile.")
+                raise BadRequest("A state message is stored for all members: remove to and volatile.")
             if size > self._settings.max_state_bytes:
                 raise MessageTooLarge(
                     f"Expected at most {self._settings.max_state_bytes} bytes of state, got {size}."

@@ -86,7 +86,7 @@ class DatabasePresence(Presence):
             removals = [self._changes.call(Remove(group, connection, user)) for connection, user in every]
             results = await asyncio.gather(*removals)
         except BaseException:
-            # The removal may be done all the same; the caller repeats it.
+            # The removal may have been done nevertheless; the caller repeats it.
             self._unreported.update((group, id) for id in known)
             raise
         out = {

@@ -68,7 +68,7 @@ def sweep(found: Callable[[Departure], None]) -> None:
         try:
             _sweep_node(node, found)
         except OperationalError as error:
-            # One of its groups is locked for too long; the other processes are swept all the same.
+            # One of its groups is locked for too long; the other processes are swept nevertheless.
             logger.warning("The sweep of process %s was postponed: %s", node, error)
 
 

@@ -176,7 +176,7 @@ class RedisStore:
             try:
                 found.append(msgspec.json.decode(entry, type=tuple[str, str, User]))
             except msgspec.MsgspecError:
-                # The other entries must be read all the same.
+                # The other entries must be read nevertheless.
                 logger.exception("Removed an invalid presence entry from Redis: %.200s", entry)
                 await _reply(cast("Any", self._redis.srem(key, entry)))
         return found

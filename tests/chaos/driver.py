@@ -259,7 +259,7 @@ async def _send_last_messages(
 ) -> None:
     """Send a last message to each room while processes cannot exchange messages.
 
-    No later message makes a client notice that it missed one; all clients receive it all the same.
+    No later message makes a client notice that it missed one; all clients receive it nevertheless.
     """
     nemesis = (RedisDies if this.site.has_own_redis else LayerLosesAll)(this.site, chance)
     async with active(this, nemesis):

@@ -233,7 +233,9 @@ async def test_an_invalid_frame_closes_its_connection_or_is_answered(server: Ser
         for frame in frames:
             await client.send(frame)
             if (code := await close_code(client)) is not None:
-                assert code == 4500, frame[:80]
+                # Daphne drops the connection after the close frame. What the client sends meanwhile makes TCP
+                # reset the connection, and the frame is lost.
+                assert code in ((4500, 1006) if server.kind == "daphne" else (4500,)), frame[:80]
                 assert protocol in ("native", "roomer"), "the others answer invalid frames"
                 client = await clients.connect(protocol)
 

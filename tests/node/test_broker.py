@@ -1,4 +1,4 @@
-"""The seat on the channel layer: messages are batched, and a layer that is down blocks no publisher."""
+"""The channel of a process: messages are batched, and a layer that is down blocks no publisher."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def message(event: str, seq: int | None = None) -> Message:
 SIZE = len(msgspec.json.encode(BrokerMessage(event=message("0"))))
 
 
-class Seat:
+class Process:
     """A broker and what it received."""
 
     def __init__(self, node: str, alias: str = "default") -> None:
@@ -74,22 +74,24 @@ class WithPause:
 
 
 @pytest.fixture
-async def seats(unreliable_layer: UnreliableLayer) -> AsyncIterator[tuple[Seat, Seat]]:
-    pair = Seat("one"), Seat("two")
-    for seat in pair:
-        await seat.broker.start()
+async def processes(unreliable_layer: UnreliableLayer) -> AsyncIterator[tuple[Process, Process]]:
+    pair = Process("one"), Process("two")
+    for process in pair:
+        await process.broker.start()
     unreliable_layer.sent.clear()
     yield pair
     unreliable_layer.broken = unreliable_layer.hung = False
-    for seat in pair:
-        await seat.broker.stop()
+    for process in pair:
+        await process.broker.stop()
     assert unreliable_layer.groups == {}
 
 
-async def test_a_broker_receives_the_events_of_others_and_not_its_own(seats: tuple[Seat, Seat]) -> None:
-    here, there = seats
-    for seat in seats:
-        await seat.broker.subscribe("g")
+async def test_a_broker_receives_the_events_of_others_and_not_its_own(
+    processes: tuple[Process, Process],
+) -> None:
+    here, there = processes
+    for process in processes:
+        await process.broker.subscribe("g")
     here.broker.publish("g", message("one", 1), only={"1"}, volatile=True)
     here.broker.publish("g", Joined(room="lobby", user=ANN))
     there.broker.publish("g", message("back"))
@@ -103,9 +105,9 @@ async def test_a_broker_receives_the_events_of_others_and_not_its_own(seats: tup
 
 
 async def test_events_of_one_turn_travel_in_one_message_per_group(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     for number in range(500):
         here.broker.publish("g", message(str(number)))
@@ -129,7 +131,7 @@ async def test_a_process_alone_on_the_in_memory_layer_sends_nothing(
         await send(group, message)
 
     monkeypatch.setattr(layer, "group_send", counted)
-    here, there = Seat("one"), Seat("two")
+    here, there = Process("one"), Process("two")
     await here.broker.start()
     await here.broker.subscribe("g")
     here.broker.publish("g", message("alone"))
@@ -143,12 +145,12 @@ async def test_a_process_alone_on_the_in_memory_layer_sends_nothing(
     here.broker.send_control(ApplicationChanged(application="chat"))
     await there.until(lambda: len(there.received) == 2)
     assert sorted(sent) == ["g", CONTROL]
-    for seat in (here, there):
-        await seat.broker.stop()
+    for process in (here, there):
+        await process.broker.stop()
 
 
-async def test_control_messages_reach_every_other_process(seats: tuple[Seat, Seat]) -> None:
-    here, there = seats
+async def test_control_messages_reach_every_other_process(processes: tuple[Process, Process]) -> None:
+    here, there = processes
     control_messages: list[AnyControlMessage] = [
         ApplicationChanged(application="chat"),
         RoomChanged(application="chat", room=7, name="lobby", listed=True, deleted=True),
@@ -161,8 +163,8 @@ async def test_control_messages_reach_every_other_process(seats: tuple[Seat, Sea
     assert here.received == []
 
 
-async def test_only_subscribed_groups_are_received(seats: tuple[Seat, Seat]) -> None:
-    here, there = seats
+async def test_only_subscribed_groups_are_received(processes: tuple[Process, Process]) -> None:
+    here, there = processes
     await there.broker.subscribe("g")
     await there.broker.subscribe("h")
     await there.broker.unsubscribe("g")
@@ -173,8 +175,8 @@ async def test_only_subscribed_groups_are_received(seats: tuple[Seat, Seat]) -> 
     assert there.events() == ["received"]
 
 
-async def test_a_group_that_is_still_wanted_is_not_unsubscribed(seats: tuple[Seat, Seat]) -> None:
-    here, there = seats
+async def test_a_group_that_is_still_wanted_is_not_unsubscribed(processes: tuple[Process, Process]) -> None:
+    here, there = processes
     await there.broker.subscribe("g")
     await there.broker.unsubscribe("g", lambda: True)
     here.broker.publish("g", message("received"))
@@ -182,9 +184,9 @@ async def test_a_group_that_is_still_wanted_is_not_unsubscribed(seats: tuple[Sea
 
 
 async def test_a_message_that_cannot_be_used_is_skipped_and_logged(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, caplog: pytest.LogCaptureFixture
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     await unreliable_layer.group_send(
         "g", {"type": "x", "node": "three", "group": "g", "frames": [b"nonsense", b"{}"]}
@@ -196,9 +198,9 @@ async def test_a_message_that_cannot_be_used_is_skipped_and_logged(
 
 
 async def test_a_failing_layer_costs_hints_only(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     unreliable_layer.broken = True
     for _ in range(3):
@@ -211,10 +213,10 @@ async def test_a_failing_layer_costs_hints_only(
 
 
 async def test_a_hanging_layer_blocks_no_publisher(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, _ = seats
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
+    here, _ = processes
+    monkeypatch.setattr(module, "LAYER_TIMEOUT", 0.01)
     monkeypatch.setattr(module, "MAX_PENDING", 5)
     unreliable_layer.hung = True
     for _ in range(8):
@@ -224,9 +226,9 @@ async def test_a_hanging_layer_blocks_no_publisher(
 
 
 async def test_a_hanging_group_delays_no_other_group(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = seats
+    here, there = processes
     group_send, stuck = unreliable_layer.group_send, asyncio.Event()
 
     async def sometimes_stuck(group: str, message: dict[str, Any]) -> None:
@@ -248,13 +250,13 @@ async def test_a_hanging_group_delays_no_other_group(
 
 @pytest.mark.parametrize(("bound", "limit"), [("MAX_PENDING", 5), ("MAX_PENDING_BYTES", 5 * SIZE)])
 async def test_pending_messages_are_bounded_while_the_layer_hangs(
-    seats: tuple[Seat, Seat],
+    processes: tuple[Process, Process],
     unreliable_layer: UnreliableLayer,
     monkeypatch: pytest.MonkeyPatch,
     bound: str,
     limit: int,
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     monkeypatch.setattr(module, bound, limit)
     unreliable_layer.hung = True
@@ -265,17 +267,17 @@ async def test_pending_messages_are_bounded_while_the_layer_hangs(
         here.broker.publish("g" if number % 2 else "h", message(str(number)))
     assert here.broker.dropped == {"hint": 4}
     unreliable_layer.hung = False
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
+    monkeypatch.setattr(module, "LAYER_TIMEOUT", 0.01)
     await here.broker.stop()
     assert here.broker._count == here.broker._bytes == 0
 
 
 async def test_a_turn_too_large_for_one_message_travels_in_order_in_several(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
-    monkeypatch.setattr(module, "MAX_MESSAGE_BYTES", 3 * SIZE)
+    monkeypatch.setattr(module, "MAX_LAYER_MESSAGE_BYTES", 3 * SIZE)
     for number in range(7):
         here.broker.publish("g", message(str(number)))
     here.broker.publish("g", message("long" * SIZE))
@@ -285,9 +287,9 @@ async def test_a_turn_too_large_for_one_message_travels_in_order_in_several(
 
 
 async def test_a_failing_layer_is_not_called_for_every_message(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     pause = asyncio.Event()
     monkeypatch.setattr(module, "asyncio", WithPause(pause))
@@ -312,9 +314,9 @@ async def test_a_failing_layer_is_not_called_for_every_message(
 
 
 async def test_memberships_are_renewed_after_an_outage_of_the_layer(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     unreliable_layer.groups.clear()
     unreliable_layer.broken = True
@@ -329,15 +331,15 @@ async def test_memberships_are_renewed_after_an_outage_of_the_layer(
 
 
 async def test_no_call_waits_for_a_layer_that_is_known_to_be_down(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("old")
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
+    monkeypatch.setattr(module, "LAYER_TIMEOUT", 0.01)
     unreliable_layer.hung = True
     await there.broker.subscribe("first")
     # From here on a call that waits for the layer would not end.
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", None)
+    monkeypatch.setattr(module, "LAYER_TIMEOUT", None)
     await there.broker.subscribe("g")
     await there.broker.unsubscribe("old")
     unreliable_layer.hung = False
@@ -351,7 +353,7 @@ async def test_no_call_waits_for_a_layer_that_is_known_to_be_down(
 async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
     unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    leaving = Seat("leaving")
+    leaving = Process("leaving")
     await leaving.broker.start()
     for number in range(20):
         await leaving.broker.subscribe(f"g{number}")
@@ -362,7 +364,7 @@ async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
         calls += 1
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(module, "PUBLISH_TIMEOUT", 0.01)
+    monkeypatch.setattr(module, "LAYER_TIMEOUT", 0.01)
     monkeypatch.setattr(unreliable_layer, "_ensure_up", hang)
     await leaving.broker.stop()
     assert calls == 1
@@ -370,9 +372,9 @@ async def test_stopping_on_a_hanging_layer_waits_once_and_not_once_per_group(
 
 
 async def test_a_failed_subscription_is_repeated(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    here, there = seats
+    here, there = processes
     unreliable_layer.broken = True
     await there.broker.subscribe("g")
     unreliable_layer.broken = False
@@ -382,9 +384,9 @@ async def test_a_failed_subscription_is_repeated(
 
 
 async def test_a_failed_unsubscription_is_repeated(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    _, there = seats
+    _, there = processes
     await there.broker.subscribe("g")
     unreliable_layer.broken = True
     await there.broker.unsubscribe("g")
@@ -395,9 +397,9 @@ async def test_a_failed_unsubscription_is_repeated(
 
 
 async def test_memberships_are_renewed_before_the_layer_drops_them(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = seats
+    here, there = processes
     await there.broker.subscribe("g")
     unreliable_layer.groups.clear()
     await there.broker.repair()
@@ -410,10 +412,10 @@ async def test_memberships_are_renewed_before_the_layer_drops_them(
     await there.until(lambda: there.events() == ["received"])
 
 
-async def test_a_broker_that_was_not_started_can_publish(seats: tuple[Seat, Seat]) -> None:
-    _, there = seats
+async def test_a_broker_that_was_not_started_can_publish(processes: tuple[Process, Process]) -> None:
+    _, there = processes
     await there.broker.subscribe("g")
-    outside = Seat("outside")
+    outside = Process("outside")
     await outside.broker.subscribe("g")
     outside.broker.publish("g", message("from outside"))
     await outside.broker.stop()
@@ -421,10 +423,10 @@ async def test_a_broker_that_was_not_started_can_publish(seats: tuple[Seat, Seat
     assert outside.received == []
 
 
-async def test_a_broker_without_listener_publishes_and_takes_no_seat(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+async def test_a_broker_without_listener_publishes_and_creates_no_channel(
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    _, there = seats
+    _, there = processes
     await there.broker.subscribe("g")
     groups = {key: list(channels) for key, channels in unreliable_layer.groups.items()}
     outside = Broker("default", "outside")
@@ -437,7 +439,7 @@ async def test_a_broker_without_listener_publishes_and_takes_no_seat(
 
 
 async def test_without_a_layer_nothing_is_sent_and_nothing_fails(unreliable_layer: UnreliableLayer) -> None:
-    alone = Seat("alone", alias="missing")
+    alone = Process("alone", alias="missing")
     await alone.broker.start()
     await alone.broker.subscribe("g")
     alone.broker.publish("g", message("not received"))
@@ -446,11 +448,11 @@ async def test_without_a_layer_nothing_is_sent_and_nothing_fails(unreliable_laye
 
 
 async def test_stopping_sends_pending_messages(
-    seats: tuple[Seat, Seat], unreliable_layer: UnreliableLayer
+    processes: tuple[Process, Process], unreliable_layer: UnreliableLayer
 ) -> None:
-    _, there = seats
+    _, there = processes
     await there.broker.subscribe("g")
-    leaving = Seat("leaving")
+    leaving = Process("leaving")
     await leaving.broker.start()
     await leaving.broker.subscribe("g")
     leaving.broker.publish("g", message("last"))

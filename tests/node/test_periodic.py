@@ -134,7 +134,7 @@ async def test_a_periodic_task_that_fails_is_logged(caplog: pytest.LogCaptureFix
         raise error
 
     await _run_logged(lambda: fails(Unavailable("The layer is down.")))
-    assert "A periodic task was put off: The layer is down." in caplog.text
+    assert "A periodic task was postponed: The layer is down." in caplog.text
     await _run_logged(lambda: fails(ValueError("unexpected")))
     assert "unexpected" in caplog.text
 

@@ -244,7 +244,7 @@ async def test_a_room_that_was_joined_meanwhile_is_not_deleted_late(
     with late(node, pre_delete) as reached:
         await ann.request(Leave(room="brief"))
         await asyncio.to_thread(reached.wait)
-        # The removal is put off, and releases the lock of the room.
+        # The removal is postponed, and releases the lock of the room.
         await node.context.tasks.drain()
         node.context.pool._timeout = PATIENCE
         await bob.request(Join(room="brief"))
