@@ -30,13 +30,9 @@ from django.urls import resolve
 get_wsgi_application()
 resolve("/rooms/chat/")
 """
-MIGRATE = """
-from django.core.management import execute_from_command_line
-execute_from_command_line(["manage.py", "migrate", "--verbosity=0"])
-"""
 
 
-@pytest.mark.parametrize("work", ["", WSGI, MIGRATE], ids=["setup", "wsgi", "migrate"])
+@pytest.mark.parametrize("work", ["", WSGI], ids=["setup", "wsgi"])
 def test_no_node_is_imported_by_a_process_without_sockets(work: str, tmp_path: Path) -> None:
     environment = site_environment(f"sqlite:///{tmp_path / 'db.sqlite3'}", None)
     done = subprocess.run(

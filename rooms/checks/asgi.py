@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from channels.routing import ProtocolTypeRouter
@@ -14,12 +14,9 @@ from django.utils.module_loading import import_string
 _WEBSOCKET = '"websocket": rooms.routing.websocket_application()'
 
 
-def check_asgi_application(
-    app_configs: object = None, databases: Sequence[str] | None = None, **_: Any
-) -> list[CheckMessage]:
+def check_asgi_application(app_configs: object = None, **_: Any) -> list[CheckMessage]:
     """Check that ASGI_APPLICATION can be imported and has a route for WebSockets."""
-    # ``migrate`` passes databases, and is to import no node.
-    return [] if databases else list(_check())
+    return list(_check())
 
 
 def _check() -> Iterator[CheckMessage]:

@@ -43,8 +43,3 @@ def test_an_application_without_websockets_is_reported(
 def test_a_missing_setting_is_reported(settings: Any) -> None:
     del settings.ASGI_APPLICATION
     assert [message.id for message in check_asgi_application()] == ["rooms.E001"]
-
-
-def test_nothing_is_imported_where_databases_are_checked(settings: Any) -> None:
-    settings.ASGI_APPLICATION = "roomsite.asgy.application"
-    assert check_asgi_application(databases=["default"]) == []
