@@ -17,7 +17,7 @@ T ?= tests
 # The newest Python that is supported; a stage of its own runs the newest Django on it.
 NEWEST ?= python3.13
 # Many tests wait, so there are more processes than cores.
-WORKERS ?= 4
+WORKERS ?= 5
 # One process runs a whole module, whose tests share servers. tests/conftest.py sorts the long modules first.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 VENV ?= .venv

@@ -12,12 +12,9 @@ from tests.chaos.driver import Plan
 from tests.chaos.nemeses import DatabaseLocked, Kill, LayerFails, RedisDies, Terminate
 from tests.chaos.run import chosen_seed, row, run_and_check, summary, table, write
 from tests.chaos.sites import BACKENDS, Site
-from tests.servers import on_postgres
 
-pytestmark = [
-    pytest.mark.database,
-    pytest.mark.skipif(not on_postgres(), reason="takes a minute, and runs on PostgreSQL"),
-]
+# It starts its own PostgreSQL, and a minute of waiting fits beside the other tests of the first run.
+pytestmark = pytest.mark.any_database
 
 
 async def test_no_message_is_lost_doubled_or_reordered(capsys: pytest.CaptureFixture[str]) -> None:
